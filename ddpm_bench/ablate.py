@@ -1,0 +1,115 @@
+"""A grid from start to finish: resolve the cells, check what is there, run what is missing, keep going after a failure."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ddpm_bench.build import build_diffusion
+from ddpm_bench.compare import differences
+from ddpm_bench.console import say
+from ddpm_bench.data.images import ImageData
+from ddpm_bench.errors import UserError
+from ddpm_bench.grid import Grid, load_preset, parse_set, resolve
+from ddpm_bench.metrics.extractors import Extractor
+from ddpm_bench.run import Bench, Job, data_info, run_cell
+from ddpm_bench.store import Record, read_record, record_path, write_record
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a grid came to: the records, in the order of the jobs, and the names of the jobs that failed."""
+
+    records: list[Record]
+    failed: list[str]
+
+
+def plan(grid: Grid, preset: str, cells: Sequence[str] | None, seeds: Sequence[int], assignments: Sequence[str]) -> list[Job]:
+    """Every cell and seed, resolved; whatever is wrong with one is a UserError before anything is run.
+
+    Seeds are the outer order, so that a table is complete as early as possible.
+    """
+    size, overrides = load_preset(preset), parse_set(assignments)
+    settings = {cell: resolve(cell, size, overrides) for cell in grid.select(cells)}
+    for each in settings.values():
+        build_diffusion(each.diffusion)
+    return [Job(grid.name, size.name, cell, each, seed) for seed in seeds for cell, each in settings.items()]
+
+
+def check_results(results: Path, jobs: Sequence[Job], data: ImageData, extractor: Extractor) -> dict[str, Record]:
+    """The jobs that `results` already holds, by job name. Records of another configuration there are refused."""
+    held = {}
+    for job in jobs:
+        for path in sorted(results.glob(f"{job.cell.name}-seed*.json")):
+            record = read_record(path)
+            was, now = _conditions(record), _wanted(job, data, extractor)
+            if lines := differences(was, now):
+                raise UserError(
+                    f"'{path}' was measured with another configuration:\n" + "\n".join(lines)
+                    + "\nUse another folder with --results DIR, or --fresh to set the old records aside and measure again."
+                )
+        path = record_path(results, job.cell.name, job.seed)
+        if path.exists():
+            held[job.name] = read_record(path)
+    return held
+
+
+def _conditions(record: Record) -> dict:
+    return record.model_dump(mode="json", include={"settings", "data", "extractor"})
+
+
+def _wanted(job: Job, data: ImageData, extractor: Extractor) -> dict:
+    return {
+        "settings": job.settings.model_dump(mode="json"),
+        "data": data_info(data).model_dump(mode="json"),
+        "extractor": extractor.info.model_dump(mode="json"),
+    }
+
+
+def set_aside(results: Path, jobs: Sequence[Job]) -> None:
+    """Move what the jobs left in `results` into a dated folder beside it: `--fresh` loses nothing."""
+    stamp = datetime.now(UTC).strftime("before-%Y%m%d-%H%M%S")
+    for job in jobs:
+        record = record_path(results, job.cell.name, job.seed)
+        for path in (record, record.with_suffix(".png"), results / "work" / job.name):
+            if path.exists():
+                target = results / stamp / path.relative_to(results)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(target)
+
+
+def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record]) -> Outcome:
+    """Run what is missing. A cell that fails is reported and the grid goes on; one that diverges is a result.
+
+    A full disk is not a cell's failure: the OSError ends the grid. Raises Interrupted after saving.
+    """
+    records, failed = [], []
+    for number, job in enumerate(jobs, start=1):
+        head = f"[{number}/{len(jobs)}] {job.name}"
+        if record := held.get(job.name):
+            say(f"{head}: measured already on {record.created}; --fresh measures it again")
+            records.append(record)
+            continue
+        say(f"{head}: {job.cell.group}; {job.cell.label}" if job.cell.group else f"{head}: {job.cell.label}")
+        began = time.monotonic()
+        try:
+            record = run_cell(job, bench)
+        except (RuntimeError, ArithmeticError, MemoryError) as error:  # torch raises RuntimeError, out of memory included
+            say(f"{head}: FAILED after {time.monotonic() - began:.0f} s: {type(error).__name__}: {error}")
+            failed.append(job.name)
+            continue
+        write_record(bench.results, record)
+        records.append(record)
+        say(f"{head}: {_summary(record)} ({time.monotonic() - began:.0f} s)")
+    return Outcome(records, failed)
+
+
+def _summary(record: Record) -> str:
+    if record.divergence:
+        return f"diverged at step {record.divergence.step}: {record.divergence.reason}"
+    distance, score = record.extractor.labels
+    metrics = record.last.metrics
+    found = f"{distance} {metrics['fd_train']:.2f}, {score} {metrics['is_mean']:.2f}"
+    bound = metrics.get("bound_test_bits_per_dim")
+    return found + (f", {bound:.2f} bits/dim" if bound is not None else "")

@@ -1,0 +1,404 @@
+"""The command line: parse, call, render. No maths, no input or output of its own.
+
+Heavy imports are inside the commands, so that `ddpm-bench --help` answers at once. Exit codes: 0 done (a diverged cell is
+a result), 1 a cell failed or a comparison did not hold or the disk is full, 2 a mistake in what was given, 130 interrupted.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddpm_bench import __version__
+from ddpm_bench.errors import Interrupted, UserError
+
+app = typer.Typer(
+    help="Table 2 of 'Denoising Diffusion Probabilistic Models', measured. Start with: ddpm-bench ablate --grid table2",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+extractor_app = typer.Typer(help="Feature extractors for data that Inception does not fit.", no_args_is_help=True)
+app.add_typer(extractor_app, name="extractor")
+
+Grid = Annotated[str, typer.Option(help="A shipped grid (see `ddpm-bench grids`) or the path of a .toml file.")]
+Preset = Annotated[str, typer.Option(help="smoke, quick, cpu, short, paper, or the path of a .toml file.")]
+Cells = Annotated[str, typer.Option(help="Only these cells, separated by commas.")]
+Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas: each cell runs once a seed.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value, e.g. training.steps=1000. Repeatable.")]
+Data = Annotated[str | None, typer.Option(help="embedded, cifar10, mnist, fashion-mnist, folder:PATH or npz:PATH.")]
+DataName = Annotated[str | None, typer.Option(help="The label that results carry for a folder or npz.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Where downloaded data sets lie or are put.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Keep = Annotated[int, typer.Option(min=1, help="How many training checkpoints to keep on the disk.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Images a network call outside training; changes no result.")]
+Results = Annotated[Path | None, typer.Option(help="Folder of the records [default: results/GRID-PRESET].")]
+Reports = Annotated[Path | None, typer.Option(help="Folder of the report [default: reports/GRID-PRESET].")]
+Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
+Extractor = Annotated[str | None, typer.Option(help="inception, embedded, or the path of an extractor of your own.")]
+Weights = Annotated[Path | None, typer.Option(help="The Inception weights file, where it cannot be downloaded.")]
+Unverified = Annotated[
+    bool, typer.Option("--allow-unverified-weights", help="Accept other Inception weights; every table will say so.")
+]
+Cache = Annotated[Path, typer.Option(help="Folder for downloaded weights and reference features.")]
+
+CACHE = Path.home() / ".cache" / "ddpm-bench"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ddpm-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def ablate(
+    grid: Grid = "table2",
+    preset: Preset = "quick",
+    cells: Cells = "",
+    seeds: Seeds = "0",
+    assign: Set = None,
+    data: Data = None,
+    data_name: DataName = None,
+    data_root: DataRoot = None,
+    extractor: Extractor = None,
+    inception_weights: Weights = None,
+    allow_unverified_weights: Unverified = False,
+    device: Device = "auto",
+    results: Results = None,
+    reports: Reports = None,
+    keep: Keep = 1,
+    batch: Batch = None,
+    cache: Cache = CACHE,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again; what was there is set aside, not lost.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the cells with their cost and disk space.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure a grid: train, sample and score every cell, then render the report.
+
+    The same command goes on where it was interrupted.
+
+    Example: `ddpm-bench ablate --grid table2 --preset quick --seeds 0,1,2`
+    """
+    from ddpm_bench.ablate import check_results, plan, run_jobs, set_aside
+    from ddpm_bench.cost import estimate
+    from ddpm_bench.files import make_folder
+    from ddpm_bench.grid import load_grid
+    from ddpm_bench.interrupt import Stop
+    from ddpm_bench.metrics.anchors import anchors
+    from ddpm_bench.provenance import choose_device
+    from ddpm_bench.run import Bench
+
+    chosen, table = choose_device(device), load_grid(grid)
+    assign = [*(assign or ()), *_assignments(data, data_name, data_root, extractor)]
+    jobs = plan(table, preset, _split(cells), _seeds(seeds), assign)
+    folder = results or Path("results") / f"{table.name}-{jobs[0].preset}"
+    settings = jobs[0].settings
+    with Stop() as stop:
+        images, features = _load(settings, inception_weights, allow_unverified_weights, cache)
+        if dry_run:
+            return _show_costs(estimate(jobs, images, chosen, keep), as_json)
+        if fresh:
+            set_aside(folder, jobs)
+        held = check_results(folder, jobs, images, features)
+        make_folder(folder)
+        scale = {} if len(held) == len(jobs) else anchors(
+            images, features, settings.sampling.samples, device=chosen, cache=cache,
+            test_reference=settings.scoring.test_reference, neighborhood=settings.scoring.neighborhood,
+        )  # fmt: skip
+        bench = Bench(folder, chosen, images, features, scale, cache, keep, batch, stop)
+        outcome = run_jobs(jobs, bench, held)
+    _render(folder, table, reports or Path("reports") / f"{table.name}-{jobs[0].preset}", as_json)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    cell: Annotated[str, typer.Option(help="The cell of the grid to train.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoints.")],
+    grid: Grid = "table2",
+    preset: Preset = "quick",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    assign: Set = None,
+    data: Data = None,
+    data_name: DataName = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    keep: Keep = 1,
+    as_json: Json = False,
+) -> None:
+    """Train one cell and keep its checkpoint, without scoring it.
+
+    Example: `ddpm-bench train --cell eps-mse-fixed --preset quick --out runs/eps`
+    """
+    from ddpm_bench.ablate import plan
+    from ddpm_bench.console import say
+    from ddpm_bench.data import load_data
+    from ddpm_bench.grid import load_grid
+    from ddpm_bench.interrupt import Stop
+    from ddpm_bench.provenance import choose_device
+    from ddpm_bench.run import make_trainer
+
+    chosen = choose_device(device)
+    (job,) = plan(load_grid(grid), preset, [cell], [seed], [*(assign or ()), *_assignments(data, data_name, data_root)])
+    with Stop() as stop:
+        trainer, _ = make_trainer(job, load_data(job.settings.data), chosen, out, keep)
+        divergence = trainer.run(job.settings.training.steps, stop)
+    said = f"diverged at step {divergence.step}: {divergence.reason}" if divergence else f"trained to step {trainer.step}"
+    say(f"{job.name}: {said}; checkpoint in '{out}'")
+    if as_json:
+        _print_json({"checkpoint": str(out), "step": trainer.step, "diverged": divergence and divergence.model_dump()})
+
+
+@app.command()
+def sample(
+    ckpt: Annotated[Path, typer.Option(help="A checkpoint folder, as `train` and `ablate` leave it.")],
+    out: Annotated[Path, typer.Option(help="A folder for PNG files, or a .npz file.")],
+    samples: Annotated[int, typer.Option(min=1, help="How many images.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Sample i depends on the seed and on i alone.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Fewer than T: a strided chain with re-derived betas.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The raw weights instead of their moving average.")] = False,
+    device: Device = "auto",
+    batch: Batch = None,
+    as_json: Json = False,
+) -> None:
+    """Sample images from a checkpoint (moving average of the weights, no dropout).
+
+    Example: `ddpm-bench sample --ckpt runs/eps --samples 1000 --out samples.npz`
+    """
+    from ddpm_bench.console import say
+    from ddpm_bench.interrupt import Stop
+    from ddpm_bench.provenance import choose_device
+    from ddpm_bench.sampling import sample_checkpoint
+
+    with Stop() as stop:
+        sample_checkpoint(ckpt, out, samples, seed, steps, raw, choose_device(device), batch, stop)
+    say(f"{samples} samples in '{out}'")
+    if as_json:
+        _print_json({"samples": samples, "out": str(out), "weights": "raw" if raw else "ema"})
+
+
+@app.command()
+def evaluate(
+    samples: Annotated[Path, typer.Option(help="Images to score: a folder of PNG, JPEG or WebP files, or an .npz file.")],
+    data: Data = "embedded",
+    data_name: DataName = None,
+    data_root: DataRoot = None,
+    size: Annotated[int | None, typer.Option(help="Side in pixels of the reference images [default: that of the samples].")] = None,
+    extractor: Extractor = "embedded",
+    inception_weights: Weights = None,
+    allow_unverified_weights: Unverified = False,
+    test_reference: Annotated[bool, typer.Option("--test-reference", help="Also score against the test split.")] = False,
+    neighborhood: Annotated[int, typer.Option(min=1, help="k of precision and recall.")] = 3,
+    device: Device = "auto",
+    cache: Cache = CACHE,
+    as_json: Json = False,
+) -> None:
+    """Score anyone's images against a data set, beside anchors that give the distances a scale.
+
+    Example: `ddpm-bench evaluate --samples samples.npz --data embedded --extractor embedded`
+    """
+    from ddpm_bench.evaluate import evaluate_images, evaluation_table
+    from ddpm_bench.provenance import choose_device
+
+    result = evaluate_images(
+        samples, data or "embedded", data_name, data_root, size, extractor or "embedded", inception_weights,
+        allow_unverified_weights, test_reference, neighborhood, choose_device(device), cache,
+    )  # fmt: skip
+    if as_json:
+        _print_json(result.as_json())
+    else:
+        _print(evaluation_table(result))
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Option(help="Folder of records.")],
+    reports: Annotated[Path | None, typer.Option(help="Folder of the report [default: reports/NAME OF THE FOLDER].")] = None,
+    grid: Annotated[str | None, typer.Option(help="The grid file, where the records' grid is not a shipped one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Render records: Markdown, LaTeX, CSV, the terminal table and pictures.
+
+    Example: `ddpm-bench report --results results/table2-quick`
+    """
+    from ddpm_bench.grid import load_grid
+    from ddpm_bench.store import read_records
+
+    name = grid or read_records(results)[0].grid
+    _render(results, load_grid(name), reports or Path("reports") / results.resolve().name, as_json)
+
+
+@app.command()
+def compare(
+    measured: Annotated[Path, typer.Argument(help="Folder of new records.")],
+    reference: Annotated[Path, typer.Argument(help="Folder of the records to repeat, two or more seeds a cell.")],
+    as_json: Json = False,
+) -> None:
+    """Does a new measurement repeat the committed one, within the spread over seeds? Exit code 1 if not.
+
+    Example: `ddpm-bench compare reproduced/table2-quick results/table2-quick`
+    """
+    from dataclasses import asdict
+
+    from ddpm_bench.compare import checks_table
+    from ddpm_bench.compare import compare as check
+    from ddpm_bench.store import read_records
+
+    checks = check(read_records(measured), read_records(reference))
+    if as_json:
+        _print_json([asdict(each) for each in checks])
+    else:
+        _print(checks_table(checks))
+    if not all(each.passed for each in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def grids(as_json: Json = False) -> None:
+    """List the grids with their cells, and the presets.
+
+    Example: `ddpm-bench grids`
+    """
+    from ddpm_bench.grid import load_grid, load_preset, shipped_grids, shipped_presets
+
+    tables = [load_grid(name) for name in shipped_grids()]
+    sizes = [load_preset(name) for name in shipped_presets()]
+    if as_json:
+        return _print_json({"grids": [g.model_dump() for g in tables], "presets": [p.model_dump() for p in sizes]})
+    for table in tables:
+        typer.echo(f"{table.name}: {table.title}\n  {table.source}")
+        for cell in table.cells:
+            typer.echo(f"  {cell.name:<16} {cell.group}: {cell.label}")
+    typer.echo("\nPresets:")
+    for size in sizes:
+        typer.echo(f"  {size.name:<8} {size.summary}")
+
+
+@extractor_app.command("train")
+def extractor_train(
+    out: Annotated[Path, typer.Option(help="The extractor's .safetensors file; a .json card is written beside it.")],
+    name: Annotated[str, typer.Option(help="Its name: scores will be headed FD (name).")],
+    data: Data = "embedded",
+    data_root: DataRoot = None,
+    sizes: Annotated[str, typer.Option(help="Sides in pixels that it is trained for, separated by commas.")] = "16,32",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train a small classifier on a labelled data set, to score generated images with its features.
+
+    Example: `ddpm-bench extractor train --data folder:photos --name photos --out photos.safetensors --sizes 32`
+    """
+    from ddpm_bench.interrupt import Stop
+    from ddpm_bench.metrics.embedded import train_extractor
+    from ddpm_bench.provenance import choose_device
+
+    with Stop() as stop:
+        card = train_extractor(
+            data or "embedded", out, name=name, data_root=data_root, sizes=_numbers("--sizes", sizes), epochs=epochs,
+            seed=seed, device=choose_device(device), stop=stop,
+        )  # fmt: skip
+    if as_json:
+        _print_json(card)
+
+
+def _load(settings, weights: Path | None, allow_unverified: bool, cache: Path):
+    """The data and the extractor of a command, before anything long starts."""
+    from ddpm_bench.data import load_data
+    from ddpm_bench.metrics.extractors import load_extractor
+
+    features = load_extractor(
+        settings.scoring.extractor, size=settings.data.size, inception_weights=weights,
+        allow_unverified=allow_unverified, cache=cache,
+    )  # fmt: skip
+    return load_data(settings.data), features
+
+
+def _render(results: Path, grid, reports: Path, as_json: bool) -> None:
+    from ddpm_bench.console import say
+    from ddpm_bench.report import render, terminal_table
+    from ddpm_bench.store import read_records
+
+    records = [record for record in read_records(results) if record.grid == grid.name]
+    render(records, grid, reports, results)
+    if as_json:
+        _print_json([record.model_dump(mode="json") for record in records])
+    else:
+        _print(terminal_table(records, grid))
+    say(f"Records in '{results}', report in '{reports}'")
+
+
+def _show_costs(costs, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        return _print_json([asdict(cost) for cost in costs])
+    for cost in costs:
+        size = f"{cost.disk_bytes / 1e6:,.0f} MB"
+        typer.echo(f"{cost.job:<24} {cost.parameters:>12,} parameters  {cost.hours:>8.2f} h  {size:>10}")
+    total = sum(cost.disk_bytes for cost in costs) / 1e6
+    typer.echo(f"{len(costs)} cells: about {sum(c.hours for c in costs):.2f} h and {total:,.0f} MB, scoring not counted")
+
+
+def _assignments(data: str | None, name: str | None, root: Path | None, extractor: str | None = None) -> list[str]:
+    """The options that stand for a --set."""
+    named = {"data.source": data, "data.name": name, "data.root": root, "scoring.extractor": extractor}
+    return [f"{key}={json.dumps(str(value))}" for key, value in named.items() if value is not None]
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    numbers = _split(text)
+    if not numbers or not all(number.isdecimal() for number in numbers):
+        raise UserError(f"{option} '{text}' must be whole numbers separated by commas, such as 0,1,2.")
+    return [int(number) for number in dict.fromkeys(numbers)]
+
+
+def _seeds(text: str) -> list[int]:
+    return _numbers("--seeds", text)
+
+
+def _print(renderable) -> None:
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() else 160
+    Console(width=wide, highlight=False).print(renderable)
+
+
+def _print_json(value) -> None:
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def main() -> None:
+    """The entry point: turns a user's mistake, a full disk and an interruption into a message and an exit code."""
+    from errno import EDQUOT, EFBIG, ENOSPC
+
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"ddpm-bench: {error}", err=True)
+        sys.exit(2)
+    except Interrupted:
+        typer.echo("ddpm-bench: interrupted; the same command goes on from here.", err=True)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT, EFBIG):
+            raise
+        typer.echo(f"ddpm-bench: cannot write: {error.strerror}. Make room; the same command goes on from here.", err=True)
+        sys.exit(1)

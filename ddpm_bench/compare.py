@@ -1,0 +1,159 @@
+"""Does a new measurement repeat the committed one? A test on the spread over seeds. Imports no torch.
+
+For a cell c and a metric, n committed seeds have transformed values y_c1..y_cn. The variance s^2 over seeds is pooled over
+the cells (degrees of freedom d = sum of n_c - 1), and never taken below the cell's own. A correct new run of m seeds has
+
+    t = (mean_new - mean_c) / (s * sqrt(1/m + 1/n))   ~   Student's t with d degrees of freedom.
+
+A fault in the code moves many cells in one direction, so each metric is tested once more by its mean deviation over the cells.
+All tests together get a false alarm probability of ALPHA, shared equally (Bonferroni), whatever their correlation.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.table import Table
+from scipy import stats
+
+from ddpm_bench.errors import UserError
+from ddpm_bench.store import Record
+
+ALPHA = 0.01
+"""Probability that correct code fails, over all metrics and cells together."""
+
+
+def _arcsine(p: float) -> float:
+    return math.asin(math.sqrt(p))
+
+
+# Scales on which the spread over seeds is about the same for good and bad cells: relative for sizes, arcsine for fractions.
+TRANSFORMS: dict[str, Callable[[float], float]] = {
+    "is_mean": math.log,
+    "fd_train": math.log,
+    "precision": _arcsine,
+    "recall": _arcsine,
+    "bound_test_bits_per_dim": math.log,
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison. `measured` and `expected` are means over seeds; `t` is None for an outcome."""
+
+    cell: str
+    metric: str
+    measured: float | str
+    expected: float | str
+    t: float | None
+    limit: float | None
+    passed: bool
+
+
+def compare(measured: Sequence[Record], reference: Sequence[Record]) -> list[Check]:
+    """Check every cell of `measured` against `reference`, which needs at least two seeds a cell.
+
+    UserError when the two were not made with the same settings, data or extractor, or when the reference has no spread.
+    """
+    new, old = _by_cell(measured), _by_cell(reference)
+    if unknown := sorted(set(new) - set(old)):
+        raise UserError(f"The reference has no cell '{unknown[0]}'; it has {', '.join(sorted(old))}.")
+    for cell in new:
+        for record in new[cell]:
+            _refuse_other_conditions(record, old[cell][0])
+    checks = [_outcome(cell, new[cell], old[cell]) for cell in new]
+    numeric = [cell for cell in new if all(r.outcome == "done" for r in new[cell] + old[cell])]
+    if numeric:
+        checks += _metric_checks({c: new[c] for c in numeric}, {c: old[c] for c in numeric})
+    return checks
+
+
+def _by_cell(records: Iterable[Record]) -> dict[str, list[Record]]:
+    cells: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        cells[record.cell].append(record)
+    return dict(cells)
+
+
+def _refuse_other_conditions(record: Record, reference: Record) -> None:
+    pairs = {
+        "settings": (record.settings, reference.settings),
+        "data": (record.data, reference.data),
+        "extractor": (record.extractor, reference.extractor),
+    }
+    for what, (mine, theirs) in pairs.items():
+        if lines := differences(theirs.model_dump(mode="json"), mine.model_dump(mode="json")):
+            raise UserError(
+                f"Cell '{record.cell}': the {what} differ from the reference's, so nothing can be concluded.\n"
+                + "\n".join(lines) + "\nMeasure with the reference's own settings."
+            )
+
+
+def differences(was: dict, now: dict, prefix: str = "") -> list[str]:
+    """Lines `key: was A, now B` for every leaf in which two nested dictionaries differ."""
+    lines = []
+    for key in sorted(set(was) | set(now)):
+        a, b = was.get(key), now.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"  {prefix}{key}: was {a}, now {b}")
+    return lines
+
+
+def _outcome(cell: str, new: list[Record], old: list[Record]) -> Check:
+    seen, expected = {r.outcome for r in new}, {r.outcome for r in old}
+    return Check(cell, "outcome", "/".join(sorted(seen)), "/".join(sorted(expected)), None, None, seen <= expected)
+
+
+def _metric_checks(new: dict[str, list[Record]], old: dict[str, list[Record]]) -> list[Check]:
+    cells = list(new)
+    keys = [k for k in TRANSFORMS if all(k in r.last.metrics for c in cells for r in new[c] + old[c])]
+    freedom = sum(len(old[c]) - 1 for c in cells)
+    if freedom < 1:
+        raise UserError("The reference has one seed a cell and so no spread; measure it with --seeds 0,1,2 or more.")
+    limit = float(stats.t.isf(ALPHA / (2 * len(keys) * (len(cells) + 1)), freedom))
+    checks = []
+    for key in keys:
+        y_new = {c: np.array([TRANSFORMS[key](r.last.metrics[key]) for r in new[c]]) for c in cells}
+        y_old = {c: np.array([TRANSFORMS[key](r.last.metrics[key]) for r in old[c]]) for c in cells}
+        t, t_mean = t_values(list(y_new.values()), list(y_old.values()))
+        for cell, value in zip(cells, t, strict=True):
+            mean_new, mean_old = (float(np.mean([r.last.metrics[key] for r in side[cell]])) for side in (new, old))
+            checks.append(Check(cell, key, mean_new, mean_old, float(value), limit, bool(abs(value) <= limit)))
+        if len(cells) > 1:
+            drift = float(np.mean([y_new[c].mean() - y_old[c].mean() for c in cells]))
+            checks.append(Check("(all cells)", key, drift, 0.0, t_mean, limit, abs(t_mean) <= limit))
+    return checks
+
+
+def t_values(new: Sequence[np.ndarray], old: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
+    """The t of every cell, and that of the mean deviation over the cells.
+
+    `new[c]` (m_c,) and `old[c]` (n_c,) are transformed values of cell c over its seeds.
+    """
+    squares = np.array([((y - y.mean()) ** 2).sum() for y in old])
+    freedom = np.array([len(y) - 1 for y in old])
+    pooled = squares.sum() / freedom.sum()
+    own = np.divide(squares, freedom, out=np.zeros_like(squares), where=freedom > 0)
+    spread = np.array([1 / len(a) + 1 / len(b) for a, b in zip(new, old, strict=True)])
+    deviation = np.array([a.mean() - b.mean() for a, b in zip(new, old, strict=True)])
+    # The floor keeps identical seeds (a spread of zero) from turning rounding into an alarm.
+    variance = np.maximum(np.maximum(own, pooled), 1e-12) * spread
+    return deviation / np.sqrt(variance), float(deviation.sum() / np.sqrt(variance.sum()))
+
+
+def checks_table(checks: Sequence[Check]) -> Table:
+    """The checks as a table: what failed first, then the rest in order."""
+    failed = sum(not check.passed for check in checks)
+    verdict = f"{failed} of {len(checks)} checks FAILED" if failed else f"all {len(checks)} checks passed"
+    table = Table(title=f"Measured against the reference: {verdict}", caption=f"|t| above the limit: chance below {ALPHA:.0%} in all")
+    for heading in ("cell", "metric", "measured", "reference", "t", "limit", ""):
+        table.add_column(heading, justify="right" if heading in ("measured", "reference", "t", "limit") else "left")
+    for check in sorted(checks, key=lambda check: check.passed):
+        numbers = (check.measured, check.expected, check.t, check.limit)
+        cells = ("" if n is None else n if isinstance(n, str) else f"{n:.3f}" for n in numbers)
+        table.add_row(check.cell, check.metric, *cells, "ok" if check.passed else "FAILED", style=None if check.passed else "bold red")
+    return table

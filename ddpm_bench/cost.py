@@ -1,0 +1,73 @@
+"""What a grid will cost on this machine, from a few network calls timed just now: `ddpm-bench ablate --dry-run`."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ddpm_bench.build import build_diffusion, build_network
+from ddpm_bench.data.images import ImageData, to_model
+from ddpm_bench.diffusion.objective import Objective
+from ddpm_bench.diffusion.reverse import Diffusion
+from ddpm_bench.network.unet import UNet
+from ddpm_bench.run import Job, scoring_steps
+
+PROBE_IMAGES, PROBE_REPEATS = 16, 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An estimate for one cell and seed; scoring is left out."""
+
+    job: str
+    parameters: int
+    hours: float
+    disk_bytes: int
+
+
+def estimate(jobs: Sequence[Job], data: ImageData, device: torch.device, keep: int) -> list[Cost]:
+    """The cost of each job. The network's speed is measured once a cell, not once a seed."""
+    costs, rates = [], {}
+    for job in jobs:
+        settings, name = job.settings, job.cell.name
+        diffusion, objective = build_diffusion(settings.diffusion)
+        network = build_network(settings, data.shape[0], diffusion, seed=0).to(device)
+        if name not in rates:
+            rates[name] = _images_per_s(network, diffusion, objective, data, device)
+        training_rate, forward_rate = rates[name]
+        samples = len(scoring_steps(settings)) * settings.sampling.samples
+        forwards = samples * (settings.sampling.steps or settings.diffusion.T)
+        forwards += 2 * settings.scoring.bound_images * settings.diffusion.T
+        seconds = settings.training.steps * settings.training.batch / training_rate + forwards / forward_rate
+        parameters = sum(p.numel() for p in network.parameters())
+        # Weights, their average and Adam's two moments in float32; one more snapshot exists while a new one is written.
+        disk = (keep + 1) * 4 * 4 * parameters + samples * data.train.images[0].numel()
+        costs.append(Cost(job.name, parameters, seconds / 3600, disk))
+    return costs
+
+
+def _images_per_s(
+    network: UNet, diffusion: Diffusion, objective: Objective, data: ImageData, device: torch.device
+) -> tuple[float, float]:
+    """Images per second of a training step's forward and backward pass, and of a forward pass alone."""
+    x0 = to_model(data.train.images[:PROBE_IMAGES].to(device))
+    t = torch.randint(1, diffusion.schedule.T + 1, (len(x0),), device=device)
+
+    def train() -> None:
+        objective(diffusion, network, x0, t, torch.randn_like(x0)).mean().backward()
+
+    def forward() -> None:
+        with torch.inference_mode():
+            network(x0, t - 1)
+
+    rates = []
+    for work in (train, forward):
+        work()
+        began = time.monotonic()
+        for _ in range(PROBE_REPEATS):
+            work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        rates.append(PROBE_REPEATS * len(x0) / (time.monotonic() - began))
+    return rates[0], rates[1]

@@ -1,0 +1,32 @@
+"""`folder:PATH`: PATH/train and PATH/test, each with images, or with one folder of images a class."""
+
+from pathlib import Path
+
+import torch
+
+from ddpm_bench.data.image_files import Listing, list_images, read_files
+from ddpm_bench.data.images import Split
+from ddpm_bench.data.loaded import Loaded, check_alike
+from ddpm_bench.errors import UserError
+
+
+def load_folder(path: Path) -> Loaded:
+    """The images below `path` in sorted order, labelled by their class folder. UserError naming the file that is amiss.
+
+    Both splits are listed and compared before the first pixel is read.
+    """
+    if not path.is_dir():
+        raise UserError(f"There is no folder '{path}'. Give one that holds the folders 'train' and 'test' with images.")
+    train, test = list_images(path / "train"), list_images(path / "test")
+    if train.classes != test.classes:
+        lone = sorted(set(train.classes) ^ set(test.classes))[0]
+        where, other = ("train", "test") if lone in train.classes else ("test", "train")
+        raise UserError(
+            f"'{path}' has the class folder '{where}/{lone}' but no '{other}/{lone}'. Use the same class folders in both, or none."
+        )
+    return check_alike(Loaded(_split(train, "train"), _split(test, "test"), train.classes), f"'{path}'")
+
+
+def _split(listing: Listing, title: str) -> Split:
+    labels = torch.tensor(listing.labels, dtype=torch.int64) if listing.classes else None
+    return Split(read_files(listing.paths, f"Reading {title} images"), labels)

@@ -1,0 +1,124 @@
+"""`npz:PATH`: a data set in one NumPy archive, and `embedded`, which is one that the package brings.
+
+Keys: `train` and `test`, uint8, (N, H, W) for grey or (N, H, W, C) or (N, C, H, W) with C = 1 or 3; where there are labels,
+`train_labels` and `test_labels`, integers (N,) from 0; and, if they have names, `classes`, text (K,). Other keys are ignored.
+Nothing in an archive is unpickled.
+"""
+
+import contextlib
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from lzma import LZMAError
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.npyio import NpzFile
+from torch import Tensor
+
+from ddpm_bench.data.images import Split
+from ddpm_bench.data.loaded import Loaded, check_alike
+from ddpm_bench.errors import UserError
+
+EMBEDDED = Path(__file__).with_name("embedded") / "fashion-mnist-10k.npz"
+EMBEDDED_SHA256 = "b62a168cfb6cf8720e421ca1ec5a8e25c8a5808350816cac2116d75d6b6f29c9"
+
+
+def load_embedded() -> Loaded:
+    """The Fashion-MNIST subset of the package, read only if its SHA-256 is the one pinned here; see embedded/README.md."""
+    try:
+        content = EMBEDDED.read_bytes()
+    except OSError as error:
+        raise UserError(f"The embedded data '{EMBEDDED}' cannot be read ({error.strerror}). Install ddpm-bench again.") from error
+    if (found := hashlib.sha256(content).hexdigest()) != EMBEDDED_SHA256:
+        raise UserError(
+            f"The embedded data '{EMBEDDED}' is damaged or changed: its SHA-256 is {found}, not {EMBEDDED_SHA256}. "
+            "Install ddpm-bench again."
+        )
+    with _archive(io.BytesIO(content), EMBEDDED) as archive:
+        return _data_set(archive, EMBEDDED)
+
+
+def load_npz(path: Path) -> Loaded:
+    """The data set in the archive `path`. UserError for anything that is not as the module's text says."""
+    if not path.is_file():
+        raise UserError(f"There is no file '{path}'. Give the path of an .npz archive with the arrays 'train' and 'test'.")
+    with _archive(path, path) as archive:
+        return _data_set(archive, path)
+
+
+def read_npz(path: Path) -> Tensor:
+    """The images of an archive without splits, uint8 (N, C, H, W): its array `images`, or else its first one of 3 or 4 axes."""
+    with _archive(path, path) as archive:
+        for name in ["images"] if "images" in archive else archive.files:
+            array = archive[name]
+            if name == "images" or array.ndim in (3, 4):
+                return _images(array, name, path)
+        raise UserError(f"'{path}' holds no array of images, uint8 (N, H, W, C); it has {_listing(archive)}.")
+
+
+@contextlib.contextmanager
+def _archive(stream: Path | io.BytesIO, path: Path) -> Iterator[NpzFile]:
+    """The opened archive; whatever cannot be read from it while it is open becomes a UserError."""
+    try:
+        archive = np.load(stream, allow_pickle=False)
+        if not isinstance(archive, NpzFile):
+            raise UserError(f"'{path}' is a single NumPy array. Save an archive instead: numpy.savez.")
+        with archive:
+            yield archive
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, LZMAError) as error:
+        raise UserError(f"'{path}' is not a readable .npz archive of plain arrays: {error}. Save it again with numpy.savez.") from error
+
+
+def _data_set(archive: NpzFile, path: Path) -> Loaded:
+    for name in ("train", "test"):
+        if name not in archive:
+            raise UserError(f"'{path}' has no array '{name}': it needs 'train' and 'test', and has {_listing(archive)}.")
+    classes = tuple(map(str, archive["classes"])) if "classes" in archive else ()
+    splits = []
+    for name in ("train", "test"):
+        images = _images(archive[name], name, path)
+        splits.append(Split(images, _labels(archive, name, len(images), path)))
+    train, test = splits
+    if (train.labels is None) != (test.labels is None):
+        raise UserError(f"'{path}' has labels for one split only. Give both 'train_labels' and 'test_labels', or neither.")
+    return check_alike(Loaded(train, test, classes), f"'{path}'")
+
+
+def _images(array: np.ndarray, name: str, path: Path) -> Tensor:
+    if array.dtype != np.uint8:
+        raise UserError(
+            f"The array '{name}' of '{path}' is {array.dtype}; images are uint8 levels 0..255. "
+            "Scale and round them before saving: numpy.clip(numpy.rint(x), 0, 255).astype('uint8')."
+        )
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[3] in (1, 3) and array.shape[1] not in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1] not in (1, 3) or not array.size:
+        raise UserError(
+            f"The array '{name}' of '{path}' has the shape {array.shape}; images are (N, H, W), (N, H, W, C) or (N, C, H, W) "
+            "with N, H, W of at least 1 and 1 or 3 channels."
+        )
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _labels(archive: NpzFile, name: str, count: int, path: Path) -> Tensor | None:
+    if f"{name}_labels" not in archive:
+        return None
+    labels = archive[f"{name}_labels"]
+    if labels.dtype.kind not in "iu" or labels.shape != (count,) or labels.min() < 0:
+        raise UserError(
+            f"The array '{name}_labels' of '{path}' is {labels.dtype} of shape {labels.shape}; labels are integers from 0, "
+            f"one for each of the {count} images."
+        )
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+def _listing(archive: NpzFile) -> str:
+    return ", ".join(f"'{name}'" for name in archive.files) or "no arrays"

@@ -1,0 +1,69 @@
+"""`cifar10`, `mnist`, `fashion-mnist`: the complete data sets, through torchvision's downloaders and their checksums.
+
+torchvision unpickles CIFAR-10's official files, but only after their MD5 sums are the published ones.
+"""
+
+import errno
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+import torch
+
+from ddpm_bench.data.images import Split
+from ddpm_bench.data.loaded import Loaded
+from ddpm_bench.errors import UserError
+from ddpm_bench.files import make_folder
+
+
+@dataclass(frozen=True)
+class Official:
+    """A class of torchvision.datasets, how many images its splits have, and what a user without a network puts where."""
+
+    dataset: str
+    train_images: int
+    test_images: int
+    files: str
+    place: str  # below the root
+    address: str  # the attribute of the class that says where it downloads from
+
+    def load(self, root: Path) -> Loaded:
+        """Both splits, downloaded into `root` only if they do not lie there. UserError where they cannot be had or are others."""
+        from torchvision import datasets  # a second to import, and the other sources do without it
+
+        kind = getattr(datasets, self.dataset)
+        place = root / self.place
+        try:
+            train, test = self._read(kind, root, True), self._read(kind, root, False)
+            classes = tuple(train.classes)
+            splits = [Split(_pixels(split.data), torch.as_tensor(split.targets, dtype=torch.int64)) for split in (train, test)]
+        except UserError:
+            raise
+        except (OSError, RuntimeError, ValueError, TypeError, AssertionError, HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(
+                f"{self.dataset} lies not complete in '{place}' and could not be fetched from {getattr(kind, self.address)}: "
+                f"{' '.join(str(error).split())}. Try again with a network, put {self.files} into '{place}' yourself, "
+                "name the folder that has them with --data-root, or take the source 'embedded', which needs no download."
+            ) from error
+        for split, due in zip(splits, (self.train_images, self.test_images), strict=True):
+            if len(split) != due or len(split.labels) != due:
+                raise UserError(
+                    f"The files in '{place}' are not the official {self.dataset}: {len(split)} images with {len(split.labels)} "
+                    f"labels where {due} are due. Remove them, and they are fetched again."
+                )
+        return Loaded(*splits, classes)
+
+    @staticmethod
+    def _read(kind: type, root: Path, train: bool):
+        try:
+            return kind(root, train=train)
+        except RuntimeError:  # what is there is not complete
+            return kind(make_folder(root), train=train, download=True)
+
+
+def _pixels(data) -> torch.Tensor:
+    """(N, H, W) or (N, H, W, C) -> uint8 (N, C, H, W)."""
+    images = torch.as_tensor(data)
+    return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()

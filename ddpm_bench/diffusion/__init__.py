@@ -1,0 +1,32 @@
+"""The mathematics of "Denoising Diffusion Probabilistic Models" (Ho, Jain, Abbeel 2020): schedules, the reverse process, its
+bound, its objectives and sampling. Everything works with any callable `network(x_t, step)`; see `reverse.Network`.
+"""
+
+from ddpm_bench.diffusion.bound import Bound, bits_per_dim, bound_term
+from ddpm_bench.diffusion.objective import L, LSimple
+from ddpm_bench.diffusion.parameterization import X0, Eps, Mu
+from ddpm_bench.diffusion.reverse import Diffusion
+from ddpm_bench.diffusion.sampler import sample
+from ddpm_bench.diffusion.schedule import Schedule, constant, cosine, linear, quadratic
+from ddpm_bench.diffusion.variance import FixedBeta, FixedBetaTilde, LearnedDiagonal
+
+__all__ = [
+    "Bound",
+    "Diffusion",
+    "Eps",
+    "FixedBeta",
+    "FixedBetaTilde",
+    "L",
+    "LSimple",
+    "LearnedDiagonal",
+    "Mu",
+    "Schedule",
+    "X0",
+    "bits_per_dim",
+    "bound_term",
+    "constant",
+    "cosine",
+    "linear",
+    "quadratic",
+    "sample",
+]

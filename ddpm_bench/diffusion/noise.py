@@ -1,0 +1,51 @@
+"""Noise that belongs to an image, not to a batch: the same image gets the same draws whatever it is computed together with."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_bench.errors import UserError
+
+NOISE_BLOCK = 64
+"""Images that share a generator. Part of what a seed means: another value is other noise."""
+
+SAMPLING, BOUND = 0, 1
+"""Streams: samples and bounds of the same seed are independent."""
+
+
+class BlockNoise:
+    """Standard normal draws for the images first..first+count-1, whose rows depend only on (seed, stream, index, number of draw).
+
+    One generator on the device for each block of 64 indices; a block is always drawn whole, and the rows asked for are
+    cut out. CPU and GPU generators draw different numbers.
+
+    shape: (C, H, W). Raises UserError for a negative seed or index.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        first: int,
+        count: int,
+        shape: tuple[int, ...],
+        device: torch.device | str,
+        stream: int = SAMPLING,
+    ) -> None:
+        if seed < 0 or first < 0 or count < 0:
+            raise UserError(f"Seeds and image numbers begin at 0, but seed = {seed}, first = {first}, count = {count}.")
+        self.shape, self.device = shape, torch.device(device)
+        first_block, end_block = first // NOISE_BLOCK, -(-(first + count) // NOISE_BLOCK)
+        self._generators = [self._generator(seed, stream, block) for block in range(first_block, end_block)]
+        self._rows = slice(first - first_block * NOISE_BLOCK, first - first_block * NOISE_BLOCK + count)
+
+    def draw(self) -> Tensor:
+        """The next draw: float32 (count, C, H, W) on the device."""
+        blocks = [
+            torch.randn((NOISE_BLOCK, *self.shape), generator=generator, device=self.device)
+            for generator in self._generators
+        ]
+        return torch.cat(blocks)[self._rows]
+
+    def _generator(self, seed: int, stream: int, block: int) -> torch.Generator:
+        (state,) = np.random.SeedSequence((seed, stream, block)).generate_state(1, np.uint64)
+        return torch.Generator(self.device).manual_seed(int(state >> np.uint64(1)))  # torch takes signed 64 bits everywhere

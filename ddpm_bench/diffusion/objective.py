@@ -1,0 +1,67 @@
+"""What training minimises: a loss for each image at the t that was drawn for it; its mean over the batch is the loss of a step.
+
+    L         L_{t-1} of the variational bound, in bits/dim, NOT times T; at t = 1 the exact decoder term L_0      (eq. 5)
+    L_simple  mean over dimensions of (target - output)^2, the target being the parameterization's own            (eq. 14)
+
+With `mu` L_simple is the baseline's |mu_tilde - mu|^2. As in the original experiments, x_0 is not clipped in training.
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from ddpm_bench.diffusion.bound import bound_term
+from ddpm_bench.diffusion.process import q_sample
+from ddpm_bench.diffusion.reverse import Diffusion, Network
+from ddpm_bench.diffusion.variance import Variance
+from ddpm_bench.errors import UserError
+
+
+class Objective(Protocol):
+    """One loss for each image."""
+
+    @property
+    def name(self) -> str:
+        """As in grids, presets and records."""
+
+    def check(self, variance: Variance) -> None:
+        """Raises UserError, with the reason, for a variance that this objective cannot train."""
+
+    def __call__(self, diffusion: Diffusion, network: Network, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """(B,) losses in the dtype of x0, for x0 and eps ~ N(0, 1), (B, C, H, W), and t int64 (B,) in 1..T."""
+
+
+class L:
+    """The variational bound, one term of its sum over t; trains every variance."""
+
+    name = "L"
+
+    def check(self, variance: Variance) -> None:
+        """Nothing to refuse."""
+
+    def __call__(self, diffusion: Diffusion, network: Network, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        return bound_term(diffusion, network, x0, t, eps, clip_x0=False).to(x0.dtype)
+
+
+class LSimple:
+    """The unweighted squared error; says nothing about a variance, so it refuses to train one."""
+
+    name = "L_simple"
+
+    def check(self, variance: Variance) -> None:
+        if variance.outputs != 1:
+            raise UserError(
+                f"The objective '{self.name}' cannot train the variance '{variance.name}': the squared error does not depend "
+                "on it, so half of the network's output would stay random. Use objective 'L', or a fixed variance."
+            )
+
+    def __call__(self, diffusion: Diffusion, network: Network, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        self.check(diffusion.variance)
+        schedule = diffusion.schedule
+        x_t = q_sample(schedule, x0, t, eps)
+        output, _ = diffusion.split(network(x_t, schedule.network_step(t)), x_t)
+        target = diffusion.parameterization.target(schedule, x0, x_t, eps, t)
+        return (target - output).square().flatten(1).mean(1)
+
+
+OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in (L(), LSimple())}

@@ -1,0 +1,20 @@
+"""Errors that a person can mend: one message with the value, the rule and the remedy, and no traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave. The command line prints it and exits with 2."""
+
+
+class Interrupted(Exception):
+    """A safe stop after SIGINT or SIGTERM: all work so far is on the disk. Exit code 130."""
+
+
+def near_miss(value: str, known: Iterable[str]) -> str:
+    """The tail of a message about an unknown name: the closest known one, and all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
+    hint = f"; did you mean '{close[0]}'?" if close else "."
+    return f"{hint} Known: {', '.join(known)}."

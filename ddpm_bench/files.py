@@ -1,0 +1,63 @@
+"""Files: atomic writes and content hashes, the one place for each."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ddpm_bench.errors import UserError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block succeeds, it replaces `path` in one step.
+
+    A reader sees the old file or the new one, never half of one. When the block raises, `path` is as it was.
+    """
+    make_folder(path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        # mkstemp makes private files; results are meant to be read by others.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write strict JSON atomically: NaN and infinity are refused, since no other reader takes them."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def make_folder(path: Path) -> Path:
+    """Create `path` with its parents; a UserError names the folder that cannot be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise UserError(f"Cannot write to the folder '{path}': {error.strerror}. Choose another folder.") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"Cannot write to the folder '{path}': permission denied. Choose another folder.")
+    return path
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

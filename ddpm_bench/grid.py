@@ -1,0 +1,210 @@
+"""Grids and presets: TOML in, validated cells out. Imports no torch.
+
+A grid file lists the rows of a published table: each cell's axes (`AXES`), its label, and the numbers published for it.
+A preset says how large the experiment is. A cell's settings are the preset's, then the cell's own axes, then `--set`.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.settings import CellSettings
+
+PACKAGE = Path(__file__).parent
+AXES = ("parameterization", "objective", "variance")
+"""The choices that tell the cells of one grid apart; each names a field of `DiffusionSettings`."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Published(_Frozen):
+    """What the source printed for a cell. `blank`: a dash there, so all numbers are None."""
+
+    is_mean: float | None = None
+    is_std: float | None = None
+    fid: float | None = None
+    blank: bool = False
+
+
+class Cell(_Frozen):
+    """One row of a published table."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    group: str = ""
+    label: str
+    parameterization: str
+    objective: str
+    variance: str
+    published: Published
+
+    @field_validator("published", mode="before")
+    @classmethod
+    def _blank(cls, value: Any) -> Any:
+        return {"blank": True} if value == "blank" else value
+
+    @property
+    def axes(self) -> dict[str, str]:
+        return {axis: getattr(self, axis) for axis in AXES}
+
+
+class Conditions(_Frozen):
+    """What the published numbers depend on; the report computes the differences from a record's own."""
+
+    data: str
+    size: int
+    samples: int
+    training_steps: int
+    sampling_steps: int
+    extractor: str
+    checkpoint: Literal["last", "lowest FID during training"]
+
+
+class Grid(_Frozen):
+    """A published table as cells, in its own order."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    title: str
+    source: str
+    conditions: Conditions
+    cells: tuple[Cell, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Grid":
+        names = [cell.name for cell in self.cells]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two cells are named '{twice[0]}'; records are filed by cell name, so names must differ")
+        return self
+
+    def select(self, names: Sequence[str] | None) -> list[Cell]:
+        """The named cells in the grid's order, or all of them."""
+        known = [cell.name for cell in self.cells]
+        for name in names or ():
+            if name not in known:
+                raise UserError(f"Grid '{self.name}' has no cell '{name}'{near_miss(name, known)}")
+        return [cell for cell in self.cells if not names or cell.name in names]
+
+
+class Preset(_Frozen):
+    """The size of an experiment: partial settings by section."""
+
+    name: str
+    summary: str
+    sections: dict[str, dict[str, Any]]
+
+
+def _shipped(folder: str) -> dict[str, Path]:
+    # A wheel carries `ablations/` inside the package; in a checkout it lies beside it.
+    places = (PACKAGE / folder, PACKAGE.parent / folder)
+    found = next((place for place in places if place.is_dir()), places[0])
+    return {path.stem: path for path in sorted(found.glob("*.toml"))}
+
+
+def shipped_grids() -> dict[str, Path]:
+    """Name and file of every grid that comes with the package."""
+    return _shipped("ablations")
+
+
+def shipped_presets() -> dict[str, Path]:
+    """Name and file of every preset that comes with the package."""
+    return _shipped("presets")
+
+
+def _read_toml(kind: str, name: str, shipped: dict[str, Path]) -> tuple[Path, dict[str, Any]]:
+    path = Path(name) if name.endswith(".toml") else shipped.get(name)
+    if path is None:
+        raise UserError(f"There is no {kind} '{name}'{near_miss(name, shipped)} Or give the path of a .toml file.")
+    try:
+        return path, tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no {kind} file '{path}'. Shipped: {', '.join(shipped)}.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"The {kind} file '{path}' cannot be read as TOML: {error}.") from error
+
+
+def load_grid(name: str) -> Grid:
+    """A shipped grid by name, or a user's own by path (ending in .toml). UserError for whatever is wrong with it."""
+    path, content = _read_toml("grid", name, shipped_grids())
+    if "cell" in content:
+        content["cells"] = content.pop("cell")
+    try:
+        return Grid.model_validate(content)
+    except ValidationError as error:
+        cells = content.get("cells", [])
+        raise UserError(f"Grid file '{path}': {_explain(error, Grid, cells)}") from error
+
+
+def load_preset(name: str) -> Preset:
+    """A shipped preset by name, or a user's own by path (ending in .toml)."""
+    path, content = _read_toml("preset", name, shipped_presets())
+    summary = content.pop("summary", "")
+    for section, values in content.items():
+        if not isinstance(values, dict):
+            raise UserError(f"Preset file '{path}': '{section}' must be a table such as [training], not a value.")
+    return Preset(name=path.stem, summary=summary, sections=content)
+
+
+def parse_set(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`training.steps=500` -> {"training": {"steps": 500}}; the value is TOML, or a plain word."""
+    sections: dict[str, dict[str, Any]] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        section, dot, field = key.strip().partition(".")
+        if not (equals and dot and field):
+            raise UserError(f"--set '{assignment}' must look like section.key=value, for example training.steps=500.")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        sections.setdefault(section, {})[field] = value
+    return sections
+
+
+def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) -> CellSettings:
+    """The cell's settings. An axis cannot be overridden: the row's label would no longer say what was run."""
+    for axis in AXES:
+        if axis in overrides.get("diffusion", {}):
+            raise UserError(
+                f"diffusion.{axis} is an axis of the grid and part of a row's label; choose rows with --cells, "
+                "or write them into a grid file of your own."
+            )
+    sections = {name: {} for name in CellSettings.model_fields}
+    for layer in (preset.sections, {"diffusion": cell.axes}, overrides):
+        for section, values in layer.items():
+            sections.setdefault(section, {}).update(values)
+    try:
+        return CellSettings.model_validate(sections)
+    except ValidationError as error:
+        raise UserError(f"Settings of cell '{cell.name}': {_explain(error, CellSettings)}") from error
+
+
+def _explain(error: ValidationError, model: type[BaseModel], cells: Sequence[Any] = ()) -> str:
+    """The first fault in words: where, what, and for an unknown key the nearest known one."""
+    first = error.errors()[0]
+    where = list(first["loc"])
+    dotted = ".".join(map(str, where))
+    if len(where) > 1 and where[0] == "cells" and isinstance(where[1], int):
+        name = cells[where[1]].get("name") if isinstance(cells[where[1]], dict) else None
+        dotted = f"cell '{name or where[1] + 1}'" + "".join(f", {part}" for part in where[2:])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{dotted}'{near_miss(str(where[-1]), _fields_at(model, where[:-1]))}"
+    if first["type"] == "missing":
+        return f"'{dotted}' is missing."
+    given = "" if isinstance(first["input"], (dict, list)) else f", not {first['input']!r}"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{dotted}{': ' if dotted else ''}{message}{given}."
+
+
+def _fields_at(model: type[BaseModel], where: list[Any]) -> list[str]:
+    for part in where:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        inner = next((a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)), annotation)
+        model = inner
+    return list(model.model_fields)

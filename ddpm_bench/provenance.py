@@ -1,0 +1,75 @@
+"""Where a number came from: versions, git commit, hardware."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm_bench import __version__
+from ddpm_bench.errors import UserError, near_miss
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    packages = ("torch", "torchvision", "torch-fidelity", "numpy", "scipy")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"ddpm-bench": __version__, "python": platform.python_version()} | found
+
+
+def git_commit() -> str | None:
+    """The commit of the source tree, with '-dirty' when package code differs from it; None for an installed package."""
+    top = Path(__file__).parent.parent
+    if not (top / ".git").exists():
+        return None
+    try:
+        commit = _git(top, "rev-parse", "HEAD")
+        changed = _git(top, "status", "--porcelain", "--", "ddpm_bench", "ablations")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("-dirty" if changed else "")
+
+
+def _git(top: Path, *arguments: str) -> str:
+    run = subprocess.run(["git", "-C", str(top), *arguments], capture_output=True, text=True, check=True)
+    return run.stdout.strip()
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """The machine, as far as it matters for speed and for the last digits."""
+    facts: dict[str, Any] = {
+        "device": device.type,
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    if device.type == "cuda":
+        facts |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    return facts
+
+
+def _processor() -> str:
+    """A readable processor name; the kernel's on Linux, where `platform` has none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes CUDA, then MPS, then the CPU. UserError when the named device is not there."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
+    if name not in present:
+        raise UserError(f"There is no device '{name}'{near_miss(name, ('auto', *present))}")
+    if not present[name]:
+        found = ", ".join(kind for kind, there in present.items() if there)
+        raise UserError(f"--device {name}: torch {torch.__version__} finds none on this machine. Use --device {found}.")
+    return torch.device(name)

@@ -1,0 +1,156 @@
+"""Under what conditions records were measured: alike among themselves, like or unlike the published ones, and how to repeat them.
+
+Everything here is computed from the records and the grid; nothing is claimed. The settings that a grid's conditions do not name are
+held against the defaults of `settings.py`, which are DDPM's CIFAR-10 experiment (Ho, Jain, Abbeel 2020, section 4 and appendix B).
+"""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ddpm_bench.compare import differences as differing_lines
+from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.grid import AXES, Grid, load_preset, resolve, shipped_presets
+from ddpm_bench.settings import DiffusionSettings, NetworkSettings, SamplingSettings, Settings, TrainingSettings
+from ddpm_bench.store import Record
+
+Selection = Literal["last", "best"]
+"""Which checkpoint a number belongs to: the end of training, or the one with the lowest distance to the training set."""
+
+# Settings that change no number, or that the grid's conditions name already.
+_ELSEWHERE = {
+    "training": {"steps", "checkpoint_every", "log_every", "snapshot_every"},
+    "sampling": {"samples", "steps"},
+    "diffusion": set(AXES),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One condition that is not as published."""
+
+    name: str
+    published: str
+    here: str
+
+
+def checked(records: Sequence[Record], grid: Grid) -> list[Record]:
+    """The records in the grid's order of cells, then by seed.
+
+    UserError when there are none, when one does not belong to the grid, when two are of the same cell and seed, or when they were not
+    measured under the same conditions; the message prints the difference.
+    """
+    if not records:
+        raise UserError(f"There are no records of grid '{grid.name}' to report. Make some with `ddpm-bench ablate`.")
+    cells = {cell.name: cell for cell in grid.cells}
+    seen: set[tuple[str, int]] = set()
+    for record in records:
+        if record.grid != grid.name:
+            raise UserError(f"A record is of grid '{record.grid}', not of '{grid.name}'; report it with `--grid {record.grid}`.")
+        if record.cell not in cells:
+            raise UserError(f"Grid '{grid.name}' has no cell '{record.cell}', which a record is of{near_miss(record.cell, cells)}")
+        measured = {axis: getattr(record.settings.diffusion, axis) for axis in AXES}
+        if lines := differing_lines(cells[record.cell].axes, measured):
+            raise UserError(
+                f"The record of cell '{record.cell}', seed {record.seed}, was measured with other axes than the grid's row has:\n"
+                + "\n".join(lines) + "\nMeasure it again, or report it with the grid it was measured with."
+            )
+        if (record.cell, record.seed) in seen:
+            raise UserError(f"Two records are of cell '{record.cell}', seed {record.seed}; keep one of them.")
+        seen.add((record.cell, record.seed))
+        _refuse_mixed(records[0], record)
+    order = list(cells)
+    return sorted(records, key=lambda record: (order.index(record.cell), record.seed))
+
+
+def _refuse_mixed(first: Record, other: Record) -> None:
+    lines = differing_lines(_shared(first), _shared(other))
+    if lines:
+        raise UserError(
+            f"Records measured under different conditions do not share a table: cell '{first.cell}', seed {first.seed} (was) and "
+            f"cell '{other.cell}', seed {other.seed} (now):\n" + "\n".join(lines)
+            + "\nKeep one configuration in a results folder, or choose another with --results DIR."
+        )
+
+
+def _shared(record: Record) -> dict[str, Any]:
+    """What must be equal in all records of a table: all but the axes, the seed, and where the data lay."""
+    settings = record.settings.model_dump(mode="json")
+    for axis in AXES:
+        del settings["diffusion"][axis]
+    del settings["data"]["root"]
+    return settings | {
+        "preset": record.preset,
+        "data_set": record.data.model_dump(mode="json"),
+        "extractor": record.extractor.model_dump(mode="json"),
+    }
+
+
+def differences(record: Record, grid: Grid, selection: Selection) -> tuple[Difference, ...]:
+    """What is not as published when the checkpoint is chosen by `selection`; empty means comparable."""
+    return tuple(_named(record, grid, selection) + _unnamed(record))
+
+
+def _named(record: Record, grid: Grid, selection: Selection) -> list[Difference]:
+    settings, extractor = record.settings, record.extractor
+    weights = "" if extractor.verified else " (unverified weights)"
+    # Only the setting 'inception' is Inception: an extractor of one's own may carry any name.
+    named_so = extractor.name if settings.scoring.extractor == extractor.name else f"{extractor.name} (of one's own)"
+    here: dict[str, object] = {
+        "data": settings.data.source,
+        "size": settings.data.size,
+        "samples": settings.sampling.samples,
+        "training_steps": settings.training.steps,
+        "sampling_steps": settings.sampling.steps or settings.diffusion.T,
+        "extractor": named_so + weights,
+        "checkpoint": "last" if selection == "last" else f"lowest {extractor.labels[0]} during training",
+    }
+    published = grid.conditions.model_dump()
+    return [
+        Difference(name.replace("_", " "), _show(value), _show(here[name]))
+        for name, value in published.items() if here[name] != value
+    ]
+
+
+def _unnamed(record: Record) -> list[Difference]:
+    found = []
+    sections: dict[str, type[Settings]] = {
+        "diffusion": DiffusionSettings, "network": NetworkSettings, "training": TrainingSettings, "sampling": SamplingSettings,
+    }
+    for section, model in sections.items():
+        for name, field in model.model_fields.items():
+            value = getattr(getattr(record.settings, section), name)
+            if name not in _ELSEWHERE.get(section, ()) and value != field.default:
+                found.append(Difference(f"{section}.{name}", _show(field.default), _show(value)))
+    return found
+
+
+def _show(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def command(records: Sequence[Record], grid: Grid) -> str:
+    """The command that measures these records again; settings unlike the preset's are spelled out with --set."""
+    first = records[0]
+    measured = {record.cell for record in records}
+    shipped = first.preset in shipped_presets()
+    parts = ["ddpm-bench", "ablate", "--grid", grid.name, "--preset", first.preset if shipped else f"{first.preset}.toml"]
+    if measured != {cell.name for cell in grid.cells}:
+        parts += ["--cells", ",".join(cell.name for cell in grid.cells if cell.name in measured)]
+    parts += ["--seeds", ",".join(map(str, sorted({record.seed for record in records})))]
+    if shipped:
+        [cell] = grid.select([first.cell])
+        preset = resolve(cell, load_preset(first.preset), {}).model_dump(mode="json")
+        for section, values in first.settings.model_dump(mode="json").items():
+            for key, value in values.items():
+                if value != preset[section][key] and (section, key) != ("data", "root"):
+                    parts += ["--set", f"{section}.{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    if first.settings.scoring.extractor == "inception" and not first.extractor.verified:
+        parts += ["--inception-weights", "PATH", "--allow-unverified-weights"]
+    return shlex.join(parts)

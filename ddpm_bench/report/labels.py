@@ -1,0 +1,122 @@
+"""Text in three writings: Markdown, LaTeX and plain unicode. The one place for symbols and for escaping.
+
+Grid files spell symbols in plain words ("||mu-tilde - mu_theta||^2", "L, learned diagonal Sigma"); here they become mathematics.
+Everything else is the user's text and comes out as it was typed, whatever it would mean in Markdown, LaTeX or mathtext.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A piece of mathematics; `latex` stands between dollar signs and is also mathtext, `plain` is unicode with `_` for a subscript."""
+
+    latex: str
+    plain: str
+
+    @property
+    def markdown(self) -> str:
+        base, _, subscript = self.plain.partition("_")
+        base = f"*{base}*" if base.isascii() else base
+        return f"{base}<sub>{subscript}</sub>" if subscript else base
+
+
+SYMBOLS = {
+    "L": Symbol("L", "L"),
+    "L_simple": Symbol(r"L_{\mathrm{simple}}", "L_simple"),
+    "L_vlb": Symbol(r"L_{\mathrm{vlb}}", "L_vlb"),
+    "L_hybrid": Symbol(r"L_{\mathrm{hybrid}}", "L_hybrid"),
+    "mu-tilde": Symbol(r"\tilde{\mu}", "μ̃"),
+    "mu_theta": Symbol(r"\mu_\theta", "μ_θ"),
+    "mu": Symbol(r"\mu", "μ"),
+    "epsilon": Symbol(r"\epsilon", "ε"),
+    "eps_theta": Symbol(r"\epsilon_\theta", "ε_θ"),
+    "eps": Symbol(r"\epsilon", "ε"),
+    "x_0": Symbol("x_0", "x_0"),
+    "x_theta": Symbol(r"x_\theta", "x_θ"),
+    "Sigma": Symbol(r"\Sigma", "Σ"),
+    "beta-tilde": Symbol(r"\tilde{\beta}", "β̃"),
+    "beta": Symbol(r"\beta", "β"),
+}
+_WORD = r"(?<![\w-])(?:" + "|".join(sorted(map(re.escape, SYMBOLS), key=len, reverse=True)) + r")(?![\w-])"
+_PIECE = re.compile(rf"(\|\|[^|]+\|\|\^2|{_WORD})")
+_TEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "`": r"\textasciigrave{}", "–": "--", "±": r"$\pm$", "≤": r"$\leq$", "×": r"$\times$", "−": "$-$", "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$", "²": r"\textsuperscript{2}", "’": "'", "…": r"\ldots{}",
+}
+
+
+def markdown(label: str) -> str:
+    """A grid's label as Markdown: 'L, learned diagonal Sigma' -> '*L*, learned diagonal Σ'."""
+    return _write(label, lambda symbol: symbol.markdown, escape_markdown, lambda inner: f"‖{inner}‖²")
+
+
+def latex(label: str) -> str:
+    """A grid's label as LaTeX, without any package: '||eps - eps_theta||^2' -> r'$\\|\\epsilon - \\epsilon_\\theta\\|^2$'."""
+    return _write(label, lambda symbol: f"${symbol.latex}$", escape_tex, lambda inner: rf"$\|{inner.replace('$', '')}\|^2$")
+
+
+def mathtext(label: str) -> str:
+    """A grid's label for matplotlib."""
+    return _write(label, lambda symbol: f"${symbol.latex}$", escape_mathtext, lambda inner: rf"$\|{inner.replace('$', '')}\|^2$")
+
+
+def plain(label: str) -> str:
+    """A grid's label in unicode, for the terminal: '||mu-tilde - mu_theta||^2' -> '‖μ̃ − μ_θ‖²'."""
+    return _write(label, lambda symbol: symbol.plain, _one_line, lambda inner: f"‖{inner}‖²".replace(" - ", " − "))
+
+
+def _write(label: str, symbol: Callable[[Symbol], str], text: Callable[[str], str], norm: Callable[[str], str]) -> str:
+    pieces = []
+    for piece in _PIECE.split(label):
+        if piece in SYMBOLS:
+            pieces.append(symbol(SYMBOLS[piece]))
+        elif piece.startswith("||") and _PIECE.fullmatch(piece):
+            pieces.append(norm(_write(piece[2:-4], symbol, text, norm)))
+        else:
+            pieces.append(text(piece))
+    return "".join(pieces)
+
+
+def _one_line(text: str) -> str:
+    """Line breaks and control characters become spaces; a table cell has one line."""
+    return "".join(" " if ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u2029" else c for c in text)
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, inside a table cell too; GitHub's `$math$` included."""
+    text = _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("$", "&#36;")
+    return re.sub(r"([\\`*_{}\[\]|#~])(?<!&#)", r"\\\1", text)
+
+
+def code_markdown(text: str) -> str:
+    """A code span, also in a table cell, whatever backticks and bars the text has."""
+    text = _one_line(text).replace("|", r"\|")
+    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def escape_tex(text: str) -> str:
+    """Text that pdflatex typesets as it is. A character outside Latin-1 that it has no font for becomes its code point."""
+    return "".join(_tex_character(c) for c in _one_line(text)).replace("---", "-{}-{}-").replace("--", "-{}-").replace("\0", "--")
+
+
+def _tex_character(c: str) -> str:
+    if c == "–":
+        return "\0"  # a real en dash must not be taken for two hyphens
+    if c in _TEX:
+        return _TEX[c]
+    for symbol in SYMBOLS.values():
+        if c == symbol.plain:
+            return f"${symbol.latex}$"
+    return c if ord(c) < 127 or 0xC0 <= ord(c) <= 0xFF else rf"\texttt{{U+{ord(c):04X}}}"
+
+
+def escape_mathtext(text: str) -> str:
+    """Text that matplotlib draws as it is."""
+    return _one_line(text).replace("$", r"\$")

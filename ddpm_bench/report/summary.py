@@ -1,0 +1,132 @@
+"""Records put together by cell: mean over the seeds that finished, and their sample standard deviation
+
+    s = sqrt( sum_i (y_i - mean)^2 / (n - 1) ),   n seeds;  not defined for n = 1.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from ddpm_bench.grid import Cell, Grid
+from ddpm_bench.report.conditions import Difference, Selection, checked, differences
+from ddpm_bench.store import Checkpoint, Record
+
+UNIFORM_BITS_PER_DIM = 8.0
+"""Code length of a uniformly distributed byte: a bound above it is worse than no model."""
+
+# One seed has no spread over seeds; these two have one of their own, over splits and over subsets of one sample set.
+WITHIN_RUN = {"is_mean": "is_std", "kid_mean": "kid_std"}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric of a cell. `spread`: sample standard deviation over `n` seeds; for n = 1 that within the run, where there is one."""
+
+    mean: float
+    spread: float | None
+    values: tuple[float, ...]  # one a seed
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of the grid with what was measured of it. `steps` are those of the selected checkpoints."""
+
+    cell: Cell
+    done: tuple[Record, ...]
+    diverged: tuple[Record, ...]
+    estimates: Mapping[str, Estimate]
+    steps: tuple[int, ...]
+
+    @property
+    def status(self) -> Literal["measured", "partly diverged", "diverged", "not measured"]:
+        if self.done:
+            return "partly diverged" if self.diverged else "measured"
+        return "diverged" if self.diverged else "not measured"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A grid measured, at the checkpoints chosen by `selection`. `records` are in the grid's order; there is at least one."""
+
+    grid: Grid
+    selection: Selection
+    records: tuple[Record, ...]
+    rows: tuple[Row, ...]
+    anchors: Mapping[str, Mapping[str, Estimate]]
+    differences: tuple[Difference, ...]
+
+    @property
+    def comparable(self) -> bool:
+        """Were the measured numbers made under the published conditions?"""
+        return not self.differences
+
+    @property
+    def first(self) -> Record:
+        """Any record: what a table shows is measured under equal conditions."""
+        return self.records[0]
+
+
+def summaries(records: Sequence[Record], grid: Grid) -> list[Summary]:
+    """The grid at the last checkpoint and, where runs have several checkpoints, at the best one too; never mixed.
+
+    UserError as `checked` says.
+    """
+    ordered = checked(records, grid)
+    several = any(len(record.checkpoints) > 1 for record in ordered)
+    return [_summary(ordered, grid, selection) for selection in (("last", "best") if several else ("last",))]
+
+
+def chosen(record: Record, selection: Selection) -> Checkpoint | None:
+    """The checkpoint of a run that finished; a run that diverged has none to show."""
+    if record.outcome == "diverged":
+        return None
+    return record.last if selection == "last" else record.best
+
+
+def _summary(records: Sequence[Record], grid: Grid, selection: Selection) -> Summary:
+    scored = [(record, checkpoint) for record in records if (checkpoint := chosen(record, selection))]
+    by_cell = _estimates([(record.cell, checkpoint.metrics) for record, checkpoint in scored])
+    # The anchors of a seed are the same in all its cells.
+    by_seed = {(name, record.seed): metrics for record in records for name, metrics in record.anchors.items()}
+    rows = tuple(
+        Row(
+            cell=cell,
+            done=tuple(r for r in records if r.cell == cell.name and r.outcome == "done"),
+            diverged=tuple(r for r in records if r.cell == cell.name and r.outcome == "diverged"),
+            estimates=by_cell.get(cell.name, {}),
+            steps=tuple(checkpoint.step for record, checkpoint in scored if record.cell == cell.name),
+        )
+        for cell in grid.cells
+    )
+    return Summary(
+        grid=grid,
+        selection=selection,
+        records=tuple(records),
+        rows=rows,
+        anchors=_estimates([(name, metrics) for (name, _), metrics in by_seed.items()]),
+        differences=differences(records[0], grid, selection),
+    )
+
+
+def _estimates(measured: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, dict[str, Estimate]]:
+    """(name, metrics) of every run -> name -> metric -> estimate over its seeds, names in order of appearance."""
+    long = pd.DataFrame(
+        [(name, key, value) for name, metrics in measured for key, value in metrics.items()], columns=["name", "metric", "value"]
+    )
+    found: dict[str, dict[str, Estimate]] = {}
+    groups = long.groupby(["name", "metric"], sort=False)["value"]
+    for (name, key), values in groups:
+        spread = float(values.std(ddof=1)) if len(values) > 1 else None
+        found.setdefault(name, {})[key] = Estimate(float(values.mean()), spread, tuple(map(float, values)))
+    for estimates in found.values():
+        for key, within in WITHIN_RUN.items():
+            if key in estimates and within in estimates and estimates[key].n == 1:
+                [only] = estimates[key].values
+                estimates[key] = Estimate(only, estimates[within].mean, (only,))
+    return found

@@ -1,0 +1,220 @@
+"""The table, once, in plain unicode: rows, order and groups of the paper, measured and published numbers side by side.
+
+The writers of Markdown, LaTeX and the terminal only lay it out. What stands in a field is one of four things that are never confused:
+a number, DASH (diverged, or blank in the source), NOT_MEASURED (nobody has run it), NOT_SCORED (run, but without this metric).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ddpm_bench.grid import Published
+from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.report.summary import UNIFORM_BITS_PER_DIM, Estimate, Row, Summary
+from ddpm_bench.store import Record
+
+DASH, NOT_MEASURED, NOT_SCORED, EMPTY = "–", "not measured", "n/a", ""
+ARROWS = {"up": "↑", "down": "↓"}
+BOUND_TEST, BOUND_TRAIN = "bound_test_bits_per_dim", "bound_train_bits_per_dim"
+MEASURED = ("is_mean", "fd_train", "fd_test", "kid_mean", "precision", "recall", BOUND_TEST)
+"""Metrics of the measured columns, in order; one that no run has gets no column."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A heading or an entry: text, and the letter of its footnote."""
+
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table. `label` is a grid's label (see `labels.py`) unless it is an anchor's."""
+
+    group: str
+    label: str
+    fields: tuple[Field, ...]
+
+
+@dataclass
+class Notes:
+    """Footnotes in order of first use; the same text has one letter."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def letter(self, text: str) -> str:
+        if text not in self.texts:
+            self.texts.append(text)
+        rounds, letter = divmod(self.texts.index(text), 26)
+        return chr(ord("a") + letter) * (rounds + 1)
+
+    def lettered(self) -> list[tuple[str, str]]:
+        return [(self.letter(text), text) for text in self.texts]
+
+
+@dataclass(frozen=True)
+class Table:
+    """`heads` begin with the measured columns, the last `published` of them are the source's. `remarks` hold for the whole table."""
+
+    title: str
+    heads: tuple[Field, ...]
+    published: int
+    lines: tuple[Line, ...]
+    anchors: tuple[Line, ...]
+    notes: tuple[tuple[str, str], ...]
+    remarks: tuple[str, ...]
+
+
+def make_table(summary: Summary) -> Table:
+    """The table of one selection of checkpoints."""
+    notes = Notes()
+    keys = measured_keys(summary)
+    weights = "" if summary.first.extractor.verified else notes.letter(_unverified(summary.first))
+    heads = [Field(heading(key, summary.first), "" if key == BOUND_TEST else weights) for key in keys] + [Field("n")]
+    published = [row.cell.published for row in summary.rows]
+    has_published = any(p.blank or p.is_mean is not None or p.fid is not None for p in published)
+    sources = [Field("IS ↑"), Field("FID ↓")] if has_published else []
+    lines = []
+    for row in summary.rows:
+        fields = _measured(row, keys, notes) + (_source(row.cell.published, notes) if has_published else [])
+        lines.append(Line(row.cell.group, row.cell.label, tuple(fields)))
+    width = len(keys) + 1 + len(sources)
+    return Table(
+        title=title(summary),
+        heads=tuple(heads + sources),
+        published=len(sources),
+        lines=tuple(lines),
+        anchors=tuple(_anchor(name, estimates, keys, width) for name, estimates in summary.anchors.items()),
+        notes=tuple(notes.lettered()),
+        remarks=tuple(_remarks(summary, has_published)),
+    )
+
+
+def title(summary: Summary) -> str:
+    """Which grid, which preset, and which checkpoint when a run has several."""
+    which = f"{summary.grid.name}, preset {summary.first.preset}"
+    if not any(len(record.checkpoints) > 1 for record in summary.records):
+        return which
+    return f"{which}: {selection_name(summary)}"
+
+
+def selection_name(summary: Summary) -> str:
+    distance = summary.first.extractor.labels[0]
+    return "last checkpoint" if summary.selection == "last" else f"checkpoint with the lowest {distance}"
+
+
+def measured_keys(summary: Summary) -> list[str]:
+    """The metrics that at least one run has; before the first result, the ones that every run gets."""
+    found = {key for row in summary.rows for key in row.estimates}
+    return [key for key in MEASURED if key in (found or {"is_mean", "fd_train"})]
+
+
+def heading(key: str, record: Record) -> str:
+    """A measured column's heading. Distance and score are named by the record: only Inception's are FID and IS."""
+    metric = METRICS[key]
+    distance, score = record.extractor.labels
+    own = {
+        "is_mean": score,
+        "fd_train": distance,
+        "fd_test": f"{distance}, test set",
+        "kid_mean": "KID" if distance == "FID" else f"KID ({record.extractor.name})",
+        BOUND_TEST: "bound test (train), bits/dim",
+    }
+    return f"{own.get(key, metric.label)} {ARROWS[metric.direction]}"
+
+
+def number(key: str, estimate: Estimate) -> str:
+    """`mean ± spread` with the metric's digits."""
+    digits = METRICS[key].digits
+    spread = "" if estimate.spread is None else f" ± {estimate.spread:.{digits}f}"
+    return f"{estimate.mean:.{digits}f}{spread}"
+
+
+def divergence_note(row: Row) -> str:
+    """When and why the seeds of a cell diverged; equal reasons are said once."""
+    reasons: dict[str, list[str]] = {}
+    for record in row.diverged:
+        if record.divergence is None:
+            reasons.setdefault("no reason recorded", []).append(f"seed {record.seed}")
+        else:
+            reasons.setdefault(record.divergence.reason, []).append(f"seed {record.seed} at step {record.divergence.step:,}")
+    said = "; ".join(f"{', '.join(seeds)}: {reason}" for reason, seeds in reasons.items())
+    total = len(row.done) + len(row.diverged)
+    if not row.done:
+        return f"diverged here ({said})"
+    return f"{len(row.diverged)} of {total} seeds diverged ({said}); the numbers are over the other {len(row.done)}"
+
+
+def _measured(row: Row, keys: Sequence[str], notes: Notes) -> list[Field]:
+    if row.status == "not measured":
+        return [Field(NOT_MEASURED), *[Field(EMPTY)] * (len(keys) - 1), Field("0")]
+    if row.status == "diverged":
+        letter = notes.letter(divergence_note(row))
+        return [Field(DASH, letter)] + [Field(DASH)] * (len(keys) - 1) + [Field(f"0 of {len(row.diverged)}")]
+    fields = [_estimate(key, row, notes) for key in keys]
+    if row.status == "partly diverged":
+        total = len(row.done) + len(row.diverged)
+        return [*fields, Field(f"{len(row.done)} of {total}", notes.letter(divergence_note(row)))]
+    return [*fields, Field(str(len(row.done)))]
+
+
+def _estimate(key: str, row: Row, notes: Notes) -> Field:
+    if key not in row.estimates:
+        return Field(NOT_SCORED, notes.letter(f"{NOT_SCORED}: this metric was not measured for this checkpoint"))
+    text = number(key, row.estimates[key])
+    if key != BOUND_TEST:
+        return Field(text)
+    bounds = [row.estimates[split] for split in (BOUND_TEST, BOUND_TRAIN) if split in row.estimates]
+    worse = max(value for bound in bounds for value in bound.values) > UNIFORM_BITS_PER_DIM
+    flag = notes.letter("worse than uniform: above the 8 bits/dim of coding every pixel without a model") if worse else ""
+    return Field(f"{text} ({number(BOUND_TRAIN, bounds[1])})" if len(bounds) > 1 else text, flag)
+
+
+def _source(published: Published, notes: Notes) -> list[Field]:
+    if published.blank:
+        return [Field(DASH, notes.letter("left blank by the source")), Field(DASH)]
+    score = EMPTY if published.is_mean is None else f"{published.is_mean:.2f}"
+    if published.is_std is not None:
+        score += f" ± {published.is_std:.2f}"
+    return [Field(score), Field(EMPTY if published.fid is None else f"{published.fid:.2f}")]
+
+
+def _anchor(name: str, estimates: dict[str, Estimate], keys: Sequence[str], width: int) -> Line:
+    known = [Field(f"{estimates[key].mean:.{METRICS[key].digits}f}" if key in estimates else EMPTY) for key in keys]
+    return Line("", name, tuple(known + [Field(EMPTY)] * (width - len(known))))
+
+
+def _unverified(record: Record) -> str:
+    return (
+        f"unverified extractor weights ({record.extractor.name}, SHA-256 {record.extractor.sha256[:12]}…): "
+        "not known to be the ones that published or shipped numbers rest on"
+    )
+
+
+def _remarks(summary: Summary, has_published: bool) -> list[str]:
+    counts = {len(row.done) for row in summary.rows if row.done}
+    scoring, remarks = summary.first.settings.scoring, []
+    if not summary.comparable and has_published:
+        named = ", ".join(difference.name for difference in summary.differences)
+        remarks.append(f"Not comparable with published numbers; different are: {named}.")
+    if max(counts, default=0) > 1:
+        remarks.append("± of measured numbers: sample standard deviation over n training runs with different seeds.")
+    if 1 in counts:
+        within = " and KID, over subsets" if any("kid_mean" in row.estimates for row in summary.rows) else ""
+        remarks.append(
+            f"{'Rows with n = 1' if counts != {1} else 'n = 1'}: the ± of IS is over splits of one sample set{within}; "
+            "it says nothing about another training run."
+        )
+    if any(row.cell.published.is_std is not None for row in summary.rows):
+        remarks.append("± of published IS: spread over splits of one sample set of one training run, not over runs.")
+    statuses = {row.status for row in summary.rows}
+    if "diverged" in statuses:
+        remarks.append(f"A measured {DASH} is a cell whose every run diverged here.")
+    if "not measured" in statuses:
+        remarks.append(f"'{NOT_MEASURED}': there is no record of this cell yet.")
+    if any("precision" in row.estimates for row in summary.rows):
+        remarks.append(f"Precision and recall: features of the same extractor ({summary.first.extractor.name}), k = {scoring.neighborhood}.")
+    if images := {(bound.split, bound.images) for record in summary.records for bound in record.bounds}:
+        counted = ", ".join(f"{count:,} {split}" for split, count in sorted(images))
+        remarks.append(f"Bound: upper bound on the code length, every t, last checkpoint, {scoring.decoder} decoder; images: {counted}.")
+    return remarks

@@ -1,0 +1,235 @@
+"""One cell from start to finish: train -> sample -> score -> bound -> record. Everything interruptible, everything resumable."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddpm_bench.build import build_diffusion, build_network
+from ddpm_bench.console import say
+from ddpm_bench.data.images import ImageData
+from ddpm_bench.diffusion.bound import bits_per_dim
+from ddpm_bench.diffusion.reverse import Diffusion
+from ddpm_bench.files import write_json
+from ddpm_bench.generate import default_batch, generate
+from ddpm_bench.grid import Cell
+from ddpm_bench.interrupt import NEVER, Stop
+from ddpm_bench.metrics.extractors import Extractor
+from ddpm_bench.metrics.fidelity import score
+from ddpm_bench.network.unet import UNet
+from ddpm_bench.pictures import write_image_grid
+from ddpm_bench.provenance import git_commit, hardware, versions
+from ddpm_bench.settings import CellSettings
+from ddpm_bench.store import BoundTerms, Checkpoint, DataInfo, Divergence, Record, record_path
+from ddpm_bench.training.divergence import worse_than_noise
+from ddpm_bench.training.trainer import Trainer
+
+PICTURED = 64
+"""Samples shown in a cell's picture, the same noise for every cell."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell and seed of a grid, resolved."""
+
+    grid: str
+    preset: str
+    cell: Cell
+    settings: CellSettings
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell.name}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the cells of one command share. `results` receives records; checkpoints and samples lie in its folder `work`."""
+
+    results: Path
+    device: torch.device
+    data: ImageData
+    extractor: Extractor
+    anchors: dict[str, dict[str, float]]
+    cache: Path
+    keep: int = 1
+    batch: int | None = None
+    stop: Stop = field(default=NEVER)
+
+    def work(self, job: Job) -> Path:
+        return self.results / "work" / job.name
+
+
+def training_identity(job: Job, data: ImageData) -> dict[str, object]:
+    """All that trained weights depend on: a checkpoint of anything else is not continued, sampled or scored as this."""
+    settings = job.settings.model_dump(mode="json", include={"data", "diffusion", "network", "training"})
+    return settings | {"seed": job.seed, "data_sha256": data.sha256, "channels": data.shape[0]}
+
+
+def make_trainer(job: Job, data: ImageData, device: torch.device, folder: Path, keep: int) -> tuple[Trainer, Diffusion]:
+    """The cell's trainer at the newest checkpoint in `folder`, or at step 0."""
+    diffusion, objective = build_diffusion(job.settings.diffusion)
+    network = build_network(job.settings, data.shape[0], diffusion, job.seed)
+    trainer = Trainer(
+        network, diffusion, objective, data.train.images, job.settings.training, seed=job.seed, device=device,
+        folder=folder, keep=keep, identity=training_identity(job, data), title=f"{job.name}: training",
+    )  # fmt: skip
+    if step := trainer.resume():
+        say(f"{job.name}: going on at step {step} of {job.settings.training.steps}")
+    return trainer, diffusion
+
+
+def run_cell(job: Job, bench: Bench) -> Record:
+    """Measure one cell. A rerun after an interruption goes on where it stopped and gives the same record.
+
+    Raises Interrupted after saving, when `bench.stop` is requested.
+    """
+    clock = Clock(bench.work(job) / "wall-time.json")
+    trainer, diffusion = make_trainer(job, bench.data, bench.device, bench.work(job), bench.keep)
+    scored = _read_scores(bench.work(job))
+    divergence: Divergence | None = None
+    for step in scoring_steps(job.settings):
+        with clock("training"):
+            divergence = trainer.run(step, bench.stop)
+        if divergence:
+            break
+        if step not in scored:
+            scored[step] = _score_checkpoint(job, bench, trainer, diffusion, clock)
+            _write_scores(bench.work(job), scored)
+    checkpoints = tuple(Checkpoint(step=step, metrics=metrics) for step, metrics in sorted(scored.items()))
+    bounds: tuple[BoundTerms, ...] = ()
+    if not divergence:
+        with clock("bound"):
+            bounds = measure_bounds(job.settings, diffusion, trainer.ema_network(), bench, job.seed, job.name)
+        last = checkpoints[-1]
+        last.metrics.update({f"bound_{b.split}_bits_per_dim": b.total for b in bounds})
+        noise = bench.anchors["uniform noise"]["fd_train"]
+        divergence = worse_than_noise(last.metrics["fd_train"], noise, last.step)
+    picture = record_path(bench.results, job.cell.name, job.seed).with_suffix(".png")
+    if scored:
+        write_image_grid(picture, _samples(job, bench, trainer, diffusion, PICTURED))
+    return Record(
+        grid=job.grid,
+        preset=job.preset,
+        cell=job.cell.name,
+        label=job.cell.label,
+        seed=job.seed,
+        outcome="diverged" if divergence else "done",
+        divergence=divergence,
+        settings=job.settings,
+        data=data_info(bench.data),
+        extractor=bench.extractor.info,
+        parameters=sum(p.numel() for p in trainer.network.parameters()),
+        images_seen=trainer.step * job.settings.training.batch,
+        samples=job.settings.sampling.samples,
+        sampling_steps=job.settings.sampling.steps or job.settings.diffusion.T,
+        checkpoints=checkpoints,
+        bounds=bounds,
+        anchors=bench.anchors,
+        training_log=tuple(trainer.log),
+        sample_grid=picture.name if scored else None,
+        wall_time_s=clock.seconds,
+        versions=versions(),
+        git_commit=git_commit(),
+        hardware=hardware(bench.device),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def scoring_steps(settings: CellSettings) -> list[int]:
+    """Training steps after which the EMA weights are scored: every snapshot, and the end."""
+    steps, every = settings.training.steps, settings.training.snapshot_every
+    return sorted({*(range(every, steps, every) if every else ()), steps})
+
+
+def _score_checkpoint(job: Job, bench: Bench, trainer: Trainer, diffusion: Diffusion, clock: "Clock") -> dict[str, float]:
+    scoring = job.settings.scoring
+    with clock("sampling"):
+        samples = _samples(job, bench, trainer, diffusion, job.settings.sampling.samples)
+    with clock("scoring"):
+        return score(
+            samples, bench.data.train.images, bench.extractor,
+            test_reference=bench.data.test.images if scoring.test_reference else None,
+            precision_recall=scoring.precision_recall, neighborhood=scoring.neighborhood,
+            device=bench.device, cache=bench.cache,
+        )  # fmt: skip
+
+
+def _samples(job: Job, bench: Bench, trainer: Trainer, diffusion: Diffusion, count: int) -> Tensor:
+    """The first `count` samples of the EMA weights at the trainer's step, uint8 (count, C, H, W)."""
+    sampling = job.settings.sampling
+    chain = diffusion.respaced(sampling.steps) if sampling.steps else diffusion
+    return generate(
+        chain, trainer.ema_network(), shape=bench.data.shape, count=min(count, sampling.samples), seed=job.seed,
+        folder=bench.work(job) / f"samples-{trainer.step:08d}",
+        identity=training_identity(job, bench.data) | {"step": trainer.step, "sampling_steps": sampling.steps},
+        device=bench.device, batch=bench.batch, clip_x0=sampling.clip_x0, stop=bench.stop, title=f"{job.name}: sampling",
+    )  # fmt: skip
+
+
+def measure_bounds(
+    settings: CellSettings, diffusion: Diffusion, network: UNet, bench: Bench, seed: int, name: str
+) -> tuple[BoundTerms, ...]:
+    """The variational bound of the first `bound_images` images of the test and of the training split."""
+    scoring, found = settings.scoring, []
+    splits = {"test": bench.data.test, "train": bench.data.train} if scoring.bound_images else {}
+    for split, images in splits.items():
+        chosen = spread(images.images, scoring.bound_images)
+        bound = bits_per_dim(
+            diffusion, network, chosen, seed=seed, batch=bench.batch or default_batch(bench.device),
+            clip_x0=settings.sampling.clip_x0, decoder=scoring.decoder, device=bench.device, stop=bench.stop,
+            title=f"{name}: bound ({split})",
+        )  # fmt: skip
+        found.append(
+            BoundTerms(
+                split=split, images=len(chosen), total=float(bound.total.mean()),
+                standard_error=float(bound.total.std() / len(chosen) ** 0.5),
+                prior=float(bound.prior.mean()), terms=tuple(bound.terms.tolist()),
+            )  # fmt: skip
+        )
+    return tuple(found)
+
+
+def spread(images: Tensor, count: int) -> Tensor:
+    """`count` images evenly spread over `images` (N, ...), all of them when there are fewer: data sets are often sorted by class."""
+    count = min(count, len(images))
+    return images[torch.arange(count) * len(images) // count]
+
+
+def data_info(data: ImageData) -> DataInfo:
+    return DataInfo(
+        name=data.name, sha256=data.sha256, train_images=len(data.train), test_images=len(data.test), shape=data.shape
+    )
+
+
+def _read_scores(work: Path) -> dict[int, dict[str, float]]:
+    path = work / "scores.json"
+    return {int(step): metrics for step, metrics in json.loads(path.read_text()).items()} if path.exists() else {}
+
+
+def _write_scores(work: Path, scored: dict[int, dict[str, float]]) -> None:
+    write_json(work / "scores.json", scored)
+
+
+class Clock:
+    """Wall time by phase in seconds, summed over interruptions by way of a small file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = round(self.seconds.get(phase, 0.0) + time.monotonic() - began, 3)
+            write_json(self.path, self.seconds)

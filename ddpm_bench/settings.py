@@ -1,0 +1,124 @@
+"""The resolved configuration of one cell: everything that a result depends on, as typed, frozen values.
+
+Names (of a schedule, an objective, ...) are checked against their registries where they become objects, in `build.py`;
+here are shapes, ranges and the rules between fields. No torch is imported.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    """Frozen; an unknown key is an error, so a misspelt option cannot pass silently."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(Settings):
+    """Where the images come from. `size` is the side in pixels after averaging down and zero padding."""
+
+    source: str = "embedded"
+    name: str | None = None
+    size: int = Field(32, ge=8, le=1024)
+    # Where files lie on this machine changes no number, so it is not part of a record.
+    root: Path | None = Field(None, exclude=True)
+
+
+class DiffusionSettings(Settings):
+    """The forward process and the three axes of Table 2.
+
+    `variance = "fixed"` stands for `fixed_variance`: the paper found beta_t and beta-tilde_t to give similar results.
+    """
+
+    schedule: str = "linear"
+    T: int = Field(1000, ge=2, le=100_000)
+    beta_1: float = Field(1e-4, gt=0, lt=1)
+    beta_T: float = Field(0.02, gt=0, lt=1)
+    parameterization: str
+    variance: str
+    fixed_variance: str = "fixed-beta"
+    objective: str
+
+
+class NetworkSettings(Settings):
+    """The paper's U-Net at any size; the defaults are the paper's."""
+
+    base: int = Field(128, ge=2)
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    blocks: int = Field(2, ge=1)
+    attention: tuple[int, ...] = (16,)
+    groups: int = Field(32, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class TrainingSettings(Settings):
+    """Adam with linear warm-up, gradient clipping and EMA. `ema_ramp` uses min(ema_decay, (1+step)/(10+step))."""
+
+    steps: int = Field(800_000, ge=1)
+    batch: int = Field(128, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    warmup: int = Field(5000, ge=0)
+    clip: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    ema_ramp: bool = False
+    flips: bool = True
+    checkpoint_every: int = Field(5000, ge=1)
+    log_every: int = Field(100, ge=1)
+    snapshot_every: int | None = Field(None, ge=1)
+
+
+class SamplingSettings(Settings):
+    """`steps` None is the full chain; fewer is a strided one with re-derived betas."""
+
+    samples: int = Field(50_000, ge=2)
+    steps: int | None = Field(None, ge=1)
+    clip_x0: bool = True
+
+
+class ScoringSettings(Settings):
+    """`extractor`: inception, embedded, or the path of one made by `ddpm-bench extractor train`.
+
+    `bound_images`: how many test images, and as many training images, have their variational bound measured with every t
+    at the end of training; 0 for none.
+    """
+
+    extractor: str = "inception"
+    test_reference: bool = False
+    precision_recall: bool = True
+    neighborhood: int = Field(3, ge=1)
+    bound_images: int = Field(10_000, ge=0)
+    decoder: Literal["exact", "paper"] = "exact"
+
+
+class CellSettings(Settings):
+    """One cell of a grid, resolved: grid file, then preset, then --set, in this order."""
+
+    data: DataSettings
+    diffusion: DiffusionSettings
+    network: NetworkSettings
+    training: TrainingSettings
+    sampling: SamplingSettings
+    scoring: ScoringSettings
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "CellSettings":
+        side, levels = self.data.size, len(self.network.multipliers)
+        if side % 2 ** (levels - 1):
+            raise ValueError(
+                f"data.size = {side} cannot be halved {levels - 1} times for network.multipliers "
+                f"{list(self.network.multipliers)}; use a multiple of {2 ** (levels - 1)}"
+            )
+        for multiplier in self.network.multipliers:
+            if (self.network.base * multiplier) % self.network.groups:
+                raise ValueError(
+                    f"network.groups = {self.network.groups} does not divide the {self.network.base * multiplier} channels "
+                    f"of a level (base {self.network.base} times {multiplier})"
+                )
+        if self.sampling.steps is not None and self.sampling.steps > self.diffusion.T:
+            raise ValueError(f"sampling.steps = {self.sampling.steps} exceeds diffusion.T = {self.diffusion.T}")
+        every = self.training.snapshot_every
+        if every is not None and every > self.training.steps:
+            raise ValueError(f"training.snapshot_every = {every} exceeds training.steps = {self.training.steps}")
+        return self

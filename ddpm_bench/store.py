@@ -1,0 +1,151 @@
+"""The results store: one typed JSON record a cell and seed, written atomically. Imports no torch."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ddpm_bench.errors import UserError
+from ddpm_bench.files import write_json
+from ddpm_bench.settings import CellSettings
+
+SCHEMA = 1
+"""Version of the record's layout. A reader refuses a newer one."""
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class DataInfo(Part):
+    """What was trained on: `sha256` is over the prepared uint8 pixels of both splits."""
+
+    name: str
+    sha256: str
+    train_images: int
+    test_images: int
+    shape: tuple[int, int, int]  # (C, H, W)
+
+
+class ExtractorInfo(Part):
+    """What produced the features. `verified`: the weights' hash is the one that published numbers rest on or the package ships."""
+
+    name: str
+    sha256: str
+    verified: bool
+    labels: tuple[str, str]  # column headings of the distance and of the score, such as ("FD (embedded)", "IS (embedded)")
+    feature_dim: int
+
+
+class Divergence(Part):
+    """Which of the rules in `training/divergence.py` was met, and when."""
+
+    step: int
+    reason: str
+
+
+class Checkpoint(Part):
+    """The scores of the EMA weights after `step` training steps. Keys of `metrics` are those of `metrics/registry.py`."""
+
+    step: int
+    metrics: dict[str, float]
+
+
+class LogPoint(Part):
+    """One tick of training: means over the steps since the last tick."""
+
+    step: int
+    loss: float
+    gradient_norm: float
+
+
+class BoundTerms(Part):
+    """Parts of the variational bound in bits/dim: total = prior + sum(terms), terms[t-1] is L_{t-1} (terms[0] is L_0)."""
+
+    split: Literal["train", "test"]
+    images: int
+    total: float
+    standard_error: float  # of the mean over images
+    prior: float
+    terms: tuple[float, ...]
+
+
+class Record(Part):
+    """Everything about one cell and seed: what it was, where and with what it ran, and what came out."""
+
+    schema_version: int = SCHEMA
+    grid: str
+    preset: str
+    cell: str
+    label: str
+    seed: int
+    outcome: Literal["done", "diverged"]
+    divergence: Divergence | None = None
+    settings: CellSettings
+    data: DataInfo
+    extractor: ExtractorInfo
+    parameters: int
+    images_seen: int
+    samples: int
+    sampling_steps: int
+    checkpoints: tuple[Checkpoint, ...] = ()
+    bounds: tuple[BoundTerms, ...] = ()
+    anchors: dict[str, dict[str, float]] = {}
+    training_log: tuple[LogPoint, ...] = ()
+    sample_grid: str | None = None  # PNG beside the record
+    wall_time_s: dict[str, float] = {}
+    versions: dict[str, str]
+    git_commit: str | None
+    hardware: dict[str, Any]
+    created: str  # ISO 8601, UTC
+
+    @property
+    def last(self) -> Checkpoint | None:
+        """The checkpoint at the end of training."""
+        return self.checkpoints[-1] if self.checkpoints else None
+
+    @property
+    def best(self) -> Checkpoint | None:
+        """The checkpoint of the lowest distance to the training set: what the paper reports. Never mixed with `last`."""
+        return min(self.checkpoints, key=lambda c: c.metrics["fd_train"]) if self.checkpoints else None
+
+
+def record_path(folder: Path, cell: str, seed: int) -> Path:
+    return folder / f"{cell}-seed{seed}.json"
+
+
+def write_record(folder: Path, record: Record) -> Path:
+    """Write `record` atomically and return its path."""
+    path = record_path(folder, record.cell, record.seed)
+    write_json(path, record.model_dump(mode="json"))
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """Read one record. UserError for a file that is none, is truncated, or has a newer schema."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no record at '{path}'. Make one with `ddpm-bench ablate`.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{path}' is not a readable JSON record ({error}). Measure the cell again or remove the file.") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > SCHEMA:
+        raise UserError(f"'{path}' has record schema {version}; this ddpm-bench reads up to {SCHEMA}. Install a newer ddpm-bench.")
+    try:
+        return Record.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"'{path}' is not a record of ddpm-bench: {where}: {first['msg']}. Measure the cell again or remove the file.") from error
+
+
+def read_records(folder: Path) -> list[Record]:
+    """All records of a folder, in order of file name. UserError when it does not exist or has none."""
+    if not folder.is_dir():
+        raise UserError(f"There is no results folder '{folder}'. Make one with `ddpm-bench ablate --results {folder}`.")
+    paths = sorted(folder.glob("*-seed*.json"))
+    if not paths:
+        raise UserError(f"The folder '{folder}' holds no records (<cell>-seed<n>.json). Make some with `ddpm-bench ablate`.")
+    return [read_record(path) for path in paths]

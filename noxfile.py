@@ -1,0 +1,71 @@
+"""`nox -s tests` and `nox -s reproduce`, on a fresh machine with Python and pip alone.
+
+Both sessions share the environment `.nox/ddpm-bench`, so that torch, by far the largest download, is installed once,
+from the exact versions and hashes in `requirements.lock`.
+"""
+
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+HERE = Path(__file__).parent
+LOCK = HERE / "requirements.lock"
+ENVIRONMENT = HERE / ".nox" / "ddpm-bench"
+REPRODUCED = HERE / "reproduced"
+
+nox.options.sessions = ["tests"]
+nox.options.default_venv_backend = "none"
+
+
+def _program(name: str) -> str:
+    folder = "Scripts" if sys.platform == "win32" else "bin"
+    return str(ENVIRONMENT / folder / name)
+
+
+def _install(session: nox.Session) -> None:
+    """Create the shared environment, or bring it up to date with the lock file."""
+    stamp = ENVIRONMENT / "installed.sha256"
+    wanted = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+        session.run(sys.executable, "-m", "venv", str(ENVIRONMENT))
+        session.run(_program("python"), "-m", "pip", "install", "--require-hashes", "-r", str(LOCK))
+        stamp.write_text(wanted)
+    session.run(_program("python"), "-m", "pip", "install", "--quiet", "--no-deps", "-e", str(HERE))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests; arguments after -- go to pytest."""
+    _install(session)
+    session.run(_program("python"), "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def reproduce(session: nox.Session) -> None:
+    """Measure the preset `quick` afresh, render it, and compare it with the committed records.
+
+    Arguments after -- go to `ddpm-bench ablate`. An interrupted run goes on; a finished one is measured again.
+    """
+    _install(session)
+    folder = REPRODUCED / "table2-quick"
+    finished = REPRODUCED / "finished"
+    if finished.exists():
+        shutil.rmtree(REPRODUCED)
+    command = ("ablate", "--grid", "table2", "--preset", "quick", "--results", str(folder))
+    session.run(_program("ddpm-bench"), *command, "--reports", str(REPRODUCED / "report"), *session.posargs)
+    finished.touch()
+    session.run(_program("ddpm-bench"), "compare", str(folder), str(HERE / "results" / "table2-quick"))
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Renew `requirements.lock` for every supported Python and platform. It names no index host."""
+    session.run(sys.executable, "-m", "pip", "install", "--quiet", "uv")
+    session.run(
+        sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--extra", "test", "--universal", "--upgrade",
+        "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-emit-index-url", "-o", str(LOCK),
+    )  # fmt: skip

@@ -1,0 +1,53 @@
+"""Atomic writes: a reader sees the old file or the new one, and a failure leaves the old one."""
+
+import errno
+import json
+import os
+
+import pytest
+
+from ddpm_bench.errors import UserError
+from ddpm_bench.files import make_folder, replacing, sha256_file, write_json, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
+    path = tmp_path / "kept.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(OSError), replacing(path) as temporary:
+        temporary.write_text("half of")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.json"]
+
+
+def test_a_value_that_is_not_strict_json_is_refused_before_the_file_changes(tmp_path):
+    path = tmp_path / "kept.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError):
+        write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_written_files_are_as_readable_as_any_other(tmp_path):
+    write_text(tmp_path / "a.txt", "ä")
+    (tmp_path / "b.txt").write_text("b")
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "ä"
+
+
+def test_a_folder_below_a_file_is_a_users_mistake(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Choose another folder"):
+        make_folder(tmp_path / "file" / "below")
+
+
+def test_an_unwritable_folder_is_a_users_mistake(tmp_path, monkeypatch):
+    # Root may write anywhere, so the answer of the operating system is what is replaced.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="permission denied"):
+        make_folder(tmp_path)
+
+
+def test_the_hash_is_sha256_of_the_bytes(tmp_path):
+    (tmp_path / "empty").write_bytes(b"")
+    assert sha256_file(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

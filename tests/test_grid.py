@@ -1,0 +1,162 @@
+"""Grids, presets and overrides: what a user can get wrong is said in one message."""
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from ddpm_bench.errors import UserError
+from ddpm_bench.grid import AXES, load_grid, load_preset, parse_set, resolve, shipped_grids, shipped_presets
+
+GRID = shipped_grids()["table2"].read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def table2():
+    return load_grid("table2")
+
+
+def written(tmp_path, text):
+    path = tmp_path / "own.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_table2_has_the_papers_rows_in_the_papers_order_with_its_numbers(table2):
+    rows = [(*cell.axes.values(), cell.published.is_mean, cell.published.is_std, cell.published.fid) for cell in table2.cells]
+    assert rows == [
+        ("mu", "L", "learned", 7.28, 0.10, 23.69),
+        ("mu", "L", "fixed", 8.06, 0.09, 13.22),
+        ("mu", "L_simple", "fixed", None, None, None),
+        ("eps", "L", "learned", None, None, None),
+        ("eps", "L", "fixed", 7.67, 0.13, 13.51),
+        ("eps", "L_simple", "fixed", 9.46, 0.11, 3.17),
+    ]
+    assert [cell.published.blank for cell in table2.cells] == [False, False, True, True, False, False]
+
+
+def test_the_paper_preset_is_the_papers_experiment(table2):
+    settings = resolve(table2.cells[-1], load_preset("paper"), {})
+    assert settings.data.source == "cifar10" and settings.data.size == 32
+    diffusion = settings.diffusion
+    assert (diffusion.schedule, diffusion.T, diffusion.beta_1, diffusion.beta_T) == ("linear", 1000, 1e-4, 0.02)
+    assert diffusion.fixed_variance == "fixed-beta"
+    network = settings.network
+    assert (network.base, network.multipliers, network.blocks, network.attention) == (128, (1, 2, 2, 2), 2, (16,))
+    assert (network.groups, network.dropout) == (32, 0.1)
+    training = settings.training
+    assert (training.steps, training.batch, training.learning_rate, training.warmup) == (800_000, 128, 2e-4, 5000)
+    assert (training.clip, training.ema_decay, training.ema_ramp, training.flips) == (1.0, 0.9999, False, True)
+    assert training.snapshot_every  # the paper reports the checkpoint of the lowest FID
+    assert settings.sampling.samples == 50_000 and settings.sampling.steps is None
+    assert settings.scoring.extractor == "inception"
+
+
+def test_quick_keeps_the_papers_final_signal_level():
+    quick, paper = (load_preset(name).sections["diffusion"] if name == "quick" else {} for name in ("quick", "paper"))
+    assert paper == {}
+
+    def log_alpha_bar(T, beta_1, beta_T):
+        import numpy as np
+
+        return np.log1p(-np.linspace(beta_1, beta_T, T)).sum()
+
+    assert abs(log_alpha_bar(**quick) - log_alpha_bar(1000, 1e-4, 0.02)) < 1
+
+
+@pytest.mark.parametrize("name", list(shipped_presets()))
+def test_every_preset_resolves_for_every_cell_and_says_what_it_is(table2, name):
+    preset = load_preset(name)
+    assert preset.summary
+    for cell in table2.cells:
+        settings = resolve(cell, preset, {})
+        assert {axis: getattr(settings.diffusion, axis) for axis in AXES} == cell.axes
+
+
+def test_set_overrides_the_preset_and_reads_toml_values(table2):
+    overrides = parse_set(["training.steps=7", "network.multipliers=[1, 2, 4]", "data.source=folder:/some/where", "training.flips=true"])
+    settings = resolve(table2.cells[0], load_preset("smoke"), overrides)
+    assert settings.training.steps == 7 and settings.training.flips is True
+    assert settings.network.multipliers == (1, 2, 4)
+    assert settings.data.source == "folder:/some/where"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("training.stepz=5", ["training.stepz", "did you mean 'steps'"]),
+        ("trainng.steps=5", ["trainng", "did you mean 'training'"]),
+        ("training.steps=0", ["training.steps", "greater than or equal to 1", "0"]),
+        ("training.steps=many", ["training.steps", "integer", "many"]),
+        ("network.groups=7", ["network.groups = 7", "does not divide"]),
+        ("data.size=17", ["data.size = 17", "multiple of 2"]),
+        ("sampling.steps=11", ["sampling.steps = 11", "diffusion.T = 10"]),
+        ("training.snapshot_every=21", ["snapshot_every = 21"]),
+        ("steps=5", ["section.key=value"]),
+        ("diffusion.variance=learned", ["axis", "--cells"]),
+    ],
+)
+def test_a_bad_override_names_the_key_the_rule_and_the_remedy(table2, assignment, said):
+    with pytest.raises(UserError) as error:
+        resolve(table2.cells[0], load_preset("smoke"), parse_set([assignment]))
+    for part in said:
+        assert part in str(error.value)
+
+
+def test_unknown_names_get_a_near_miss(table2):
+    for call, near in (
+        (lambda: load_grid("tabel2"), "table2"),
+        (lambda: load_preset("quik"), "quick"),
+        (lambda: table2.select(["eps-mse"]), "eps-mse-fixed"),
+    ):
+        with pytest.raises(UserError, match=f"did you mean '{near}'"):
+            call()
+
+
+def test_selected_cells_come_in_the_grids_order(table2):
+    assert [cell.name for cell in table2.select(["eps-L-fixed", "mu-L-fixed"])] == ["mu-L-fixed", "eps-L-fixed"]
+    assert len(table2.select([])) == 6
+
+
+def test_a_users_own_grid_is_read_by_path(tmp_path):
+    assert load_grid(written(tmp_path, GRID.replace('name = "table2"', 'name = "own"'))).name == "own"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('objective = "L"\nvariance = "learned"\n', 'variance = "learned"\n'), ["mu-L-learned", "objective", "missing"]),
+        (('published = "blank"', ""), ["mu-mse-fixed", "published", "missing"]),
+        (('name = "mu-L-fixed"', 'name = "mu-L-learned"'), ["two cells", "mu-L-learned"]),
+        (('name = "mu-L-fixed"', 'name = "../mu"'), ["name", "../mu"]),
+        (('label = "L, learned', 'lable = "L, learned'), ["label"]),
+        (("samples = 50000", 'samples = "many"'), ["conditions.samples"]),
+        (("[[cell]]", "[[cell"), ["cannot be read as TOML"]),
+    ],
+)
+def test_a_faulty_grid_file_is_explained_with_its_path(tmp_path, change, said):
+    path = written(tmp_path, GRID.replace(*change, 1))
+    with pytest.raises(UserError) as error:
+        load_grid(path)
+    for part in [path, *said]:
+        assert part in str(error.value)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(UserError, match="no grid file"):
+        load_grid(str(tmp_path / "none.toml"))
+    with pytest.raises(UserError, match="no preset file"):
+        load_preset(str(tmp_path / "none.toml"))
+
+
+def test_a_preset_with_a_bare_value_is_refused(tmp_path):
+    with pytest.raises(UserError, match="must be a table"):
+        load_preset(written(tmp_path, "steps = 5"))
+
+
+def test_every_grid_file_is_plain_toml_and_nothing_here_loads_torch():
+    for path in shipped_grids().values():
+        tomllib.loads(path.read_text(encoding="utf-8"))
+    code = "import sys, ddpm_bench.grid, ddpm_bench.store, ddpm_bench.compare; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

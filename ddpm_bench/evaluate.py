@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from ddpm_bench.data import load_data
-from ddpm_bench.data.files import read_images
+from ddpm_bench.data import load_data, read_images
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics.anchors import anchors
 from ddpm_bench.metrics.extractors import load_extractor

@@ -45,13 +45,12 @@ def generate(
         with progress(title, count, "images", done) as meter:
             batches = sample(
                 diffusion, network, shape=shape, first=done, count=count - done, seed=seed, batch=batch or default_batch(device),
-                device=device, clip_x0=clip_x0, stop=stop,
+                device=device, clip_x0=clip_x0, stop=stop, on_progress=lambda more: meter.update(done + more),
             )  # fmt: skip
             for start, images in batches:
                 end = start + len(images)
                 with replacing(folder / f"{start:08d}-{end:08d}.npy") as path, path.open("wb") as stream:
                     np.save(stream, images.numpy(), allow_pickle=False)
-                meter.update(end)
     images = torch.empty((count, *shape), dtype=torch.uint8)
     filled = 0
     for shard in _shards(folder):

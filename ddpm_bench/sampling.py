@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from ddpm_bench.build import build_diffusion, build_network
-from ddpm_bench.data.files import write_images
+from ddpm_bench.data import write_images
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.errors import UserError
 from ddpm_bench.generate import generate

@@ -105,8 +105,8 @@ def write_images(path: Path, images: Tensor) -> None:
         )
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
     if path.suffix.lower() == ".npz":
-        with replacing(path) as temporary:
-            np.savez(temporary, images=pixels)
+        with replacing(path) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, images=pixels)
         return
     names = [f"{index:06d}.png" for index in range(len(pixels))]
     foreign = {entry.name for entry in make_folder(path).iterdir() if entry.suffix.lower() in SUFFIXES} - set(names)

@@ -76,12 +76,12 @@ def fit_to(images: Tensor, size: int) -> Tensor:
     Raises UserError when f does not divide both sides.
     """
     height, width = images.shape[2:]
-    factor = -(-max(height, width) // size)
-    if height % factor or width % factor:
-        fitting = [max(height, width) // f for f in range(1, factor + 1) if not (height % f or width % f)]
+    factor = _factor(height, width, size)
+    if factor is None:
+        larger = next(side for side in range(size + 1, max(height, width) + 1) if _factor(height, width, side))
         raise UserError(
-            f"Images of {width}x{height} pixels cannot be averaged down to data.size = {size}: {factor}x{factor} blocks "
-            f"do not tile them. Use a data.size of {' or '.join(map(str, fitting))} or more, or resize the images beforehand."
+            f"Images of {width}x{height} pixels cannot be averaged down to data.size = {size} in whole blocks of pixels. "
+            f"The next larger data.size that fits is {larger}; or resize the images beforehand."
         )
     if factor > 1:
         images = torch.cat([_average_down(block, factor) for block in images.split(BLOCK)])
@@ -89,6 +89,12 @@ def fit_to(images: Tensor, size: int) -> Tensor:
     if not (down or right):
         return images
     return functional.pad(images, (right // 2, right - right // 2, down // 2, down - down // 2))
+
+
+def _factor(height: int, width: int, size: int) -> int | None:
+    """The smallest f with ceil(max(height, width) / f) <= size, or None where f does not divide both sides."""
+    factor = -(-max(height, width) // size)
+    return None if height % factor or width % factor else factor
 
 
 def _average_down(images: Tensor, factor: int) -> Tensor:

@@ -54,7 +54,7 @@ def read_npz(path: Path) -> Tensor:
     """The images of an archive without splits, uint8 (N, C, H, W): its array `images`, or else its first one of 3 or 4 axes."""
     with _archive(path, path) as archive:
         for name in ["images"] if "images" in archive else archive.files:
-            array = archive[name]
+            array = _array(archive, name)
             if name == "images" or array.ndim in (3, 4):
                 return _images(array, name, path)
         raise UserError(f"'{path}' holds no array of images, uint8 (N, H, W, C); it has {_listing(archive)}.")
@@ -75,14 +75,22 @@ def _archive(stream: Path | io.BytesIO, path: Path) -> Iterator[NpzFile]:
         raise UserError(f"'{path}' is not a readable .npz archive of plain arrays: {error}. Save it again with numpy.savez.") from error
 
 
+def _array(archive: NpzFile, name: str) -> np.ndarray:
+    """One array; ValueError for a member that is none, which NumPy hands out as its bytes."""
+    array = archive[name]
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"'{name}' is not in NumPy's format")
+    return array
+
+
 def _data_set(archive: NpzFile, path: Path) -> Loaded:
     for name in ("train", "test"):
         if name not in archive:
             raise UserError(f"'{path}' has no array '{name}': it needs 'train' and 'test', and has {_listing(archive)}.")
-    classes = tuple(map(str, archive["classes"])) if "classes" in archive else ()
+    classes = tuple(map(str, _array(archive, "classes"))) if "classes" in archive else ()
     splits = []
     for name in ("train", "test"):
-        images = _images(archive[name], name, path)
+        images = _images(_array(archive, name), name, path)
         splits.append(Split(images, _labels(archive, name, len(images), path)))
     train, test = splits
     if (train.labels is None) != (test.labels is None):
@@ -96,13 +104,14 @@ def _images(array: np.ndarray, name: str, path: Path) -> Tensor:
             f"The array '{name}' of '{path}' is {array.dtype}; images are uint8 levels 0..255. "
             "Scale and round them before saving: numpy.clip(numpy.rint(x), 0, 255).astype('uint8')."
         )
+    shape = array.shape
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[3] in (1, 3) and array.shape[1] not in (1, 3):
         array = array.transpose(0, 3, 1, 2)
     if array.ndim != 4 or array.shape[1] not in (1, 3) or not array.size:
         raise UserError(
-            f"The array '{name}' of '{path}' has the shape {array.shape}; images are (N, H, W), (N, H, W, C) or (N, C, H, W) "
+            f"The array '{name}' of '{path}' has the shape {shape}; images are (N, H, W), (N, H, W, C) or (N, C, H, W) "
             "with N, H, W of at least 1 and 1 or 3 channels."
         )
     return torch.from_numpy(np.ascontiguousarray(array))
@@ -111,7 +120,7 @@ def _images(array: np.ndarray, name: str, path: Path) -> Tensor:
 def _labels(archive: NpzFile, name: str, count: int, path: Path) -> Tensor | None:
     if f"{name}_labels" not in archive:
         return None
-    labels = archive[f"{name}_labels"]
+    labels = _array(archive, f"{name}_labels")
     if labels.dtype.kind not in "iu" or labels.shape != (count,) or labels.min() < 0:
         raise UserError(
             f"The array '{name}_labels' of '{path}' is {labels.dtype} of shape {labels.shape}; labels are integers from 0, "

@@ -4,9 +4,11 @@ torchvision unpickles CIFAR-10's official files, but only after their MD5 sums a
 """
 
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,36 +36,36 @@ class Official:
         kind = getattr(datasets, self.dataset)
         place = root / self.place
         try:
-            train, test = self._read(kind, root, True), self._read(kind, root, False)
-            classes = tuple(train.classes)
-            splits = [Split(_pixels(split.data), torch.as_tensor(split.targets, dtype=torch.int64)) for split in (train, test)]
+            train, classes = _read(kind, root, train=True)
+            test, _ = _read(kind, root, train=False)
         except UserError:
             raise
         except (OSError, RuntimeError, ValueError, TypeError, AssertionError, HTTPException) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise UserError(
-                f"{self.dataset} lies not complete in '{place}' and could not be fetched from {getattr(kind, self.address)}: "
+                f"{self.dataset} is not complete in '{place}' and could not be fetched from {getattr(kind, self.address)}: "
                 f"{' '.join(str(error).split())}. Try again with a network, put {self.files} into '{place}' yourself, "
                 "name the folder that has them with --data-root, or take the source 'embedded', which needs no download."
             ) from error
-        for split, due in zip(splits, (self.train_images, self.test_images), strict=True):
-            if len(split) != due or len(split.labels) != due:
+        for split, due in ((train, self.train_images), (test, self.test_images)):
+            if len(split) != due:
                 raise UserError(
-                    f"The files in '{place}' are not the official {self.dataset}: {len(split)} images with {len(split.labels)} "
-                    f"labels where {due} are due. Remove them, and they are fetched again."
+                    f"The files in '{place}' are not the official {self.dataset}: {len(split)} images where {due} are due. "
+                    "Remove them, and they are fetched again."
                 )
-        return Loaded(*splits, classes)
-
-    @staticmethod
-    def _read(kind: type, root: Path, train: bool):
-        try:
-            return kind(root, train=train)
-        except RuntimeError:  # what is there is not complete
-            return kind(make_folder(root), train=train, download=True)
+        return Loaded(train, test, classes)
 
 
-def _pixels(data) -> torch.Tensor:
-    """(N, H, W) or (N, H, W, C) -> uint8 (N, C, H, W)."""
-    images = torch.as_tensor(data)
-    return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+def _read(kind: Callable[..., Any], root: Path, train: bool) -> tuple[Split, tuple[str, ...]]:
+    """One split and the names of its classes; downloads only what is not there."""
+    try:
+        split = kind(root, train=train)
+    except RuntimeError:  # torchvision's word for files that are missing or not complete
+        split = kind(make_folder(root), train=train, download=True)
+    images, labels = torch.as_tensor(split.data), torch.as_tensor(split.targets, dtype=torch.int64)
+    if len(images) != len(labels):
+        raise ValueError(f"{len(images)} images, but {len(labels)} labels")
+    # (N, H, W) grey or (N, H, W, C) colour
+    images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+    return Split(images, labels), tuple(split.classes)

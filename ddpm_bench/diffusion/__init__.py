@@ -1,5 +1,7 @@
-"""The mathematics of "Denoising Diffusion Probabilistic Models" (Ho, Jain, Abbeel 2020): schedules, the reverse process, its
-bound, its objectives and sampling. Everything works with any callable `network(x_t, step)`; see `reverse.Network`.
+"""The mathematics of "Denoising Diffusion Probabilistic Models" (Ho, Jain, Abbeel 2020).
+
+Schedules, the reverse process, its bound, its objectives and sampling. Everything works with any callable
+`network(x_t, step)`; see `reverse.Network`.
 """
 
 from ddpm_bench.diffusion.bound import Bound, bits_per_dim, bound_term

@@ -1,10 +1,11 @@
-"""The variational bound on -log p(x_0), in bits per dimension                                                    (eq. 5)
+"""The variational bound on -log p(x_0), in bits per dimension (eq. 5)
 
-    L_T     = KL(q(x_T | x_0) || N(0, 1))                                 the prior: does not depend on the network
+    L_T     = KL(q(x_T | x_0) || N(0, 1))                   the prior: does not depend on the network
     L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)),  t = 2..T
-    L_0     = -log p(x_0 | x_1)                                           the discretized decoder, at t = 1
+    L_0     = -log p(x_0 | x_1)                             the discretized decoder, at t = 1
 
-Each is a mean over the C * H * W dimensions divided by ln 2; the bound is their sum over all t. Training and scoring share them.
+Each is a mean over the C * H * W dimensions divided by ln 2; the bound is their sum over all t. Training and scoring
+share them.
 """
 
 import math
@@ -16,7 +17,7 @@ from torch import Tensor
 from ddpm_bench.console import progress
 from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.decoder import DECODERS, Decoder
-from ddpm_bench.diffusion.noise import BOUND, BlockNoise
+from ddpm_bench.diffusion.noise import BOUND, BlockNoise, batches
 from ddpm_bench.diffusion.process import posterior, precise, q_sample
 from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep, all_at, evaluating
 from ddpm_bench.diffusion.schedule import Schedule
@@ -26,9 +27,10 @@ from ddpm_bench.interrupt import NEVER, Stop
 
 @dataclass(frozen=True)
 class Bound:
-    """In bits/dim, float64, on the CPU. `total`: (N,), the whole bound of each image, prior included. `prior`: (N,), L_T.
+    """In bits/dim, float64, on the CPU.
 
-    `terms`: (T,), the mean over the images of L_{t-1} at index t - 1. So total.mean() = prior.mean() + terms.sum().
+    total: (N,), the whole bound of each image, prior included. prior: (N,), L_T of each image.
+    terms: (T,), the mean over the images of L_{t-1} at index t - 1. So total.mean() = prior.mean() + terms.sum().
     """
 
     total: Tensor
@@ -37,7 +39,10 @@ class Bound:
 
 
 def gaussian_kl(mean_q: Tensor, log_variance_q: Tensor, mean_p: Tensor, log_variance_p: Tensor) -> Tensor:
-    """KL(N(mean_q, exp(log_variance_q)) || N(mean_p, exp(log_variance_p))) in nats, element by element; arguments broadcast."""
+    """KL(N(mean_q, exp(log_variance_q)) || N(mean_p, exp(log_variance_p))) in nats, element by element.
+
+    Arguments broadcast against each other; log variances are natural logarithms.
+    """
     ratio = log_variance_p - log_variance_q
     # expm1: with variances that nearly agree, ratio - 1 + exp(-ratio) would lose its digits.
     return 0.5 * (ratio + torch.expm1(-ratio) + (mean_q - mean_p).square() * torch.exp(-log_variance_p))
@@ -70,7 +75,6 @@ def bound_term(
     return kl.index_put((first,), _decoding(decode, x0[first], step.mean[first], step.log_variance[first]))
 
 
-@torch.inference_mode()
 def bits_per_dim(
     diffusion: Diffusion,
     network: Network,
@@ -78,7 +82,7 @@ def bits_per_dim(
     *,
     seed: int,
     batch: int,
-    device: torch.device,
+    device: torch.device | str,
     clip_x0: bool = True,
     decoder: str = "exact",
     stop: Stop = NEVER,
@@ -87,20 +91,26 @@ def bits_per_dim(
     """The whole bound of `images`, uint8 (N, C, H, W): every t, one draw of noise for each image and t.
 
     The draw depends on `seed` and the image's index only, not on `batch`. Modules are scored in evaluation mode and put
-    back as they were. Raises Interrupted when `stop` is set.
+    back as they were. Raises UserError for images that are not uint8, or none; Interrupted when `stop` is set.
     """
+    if images.dtype != torch.uint8 or len(images) == 0:
+        raise UserError(
+            f"A bound is measured on uint8 images, at least one, not on {images.dtype} of shape {tuple(images.shape)}. "
+            "Values in [-1, 1] become uint8 with `ddpm_bench.data.images.to_uint8`."
+        )
     decode, schedule = _decoder(decoder), diffusion.schedule
     terms = precise(torch.zeros(schedule.T, device=device))
     totals, priors = [], []
-    with evaluating(network), progress(title, len(images) * schedule.T, "evaluations") as meter:
-        for start in range(0, len(images), batch):
-            x0 = to_model(images[start : start + batch].to(device))
-            noise = BlockNoise(seed, start, len(x0), tuple(x0.shape[1:]), device, stream=BOUND)
+    bar = progress(title, len(images) * schedule.T, "evaluations")
+    with torch.inference_mode(), evaluating(network), bar as meter:
+        for start, size in batches(len(images), batch):
+            x0 = to_model(images[start : start + size].to(device))
+            noise = BlockNoise(seed, start, size, tuple(x0.shape[1:]), device, stream=BOUND)
             prior = prior_bits_per_dim(schedule, x0)
             total = prior.clone()
             for t in range(schedule.T, 0, -1):
                 stop.check()
-                steps = all_at(t, len(x0), x0.device)
+                steps = all_at(t, size, x0.device)
                 x_t = q_sample(schedule, x0, steps, noise.draw())
                 step = diffusion.reverse(network, x_t, steps, clip_x0)
                 if t == 1:
@@ -109,7 +119,7 @@ def bits_per_dim(
                     term = _kl(diffusion, x0, x_t, steps, step)
                 total += term
                 terms[t - 1] += term.sum()
-                meter.update(start * schedule.T + len(x0) * (schedule.T + 1 - t))
+                meter.update(start * schedule.T + size * (schedule.T + 1 - t))
             totals.append(total.cpu())
             priors.append(prior.cpu())
     return Bound(torch.cat(totals).double(), torch.cat(priors).double(), terms.cpu().double() / len(images))
@@ -123,7 +133,7 @@ def _kl(diffusion: Diffusion, x0: Tensor, x_t: Tensor, t: Tensor, step: ReverseS
 
 def _decoding(decode: Decoder, x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     """L_0 in bits/dim, (B,)."""
-    return _bits_per_dim(-decode(precise(x0), mean, log_variance))
+    return _bits_per_dim(-decode(x0, mean, log_variance))
 
 
 def _bits_per_dim(nats: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""log p(x_0 | x_1): how likely a Gaussian makes each of the 256 levels of a pixel                              (eq. 13)
+"""log p(x_0 | x_1): how likely a Gaussian makes each of the 256 levels of a pixel (eq. 13)
 
     p(x_0 | x_1) = integral of N(x; mean, sigma^2) over [x_0 - 1/255, x_0 + 1/255],
     where the bin of -1 is open to -infinity and the bin of 1 to +infinity, so that the 256 bins sum to 1.
@@ -11,19 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_bench.diffusion.process import precise
+
 HALF_BIN = 1 / 255
 NARROW = 1e-4
-"""Half-widths, in standard deviations, below which a bin's mass is its width times the density (relative error < 1e-8)."""
+"""Half-width, in standard deviations, below which a bin's mass is its width times the density, to 1e-8 of the log."""
 
 
 def discretized_log_likelihood(x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Exact log-probability in nats, element by element, of images x0 (B, C, H, W) whose values lie on the 256 levels.
+    """Exact log-probability in nats, element by element, of images whose values lie on the 256 levels of [-1, 1].
 
-    mean like x0; log_variance broadcasts. Finite, without any floor, and with finite gradients however far out a mean
-    is: a bin is folded into the lower tail, where log(ndtr(b) - ndtr(a)) = log_ndtr(b) + log(1 - exp(log_ndtr(a) -
-    log_ndtr(b))) keeps its digits.
+    x0, mean: (B, C, H, W); log_variance: natural log, broadcasts. The result is in float64 where the device has it;
+    finite, without any floor, and with finite gradients however far out a mean is. A bin is folded into the lower tail:
+    there
+    log(ndtr(b) - ndtr(a)) = log_ndtr(b) + log(1 - exp(log_ndtr(a) - log_ndtr(b))) keeps its digits.
     """
-    inverse_std = torch.exp(-0.5 * log_variance)
+    x0, mean, inverse_std = precise(x0), precise(mean), torch.exp(-0.5 * precise(log_variance))
     centre = (x0 - mean) * inverse_std
     half = (HALF_BIN * inverse_std).expand_as(centre)
     distance = centre.abs()
@@ -34,19 +37,20 @@ def discretized_log_likelihood(x0: Tensor, mean: Tensor, log_variance: Tensor) -
 
     log_upper = log_ndtr(folded + half)
     log_lower = log_ndtr(-distance - half)
-    gap = torch.where(closed & ~narrow, log_upper - log_lower, torch.inf)  # infinite: nothing to take away
+    gap = torch.maximum(log_upper - log_lower, 2 * half * distance)  # a bound, which holds where the difference cancels
+    gap = torch.where(closed & ~narrow, gap, torch.inf)  # infinite: nothing to take away
     wide = log_upper + torch.log(-torch.expm1(-gap))
     log_density = -0.5 * distance.square() - 0.5 * math.log(2 * math.pi)
     return torch.where(narrow, log_density + torch.log(2 * half), wide)
 
 
 def paper_log_likelihood(x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """As the original release has it, in nats: a tanh approximation of the normal CDF and a floor of 1e-12 on probabilities.
+    """The original release's, in nats: a tanh approximation of the normal CDF and a floor of 1e-12 on probabilities.
 
-    Arguments as in `discretized_log_likelihood`. Published bounds rest on this one; it is off by up to about 1e-3 nats a
-    pixel for likely levels, and is blind to how far a mean is out beyond the floor.
+    Arguments as in `discretized_log_likelihood`. The paper's bounds rest on this one. Beyond the floor it does not see
+    how far out a mean is, and has no gradient.
     """
-    inverse_std = torch.exp(-0.5 * log_variance)
+    x0, mean, inverse_std = precise(x0), precise(mean), torch.exp(-0.5 * precise(log_variance))
     centre = x0 - mean
     below_upper = _tanh_ndtr((centre + HALF_BIN) * inverse_std)
     below_lower = _tanh_ndtr((centre - HALF_BIN) * inverse_std)
@@ -64,7 +68,7 @@ def log_ndtr(x: Tensor) -> Tensor:
 
 
 class _LogNdtr(torch.autograd.Function):
-    """torch's own gradient exp(-x^2/2 - log_ndtr(x)) cancels all its digits for x below -1e8, and below -1e4 in float32."""
+    """torch's own gradient, exp(-x^2/2 - log_ndtr(x)), has lost all digits below x = -1e8 (-1e4 in float32)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""Noise that belongs to an image, not to a batch: the same image gets the same draws whatever it is computed together with."""
+"""Noise that belongs to an image, not to a batch: its draws do not depend on what it is computed together with."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -14,10 +16,11 @@ SAMPLING, BOUND = 0, 1
 
 
 class BlockNoise:
-    """Standard normal draws for the images first..first+count-1, whose rows depend only on (seed, stream, index, number of draw).
+    """Standard normal draws for the images first..first+count-1.
 
-    One generator on the device for each block of 64 indices; a block is always drawn whole, and the rows asked for are
-    cut out. CPU and GPU generators draw different numbers.
+    A row depends only on (seed, stream, index of the image, number of the draw): there is one generator on the device
+    for each block of 64 indices; a block is always drawn whole, and the rows asked for are cut out. CPU and GPU
+    generators draw different numbers.
 
     shape: (C, H, W). Raises UserError for a negative seed or index.
     """
@@ -48,4 +51,12 @@ class BlockNoise:
 
     def _generator(self, seed: int, stream: int, block: int) -> torch.Generator:
         (state,) = np.random.SeedSequence((seed, stream, block)).generate_state(1, np.uint64)
-        return torch.Generator(self.device).manual_seed(int(state >> np.uint64(1)))  # torch takes signed 64 bits everywhere
+        return torch.Generator(self.device).manual_seed(int(state) >> 1)  # 63 bits fit every backend
+
+
+def batches(count: int, batch: int) -> Iterator[tuple[int, int]]:
+    """(start, size) of each batch of at most `batch` out of `count`. UserError unless batch >= 1."""
+    if batch < 1:
+        raise UserError(f"A batch holds at least one image, not {batch}.")
+    for start in range(0, count, batch):
+        yield start, min(batch, count - start)

@@ -1,7 +1,7 @@
-"""What training minimises: a loss for each image at the t that was drawn for it; its mean over the batch is the loss of a step.
+"""What training minimises: a loss for each image at the t drawn for it; the mean over a batch is the loss of a step.
 
-    L         L_{t-1} of the variational bound, in bits/dim, NOT times T; at t = 1 the exact decoder term L_0      (eq. 5)
-    L_simple  mean over dimensions of (target - output)^2, the target being the parameterization's own            (eq. 14)
+    L         L_{t-1} of the variational bound, in bits/dim, NOT times T; at t = 1 the exact decoder term L_0    (eq. 5)
+    L_simple  mean over dimensions of (target - output)^2, the target being the parameterization's own          (eq. 14)
 
 With `mu` L_simple is the baseline's |mu_tilde - mu|^2. As in the original experiments, x_0 is not clipped in training.
 """
@@ -51,8 +51,9 @@ class LSimple:
     def check(self, variance: Variance) -> None:
         if variance.outputs != 1:
             raise UserError(
-                f"The objective '{self.name}' cannot train the variance '{variance.name}': the squared error does not depend "
-                "on it, so half of the network's output would stay random. Use objective 'L', or a fixed variance."
+                f"The objective '{self.name}' cannot train the variance '{variance.name}': the squared error does not "
+                "depend on it, and half of the network's output would stay as it began. Use objective 'L', or a fixed "
+                "variance."
             )
 
     def __call__(self, diffusion: Diffusion, network: Network, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """What the network's mean head predicts, and the mean of p(x_{t-1} | x_t) that follows.
 
-    eps:  x_0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t),  mean = mu_tilde_t(x_t, x_0)             (eq. 11)
+    eps:  x_0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t),  mean = mu_tilde_t(x_t, x_0)           (eq. 11)
     x0:   x_0 is the output,                                            mean = mu_tilde_t(x_t, x_0)
-    mu:   the output is the mean; its target is mu_tilde_t(x_t, x_0)                                             (eq. 8)
+    mu:   the output is the mean; its target is mu_tilde_t(x_t, x_0)                                            (eq. 8)
 
-Each converts to x_0 only, and the mean is taken from an x_0 that may have been clipped. `mu` keeps its own mean: clipping
-x_0 must not touch it, and mu_tilde -> x_0 divides by about 1e-4 at t = T.
+Each converts to x_0 only, and the mean is taken from an x_0 that may have been clipped. `mu` keeps its own mean:
+clipping x_0 must not touch it, and mu_tilde -> x_0 divides by about 1e-4 at t = T.
 """
 
 from typing import Protocol

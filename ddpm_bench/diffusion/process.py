@@ -1,6 +1,6 @@
 """The forward process, and its reverse where x_0 is known.
 
-    q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, 1 - alpha_bar_t)                                                     (eq. 4)
+    q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, 1 - alpha_bar_t)                                                  (eq. 4)
     q(x_{t-1} | x_t, x_0) = N(mu_tilde_t(x_t, x_0), beta_tilde_t)                                             (eq. 6, 7)
 """
 
@@ -21,12 +21,15 @@ class Gaussian:
 
 
 def precise(x: Tensor) -> Tensor:
-    """`x` in float64 where its device has it (mps has not): differences of means that nearly agree lose digits in float32."""
+    """`x` in float64 where its device has it (mps has not): means that nearly agree lose digits in float32."""
     return x if x.device.type == "mps" else x.to(torch.float64)
 
 
 def q_sample(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, like x0 (B, C, H, W); t int64 (B,) in 1..T, eps ~ N(0, 1)."""
+    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, like x0.
+
+    x0: (B, C, H, W) in [-1, 1]; t: int64 (B,) in 1..T; eps: a draw of N(0, 1), like x0.
+    """
     return schedule.at("sqrt_alpha_bar", t, x0) * x0 + schedule.at("sqrt_one_minus_alpha_bar", t, x0) * eps
 
 

@@ -1,4 +1,4 @@
-"""From a network's output to p(x_{t-1} | x_t) = N(mean, sigma^2)                                           (eq. 1, 11)
+"""From a network's output to p(x_{t-1} | x_t) = N(mean, sigma^2) (eq. 1, 11)
 
 The one place where the paper's t = 1..T becomes the 0-based step that the network is told, where output channels are
 split into mean head and raw log variance, and where x_0 is clipped: before the mean is taken, never after.
@@ -18,15 +18,15 @@ from ddpm_bench.diffusion.variance import Variance
 from ddpm_bench.errors import UserError
 
 Network = Callable[[Tensor, Tensor], Tensor]
-"""network(x_t, step): x_t (B, C, H, W) on the [-1, 1] scale, step int64 (B,) from 0 -> (B, outputs * C, H, W)."""
+"""network(x_t, step) -> (B, outputs * C, H, W), for x_t (B, C, H, W) and the 0-based step, int64 (B,)."""
 
 
 @dataclass(frozen=True)
 class ReverseStep:
     """p(x_{t-1} | x_t) as a network sees it, in float64 where the device has it.
 
-    mean: (B, C, H, W). log_variance: natural log, broadcasts against mean. x0: the predicted image, (B, C, H, W), clipped
-    if that was asked for. output: all of the network's channels as they came, (B, outputs * C, H, W).
+    mean: (B, C, H, W). log_variance: natural log, broadcasts against mean. x0: the image it predicts, (B, C, H, W),
+    clipped if that was asked for. output: the network's channels as they came, (B, outputs * C, H, W).
     """
 
     mean: Tensor
@@ -37,7 +37,7 @@ class ReverseStep:
 
 @dataclass(frozen=True)
 class Diffusion:
-    """The forward process and two of Table 2's axes. The third, the objective, is nothing that sampling depends on."""
+    """The forward process and two of Table 2's axes; sampling does not depend on the third, the objective."""
 
     schedule: Schedule
     parameterization: Parameterization
@@ -52,7 +52,7 @@ class Diffusion:
         expected = (batch, self.variance.outputs * channels, height, width)
         if tuple(output.shape) != expected:
             raise UserError(
-                f"The network returned {tuple(output.shape)}, but the variance '{self.variance.name}' needs {expected}: "
+                f"The network returned {tuple(output.shape)}; the variance '{self.variance.name}' needs {expected}: "
                 f"{self.variance.outputs} output channel(s) for each of the {channels} image channel(s). "
                 "Use a network with that many, or another variance."
             )
@@ -84,7 +84,7 @@ class Diffusion:
 
 @contextmanager
 def evaluating(network: Network) -> Iterator[None]:
-    """Dropout off while samples are drawn or scored; every module is put back as it was. A plain callable stays as it is."""
+    """Dropout off while samples are drawn or scored; every module is put back as it was. Plain callables stay."""
     if not isinstance(network, nn.Module):
         yield
         return

@@ -1,6 +1,7 @@
 """Ancestral sampling (Algorithm 2): x_T ~ N(0, 1), then x_{t-1} = mean + sigma_t z for t = T..1, with z = 0 at t = 1
 
-The last step returns its mean, and the result is rounded to uint8. A strided chain is the same loop over a respaced diffusion.
+The last step returns its mean, and the result is rounded to uint8. A strided chain is the same loop over a respaced
+diffusion.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_bench.data.images import to_uint8
-from ddpm_bench.diffusion.noise import BlockNoise
+from ddpm_bench.diffusion.noise import BlockNoise, batches
 from ddpm_bench.diffusion.reverse import Diffusion, Network, all_at, evaluating
 from ddpm_bench.interrupt import NEVER, Stop
 
@@ -36,20 +37,19 @@ def sample(
     stop: Stop = NEVER,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """The samples with indices first..first+count-1, batch by batch: (index of the batch's first, uint8 (b, C, H, W) on the CPU).
+    """The samples with indices first..first+count-1, batch by batch: (index of its first one, uint8 (b, C, H, W), CPU).
 
-    shape: (C, H, W). A sample's noise depends only on `seed` and its index, so another `batch` or `first` gives the same
-    images up to float rounding. Modules sample in evaluation mode and are put back as they were after each batch.
+    shape: (C, H, W). A sample's noise depends only on `seed` and its index, so another `batch` or `first` gives the
+    same images up to float rounding. Modules sample in evaluation mode and are put back as they were after each batch.
     `on_progress` hears the number of samples done, those of a batch in equal parts over its steps.
     Raises Interrupted between two steps when `stop` is set: what was handed over before is complete.
     """
-    for done in range(0, count, batch):
-        size = min(batch, count - done)
+    for done, size in batches(count, batch):
         noise = BlockNoise(seed, first + done, size, shape, device)
 
-        def on_step(fraction: float, done: int = done, size: int = size) -> None:
+        def on_step(steps: int, done: int = done, size: int = size) -> None:
             if on_progress is not None:
-                on_progress(done + int(fraction * size))
+                on_progress(done + size * steps // diffusion.schedule.T)
 
         images = _sample_batch(diffusion, network, noise, clip_x0, stop, on_step)
         yield first + done, images.clone()  # outside of inference mode, so that the caller may write into it
@@ -57,7 +57,12 @@ def sample(
 
 @torch.inference_mode()
 def _sample_batch(
-    diffusion: Diffusion, network: Network, noise: BlockNoise, clip_x0: bool, stop: Stop, on_step: Callable[[float], None]
+    diffusion: Diffusion,
+    network: Network,
+    noise: BlockNoise,
+    clip_x0: bool,
+    stop: Stop,
+    on_step: Callable[[int], None],
 ) -> Tensor:
     T = diffusion.schedule.T
     with evaluating(network):
@@ -65,5 +70,5 @@ def _sample_batch(
         for t in range(T, 0, -1):
             stop.check()
             x = step(diffusion, network, x, all_at(t, len(x), x.device), noise.draw(), clip_x0)
-            on_step((T + 1 - t) / T)
+            on_step(T + 1 - t)
     return to_uint8(x).cpu()

@@ -1,7 +1,7 @@
 """The forward process's variances beta_1..beta_T, and every coefficient that follows from them, in float64.
 
-    alpha_t = 1 - beta_t        alpha_bar_t = alpha_1 * ... * alpha_t        alpha_bar_0 = 1                      (eq. 4)
-    q(x_{t-1} | x_t, x_0) = N(posterior_x0_t * x_0 + posterior_xt_t * x_t, beta_tilde_t)                       (eq. 6, 7)
+    alpha_t = 1 - beta_t        alpha_bar_t = alpha_1 * ... * alpha_t        alpha_bar_0 = 1                    (eq. 4)
+    q(x_{t-1} | x_t, x_0) = N(posterior_x0_t * x_0 + posterior_xt_t * x_t, beta_tilde_t)                 (eq. 6, 7)
         posterior_x0_t = sqrt(alpha_bar_{t-1}) beta_t / (1 - alpha_bar_t)
         posterior_xt_t = sqrt(alpha_t) (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)
         beta_tilde_t   = (1 - alpha_bar_{t-1}) beta_t / (1 - alpha_bar_t)
@@ -23,7 +23,7 @@ from ddpm_bench.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """A chain of T noising steps. Tables are float64 on the CPU, entry t - 1 belongs to step t; `at` looks them up.
+    """A chain of T noising steps. Tables are float64 on the CPU; entry t - 1 belongs to step t; `at` looks them up.
 
     betas: (T,) float64, each inside (0, 1).
     network_steps: (T,) int64, the 0-based step that the network is told at each t. Empty means 0..T-1; a strided chain
@@ -33,16 +33,16 @@ class Schedule:
 
     betas: Tensor
     network_steps: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    _on_device: dict[tuple[str, torch.dtype, torch.device], Tensor] = field(default_factory=dict, init=False, repr=False)
+    _tables: dict[tuple[str, torch.dtype, torch.device], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         betas = torch.as_tensor(self.betas, dtype=torch.float64, device="cpu")
         steps = torch.as_tensor(self.network_steps, dtype=torch.int64, device="cpu")
         if betas.ndim != 1 or len(betas) == 0:
-            raise UserError(f"A schedule needs a list of at least one beta, not a tensor of shape {tuple(betas.shape)}.")
+            raise UserError(f"A schedule needs a list of one beta or more, not a tensor of shape {tuple(betas.shape)}.")
         wrong = [f"beta_{i + 1} = {beta:g}" for i, beta in enumerate(betas.tolist()) if not 0 < beta < 1]
         if wrong:
-            raise UserError(f"Every beta must lie strictly between 0 and 1, but {wrong[0]}. Choose other schedule values.")
+            raise UserError(f"Every beta must lie strictly between 0 and 1, but {wrong[0]}. Choose other values.")
         if len(steps) not in (0, len(betas)):
             raise UserError(f"{len(betas)} betas need as many network steps, not {len(steps)}.")
         object.__setattr__(self, "betas", betas)
@@ -81,13 +81,13 @@ class Schedule:
 
     @cached_property
     def log_beta_tilde(self) -> Tensor:
-        """log beta_tilde_t. At t = 1, where that is -infinity, the value of t = 2 stands, as in the original release."""
+        """log beta_tilde_t; at t = 1, where it is -infinity, the value of t = 2 as in the original release."""
         usable = self.beta_tilde[1:] if self.T > 1 else self.betas  # a chain of one step has no t = 2
         return torch.cat([usable[:1], self.beta_tilde[1:]]).log()
 
     @cached_property
     def log_beta(self) -> Tensor:
-        """log beta_t, the larger fixed variance. At t = 1 it is log beta_tilde_2 too: a better decoder, so the release."""
+        """log beta_t; at t = 1 it is log beta_tilde_2 too, which the original release chose for its better decoder."""
         return torch.cat([self.log_beta_tilde[:1], self.betas[1:].log()])
 
     @cached_property
@@ -101,9 +101,10 @@ class Schedule:
         return self.alpha.sqrt() * (1 - self.alpha_bar_prev) / (1 - self.alpha_bar)
 
     def at(self, name: str, t: Tensor, like: Tensor) -> Tensor:
-        """The table called `name` at steps t, int64 (B,) in 1..T: (B, 1, ..., 1) with the dtype, device and rank of `like`.
+        """The table called `name` at steps t, int64 (B,) in 1..T.
 
-        Makes no host synchronisation. t = 0 gives NaN, since the paper's steps begin at 1.
+        Returns (B, 1, ..., 1) with the dtype, device and rank of `like`. Makes no host synchronisation. t = 0 gives NaN:
+        the paper's steps begin at 1.
         """
         return self._table(name, like.dtype, like.device)[t].reshape(-1, *(1,) * (like.ndim - 1))
 
@@ -114,8 +115,8 @@ class Schedule:
     def respaced(self, kept: Sequence[int]) -> "Schedule":
         """The strided chain that visits only the steps `kept`, increasing and in 1..T.
 
-        Betas are derived anew from the kept alpha_bar, beta_i = 1 - alpha_bar_i / alpha_bar_{i-1} (Nichol, Dhariwal 2021),
-        and everything else, beta_tilde too, from these; the network still sees the original steps.
+        Betas are derived anew from the kept alpha_bar, beta_i = 1 - alpha_bar_i / alpha_bar_{i-1}, and everything else,
+        beta_tilde too, from these (Nichol, Dhariwal 2021). The network still sees the original steps.
         """
         index = torch.tensor(kept, dtype=torch.int64) - 1
         if len(index) == 0 or index[0] < 0 or index[-1] >= self.T or (index.diff() <= 0).any():
@@ -127,13 +128,13 @@ class Schedule:
     def _table(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Entry t of the result belongs to step t; cast and moved once for each dtype and device."""
         key = (name, dtype, device)
-        if key not in self._on_device:
+        if key not in self._tables:
             # Made outside of inference mode even when sampling comes first: training may not save inference tensors.
             with torch.inference_mode(False):
                 no_step_zero = math.nan if dtype.is_floating_point else -1
                 padded = functional.pad(getattr(self, name).to(dtype), (1, 0), value=no_step_zero)
-                self._on_device[key] = padded.to(device)
-        return self._on_device[key]
+                self._tables[key] = padded.to(device)
+        return self._tables[key]
 
 
 def linear(T: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedule:
@@ -152,9 +153,9 @@ def constant(T: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedule:
 
 
 def cosine(T: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedule:
-    """alpha_bar_t = f(t) / f(0), f(t) = cos^2(pi/2 (t/T + s) / (1 + s)), s = 0.008, beta <= 0.999 (Nichol, Dhariwal 2021).
+    """alpha_bar_t = f(t) / f(0), f(t) = cos^2(pi/2 (t/T + s) / (1 + s)), s = 0.008, beta <= 0.999.
 
-    T alone determines it: beta_1 and beta_T are not used.
+    "Improved DDPM" (Nichol, Dhariwal 2021). T alone determines it: beta_1 and beta_T are not used.
     """
     t = torch.arange(T + 1, dtype=torch.float64)
     f = torch.cos((t / T + 0.008) / 1.008 * math.pi / 2).square()

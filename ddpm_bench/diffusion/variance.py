@@ -1,4 +1,4 @@
-"""The variance of p(x_{t-1} | x_t): one of the two fixed choices of section 3.2, or learned for each value of the image.
+"""The variance of p(x_{t-1} | x_t): one of the two fixed choices of section 3.2, or learned for each dimension.
 
     fixed-beta         sigma_t^2 = beta_t, optimal for x_0 ~ N(0, 1); the original experiments' default
     fixed-beta-tilde   sigma_t^2 = beta_tilde_t, optimal for x_0 set to one point
@@ -13,7 +13,7 @@ from ddpm_bench.diffusion.schedule import Schedule
 
 
 class Variance(Protocol):
-    """`outputs` is the number of output channels that a network needs for each image channel: 1, or 2 if it is learned."""
+    """Says how many output channels a network needs for each image channel, and reads log variances from them."""
 
     @property
     def name(self) -> str:
@@ -21,7 +21,7 @@ class Variance(Protocol):
 
     @property
     def outputs(self) -> int:
-        """1, or 2 where the network predicts the variance."""
+        """Output channels for each image channel: 1, or 2 where the network predicts the variance."""
 
     def log_variance(self, schedule: Schedule, raw: Tensor | None, t: Tensor, like: Tensor) -> Tensor:
         """log sigma_t^2, natural log, broadcasting against like (B, C, H, W).

@@ -76,11 +76,10 @@ def _refuse_mixed(first: Record, other: Record) -> None:
 
 
 def _shared(record: Record) -> dict[str, Any]:
-    """What must be equal in all records of a table: all but the axes, the seed, and where the data lay."""
+    """What must be equal in all records of a table: all but the axes and the seed."""
     settings = record.settings.model_dump(mode="json")
     for axis in AXES:
         del settings["diffusion"][axis]
-    del settings["data"]["root"]
     return settings | {
         "preset": record.preset,
         "data_set": record.data.model_dump(mode="json"),
@@ -149,7 +148,7 @@ def command(records: Sequence[Record], grid: Grid) -> str:
         preset = resolve(cell, load_preset(first.preset), {}).model_dump(mode="json")
         for section, values in first.settings.model_dump(mode="json").items():
             for key, value in values.items():
-                if value != preset[section][key] and (section, key) != ("data", "root"):
+                if value != preset[section][key]:
                     parts += ["--set", f"{section}.{key}={value if isinstance(value, str) else json.dumps(value)}"]
     if first.settings.scoring.extractor == "inception" and not first.extractor.verified:
         parts += ["--inception-weights", "PATH", "--allow-unverified-weights"]

@@ -48,11 +48,13 @@ _TEX = {
     "`": r"\textasciigrave{}", "–": "--", "±": r"$\pm$", "≤": r"$\leq$", "×": r"$\times$", "−": "$-$", "↑": r"$\uparrow$",
     "↓": r"$\downarrow$", "²": r"\textsuperscript{2}", "’": "'", "…": r"\ldots{}",
 }
+# What pdflatex's default fonts can set with accents: Latin-1's letters without eth and thorn.
+_TEX_LETTERS = frozenset(map(chr, range(0xC0, 0x100))) - set("×÷ÐðÞþ")
 
 
 def markdown(label: str) -> str:
     """A grid's label as Markdown: 'L, learned diagonal Sigma' -> '*L*, learned diagonal Σ'."""
-    return _write(label, lambda symbol: symbol.markdown, escape_markdown, lambda inner: f"‖{inner}‖²")
+    return _write(label, lambda symbol: symbol.markdown, escape_markdown, _norm)
 
 
 def latex(label: str) -> str:
@@ -67,7 +69,11 @@ def mathtext(label: str) -> str:
 
 def plain(label: str) -> str:
     """A grid's label in unicode, for the terminal: '||mu-tilde - mu_theta||^2' -> '‖μ̃ − μ_θ‖²'."""
-    return _write(label, lambda symbol: symbol.plain, _one_line, lambda inner: f"‖{inner}‖²".replace(" - ", " − "))
+    return _write(label, lambda symbol: symbol.plain, one_line, _norm)
+
+
+def _norm(inner: str) -> str:
+    return f"‖{inner}‖²".replace(" - ", " − ")
 
 
 def _write(label: str, symbol: Callable[[Symbol], str], text: Callable[[str], str], norm: Callable[[str], str]) -> str:
@@ -82,28 +88,28 @@ def _write(label: str, symbol: Callable[[Symbol], str], text: Callable[[str], st
     return "".join(pieces)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Line breaks and control characters become spaces; a table cell has one line."""
     return "".join(" " if ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u2029" else c for c in text)
 
 
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, inside a table cell too; GitHub's `$math$` included."""
-    text = _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("$", "&#36;")
+    text = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("$", "&#36;")
     return re.sub(r"([\\`*_{}\[\]|#~])(?<!&#)", r"\\\1", text)
 
 
 def code_markdown(text: str) -> str:
     """A code span, also in a table cell, whatever backticks and bars the text has."""
-    text = _one_line(text).replace("|", r"\|")
+    text = one_line(text).replace("|", r"\|")
     fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
     pad = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
 def escape_tex(text: str) -> str:
-    """Text that pdflatex typesets as it is. A character outside Latin-1 that it has no font for becomes its code point."""
-    return "".join(_tex_character(c) for c in _one_line(text)).replace("---", "-{}-{}-").replace("--", "-{}-").replace("\0", "--")
+    """Text that pdflatex typesets as it is. A character that its default fonts lack becomes its code point."""
+    return "".join(_tex_character(c) for c in one_line(text)).replace("---", "-{}-{}-").replace("--", "-{}-").replace("\0", "--")
 
 
 def _tex_character(c: str) -> str:
@@ -114,9 +120,9 @@ def _tex_character(c: str) -> str:
     for symbol in SYMBOLS.values():
         if c == symbol.plain:
             return f"${symbol.latex}$"
-    return c if ord(c) < 127 or 0xC0 <= ord(c) <= 0xFF else rf"\texttt{{U+{ord(c):04X}}}"
+    return c if ord(c) < 127 or c in _TEX_LETTERS else rf"\texttt{{U+{ord(c):04X}}}"
 
 
 def escape_mathtext(text: str) -> str:
     """Text that matplotlib draws as it is."""
-    return _one_line(text).replace("$", r"\$")
+    return one_line(text).replace("$", r"\$")

@@ -1,11 +1,14 @@
 """The table laid out as Markdown, as LaTeX (booktabs), for the terminal (rich), and as numbers (pandas, CSV)."""
 
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import pandas as pd
 from rich import box
-from rich.console import Group
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -15,6 +18,10 @@ from ddpm_bench.report.table import EMPTY, Field, Line, Table
 
 ANCHORS = "Anchors: known images, scored in the same way"
 MEASURED_HERE, PUBLISHED = "Measured here", "Published"
+MINOR = ("precision", "recall")
+"""The columns that a narrow terminal goes without."""
+GAP = 2
+SUPERSCRIPT = str.maketrans("abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
 
 
 def _grouped(lines: Iterable[Line]) -> Iterable[tuple[str, list[Line]]]:
@@ -42,9 +49,9 @@ def to_markdown(table: Table) -> str:
         out.append(line(f"**{ANCHORS}**", empty))
         out += [line(labels.escape_markdown(member.label), map(field, member.fields)) for member in table.anchors]
     notes = [f"<sup>{letter}</sup> {labels.escape_markdown(text)}" for letter, text in table.notes]
-    below = ["\n", "<br>\n".join(notes)] if notes else []
     remarks = [f"- {labels.escape_markdown(remark)}" for remark in table.remarks]
-    return "\n".join(out) + "\n".join(below) + "\n\n" + "\n".join(remarks)
+    verdict = f"> **{labels.escape_markdown(table.verdict)}**" if table.verdict else ""
+    return "\n\n".join(part for part in (verdict, "\n".join(out), "<br>\n".join(notes), "\n".join(remarks)) if part)
 
 
 def to_latex(tables: Sequence[Table], label: str) -> str:
@@ -55,14 +62,17 @@ def to_latex(tables: Sequence[Table], label: str) -> str:
 
 def _float(table: Table, label: str) -> str:
     def field(f: Field) -> str:
-        return labels.escape_tex(f.text) + (rf"\textsuperscript{{{f.note}}}" if f.note else "")
+        # The spread as a subscript: the table has to fit a page.
+        text = re.sub(r" \$\\pm\$ ([0-9.]+)", r"$_{\\pm \1}$", labels.escape_tex(f.text))
+        return text + (rf"\textsuperscript{{{f.note}}}" if f.note else "")
 
     def line(first: str, rest: Iterable[str]) -> str:
         return rf"    {' & '.join([first, *rest])} \\"
 
     def stacked(f: Field) -> str:
         # Long headings would set the width of their column.
-        return rf"\shortstack{{{field(f).replace(', ', r',\\')}}}"
+        lines = field(f).replace(", ", r",\\")
+        return rf"\shortstack{{{lines}}}"
 
     columns, measured = len(table.heads), len(table.heads) - table.published
     spans = rf"\multicolumn{{{measured}}}{{c}}{{{MEASURED_HERE}}}"
@@ -78,10 +88,12 @@ def _float(table: Table, label: str) -> str:
     if table.anchors:
         body += [r"    \midrule", rf"    \multicolumn{{{columns + 1}}}{{l}}{{\textbf{{{ANCHORS}}}}} \\"]
         body += [line(labels.escape_tex(member.label), map(field, member.fields)) for member in table.anchors]
-    notes = [rf"\textsuperscript{{{letter}}}~{labels.escape_tex(text)}." for letter, text in table.notes]
+    below = [rf"\textbf{{{labels.escape_tex(table.verdict)}}}"] if table.verdict else []
+    below += [rf"\textsuperscript{{{letter}}}~{labels.escape_tex(text)}" for letter, text in table.notes]
+    below += map(labels.escape_tex, table.remarks)
     return "\n".join([
         r"\begin{table}",
-        r"  \centering\scriptsize\setlength{\tabcolsep}{3pt}",
+        r"  \centering\footnotesize\setlength{\tabcolsep}{3pt}",
         rf"  \caption{{{labels.escape_tex(table.title)}.}}",
         rf"  \label{{{label}}}",
         rf"  \begin{{tabular}}{{@{{}}l{'r' * columns}@{{}}}}",
@@ -92,7 +104,7 @@ def _float(table: Table, label: str) -> str:
         r"",
         r"  \smallskip",
         r"  \begin{minipage}{\linewidth}\raggedright",
-        *(f"    {text}" for text in notes + [labels.escape_tex(remark) for remark in table.remarks]),
+        *(rf"    {text}\par" for text in below),
         r"  \end{minipage}",
         r"\end{table}",
         "",
@@ -101,7 +113,6 @@ def _float(table: Table, label: str) -> str:
 
 DOCUMENT = r"""\documentclass{article}
 \usepackage[utf8]{inputenc}
-\usepackage[T1]{fontenc}
 \usepackage[margin=2cm]{geometry}
 \usepackage{booktabs}
 \begin{document}
@@ -110,29 +121,60 @@ DOCUMENT = r"""\documentclass{article}
 """
 
 
-def to_terminal(table: Table) -> Group:
-    """A rich renderable; nothing of the user's text is read as markup."""
+@dataclass(frozen=True)
+class TerminalTable:
+    """A rich renderable; nothing of the user's text is read as markup. A narrow terminal gets the columns that matter most."""
 
-    def field(f: Field) -> Text:
-        return Text.assemble(f.text, (f" {f.note}" if f.note else "", "dim"))
+    table: Table
 
-    out = RichTable(title=Text(table.title), box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    out.add_column("Objective", min_width=18, ratio=1)
-    for index, head in enumerate(table.heads):
-        published = index >= len(table.heads) - table.published
-        text = Text("publ. ").append_text(field(head)) if published else field(head)
-        out.add_column(text, justify="right", style="cyan" if published else "")
-    for group, members in _grouped(table.lines):
-        if group:
-            out.add_row(Text(labels.plain(group), style="bold"))
-        for member in members:
-            out.add_row(Text(labels.plain(member.label)), *map(field, member.fields))
-    if table.anchors:
-        out.add_section()
-        for member in table.anchors:
-            out.add_row(Text(member.label), *map(field, member.fields), style="dim")
-    notes = [Text(f"{letter}: {text}") for letter, text in table.notes]
-    return Group(out, *notes, *(Text(f"- {remark}") for remark in table.remarks))
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._grid(options.max_width)
+        if self.table.verdict:
+            yield Text(self.table.verdict, style="bold")
+        yield from (Text(f"{letter}: {text}") for letter, text in self.table.notes)
+        yield from (Text(f"- {remark}") for remark in self.table.remarks)
+        yield ""
+
+    def _grid(self, width: int) -> RichTable:
+        table = self.table
+        names = [labels.plain(text) for line in table.lines for text in (line.group, line.label)]
+        first = min(26, max(map(cell_len, names)))
+        columns = [_Column(table, index) for index in range(len(table.columns))]
+        if first + sum(column.narrowest + GAP for column in columns) > width:
+            columns = [column for column in columns if column.name not in MINOR]
+        grid = RichTable(title=Text(table.title), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+        grid.add_column("Objective", min_width=first)
+        for column in columns:
+            grid.add_column(column.head, justify="right", style="cyan" if column.published else "", min_width=column.narrowest)
+        for group, members in _grouped(table.lines):
+            if group:
+                grid.add_row(Text(labels.plain(group), style="bold"))
+            for member in members:
+                grid.add_row(Text(labels.plain(member.label)), *(column.entry(member) for column in columns))
+        if table.anchors:
+            grid.add_section()
+        for anchor in table.anchors:
+            grid.add_row(Text(anchor.label), *(column.entry(anchor) for column in columns), style="dim")
+        return grid
+
+
+class _Column:
+    """A column of a table as the terminal shows it; `narrowest` is the width at which no word is cut."""
+
+    def __init__(self, table: Table, index: int) -> None:
+        self.index, self.name = index, table.columns[index]
+        self.published = index >= len(table.columns) - table.published
+        self.head = Text("publ. " if self.published else "").append_text(_terminal_field(table.heads[index]))
+        texts = [self.head, *(self.entry(line) for line in (*table.lines, *table.anchors))]
+        self.narrowest = max(cell_len(word) for text in texts for word in text.plain.split())
+
+    def entry(self, line: Line) -> Text:
+        return _terminal_field(line.fields[self.index])
+
+
+def _terminal_field(f: Field) -> Text:
+    # Without a space after it, a line breaks before the ± and never inside.
+    return Text((f.brief or f.text).replace("± ", "±") + f.note.translate(SUPERSCRIPT))
 
 
 def to_frame(tables: Sequence[Summary]) -> pd.DataFrame:

@@ -5,33 +5,112 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ddpm_bench.report.conditions import Difference, command
 from ddpm_bench.report.labels import code_markdown, escape_markdown, markdown
-from ddpm_bench.report.layouts import to_markdown
+from ddpm_bench.report.layouts import PUBLISHED, to_markdown
 from ddpm_bench.report.samples import Picture
 from ddpm_bench.report.summary import Row, Summary
-from ddpm_bench.report.table import Table, divergence_note, heading, selection_name
+from ddpm_bench.report.table import Table, selection_name
 from ddpm_bench.store import Record
 
+PLOTS = {
+    "distance.png": ("Distance", "Rows in the order of the table. Published and measured values share an axis only where they are comparable."),
+    "score.png": ("Score", "Likewise; here the published values have a ± too, over splits of one sample set."),
+    "loss.png": ("Training loss", "Mean over the steps of a tick; every panel has its own scale, since objectives have different units."),
+}
 
-def page(summaries: Sequence[Summary], tables: Sequence[Table], pictures: Mapping[str, Picture], figures: Mapping[str, str]) -> str:
-    """Markdown of the whole report. `figures`: file name -> what it shows."""
-    summary = summaries[-1]
-    parts = [_head(summary)]
-    for each, table in zip(summaries, tables, strict=True):
-        parts += [_section(each, several=len(summaries) > 1), to_markdown(table), _differences(each)]
-    parts += ["## Plots", *(f"![{escape_markdown(text)}]({name})\n\n{escape_markdown(text)}" for name, text in figures.items())]
-    parts += ["## Samples", _samples(summary, pictures)]
-    parts += ["## Where the numbers come from", _provenance(summary)]
+
+def page(summaries: Sequence[Summary], tables: Sequence[Table], pictures: Mapping[str, Picture]) -> str:
+    """Markdown of the whole report; `pictures` by name of cell. The plots lie beside it under the names in PLOTS."""
+    parts = [_head(summaries[0])]
+    for summary, table in zip(summaries, tables, strict=True):
+        parts += [f"## Table: {escape_markdown(selection_name(summary))}" if len(summaries) > 1 else "## Table"]
+        parts += [to_markdown(table), _differences(summary.differences)]
+    parts += ["## Plots", *(f"**{name}.** {text}\n\n![{name}]({file})" for file, (name, text) in PLOTS.items())]
+    parts += ["## Samples", _samples(summaries[0].rows, pictures)]
+    parts += ["## Where the numbers come from", *_provenance(summaries[0])]
     return "\n\n".join(parts) + "\n"
 
 
 def _head(summary: Summary) -> str:
     grid, record = summary.grid, summary.first
-    lines = [
+    _, height, width = record.data.shape
+    return "\n\n".join([
         f"# {escape_markdown(grid.title)}",
-        f"Grid {code_markdown(grid.name)}, preset {code_markdown(record.preset)}. Published numbers: {escape_markdown(grid.source)}.",
-        f"Data: {escape_markdown(record.data.name)}, {record.data.shape[1]}x{record.data.shape[2]} pixels, "
-        f"{record.data.train_images:,} training and {record.data.test_images:,} test images. "
-        f"{record.settings.sampling.samples:,} samples a run, {record.sampling_steps:,} sampling steps. "
-        f"Distances are to the training set.",
+        f"Grid {code_markdown(grid.name)}, preset {code_markdown(record.preset)}. {PUBLISHED}: {escape_markdown(grid.source)}.",
+        f"Measured here: {escape_markdown(record.data.name)}, {height}x{width} pixels, {record.data.train_images:,} training and "
+        f"{record.data.test_images:,} test images; {record.settings.training.steps:,} training steps of {record.settings.training.batch} "
+        f"images, {record.settings.sampling.samples:,} samples a run in {record.sampling_steps:,} steps; features: "
+        f"{escape_markdown(record.extractor.name)}{'' if record.extractor.verified else ' (unverified weights)'}. "
+        "Distances are to the training images.",
+    ])  # fmt: skip
+
+
+def _differences(differences: Sequence[Difference]) -> str:
+    if not differences:
+        return "Every condition that is checked is as published, so measured and published numbers can be compared."
+    lines = [f"| {escape_markdown(d.name)} | {escape_markdown(d.published)} | {escape_markdown(d.here)} |" for d in differences]
+    return "\n".join(["**Differences from the published conditions**\n", "| condition | published | here |", "| --- | --- | --- |", *lines])
+
+
+def _samples(rows: Sequence[Row], pictures: Mapping[str, Picture]) -> str:
+    """A row of pictures for each group of the grid; reasons stand where pictures are missing."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.cell.group, []).append(row)
+    parts = ["The first samples of a run, not selected; the same noise in every cell."]
+    for group, members in groups.items():
+        heads = [markdown(row.cell.label) for row in members]
+        cells = [_picture(row, pictures.get(row.cell.name)) for row in members]
+        table = [f"| {' | '.join(heads)} |", f"|{' :---: |' * len(heads)}", f"| {' | '.join(cells)} |"]
+        parts.append((f"**{markdown(group)}**\n\n" if group else "") + "\n".join(table))
+    return "\n\n".join(parts)
+
+
+def _picture(row: Row, picture: Picture | None) -> str:
+    if picture is None:
+        return "not measured"
+    if picture.path is None:
+        return f"no picture: {escape_markdown(picture.caption)}"
+    source = f"{picture.path.parent.name}/{picture.path.name}"
+    return f'<img src="{source}" alt="samples of {row.cell.name}" width="264"><br>{escape_markdown(picture.caption)}'
+
+
+def _provenance(summary: Summary) -> list[str]:
+    records, first = summary.records, summary.first
+    facts = [
+        ("data", lambda r: f"{r.data.name}, SHA-256 {r.data.sha256}"),
+        ("extractor", lambda r: f"{r.extractor.name}, SHA-256 {r.extractor.sha256}, {'verified' if r.extractor.verified else 'UNVERIFIED'}"),
+        ("git commit", lambda r: r.git_commit or "none (an installed package)"),
+        ("versions", lambda r: ", ".join(f"{name} {version}" for name, version in r.versions.items())),
+        ("hardware", lambda r: ", ".join(f"{name}: {value}" for name, value in r.hardware.items())),
+    ]  # fmt: skip
+    lines = [f"| {name} | {'<br>'.join(_variants(records, fact))} |" for name, fact in facts]
+    settings = json.dumps(first.settings.model_dump(mode="json", exclude={"diffusion": {"parameterization", "variance", "objective"}}), indent=2)
+    return [
+        f"This command measures them again:\n\n```sh\n{command(records, summary.grid)}\n```",
+        "\n".join(["| | |", "| --- | --- |", *lines]),
+        _times(records),
+        f"<details><summary>Settings that all cells share</summary>\n\n```json\n{settings}\n```\n\n</details>",
     ]
-    return "\n\n".join(lines)
+
+
+def _variants(records: Iterable[Record], fact: Callable[[Record], str]) -> list[str]:
+    """What the records say of one thing: usually one value; otherwise each with the runs it is true of."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        found.setdefault(fact(record), []).append(f"{record.cell} {record.seed}")
+    if len(found) == 1:
+        return [escape_markdown(next(iter(found)))]
+    return [f"{escape_markdown(text)} ({escape_markdown(', '.join(runs))})" for text, runs in found.items()]
+
+
+def _times(records: Sequence[Record]) -> str:
+    """Wall time of every run by phase, in seconds."""
+    phases = list(dict.fromkeys(phase for record in records for phase in record.wall_time_s))
+    head = ["cell", "seed", "outcome", "parameters", "images seen", *(f"{phase}, s" for phase in phases), "total, s", "finished (UTC)"]
+    lines = [f"| {' | '.join(map(escape_markdown, head))} |", f"| --- | ---: | --- |{' ---: |' * (len(phases) + 3)} --- |"]
+    for record in records:
+        times = [f"{record.wall_time_s[phase]:,.1f}" if phase in record.wall_time_s else "" for phase in phases]
+        fields = [record.cell, str(record.seed), record.outcome, f"{record.parameters:,}", f"{record.images_seen:,}", *times]
+        fields += [f"{sum(record.wall_time_s.values()):,.1f}", record.created.removesuffix("+00:00")]
+        lines.append(f"| {' | '.join(map(escape_markdown, fields))} |")
+    return "\n".join(lines)

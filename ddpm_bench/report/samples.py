@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from ddpm_bench.console import say
 from ddpm_bench.files import replacing
 from ddpm_bench.report.summary import Row
 
@@ -19,7 +20,7 @@ class Picture:
 
 
 def copy_pictures(rows: Sequence[Row], results: Path, folder: Path) -> dict[str, Picture]:
-    """For each measured cell, the picture of its first seed that has a good one, as folder/<cell>.png."""
+    """For each measured cell, the picture of its first seed that has a good one, as folder/<cell>.png; each bad one is said."""
     return {row.cell.name: _copy(row, results, folder) for row in rows if row.done or row.diverged}
 
 
@@ -29,13 +30,14 @@ def _copy(row: Row, results: Path, folder: Path) -> Picture:
         if record.sample_grid is None:
             continue
         if fault := _fault(results, record.sample_grid):
-            faults.append(f"{record.sample_grid}: {fault}")
+            faults.append(f"{record.sample_grid} is {fault}")
+            say(f"Report: the sample picture {faults[-1]}; measure the cell again to have it.")
             continue
         target = folder / f"{row.cell.name}.png"
         with replacing(target) as temporary:
             temporary.write_bytes((results / record.sample_grid).read_bytes())
         return Picture(target, f"seed {record.seed}" + (", diverged" if record.outcome == "diverged" else ""))
-    return Picture(None, "; ".join(faults) or "no samples were kept")
+    return Picture(None, "; ".join(faults) or ("diverged before sampling" if row.diverged else "none was kept"))
 
 
 def _fault(results: Path, name: str) -> str | None:

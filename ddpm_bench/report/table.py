@@ -21,10 +21,11 @@ MEASURED = ("is_mean", "fd_train", "fd_test", "kid_mean", "precision", "recall",
 
 @dataclass(frozen=True)
 class Field:
-    """A heading or an entry: text, and the letter of its footnote."""
+    """A heading or an entry: text, the letter of its footnote, and shorter text for where there is little room."""
 
     text: str
     note: str = ""
+    brief: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,14 @@ class Notes:
 
 @dataclass(frozen=True)
 class Table:
-    """`heads` begin with the measured columns, the last `published` of them are the source's. `remarks` hold for the whole table."""
+    """`heads` begin with the measured columns; the last `published` of them are the source's.
+
+    `verdict` says why the two are not comparable, and is empty where they are; `remarks` hold for the whole table.
+    """
 
     title: str
+    verdict: str
+    columns: tuple[str, ...]  # a metric's key, or what the heading says
     heads: tuple[Field, ...]
     published: int
     lines: tuple[Line, ...]
@@ -70,29 +76,34 @@ def make_table(summary: Summary) -> Table:
     notes = Notes()
     keys = measured_keys(summary)
     weights = "" if summary.first.extractor.verified else notes.letter(_unverified(summary.first))
-    heads = [Field(heading(key, summary.first), "" if key == BOUND_TEST else weights) for key in keys] + [Field("n")]
+    heads = [Field(heading(key, summary.first), "" if key == BOUND_TEST else weights) for key in keys]
+    heads += [Field("n")] + ([Field("step")] if summary.selection == "best" else [])
     published = [row.cell.published for row in summary.rows]
     has_published = any(p.blank or p.is_mean is not None or p.fid is not None for p in published)
     sources = [Field("IS ↑"), Field("FID ↓")] if has_published else []
     lines = []
     for row in summary.rows:
-        fields = _measured(row, keys, notes) + (_source(row.cell.published, notes) if has_published else [])
-        lines.append(Line(row.cell.group, row.cell.label, tuple(fields)))
-    width = len(keys) + 1 + len(sources)
+        fields = _measured(row, keys, notes)
+        if summary.selection == "best":
+            fields.append(Field(", ".join(f"{step:,}" for step in sorted(set(row.steps)))))
+        lines.append(Line(row.cell.group, row.cell.label, tuple(fields + (_source(row.cell.published, notes) if has_published else []))))
+    width = len(heads) + len(sources)
     return Table(
         title=title(summary),
+        verdict=verdict(summary) if has_published else "",
+        columns=(*keys, *(head.text for head in heads[len(keys) :] + sources)),
         heads=tuple(heads + sources),
         published=len(sources),
         lines=tuple(lines),
         anchors=tuple(_anchor(name, estimates, keys, width) for name, estimates in summary.anchors.items()),
         notes=tuple(notes.lettered()),
-        remarks=tuple(_remarks(summary, has_published)),
+        remarks=tuple(_remarks(summary, keys)),
     )
 
 
 def title(summary: Summary) -> str:
     """Which grid, which preset, and which checkpoint when a run has several."""
-    which = f"{summary.grid.name}, preset {summary.first.preset}"
+    which = f"{summary.grid.title} ({summary.grid.name}, preset {summary.first.preset})"
     if not any(len(record.checkpoints) > 1 for record in summary.records):
         return which
     return f"{which}: {selection_name(summary)}"
@@ -101,6 +112,18 @@ def title(summary: Summary) -> str:
 def selection_name(summary: Summary) -> str:
     distance = summary.first.extractor.labels[0]
     return "last checkpoint" if summary.selection == "last" else f"checkpoint with the lowest {distance}"
+
+
+def verdict(summary: Summary) -> str:
+    """Why measured and published numbers cannot be compared; empty when every condition that is checked is as published."""
+    if summary.comparable:
+        return ""
+    names = [difference.name for difference in summary.differences]
+    sections = dict.fromkeys(name.partition(".")[0] for name in names if "." in name)
+    differing = [name for name in names if "." not in name] + [f"settings of {section}" for section in sections]
+    distance, score = summary.first.extractor.labels
+    other = "" if distance == "FID" else f" {distance} is not FID and {score} is not IS: another network computes the features."
+    return f"Not comparable with published numbers.{other} Not as published: {', '.join(differing)}."
 
 
 def measured_keys(summary: Summary) -> list[str]:
@@ -112,15 +135,8 @@ def measured_keys(summary: Summary) -> list[str]:
 def heading(key: str, record: Record) -> str:
     """A measured column's heading. Distance and score are named by the record: only Inception's are FID and IS."""
     metric = METRICS[key]
-    distance, score = record.extractor.labels
-    own = {
-        "is_mean": score,
-        "fd_train": distance,
-        "fd_test": f"{distance}, test set",
-        "kid_mean": "KID" if distance == "FID" else f"KID ({record.extractor.name})",
-        BOUND_TEST: "bound test (train), bits/dim",
-    }
-    return f"{own.get(key, metric.label)} {ARROWS[metric.direction]}"
+    text = "bound, test (train), bits/dim" if key == BOUND_TEST else metric.heading(record.extractor.labels)
+    return f"{text} {ARROWS[metric.direction]}"
 
 
 def number(key: str, estimate: Estimate) -> str:
@@ -135,14 +151,14 @@ def divergence_note(row: Row) -> str:
     reasons: dict[str, list[str]] = {}
     for record in row.diverged:
         if record.divergence is None:
-            reasons.setdefault("no reason recorded", []).append(f"seed {record.seed}")
+            reasons.setdefault("no reason recorded", []).append(f"(seed {record.seed})")
         else:
-            reasons.setdefault(record.divergence.reason, []).append(f"seed {record.seed} at step {record.divergence.step:,}")
-    said = "; ".join(f"{', '.join(seeds)}: {reason}" for reason, seeds in reasons.items())
-    total = len(row.done) + len(row.diverged)
+            reasons.setdefault(record.divergence.reason, []).append(f"at step {record.divergence.step:,} (seed {record.seed})")
+    said = "; ".join(f"{', '.join(steps)}: {reason}" for reason, steps in reasons.items())
     if not row.done:
-        return f"diverged here ({said})"
-    return f"{len(row.diverged)} of {total} seeds diverged ({said}); the numbers are over the other {len(row.done)}"
+        return f"diverged here {said}"
+    total = len(row.done) + len(row.diverged)
+    return f"{len(row.diverged)} of {total} seeds diverged, {said}; the numbers are over the other {len(row.done)}"
 
 
 def _measured(row: Row, keys: Sequence[str], notes: Notes) -> list[Field]:
@@ -161,13 +177,16 @@ def _measured(row: Row, keys: Sequence[str], notes: Notes) -> list[Field]:
 def _estimate(key: str, row: Row, notes: Notes) -> Field:
     if key not in row.estimates:
         return Field(NOT_SCORED, notes.letter(f"{NOT_SCORED}: this metric was not measured for this checkpoint"))
-    text = number(key, row.estimates[key])
+    estimate = row.estimates[key]
+    text, brief = number(key, estimate), f"{estimate.mean:.{METRICS[key].digits}f}"
     if key != BOUND_TEST:
-        return Field(text)
+        return Field(text, brief=brief if key in ("precision", "recall") else "")
     bounds = [row.estimates[split] for split in (BOUND_TEST, BOUND_TRAIN) if split in row.estimates]
     worse = max(value for bound in bounds for value in bound.values) > UNIFORM_BITS_PER_DIM
     flag = notes.letter("worse than uniform: above the 8 bits/dim of coding every pixel without a model") if worse else ""
-    return Field(f"{text} ({number(BOUND_TRAIN, bounds[1])})" if len(bounds) > 1 else text, flag)
+    if len(bounds) == 1:
+        return Field(text, flag, brief)
+    return Field(f"{text} ({number(BOUND_TRAIN, bounds[1])})", flag, f"{brief} ({bounds[1].mean:.{METRICS[BOUND_TRAIN].digits}f})")
 
 
 def _source(published: Published, notes: Notes) -> list[Field]:
@@ -191,18 +210,16 @@ def _unverified(record: Record) -> str:
     )
 
 
-def _remarks(summary: Summary, has_published: bool) -> list[str]:
+def _remarks(summary: Summary, keys: Sequence[str]) -> list[str]:
     counts = {len(row.done) for row in summary.rows if row.done}
     scoring, remarks = summary.first.settings.scoring, []
-    if not summary.comparable and has_published:
-        named = ", ".join(difference.name for difference in summary.differences)
-        remarks.append(f"Not comparable with published numbers; different are: {named}.")
     if max(counts, default=0) > 1:
         remarks.append("± of measured numbers: sample standard deviation over n training runs with different seeds.")
     if 1 in counts:
-        within = " and KID, over subsets" if any("kid_mean" in row.estimates for row in summary.rows) else ""
+        score, kernel = (METRICS[key].heading(summary.first.extractor.labels) for key in ("is_mean", "kid_mean"))
+        within = f", that of {kernel} over subsets of it" if "kid_mean" in keys else ""
         remarks.append(
-            f"{'Rows with n = 1' if counts != {1} else 'n = 1'}: the ± of IS is over splits of one sample set{within}; "
+            f"{'n = 1' if counts == {1} else 'Rows with n = 1'}: the ± of {score} is over splits of one sample set{within}; "
             "it says nothing about another training run."
         )
     if any(row.cell.published.is_std is not None for row in summary.rows):
@@ -211,10 +228,11 @@ def _remarks(summary: Summary, has_published: bool) -> list[str]:
     if "diverged" in statuses:
         remarks.append(f"A measured {DASH} is a cell whose every run diverged here.")
     if "not measured" in statuses:
-        remarks.append(f"'{NOT_MEASURED}': there is no record of this cell yet.")
-    if any("precision" in row.estimates for row in summary.rows):
+        remarks.append(f"{NOT_MEASURED.capitalize()}: there is no record of this cell yet.")
+    if "precision" in keys:
         remarks.append(f"Precision and recall: features of the same extractor ({summary.first.extractor.name}), k = {scoring.neighborhood}.")
-    if images := {(bound.split, bound.images) for record in summary.records for bound in record.bounds}:
+    images = {(bound.split, bound.images) for record in summary.records for bound in record.bounds}
+    if images and BOUND_TEST in keys:
         counted = ", ".join(f"{count:,} {split}" for split, count in sorted(images))
-        remarks.append(f"Bound: upper bound on the code length, every t, last checkpoint, {scoring.decoder} decoder; images: {counted}.")
+        remarks.append(f"Bound: upper bound on the code length, all t summed, {scoring.decoder} decoder; images: {counted}.")
     return remarks

@@ -1,0 +1,146 @@
+"""Training of a small extractor on any labelled data set: `ddpm-bench extractor train`. So the shipped one was made, too.
+
+Cross-entropy on the training split, every image at every size in each step, AdamW under one cycle of the learning rate (Smith and
+Topin 2018). Images are never flipped or shifted: an extractor that cannot tell a mirrored shoe would not see a model that mirrors them.
+The test split is looked at once, after the last step, for the accuracies in the card.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ddpm_bench.console import progress
+from ddpm_bench.data import ImageData, load_data
+from ddpm_bench.errors import UserError
+from ddpm_bench.files import make_folder
+from ddpm_bench.interrupt import NEVER, Stop
+from ddpm_bench.metrics.small_cnn import FEATURES, Card, SmallCNN, write_extractor
+from ddpm_bench.provenance import versions
+from ddpm_bench.settings import DataSettings
+
+WEIGHT_DECAY = 0.05
+WARM_UP = 0.25  # share of the steps in which the learning rate rises
+
+
+def train_extractor(
+    data: str, out: Path, *, name: str, sizes: Sequence[int] = (16, 32), data_root: Path | None = None, epochs: int = 6,
+    batch: int = 128, learning_rate: float = 4e-3, seed: int = 0, device: torch.device | str = "cpu", stop: Stop = NEVER,
+) -> Card:  # fmt: skip
+    """Train an extractor on the labelled data source `data` (as in DataSettings.source) for images of `sizes` pixels.
+
+    Writes `out` (safetensors) and, beside it, its card (.json), and returns the card. Scores will be headed "FD (name)". On the CPU
+    the same arguments, number of threads and torch give the same weights. UserError for data without labels or with one class only,
+    for a size that the data cannot be fitted to, and for an `out` that is not a .safetensors file. Raises Interrupted on `stop`:
+    nothing is written then.
+    """
+    began = time.monotonic()
+    if out.suffix != ".safetensors":
+        raise UserError(f"An extractor is a .safetensors file, not '{out}'. Write --out {out.with_suffix('.safetensors')}.")
+    make_folder(out.parent)
+    sizes = tuple(sorted(set(sizes)))
+    if not sizes or sizes[0] < 8:
+        raise UserError(f"An extractor needs image sizes of 8 pixels or more, not {list(sizes)}. Write, say, --sizes 16,32.")
+    fitted = {size: load_data(DataSettings(source=data, size=size, root=data_root)) for size in sizes}
+    first = fitted[sizes[0]]
+    labels, classes = _classes(first)
+    channels = first.shape[0]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = SmallCNN(channels, len(classes), sizes)
+    _standardize(network, fitted)
+    network.to(device)
+    steps = epochs * (len(labels) // batch) or epochs
+    _fit(network, fitted, labels, steps, min(batch, len(labels)), learning_rate, seed, stop)
+    network.cpu().eval()
+    weights = safetensors.torch.save({key: value.contiguous() for key, value in network.state_dict().items()})
+    card = Card(
+        name=name,
+        sha256=hashlib.sha256(weights).hexdigest(),
+        channels=channels,
+        sizes=sizes,
+        classes=classes,
+        feature_dim=FEATURES,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        test_accuracy={size: _accuracy(network, each) for size, each in fitted.items()},
+        data_name=first.name,
+        data_sha256={size: each.sha256 for size, each in fitted.items()},
+        train_images=len(first.train),
+        test_images=len(first.test),
+        seed=seed,
+        epochs=epochs,
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        wall_time_s=round(time.monotonic() - began, 1),
+        versions=versions(),
+    )
+    write_extractor(out, weights, card)
+    return card
+
+
+def _classes(data: ImageData) -> tuple[Tensor, tuple[str, ...]]:
+    """Training labels and the names of the classes."""
+    labels = data.train.labels
+    if labels is None or data.test.labels is None:
+        raise UserError(
+            f"The data set '{data.name}' has no labels, which an extractor is trained on. For images in a folder: "
+            "one folder for each class, as in train/cat/1.png and test/cat/2.png."
+        )
+    count = max(int(labels.max()), int(data.test.labels.max())) + 1
+    if count < 2:
+        raise UserError(f"The data set '{data.name}' has one class only; an extractor learns to tell at least two apart.")
+    return labels, data.classes or tuple(str(label) for label in range(count))
+
+
+def _standardize(network: SmallCNN, fitted: dict[int, ImageData]) -> None:
+    """Set the mean and standard deviation of the training pixels, all sizes together, for each channel."""
+    pixels = torch.cat([data.train.images.transpose(0, 1).flatten(1) for data in fitted.values()], dim=1)  # (C, N) uint8
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    for channel, values in enumerate(pixels):
+        share = torch.bincount(values, minlength=256).double() / len(values)
+        mean = (share * levels).sum()
+        network.pixel_mean[:, channel] = mean
+        network.pixel_std[:, channel] = ((share * levels**2).sum() - mean**2).clamp(min=1e-4).sqrt()
+
+
+def _fit(
+    network: SmallCNN, fitted: dict[int, ImageData], labels: Tensor, steps: int, batch: int, learning_rate: float, seed: int, stop: Stop
+) -> None:  # fmt: skip
+    device = network.pixel_mean.device
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=WARM_UP)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.int64)
+    network.train()
+    with progress(f"training an extractor on {len(labels):,} images", steps, "images") as meter:
+        for step in range(steps):
+            stop.check()
+            if len(order) < batch:
+                order = torch.randperm(len(labels), generator=generator)
+            chosen, order = order[:batch], order[batch:]
+            target = labels[chosen].to(device)
+            for data in fitted.values():
+                _, logits = network(data.train.images[chosen].to(device))
+                loss = functional.cross_entropy(logits, target)
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            if step % 20 == 0 or step + 1 == steps:
+                meter.update(step + 1, f"loss {loss.item():.3f}", per_unit=batch)
+
+
+@torch.no_grad()
+def _accuracy(network: SmallCNN, data: ImageData) -> float:
+    """Share of the test images whose largest logit is their label's."""
+    right = sum(
+        int((network(images)[1].argmax(dim=1) == labels).sum())
+        for images, labels in zip(data.test.images.split(256), data.test.labels.split(256), strict=True)
+    )
+    return right / len(data.test)

@@ -1,0 +1,83 @@
+"""Names turned into extractors: Inception, the shipped small one, or one that `ddpm-bench extractor train` has made.
+
+Only Inception with the published weights gives numbers that are called FID and IS, and that may stand beside published ones.
+"""
+
+import hashlib
+from pathlib import Path
+
+from ddpm_bench.errors import UserError
+from ddpm_bench.metrics.fidelity import INCEPTION_URL, Extractor, inception_network
+from ddpm_bench.metrics.inception import find_weights, read_weights
+from ddpm_bench.metrics.small_cnn import SHIPPED, build, read_card
+from ddpm_bench.store import ExtractorInfo
+
+__all__ = ["Extractor", "load_extractor"]
+
+SHIPPED_SHA256 = ""
+RESERVED = ("inception", "embedded")
+
+
+def load_extractor(
+    name: str, *, size: int | None = None, inception_weights: Path | None = None, allow_unverified: bool = False, cache: Path
+) -> Extractor:  # fmt: skip
+    """The extractor `name`: "inception", "embedded", or the path of a .safetensors file with its card beside it.
+
+    `size`: the side in pixels of the images that it is to measure. `inception_weights`: a file to use instead of a download to
+    `cache`. UserError when it cannot be had, is not what it says it is, or was not made for images of `size`.
+    """
+    if name == "inception":
+        return _inception(inception_weights, allow_unverified, cache)
+    extractor = _small(SHIPPED if name == "embedded" else _path(name))
+    if size is not None and size not in extractor.sizes:
+        raise UserError(
+            f"The extractor '{extractor.info.name}' was made for images of {' or '.join(map(str, extractor.sizes))} pixels, not {size}. "
+            f"Choose another data.size, or train one with `ddpm-bench extractor train --sizes {size}`."
+        )
+    return extractor
+
+
+def _inception(given: Path | None, allow_unverified: bool, cache: Path) -> Extractor:
+    path = given or find_weights(cache, INCEPTION_URL)
+    weights = read_weights(path, allow_unverified)
+    try:
+        network = inception_network(weights.state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"'{path}' holds weights of another network than torch-fidelity's Inception: {first}") from error
+    mark = "" if weights.verified else " (unverified)"
+    info = ExtractorInfo(
+        name="inception", sha256=weights.sha256, verified=weights.verified, labels=(f"FID{mark}", f"IS{mark}"), feature_dim=2048
+    )
+    return Extractor(info, network, channels=3, sizes=None, batch=64)
+
+
+def _path(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.suffix == ".json":
+        path = path.with_suffix(".safetensors")
+    if path.suffix != ".safetensors":
+        raise UserError(
+            f"Unknown extractor '{name}'. Known: inception, embedded, or the path of a .safetensors file made by `ddpm-bench extractor train`."
+        )
+    return path
+
+
+def _small(path: Path) -> Extractor:
+    """A small extractor, if the weights are the ones that its card (and, for the shipped one, this file) names."""
+    card = read_card(path)
+    try:
+        weights = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read the extractor '{path}': {error.strerror}. Make one with `ddpm-bench extractor train`.") from error
+    sha256 = hashlib.sha256(weights).hexdigest()
+    expected = SHIPPED_SHA256 if path == SHIPPED else card.sha256
+    if sha256 != expected or sha256 != card.sha256:
+        remedy = "Install ddpm-bench again." if path == SHIPPED else "Train it again, or put the two files back together."
+        raise UserError(f"'{path}' is damaged or not the file of its card: its SHA-256 is {sha256}, expected {expected}. {remedy}")
+    if card.name in RESERVED and sha256 != SHIPPED_SHA256:
+        raise UserError(f"The extractor '{path}' calls itself '{card.name}', which is a name of ddpm-bench's own. Train it under another name.")
+    info = ExtractorInfo(
+        name=card.name, sha256=sha256, verified=True, labels=(f"FD ({card.name})", f"IS ({card.name})"), feature_dim=card.feature_dim
+    )
+    return Extractor(info, build(card, weights), card.channels, card.sizes, batch=256)

@@ -1,0 +1,99 @@
+"""The weights of torch-fidelity's Inception: found or downloaded, known by their SHA-256, and read as tensors only.
+
+A .pth file is a pickle, which can run anything when it is read. So a file is hashed before it is opened, what was hashed is what is
+read, and it is read with `weights_only=True`.
+"""
+
+import hashlib
+import io
+import pickle
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddpm_bench.console import progress
+from ddpm_bench.errors import UserError
+from ddpm_bench.files import replacing
+
+NAME = "weights-inception-2015-12-05-6726825d.pth"
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+REMEDY = (
+    f"Get '{NAME}' (a release file of torch-fidelity) on a machine with a network and give it with --inception-weights PATH, "
+    "or score with --extractor embedded or another extractor's PATH."
+)
+TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by name, the SHA-256 of the file that held them, and whether that is the one of published numbers."""
+
+    state: dict[str, Tensor]
+    sha256: str
+
+    @property
+    def verified(self) -> bool:
+        return self.sha256 == SHA256
+
+
+def read_weights(path: Path, allow_unverified: bool) -> Weights:
+    """Read a weights file. UserError, before anything in it is loaded, when its hash is another and that is not allowed."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read the Inception weights '{path}': {error.strerror}. {REMEDY}") from error
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != SHA256 and not allow_unverified:
+        raise UserError(
+            f"'{path}' is not the published '{NAME}': its SHA-256 is {sha256}, expected {SHA256}. Nothing of it was loaded. Get the right "
+            "file, or pass --allow-unverified-weights: every table will then say that the scores are not comparable."
+        )
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"'{path}' is damaged or holds something other than tensors; nothing in it was run. Give Inception weights for torch-fidelity."
+        ) from error
+    if not (isinstance(state, dict) and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())):
+        raise UserError(f"'{path}' holds no tensors by name. Give Inception weights for torch-fidelity.")
+    return Weights(dict(state), sha256)
+
+
+def find_weights(cache: Path, url: str) -> Path:
+    """The verified file in torch's or our own cache; downloaded from `url` to ours where there is none.
+
+    UserError with the remedy when it cannot be had.
+    """
+    for folder in (cache, Path(torch.hub.get_dir()) / "checkpoints"):
+        path = folder / NAME
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == SHA256:
+            return path
+    path = cache / NAME
+    with replacing(path) as temporary:
+        try:
+            sha256 = _download(url, temporary)
+        except (OSError, urllib.error.URLError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise UserError(f"Cannot download the Inception weights ({reason}). {REMEDY}") from error
+        if sha256 != SHA256:
+            raise UserError(f"What was downloaded as '{NAME}' has the SHA-256 {sha256}, expected {SHA256}; it was thrown away. {REMEDY}")
+    return path
+
+
+def _download(url: str, path: Path) -> str:
+    """Write `url` to `path`; returns the SHA-256 of what was written."""
+    digest = hashlib.sha256()
+    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as source, path.open("wb") as target:
+        total = int(source.headers.get("Content-Length") or 0)
+        done = 0
+        with progress(f"downloading {NAME}", total, "bytes") as meter:
+            while block := source.read(1 << 20):
+                digest.update(block)
+                target.write(block)
+                done += len(block)
+                meter.update(done)
+    return digest.hexdigest()

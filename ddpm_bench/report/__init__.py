@@ -1,0 +1,53 @@
+"""The report: from records and published numbers alone to a page, tables and plots. Imports no torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Group
+
+from ddpm_bench.files import make_folder, replacing, write_text
+from ddpm_bench.grid import Grid
+from ddpm_bench.report.comparison import plot_comparison
+from ddpm_bench.report.curves import plot_losses
+from ddpm_bench.report.layouts import DOCUMENT, TerminalTable, to_frame, to_latex
+from ddpm_bench.report.page import page
+from ddpm_bench.report.samples import copy_pictures
+from ddpm_bench.report.summary import summaries
+from ddpm_bench.report.table import make_table
+from ddpm_bench.store import Record
+
+__all__ = ["render", "terminal_table"]
+
+
+def terminal_table(records: Sequence[Record], grid: Grid) -> Group:
+    """The table with its notes, for `rich.console.Console.print`; a second one for the best checkpoints where there are several.
+
+    UserError when the records do not belong to `grid` or were measured under different conditions.
+    """
+    return Group(*(TerminalTable(make_table(summary)) for summary in summaries(records, grid)))
+
+
+def render(records: Sequence[Record], grid: Grid, out: Path, results: Path) -> list[Path]:
+    """Write the report of `records` into the folder `out` and return its files, report.md first.
+
+    `results` is the folder the records were read from; their sample pictures lie there. A missing or broken picture is said and
+    left out. UserError as for `terminal_table`, before anything is written, and for an unwritable folder.
+    """
+    measured = summaries(records, grid)
+    tables = [make_table(summary) for summary in measured]
+    make_folder(out)
+    pictures = copy_pictures(measured[0].rows, results, out / "samples")
+    plot_comparison(out / "distance.png", measured, "fd_train")
+    plot_comparison(out / "score.png", measured, "is_mean")
+    plot_losses(out / "loss.png", measured[0].rows)
+    with replacing(out / "table.csv") as temporary:
+        to_frame(measured).to_csv(temporary, index=False, float_format="%.6g")
+    texts = {
+        "report.md": page(measured, tables, pictures),
+        "table.tex": to_latex(tables, grid.name),
+        "table-document.tex": DOCUMENT,
+    }
+    for name, text in texts.items():
+        write_text(out / name, text)
+    written = ["report.md", "table.tex", "table-document.tex", "table.csv", "distance.png", "score.png", "loss.png"]
+    return [out / name for name in written] + [picture.path for picture in pictures.values() if picture.path]

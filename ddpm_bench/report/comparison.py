@@ -1,0 +1,146 @@
+"""Measured against published, row by row.
+
+A measured value stands on the published axis only when everything it depends on is as published. Otherwise the two have panels of
+their own, side by side with the rows in the same order, so that the orders can be compared and the lengths cannot.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from ddpm_bench.grid import Published
+from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.report.drawing import BLUE, GREEN, GREY, VERMILLION, drawn, plain_log
+from ddpm_bench.report.labels import escape_mathtext, mathtext
+from ddpm_bench.report.summary import Row, Summary
+from ddpm_bench.report.table import NOT_MEASURED, selection_name
+
+LOG_FROM = 12
+"""A distance axis whose values span more than this factor is logarithmic."""
+
+PUBLISHED_NAMES = {"is_mean": "IS", "fd_train": "FID"}
+"""The metrics that have published values, by what the source calls them."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The height of every row, group heading and anchor, from the top down."""
+
+    rows: tuple[float, ...]
+    groups: dict[float, str]
+    anchors: dict[float, str]
+
+    @property
+    def bottom(self) -> float:
+        return min((*self.rows, *self.anchors)) - 0.8
+
+
+def plot_comparison(path: Path, summaries: Sequence[Summary], key: str) -> None:
+    """Draw the metric `key` of PUBLISHED_NAMES of all rows; the last and the best checkpoints apart where there are both."""
+    summary = summaries[-1]
+    layout = _layout(summary, key)
+    weights = "" if summary.first.extractor.verified else "\n(unverified extractor weights)"
+    theirs = f"Published {PUBLISHED_NAMES[key]}"
+    ours = f"Measured {escape_mathtext(METRICS[key].heading(summary.first.extractor.labels))}{weights}"
+    better = "higher is better" if METRICS[key].direction == "up" else "lower is better"
+    with drawn(path, 6.6, 1.5 - 0.26 * layout.bottom) as figure:
+        if summary.comparable:
+            published = measured = figure.subplots()
+            measured.set_xlabel(f"{PUBLISHED_NAMES[key]} ({better})")
+        else:
+            published, measured = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.3))
+            published.set_title(theirs, color=VERMILLION)
+            measured.set_title(ours, color=BLUE)
+            conditions, sampling = summary.grid.conditions, summary.first.settings.sampling
+            published.set_xlabel(f"{better}\n{escape_mathtext(conditions.data)}, {conditions.samples:,} samples")
+            data = f"{escape_mathtext(summary.first.data.name)}, {sampling.samples:,} samples"
+            measured.set_xlabel(f"{better}\n{data}\nnot comparable with published values")
+        _draw_published(published, summary.rows, layout, key)
+        for each in summaries:
+            _draw_measured(measured, each, layout, key, apart=len(summaries) > 1)
+        for y, name in layout.anchors.items():
+            measured.plot(summary.anchors[name][key].mean, y, "|", color=GREY, markersize=9, markeredgewidth=2)
+        for axes in dict.fromkeys((published, measured)):
+            _dress(axes, layout, key)
+        _label_rows(published, summary, layout)
+        handles = {name: handle for axes in (published, measured) for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False, handletextpad=0.4)
+
+
+def _layout(summary: Summary, key: str) -> Layout:
+    y, group, rows, groups = 0.0, "", [], {}
+    for row in summary.rows:
+        if row.cell.group != group:
+            group = row.cell.group
+            y -= 1
+            groups[y] = group
+        y -= 1
+        rows.append(y)
+    anchors = [name for name, estimates in summary.anchors.items() if key in estimates]
+    return Layout(tuple(rows), groups, {y - 1.4 - i: name for i, name in enumerate(anchors)})
+
+
+def _draw_published(axes: Axes, rows: Sequence[Row], layout: Layout, key: str) -> None:
+    label = f"published {PUBLISHED_NAMES[key]}" + (" (± over splits of one run)" if key == "is_mean" else "")
+    for row, y in zip(rows, layout.rows, strict=True):
+        value, error = _published(row.cell.published, key)
+        if value is not None:
+            axes.errorbar(value, y, xerr=error, fmt="s", color=VERMILLION, markersize=5, capsize=2.5, label=label, zorder=3)
+        elif row.cell.published.blank:
+            _say(axes, y, "published: –", 0.97)
+
+
+def _draw_measured(axes: Axes, summary: Summary, layout: Layout, key: str, apart: bool) -> None:
+    best = summary.selection == "best"
+    colour, mark = (GREEN, "D") if best else (BLUE, "o")
+    shift = {"last": 0.16, "best": -0.16}[summary.selection] if apart else (0.0 if not summary.comparable else -0.2)
+    several_seeds = any(len(row.done) > 1 for row in summary.rows)
+    label = (selection_name(summary) if apart else "measured") + _spread(key, several_seeds)
+    for row, y in zip(summary.rows, layout.rows, strict=True):
+        if estimate := row.estimates.get(key):
+            if estimate.n > 1:
+                axes.plot(estimate.values, [y + shift] * estimate.n, "|", color=colour, alpha=0.5, markersize=6, zorder=2)
+            axes.errorbar(
+                estimate.mean, y + shift, xerr=estimate.spread, fmt=mark, color=colour, markersize=5, capsize=2.5,
+                label=escape_mathtext(label), zorder=3,
+            )  # fmt: skip
+        elif row.status in ("diverged", "not measured") and not best:
+            _say(axes, y, "diverged here" if row.status == "diverged" else NOT_MEASURED, 0.03)
+
+
+def _spread(key: str, several_seeds: bool) -> str:
+    if several_seeds:
+        return " (± s.d. over seeds; ticks: seeds)"
+    return " (one seed; ± over splits)" if key == "is_mean" else " (one seed)"
+
+
+def _published(published: Published, key: str) -> tuple[float | None, float | None]:
+    return (published.is_mean, published.is_std) if key == "is_mean" else (published.fid, None)
+
+
+def _say(axes: Axes, y: float, text: str, x: float) -> None:
+    """A word where a number is missing; `x` is a fraction of the axis."""
+    axes.text(x, y, text, transform=axes.get_yaxis_transform(), ha="left" if x < 0.5 else "right", va="center", color=GREY, fontsize=8)
+
+
+def _dress(axes: Axes, layout: Layout, key: str) -> None:
+    values = [float(x) for line in axes.lines for x in line.get_xdata() if len(line.get_xdata())]
+    if METRICS[key].direction == "down" and values and min(values) > 0 and max(values) > LOG_FROM * min(values):
+        axes.set_xscale("log")
+        plain_log(axes.xaxis)
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    if layout.anchors:
+        axes.axhline(max(layout.anchors) + 0.7, color="#BBBBBB", linewidth=0.8)
+
+
+def _label_rows(axes: Axes, summary: Summary, layout: Layout) -> None:
+    ticks = dict(zip(layout.rows, (mathtext(row.cell.label) for row in summary.rows), strict=True))
+    ticks |= {y: escape_mathtext(name) for y, name in layout.anchors.items()}
+    axes.set_yticks(list(ticks), list(ticks.values()))
+    axes.set_ylim(layout.bottom, -0.4)
+    for y, group in layout.groups.items():
+        axes.annotate(mathtext(group), (0, y), xycoords=("axes fraction", "data"), xytext=(-4, 0), textcoords="offset points",
+                      ha="right", va="center", weight="bold")  # fmt: skip

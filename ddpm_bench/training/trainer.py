@@ -1,0 +1,277 @@
+"""The training loop: Algorithm 1 of Ho, Jain, Abbeel 2020, with the paper's optimizer and average (appendix B).
+
+Every random draw of a step (which images, t, eps, flips, dropout) is a function of the seed and the step's number alone.
+So a run that stopped goes on without any generator's state, and on the CPU ends with bitwise the weights of one that did not.
+
+The loop never waits for the device: losses, norms and the check for divergence stay there and are read once a tick
+(`log_every` steps), before a checkpoint and at the end.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from ddpm_bench.console import progress, say
+from ddpm_bench.data.images import to_model
+from ddpm_bench.diffusion.objective import Objective
+from ddpm_bench.diffusion.reverse import Diffusion
+from ddpm_bench.errors import Interrupted, UserError
+from ddpm_bench.files import make_folder, write_text
+from ddpm_bench.interrupt import NEVER, Stop
+from ddpm_bench.settings import TrainingSettings
+from ddpm_bench.store import Divergence, LogPoint
+from ddpm_bench.training import checkpoint
+from ddpm_bench.training.divergence import Watch
+from ddpm_bench.training.ema import Ema, initial_share
+
+ORDER, DRAWS, DROPOUT = range(3)  # streams of randomness
+
+
+class Trainer:
+    """One run: its network, optimizer, average and log, at `step` finished steps.
+
+    Args:
+        network: network(x_t, step), on any device; it is moved to `device` and trained in place.
+        images: uint8 (N, C, H, W); they stay uint8, on the device.
+        seed: with `settings`, decides the run. Initial weights are the network's own.
+        folder: of checkpoints and `log.jsonl`, a line a tick: step, loss, gradient_norm (means over the tick), seconds (of
+            training so far) and images_per_s.
+        keep: how many snapshots to retain, at least 1.
+        identity: JSON values that the run depends on. A checkpoint of another one is refused.
+        title: of the progress bar.
+    """
+
+    def __init__(
+        self, network: nn.Module, diffusion: Diffusion, objective: Objective, images: Tensor, settings: TrainingSettings, *,
+        seed: int, device: torch.device, folder: Path, keep: int = 1, identity: Mapping[str, Any], title: str = "training",
+    ) -> None:  # fmt: skip
+        if keep < 1:
+            raise UserError(f"keep = {keep} would leave no checkpoint to go on from; keep at least 1.")
+        if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
+            raise UserError(f"Training images must be uint8 (N, C, H, W) with N > 0, not {images.dtype} {tuple(images.shape)}.")
+        self.network = network.to(device)
+        self.diffusion, self.objective, self.settings = diffusion, objective, settings
+        self.images = images.to(device)
+        self.seed, self.device, self.folder, self.keep, self.title = seed, device, folder, keep, title
+        self.identity = identity
+        fused = device.type in ("cpu", "cuda", "mps")
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate, fused=fused)
+        self.ema = Ema(self.network, settings.ema_decay, settings.ema_ramp)
+        self.step = 0
+        self.seconds = 0.0
+        self.divergence: Divergence | None = None
+        self._watch = Watch(device)
+        self._sums = torch.zeros(2, device=device)  # of loss and gradient norm since the last tick
+        self._lines: list[dict[str, float]] = []  # of log.jsonl
+        self._tick_seconds = 0.0  # at the last tick
+        self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
+        self._saved: int | None = None
+
+    @property
+    def log(self) -> list[LogPoint]:
+        """One point a tick, means over its steps."""
+        return [LogPoint(step=int(x["step"]), loss=x["loss"], gradient_norm=x["gradient_norm"]) for x in self._lines]
+
+    # ---- one step ---------------------------------------------------------------------------------------------------------
+
+    def _train_step(self) -> None:
+        """Algorithm 1, lines 2 to 5."""
+        settings, step = self.settings, self.step
+        generator = self._generator(DRAWS, step)
+        x0 = self._batch(step, generator)  # (B, C, H, W)
+        t = torch.randint(1, self.diffusion.schedule.T + 1, (len(x0),), generator=generator, device=self.device)
+        eps = torch.randn(x0.shape, generator=generator, device=self.device)
+
+        torch.manual_seed(self._number(DROPOUT, step))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss = self.objective(self.diffusion, self.network, x0, t, eps).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = clip_grad_norm_(self.network.parameters(), settings.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * warmup(step, settings.warmup)
+        self.optimizer.step()
+        self.ema.update(step)
+
+        self.step += 1
+        self._watch.look(self.step, loss.detach(), norm)
+        self._sums += torch.stack((loss.detach(), norm)).float()
+
+    def _batch(self, step: int, generator: torch.Generator) -> Tensor:
+        """The images of a step in [-1, 1]: the next of an endless row of permutations of the data set, flipped at random."""
+        first, n = step * self.settings.batch, len(self.images)
+        wanted, parts = self.settings.batch, []
+        while wanted:
+            epoch, offset = divmod(first, n)
+            if epoch != self._epoch:
+                order = self._generator(ORDER, epoch)
+                self._epoch, self._permutation = epoch, torch.randperm(n, generator=order, device=self.device)
+            parts.append(self._permutation[offset : offset + wanted])
+            first, wanted = first + len(parts[-1]), wanted - len(parts[-1])
+        x0 = to_model(self.images[torch.cat(parts)])
+        if self.settings.flips:
+            flipped = torch.rand((len(x0), 1, 1, 1), generator=generator, device=self.device) < 0.5
+            x0 = torch.where(flipped, x0.flip(3), x0)
+        return x0
+
+    def _number(self, stream: int, index: int) -> int:
+        return int(np.random.SeedSequence((self.seed, stream, index)).generate_state(1, np.uint64)[0] >> 1)
+
+    def _generator(self, stream: int, index: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(self._number(stream, index))
+
+    # ---- the loop ---------------------------------------------------------------------------------------------------------
+
+    def run(self, until: int, stop: Stop = NEVER) -> Divergence | None:
+        """Train to `until` finished steps, save, and return what diverged, if anything did.
+
+        Raises Interrupted, after saving, when `stop` is requested, UserError when the folder has checkpoints that `resume`
+        was not asked to continue, and OSError when the disk is full: the last checkpoint is still there.
+        """
+        self._check_start(until)
+        if self.divergence or self.step >= until:
+            return self.divergence
+        self.network.train()
+        with self._own_randomness(), progress(self.title, until, "images", self.step) as meter:
+            began, seconds, note = time.monotonic(), self.seconds, ""
+            while self.step < until:
+                self._train_step()
+                self.seconds = seconds + time.monotonic() - began
+                due = self.step % self.settings.checkpoint_every == 0 or self.step == until or stop.requested
+                if self.step % self.settings.log_every == 0:
+                    note = self._tick()
+                if due and not self.divergence:
+                    self._save()
+                if self.divergence:
+                    return self.divergence
+                meter.update(self.step, note, self.settings.batch)
+                if self.step < until:
+                    stop.check()
+        return None
+
+    def ema_network(self) -> nn.Module:
+        """A copy of the network with averaged weights, in evaluation mode. UserError once the run has diverged."""
+        if self.divergence:
+            raise UserError(f"Training diverged at step {self.divergence.step} ({self.divergence.reason}): no weights to use.")
+        return self.ema.network()
+
+    def _check_start(self, until: int) -> None:
+        if self.step == 0 and self._saved is None and checkpoint.snapshots(self.folder):
+            raise UserError(f"'{self.folder}' has checkpoints already. Call resume() to go on from them, or use another folder.")
+        share = initial_share(until, self.settings.ema_decay, self.settings.ema_ramp)
+        if share > 0.1:
+            say(f"{self.title}: after {until} steps the averaged weights are still {share:.0%} random initial ones "
+                f"(ema_decay {self.settings.ema_decay}); for a short run set training.ema_ramp=true.")  # fmt: skip
+
+    @contextlib.contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """Leave the caller's global generators as they were; on a GPU, TF32 off beside bfloat16: float32 means float32."""
+        cuda = [self.device] if self.device.type == "cuda" else []
+        tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        try:
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+            with torch.random.fork_rng(cuda):
+                yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
+
+    def _tick(self) -> str:
+        """Read the device: log the means since the last tick, or find that the run has diverged. Returns a note."""
+        if self._diverged():
+            return ""
+        loss, norm = (self._sums / self.settings.log_every).tolist()
+        self._sums.zero_()
+        speed = self.settings.batch * self.settings.log_every / max(self.seconds - self._tick_seconds, 1e-9)
+        line = {"step": self.step, "loss": loss, "gradient_norm": norm, "seconds": self.seconds, "images_per_s": speed}
+        self._lines.append(line)
+        self._tick_seconds = self.seconds
+        with (make_folder(self.folder) / "log.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+        return f"loss {loss:.4f}"
+
+    def _diverged(self) -> bool:
+        """Has it? Then record it, so that the same run again knows without training."""
+        self.divergence = self._watch.read()
+        if self.divergence:
+            self.step = self.divergence.step
+            checkpoint.save_divergence(self.folder, self._state() | {"divergence": self.divergence.model_dump()})
+        return self.divergence is not None
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Any]:
+        tick = {"sums": self._sums.tolist(), "seconds": self._tick_seconds} if not self.divergence else None
+        return {"seed": self.seed, "identity": self.identity, "seconds": self.seconds, "tick": tick, "log": self._lines}
+
+    def _save(self) -> None:
+        """Write a snapshot of this step, unless the weights turn out to have diverged."""
+        if self._diverged():
+            return
+        named = dict(self.network.named_parameters())
+        moments = {
+            f"{moment}.{name}": self.optimizer.state[parameter][moment]
+            for name, parameter in named.items() if parameter in self.optimizer.state for moment in ("exp_avg", "exp_avg_sq")
+        }  # fmt: skip
+        tensors = {"network": self.network.state_dict(), "ema": self.ema.state_dict(), "optimizer": moments}
+        checkpoint.save(self.folder, self.step, tensors, self._state(), self.keep)
+        self._saved = self.step
+
+    def resume(self) -> int:
+        """Go on from the newest checkpoint in the folder; returns its step, 0 if there is none.
+
+        A run that diverged is taken up as such. UserError when the checkpoint is damaged, of another identity or seed, or
+        of another network; then nothing was changed.
+        """
+        found = checkpoint.snapshots(self.folder)
+        diverged = self.folder / checkpoint.DIVERGED
+        if not found and not diverged.exists():
+            return 0
+        path = diverged if diverged.exists() else found[-1]
+        state = checkpoint.load_state(path)
+        was, now = ({"seed": seed, **identity} for seed, identity in
+                    ((state["seed"], state["identity"]), (self.seed, self.identity)))  # fmt: skip
+        checkpoint.check_identity(path, was, now)
+        if path == diverged:
+            self.divergence = Divergence(**state["divergence"])
+            self.step = self.divergence.step
+        else:
+            self._load_tensors(path, state["step"])
+            self.step = self._saved = state["step"]
+            self._sums = torch.tensor(state["tick"]["sums"], device=self.device)
+            self._tick_seconds = state["tick"]["seconds"]
+        self.seconds, self._lines = state["seconds"], state["log"]
+        # Lines beyond the checkpoint will be written again.
+        write_text(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self._lines))
+        return self.step
+
+    @torch.no_grad()
+    def _load_tensors(self, path: Path, step: int) -> None:
+        raw, average, moments = (checkpoint.load_tensors(path, stem) for stem in ("network", "ema", "optimizer"))
+        own = self.network.state_dict()
+        if any({k: v.shape for k, v in part.items()} != {k: v.shape for k, v in own.items()} for part in (raw, average)):
+            raise UserError(f"'{path}' holds the weights of another network. Use another folder, or start afresh with --fresh.")
+        self.network.load_state_dict(raw)
+        for name, weight in self.ema.weights.items():
+            weight.copy_(average[name])
+        for name, parameter in self.network.named_parameters():
+            if f"exp_avg.{name}" in moments:
+                # Moments lie in memory as their parameter does: the fused kernel walks over both at once.
+                self.optimizer.state[parameter] = {"step": torch.tensor(float(step), device=self.device)} | {
+                    moment: torch.empty_like(parameter).copy_(moments[f"{moment}.{name}"]) for moment in ("exp_avg", "exp_avg_sq")
+                }
+
+
+def warmup(step: int, steps: int) -> float:
+    """The factor on the learning rate at `step`, counted from 0: linear to 1 over `steps`.
+
+    The release takes step / steps, so that its first step changes nothing; (step + 1) / steps wastes none.
+    """
+    return min(1.0, (step + 1) / steps) if steps else 1.0

@@ -1,0 +1,68 @@
+"""What several test files share: the command line called in this process, and one small real run."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddpm_bench import cli
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+SMALL = ["--set", "training.steps=6", "--set", "sampling.samples=32", "--set", "scoring.bound_images=4"]
+"""Overrides of the preset `smoke` for tests that need a run but not its numbers."""
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run `ddpm-bench ARGUMENTS` as its entry point does."""
+
+    def run(*arguments) -> Called:
+        monkeypatch.setattr(sys, "argv", ["ddpm-bench", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        said = capsys.readouterr()
+        return Called(code, said.out, said.err)
+
+    return run
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished `ablate`: its folders, and the arguments that made it."""
+
+    results: Path
+    reports: Path
+    arguments: list[str]
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory) -> Run:
+    """Two cells of Table 2 at the size of SMALL, through the real command."""
+    folder = tmp_path_factory.mktemp("run")
+    arguments = [
+        "ablate", "--preset", "smoke", "--cells", "eps-mse-fixed,mu-L-learned", *SMALL, "--device", "cpu",
+        "--results", str(folder / "results"), "--reports", str(folder / "reports"), "--cache", str(folder / "cache"),
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["ddpm-bench", *arguments])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            assert not stop.code
+    return Run(folder / "results", folder / "reports", arguments)

@@ -1,0 +1,119 @@
+"""Synthetic records: what `run_cell` writes, without running anything. The numbers are of a plausible size and of no meaning."""
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ddpm_bench.grid import Grid, load_grid, load_preset, resolve
+from ddpm_bench.store import BoundTerms, Checkpoint, DataInfo, Divergence, ExtractorInfo, LogPoint, Record, record_path, write_record
+
+EMBEDDED = ExtractorInfo(name="embedded", sha256="e" * 64, verified=True, labels=("FD (embedded)", "IS (embedded)"), feature_dim=128)
+INCEPTION = ExtractorInfo(name="inception", sha256="6726825d" + "0" * 56, verified=True, labels=("FID", "IS"), feature_dim=2048)
+UNVERIFIED = INCEPTION.model_copy(update={"sha256": "bad0" * 16, "verified": False})
+
+ANCHORS = {
+    "held-out real": {"is_mean": 7.31, "is_std": 0.12, "fd_train": 4.2, "precision": 0.842, "recall": 0.838},
+    "blurred": {"is_mean": 4.02, "is_std": 0.1, "fd_train": 61.5, "precision": 0.31, "recall": 0.12},
+    "uniform noise": {"is_mean": 1.31, "is_std": 0.01, "fd_train": 522.0, "precision": 0.0, "recall": 0.0},
+}
+# cell: IS, distance, test bound
+LEVELS = {
+    "mu-L-learned": (4.4, 92.0, 4.61), "mu-L-fixed": (4.8, 81.0, 4.71), "mu-mse-fixed": (3.2, 160.0, 8.61),
+    "eps-L-learned": (5.0, 64.0, 4.32), "eps-L-fixed": (4.9, 61.0, 4.40), "eps-mse-fixed": (5.9, 33.0, 4.82),
+}  # fmt: skip
+
+
+def metrics(cell: str, seed: int, factor: float = 1.0) -> dict[str, float]:
+    """Metrics of a cell, a little different for every seed."""
+    score, distance, bound = LEVELS.get(cell, (4.0, 100.0, 5.0))
+    shift = (0.0, 0.31, -0.17, 0.12)[seed % 4]
+    return {
+        "is_mean": score + 0.3 * shift, "is_std": 0.11, "fd_train": distance * factor * (1 + 0.1 * shift),
+        "precision": 0.612 + 0.1 * shift, "recall": 0.404 - 0.1 * shift,
+        "bound_test_bits_per_dim": bound + 0.05 * shift, "bound_train_bits_per_dim": bound - 0.02 + 0.05 * shift,
+    }  # fmt: skip
+
+
+def make_record(
+    grid: Grid,
+    cell: str,
+    seed: int = 0,
+    *,
+    preset: str = "quick",
+    overrides: dict[str, dict[str, Any]] | None = None,
+    extractor: ExtractorInfo = EMBEDDED,
+    diverged: Divergence | None = None,
+    checkpoints: tuple[Checkpoint, ...] | None = None,
+) -> Record:
+    """The record of one cell and seed; `diverged` makes it a run that diverged then, `checkpoints` replaces its one checkpoint."""
+    [row] = grid.select([cell])
+    settings = resolve(row, load_preset(preset), overrides or {})
+    steps = settings.training.steps
+    if checkpoints is None:
+        checkpoints = () if diverged else (Checkpoint(step=steps, metrics=metrics(cell, seed)),)
+    end = diverged.step if diverged else steps
+    ticks = range(settings.training.log_every, end + 1, settings.training.log_every)
+    log = [LogPoint(step=step, loss=(0.9 if row.objective == "L" else 0.4) / step**0.5 + 0.01 * (seed + 1), gradient_norm=0.5) for step in ticks]
+    bound = metrics(cell, seed)
+    bounds = [
+        BoundTerms(split=split, images=settings.scoring.bound_images, total=bound[f"bound_{split}_bits_per_dim"], standard_error=0.02,
+                   prior=1e-5, terms=(2.0, 1.0))
+        for split in ("test", "train")
+    ]  # fmt: skip
+    side = settings.data.size
+    cifar = settings.data.source == "cifar10"
+    return Record(
+        grid=grid.name, preset=preset, cell=cell, label=row.label, seed=seed, outcome="diverged" if diverged else "done",
+        divergence=diverged, settings=settings,
+        data=DataInfo(
+            name="CIFAR-10" if cifar else "Fashion-MNIST (embedded)", sha256="d" * 64, train_images=50_000 if cifar else 10_000,
+            test_images=10_000 if cifar else 2_000, shape=(3 if cifar else 1, side, side),
+        ),
+        extractor=extractor, parameters=412_345, images_seen=end * settings.training.batch, samples=settings.sampling.samples,
+        sampling_steps=settings.sampling.steps or settings.diffusion.T, checkpoints=checkpoints,
+        bounds=() if diverged else tuple(bounds), anchors=ANCHORS, training_log=tuple(log),
+        sample_grid=None if diverged else f"{cell}-seed{seed}.png",
+        wall_time_s={"training": 61.2, "sampling": 33.1, "scoring": 4.5, "bound": 20.25},
+        versions={"ddpm-bench": "0.1.0", "python": "3.11.2", "torch": "2.15.0", "torch-fidelity": "0.4.0"},
+        git_commit="0123456789abcdef0123456789abcdef01234567",
+        hardware={"device": "cpu", "processor": "Synthetic CPU @ 2.00 GHz", "cores": 2, "threads": 2}, created="2026-11-21T21:00:00+00:00",
+    )  # fmt: skip
+
+
+def quick_records(grid: Grid | None = None, seeds: tuple[int, ...] = (0, 1, 2)) -> list[Record]:
+    """Table 2 in the quick preset with one cell of every kind: done (one above 8 bits/dim), partly diverged, diverged, and not measured."""
+    grid = grid or load_grid("table2")
+    records = []
+    for seed in seeds:
+        records += [make_record(grid, cell, seed) for cell in ("mu-L-learned", "mu-mse-fixed", "eps-L-learned")]
+        late = Divergence(step=310, reason="the loss is not finite")
+        records.append(make_record(grid, "mu-L-fixed", seed, diverged=late if seed == 2 else None))
+        early = Divergence(step=45, reason="FD (embedded) 640.1 is worse than uniform noise's 522.0")
+        records.append(make_record(grid, "eps-L-fixed", seed, diverged=early))
+    return records
+
+
+def paper_records(grid: Grid | None = None, extractor: ExtractorInfo = INCEPTION) -> list[Record]:
+    """All cells of Table 2 under the paper's own conditions, one seed, three checkpoints of which the second is the best."""
+    grid = grid or load_grid("table2")
+    records = []
+    for cell in grid.cells:
+        scored = []
+        for step, factor in ((400_000, 1.5), (600_000, 0.8), (800_000, 1.0)):
+            found = metrics(cell.name, 0, factor)
+            if step != 800_000:  # the bound is measured for the last checkpoint only
+                found = {key: value for key, value in found.items() if not key.startswith("bound")}
+            scored.append(Checkpoint(step=step, metrics=found))
+        overrides = {"training": {"log_every": 20_000}}
+        records.append(make_record(grid, cell.name, preset="paper", overrides=overrides, extractor=extractor, checkpoints=tuple(scored)))
+    return records
+
+
+def write_results(folder: Path, records: list[Record]) -> None:
+    """Write records and a picture beside each, as `ablate` does."""
+    for record in records:
+        write_record(folder, record)
+        if record.sample_grid:
+            noise = Image.effect_noise((265, 265), 60 + 10 * record.seed)
+            noise.save(record_path(folder, record.cell, record.seed).with_suffix(".png"))

@@ -1,0 +1,163 @@
+"""The command line as a user meets it: help, mistakes, exit codes, results on stdout and progress on stderr."""
+
+import errno
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ddpm_bench import __version__, run
+from ddpm_bench.store import read_records
+
+COMMANDS = ["ablate", "train", "sample", "evaluate", "report", "compare", "grids", "extractor train"]
+
+
+def test_help_needs_no_torch_and_answers_at_once():
+    code = (
+        "import sys; sys.argv = ['ddpm-bench', '--help']\n"
+        "from ddpm_bench.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'pydantic', 'pandas', 'matplotlib')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(call, command):
+    answer = call(*command.split(), "--help")
+    assert answer.code == 0
+    assert f"Example: ddpm-bench {command}" in " ".join(answer.out.split())
+
+
+def test_version(call):
+    assert call("--version").out == f"ddpm-bench {__version__}\n"
+
+
+def test_grids_lists_cells_and_presets_for_people_and_machines(call):
+    assert "eps-mse-fixed" in call("grids").out
+    listed = json.loads(call("grids", "--json").out)
+    assert [len(grid["cells"]) for grid in listed["grids"] if grid["name"] == "table2"] == [6]
+    assert {"smoke", "quick", "cpu", "short", "paper"} <= {preset["name"] for preset in listed["presets"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ablate", "--grid", "tabel2"], "did you mean 'table2'"),
+        (["ablate", "--preset", "quik"], "did you mean 'quick'"),
+        (["ablate", "--cells", "eps-mse"], "did you mean 'eps-mse-fixed'"),
+        (["ablate", "--set", "training.stepz=1"], "did you mean 'steps'"),
+        (["ablate", "--set", "diffusion.schedule=liner"], "did you mean 'linear'"),
+        (["ablate", "--seeds", "one"], "--seeds 'one'"),
+        (["ablate", "--device", "cuda"], "--device cpu"),
+        (["ablate", "--device", "gpu"], "no device 'gpu'"),
+        (["ablate", "--preset", "smoke", "--data", "folder:/no/such/place"], "/no/such/place"),
+        (["ablate", "--preset", "smoke", "--data", "embeded"], "did you mean 'embedded'"),
+        (["ablate", "--preset", "smoke", "--extractor", "/no/such/extractor.safetensors"], "/no/such/extractor"),
+        (["report", "--results", "/no/such/results"], "/no/such/results"),
+        (["sample", "--ckpt", "/no/such/checkpoint", "--out", "x.npz"], "/no/such/checkpoint"),
+        (["evaluate", "--samples", "/no/such/images"], "/no/such/images"),
+        (["ablate", "--no-such-option"], "No such option"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_2(call, monkeypatch, tmp_path, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    answer = call(*arguments)
+    assert answer.code == 2
+    assert said in answer.err and "Traceback" not in answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_results_folder_is_said_before_training(call, tmp_path):
+    (tmp_path / "file").write_text("")
+    answer = call("ablate", "--preset", "smoke", "--results", tmp_path / "file" / "results")
+    assert answer.code == 2 and "Choose another folder" in answer.err
+
+
+def test_a_dry_run_lists_cost_and_disk_and_writes_nothing(call, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    costs = json.loads(call("ablate", "--preset", "smoke", "--seeds", "0,1", "--dry-run", "--json").out)
+    assert len(costs) == 12
+    assert all(cost["hours"] > 0 and cost["disk_bytes"] > 4 * cost["parameters"] for cost in costs)
+    assert list(tmp_path.iterdir()) == []
+    assert "12 cells" in call("ablate", "--preset", "smoke", "--seeds", "0,1", "--dry-run").out
+
+
+def test_a_run_leaves_records_and_a_report_and_no_half_written_files(small_run):
+    assert {record.cell for record in read_records(small_run.results)} == {"eps-mse-fixed", "mu-L-learned"}
+    made = {path.name for path in small_run.reports.iterdir()}
+    assert {"report.md", "table.tex", "table.csv"} <= made
+    assert not [path for path in small_run.results.rglob(".*")]
+
+
+def test_the_same_command_again_measures_nothing_and_prints_the_table(small_run, call, monkeypatch):
+    monkeypatch.setattr("ddpm_bench.ablate.run_cell", lambda *_: pytest.fail("measured again"))
+    answer = call(*small_run.arguments)
+    assert answer.code == 0 and "measured already" in answer.err
+    records = json.loads(call(*small_run.arguments, "--json").out)
+    assert [record["cell"] for record in records] == ["eps-mse-fixed", "mu-L-learned"]
+
+
+def test_results_of_another_configuration_are_refused_with_the_difference(small_run, call):
+    before = {path: path.read_bytes() for path in small_run.results.glob("*.json")}
+    answer = call(*small_run.arguments, "--set", "training.steps=7")
+    assert answer.code == 2
+    assert "training.steps: was 6, now 7" in answer.err and "--results" in answer.err
+    assert before == {path: path.read_bytes() for path in small_run.results.glob("*.json")}
+
+
+def test_report_renders_from_records_alone(small_run, call, tmp_path):
+    answer = call("report", "--results", small_run.results, "--reports", tmp_path / "again")
+    assert answer.code == 0
+    again, first = ((folder / "report.md").read_text() for folder in (tmp_path / "again", small_run.reports))
+    assert again == first
+
+
+def test_fresh_sets_the_old_records_aside(small_run, call, tmp_path):
+    import shutil
+
+    shutil.copytree(small_run.results, tmp_path / "results")
+    old = (tmp_path / "results" / "eps-mse-fixed-seed0.json").read_bytes()
+    arguments = [str(tmp_path / "results") if a == str(small_run.results) else a for a in small_run.arguments]
+    arguments[arguments.index("--cells") + 1] = "eps-mse-fixed"
+    answer = call(*arguments, "--reports", tmp_path / "reports", "--fresh")
+    assert answer.code == 0
+    (kept,) = (tmp_path / "results").glob("before-*/eps-mse-fixed-seed0.json")
+    assert kept.read_bytes() == old
+    was, now = json.loads(old), json.loads((tmp_path / "results" / "eps-mse-fixed-seed0.json").read_text())
+    assert was["checkpoints"] == now["checkpoints"] and was["training_log"] == now["training_log"]
+
+
+def test_a_cell_that_fails_is_reported_and_the_grid_goes_on(small_run, call, monkeypatch, tmp_path):
+    real = run.run_cell
+
+    def fails_once(job, bench):
+        if job.cell.name == "mu-L-learned":
+            raise RuntimeError("out of memory")
+        return real(job, bench)
+
+    monkeypatch.setattr("ddpm_bench.ablate.run_cell", fails_once)
+    arguments = [str(tmp_path / "results") if a == str(small_run.results) else a for a in small_run.arguments]
+    answer = call(*arguments, "--reports", tmp_path / "reports")
+    assert answer.code == 1
+    assert "mu-L-learned" in answer.err and "out of memory" in answer.err
+    assert [record.cell for record in read_records(tmp_path / "results")] == ["eps-mse-fixed"]
+
+
+def test_a_full_disk_is_said_with_exit_1(small_run, call, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ddpm_bench.ablate.run_cell", full)
+    arguments = [str(tmp_path / "results") if a == str(small_run.results) else a for a in small_run.arguments]
+    answer = call(*arguments)
+    assert answer.code == 1
+    assert "No space left" in answer.err and "Make room" in answer.err and "Traceback" not in answer.err
+
+
+def test_compare_holds_for_a_run_and_itself_only_with_a_spread(small_run, call):
+    answer = call("compare", small_run.results, small_run.results)
+    assert answer.code == 2 and "no spread" in answer.err

@@ -1,0 +1,139 @@
+"""One cell from start to finish: what it records, that it goes on bitwise after an interruption, and that divergence is a result."""
+
+import json
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import SMALL
+
+from ddpm_bench.data import read_images
+from ddpm_bench.grid import load_grid, load_preset, parse_set, resolve
+from ddpm_bench.run import scoring_steps, spread
+from ddpm_bench.store import read_record, read_records
+
+DDPM_BENCH = [sys.executable, "-m", "ddpm_bench"]
+
+
+def ablate(folder, *more):
+    return ["ablate", "--preset", "smoke", *SMALL, "--device", "cpu", "--results", str(folder / "results"),
+            "--reports", str(folder / "reports"), *more]  # fmt: skip
+
+
+def test_a_record_says_all_that_the_numbers_depend_on(small_run):
+    record = read_record(small_run.results / "eps-mse-fixed-seed0.json")
+    assert record.outcome == "done" and record.grid == "table2" and record.preset == "smoke"
+    assert record.data.name == "fashion-mnist-embedded" or record.data.name
+    assert len(record.data.sha256) == 64 and len(record.extractor.sha256) == 64
+    assert record.data.shape == (1, 16, 16)
+    assert (record.samples, record.sampling_steps, record.images_seen) == (32, 10, 6 * 16)
+    assert {"torch", "torch-fidelity", "ddpm-bench", "python"} <= set(record.versions)
+    assert record.hardware["device"] == "cpu" and record.hardware["cores"]
+    assert {"is_mean", "is_std", "fd_train", "kid_mean", "precision", "recall"} <= set(record.last.metrics)
+    assert set(record.anchors) == {"held-out real", "blurred", "uniform noise"}
+    assert {"training", "sampling", "scoring", "bound"} <= set(record.wall_time_s)
+    assert (small_run.results / record.sample_grid).is_file()
+    assert record.training_log[-1].step == 6
+
+
+def test_the_bound_in_a_record_is_the_sum_of_its_terms(small_run):
+    for record in read_records(small_run.results):
+        assert {bound.split for bound in record.bounds} == {"test", "train"}
+        for bound in record.bounds:
+            assert bound.total == pytest.approx(bound.prior + sum(bound.terms), rel=1e-9)
+            assert record.last.metrics[f"bound_{bound.split}_bits_per_dim"] == bound.total
+
+
+def test_killed_and_started_again_it_ends_with_the_same_numbers(tmp_path):
+    one_cell = ("--cells", "eps-L-fixed", "--set", "training.steps=40", "--set", "training.checkpoint_every=5")
+    subprocess.run([*DDPM_BENCH, *ablate(tmp_path / "straight", *one_cell)], check=True, capture_output=True)
+    command = [*DDPM_BENCH, *ablate(tmp_path / "broken", *one_cell)]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "broken" / "results" / "work" / "eps-L-fixed-seed0" / "log.jsonl"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and len(log.read_text().splitlines()) >= 2) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 130 and "the same command goes on" in said and "Traceback" not in said
+    second = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "going on" in second.stderr
+    straight, broken = (
+        json.loads((tmp_path / name / "results" / "eps-L-fixed-seed0.json").read_text()) for name in ("straight", "broken")
+    )
+    for part in ("checkpoints", "bounds", "training_log", "outcome", "images_seen"):
+        assert straight[part] == broken[part]
+
+
+def test_a_cell_that_diverges_is_a_result_and_the_grid_goes_on(call, tmp_path):
+    explosive = ("--cells", "eps-L-learned,eps-mse-fixed", "--set", "training.learning_rate=1e30", "--set", "training.warmup=0")
+    answer = call(*ablate(tmp_path, *explosive))
+    assert answer.code == 0
+    records = read_records(tmp_path / "results")
+    assert {record.outcome for record in records} == {"diverged"} and len(records) == 2
+    for record in records:
+        assert record.divergence.reason and 1 <= record.divergence.step <= 6
+    table = (tmp_path / "reports" / "report.md").read_text()
+    assert "diverged" in table
+    again = call(*ablate(tmp_path, *explosive))
+    assert again.code == 0 and "measured already" in again.err
+
+
+def test_snapshots_are_scored_during_training_and_kept_apart_from_the_last(call, tmp_path):
+    answer = call(*ablate(tmp_path, "--cells", "eps-mse-fixed", "--set", "training.snapshot_every=2"))
+    assert answer.code == 0
+    (record,) = read_records(tmp_path / "results")
+    assert [checkpoint.step for checkpoint in record.checkpoints] == [2, 4, 6]
+    assert record.last.step == 6
+    assert record.best.metrics["fd_train"] == min(c.metrics["fd_train"] for c in record.checkpoints)
+
+
+def test_scoring_steps_are_the_snapshots_and_the_end():
+    cell = load_grid("table2").cells[0]
+
+    def steps(*assignments):
+        return scoring_steps(resolve(cell, load_preset("smoke"), parse_set(assignments)))
+
+    assert steps() == [20]
+    assert steps("training.snapshot_every=8") == [8, 16, 20]
+    assert steps("training.snapshot_every=10") == [10, 20]
+
+
+def test_train_then_sample_then_evaluate(call, tmp_path):
+    trained = call("train", "--cell", "eps-mse-fixed", "--preset", "smoke", *SMALL, "--out", tmp_path / "ckpt", "--json")
+    assert trained.code == 0 and json.loads(trained.out)["step"] == 6
+    for out in ("images.npz", "images"):
+        sampled = call("sample", "--ckpt", tmp_path / "ckpt", "--samples", "40", "--out", tmp_path / out)
+        assert sampled.code == 0
+    images = read_images(tmp_path / "images.npz")
+    assert images.shape == (40, 1, 16, 16) and torch.equal(images, read_images(tmp_path / "images"))
+    more = call("sample", "--ckpt", tmp_path / "ckpt", "--samples", "70", "--out", tmp_path / "more.npz", "--batch", "64")
+    assert more.code == 0
+    # Other batches and counts give the same images up to float rounding.
+    assert (read_images(tmp_path / "more.npz")[:40].int() - images.int()).abs().max() <= 1
+    scored = call("evaluate", "--samples", tmp_path / "images.npz", "--cache", tmp_path / "cache", "--json")
+    assert scored.code == 0
+    result = json.loads(scored.out)
+    assert result["metrics"]["fd_train"] > result["anchors"]["held-out real"]["fd_train"]
+    assert result["extractor"]["labels"][0] == "FD (embedded)"
+    shown = call("evaluate", "--samples", tmp_path / "images", "--cache", tmp_path / "cache")
+    assert "FD (embedded)" in shown.out and "Not comparable" in shown.out
+
+
+def test_samples_are_never_written_over_anything(call, tmp_path):
+    (tmp_path / "mine.npz").write_text("precious")
+    trained = call("train", "--cell", "eps-mse-fixed", "--preset", "smoke", *SMALL, "--out", tmp_path / "ckpt")
+    assert trained.code == 0
+    answer = call("sample", "--ckpt", tmp_path / "ckpt", "--out", tmp_path / "mine.npz")
+    assert answer.code == 2 and "left as it is" in answer.err
+    assert (tmp_path / "mine.npz").read_text() == "precious"
+
+
+def test_spread_takes_images_from_the_whole_of_a_sorted_set():
+    labels = torch.arange(10).repeat_interleave(20)
+    assert set(spread(labels, 10).tolist()) == set(range(10))
+    assert torch.equal(spread(labels, 1000), labels)

@@ -312,7 +312,7 @@ def extractor_train(
             seed=seed, device=choose_device(device), stop=stop,
         )  # fmt: skip
     if as_json:
-        _print_json(card)
+        _print_json(card.model_dump(mode="json"))
 
 
 def _load(settings, weights: Path | None, allow_unverified: bool, cache: Path):

@@ -6,10 +6,24 @@ from typing import Any
 from PIL import Image
 
 from ddpm_bench.grid import Grid, load_grid, load_preset, resolve
-from ddpm_bench.store import BoundTerms, Checkpoint, DataInfo, Divergence, ExtractorInfo, LogPoint, Record, record_path, write_record
+from ddpm_bench.store import (
+    BoundTerms,
+    Checkpoint,
+    DataInfo,
+    Divergence,
+    ExtractorInfo,
+    LogPoint,
+    Record,
+    record_path,
+    write_record,
+)
 
-EMBEDDED = ExtractorInfo(name="embedded", sha256="e" * 64, verified=True, labels=("FD (embedded)", "IS (embedded)"), feature_dim=128)
-INCEPTION = ExtractorInfo(name="inception", sha256="6726825d" + "0" * 56, verified=True, labels=("FID", "IS"), feature_dim=2048)
+EMBEDDED = ExtractorInfo(
+    name="embedded", sha256="e" * 64, verified=True, labels=("FD (embedded)", "IS (embedded)"), feature_dim=128
+)
+INCEPTION = ExtractorInfo(
+    name="inception", sha256="6726825d" + "0" * 56, verified=True, labels=("FID", "IS"), feature_dim=2048
+)
 UNVERIFIED = INCEPTION.model_copy(update={"sha256": "bad0" * 16, "verified": False})
 
 ANCHORS = {
@@ -54,7 +68,12 @@ def make_record(
         checkpoints = () if diverged else (Checkpoint(step=steps, metrics=metrics(cell, seed)),)
     end = diverged.step if diverged else steps
     ticks = range(settings.training.log_every, end + 1, settings.training.log_every)
-    log = [LogPoint(step=step, loss=(0.9 if row.objective == "L" else 0.4) / step**0.5 + 0.01 * (seed + 1), gradient_norm=0.5) for step in ticks]
+    log = [
+        LogPoint(
+            step=step, loss=(0.9 if row.objective == "L" else 0.4) / step**0.5 + 0.01 * (seed + 1), gradient_norm=0.5
+        )
+        for step in ticks
+    ]
     bound = metrics(cell, seed)
     bounds = [
         BoundTerms(split=split, images=settings.scoring.bound_images, total=bound[f"bound_{split}_bits_per_dim"], standard_error=0.02,
@@ -106,7 +125,11 @@ def paper_records(grid: Grid | None = None, extractor: ExtractorInfo = INCEPTION
                 found = {key: value for key, value in found.items() if not key.startswith("bound")}
             scored.append(Checkpoint(step=step, metrics=found))
         overrides = {"training": {"log_every": 20_000}}
-        records.append(make_record(grid, cell.name, preset="paper", overrides=overrides, extractor=extractor, checkpoints=tuple(scored)))
+        records.append(
+            make_record(
+                grid, cell.name, preset="paper", overrides=overrides, extractor=extractor, checkpoints=tuple(scored)
+            )
+        )
     return records
 
 

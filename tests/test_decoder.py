@@ -38,8 +38,8 @@ def test_the_256_bins_sum_to_one(mean: float, log_variance: float, decoder) -> N
 def test_the_exact_decoder_agrees_with_60_digits_everywhere(log_variance: float) -> None:
     for mean in MEANS:
         for level in (0, 1, 127, 128, 254, 255):
-            x0 = ALL_LEVELS[level]
-            found = discretized_log_likelihood(x0, torch.tensor(mean, dtype=torch.float64), torch.tensor(log_variance))
+            arguments = (torch.tensor(value, dtype=torch.float64) for value in (mean, log_variance))
+            found = discretized_log_likelihood(ALL_LEVELS[level], *arguments)
             expected = exact(level, mean, log_variance)
             assert found.item() == pytest.approx(float(expected), rel=1e-8, abs=1e-12), (level, mean)
 

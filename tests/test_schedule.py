@@ -87,7 +87,7 @@ def test_impossible_betas_are_refused(betas: list) -> None:
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_evenly_spaced_steps_are_even_and_reach_both_ends(data: st.DataObject) -> None:
     T = data.draw(st.integers(2, 2000))
     steps = data.draw(st.integers(2, T))

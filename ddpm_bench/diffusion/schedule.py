@@ -103,8 +103,8 @@ class Schedule:
     def at(self, name: str, t: Tensor, like: Tensor) -> Tensor:
         """The table called `name` at steps t, int64 (B,) in 1..T.
 
-        Returns (B, 1, ..., 1) with the dtype, device and rank of `like`. Makes no host synchronisation. t = 0 gives NaN:
-        the paper's steps begin at 1.
+        Returns (B, 1, ..., 1) with the dtype, device and rank of `like`. Makes no host synchronisation. At t = 0 it is
+        NaN: the paper's steps begin at 1.
         """
         return self._table(name, like.dtype, like.device)[t].reshape(-1, *(1,) * (like.ndim - 1))
 

@@ -21,7 +21,8 @@ from ddpm_bench.data import ImageData
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_json
 from ddpm_bench.interrupt import NEVER, Stop
-from ddpm_bench.metrics.fidelity import Extractor, protocol, score
+from ddpm_bench.metrics.extractor import Extractor
+from ddpm_bench.metrics.fidelity import protocol, score
 
 REAL, BLURRED, NOISE = "held-out real", "blurred", "uniform noise"
 BLUR = 1 / 16  # standard deviation, in sides of the image

@@ -7,7 +7,8 @@ import hashlib
 from pathlib import Path
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.metrics.fidelity import INCEPTION_URL, Extractor, inception_network
+from ddpm_bench.metrics.extractor import Extractor
+from ddpm_bench.metrics.fidelity import INCEPTION_URL, inception_network
 from ddpm_bench.metrics.inception import find_weights, read_weights
 from ddpm_bench.metrics.small_cnn import SHIPPED, build, read_card
 from ddpm_bench.store import ExtractorInfo
@@ -29,11 +30,8 @@ def load_extractor(
     if name == "inception":
         return _inception(inception_weights, allow_unverified, cache)
     extractor = _small(SHIPPED if name == "embedded" else _path(name))
-    if size is not None and size not in extractor.sizes:
-        raise UserError(
-            f"The extractor '{extractor.info.name}' was made for images of {' or '.join(map(str, extractor.sizes))} pixels, not {size}. "
-            f"Choose another data.size, or train one with `ddpm-bench extractor train --sizes {size}`."
-        )
+    if size is not None:
+        extractor.check_size(size, size)
     return extractor
 
 

@@ -19,37 +19,37 @@ class GroupNorm(nn.GroupNorm):
 
 
 class _GroupNorm(torch.autograd.Function):
-    """Per image and channel, y = scale x + shift and dx = a dy + b x + c: only sums over pixels decide the coefficients."""
+    """y = scale d + bias with d = x - mean, and dx = a dy + b d + c: all but d is decided by sums over pixels."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
-        grouped = (x.shape[0], groups, -1)  # (B, groups, channels of a group)
-        mean = x.mean((2, 3)).view(grouped).mean(2, keepdim=True)  # (B, groups, 1)
-        square = x.square().mean((2, 3)).view(grouped).mean(2, keepdim=True)
-        inverse = (square - mean.square()).clamp_(min=0).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, weight, mean, inverse)
-        scale = weight.view(groups, -1) * inverse
-        shift = bias.view(groups, -1) - mean * scale
-        return torch.addcmul(_over_pixels(shift, x), x, _over_pixels(scale, x))
+        d = x - _over_pixels(_group_means(x, groups), x)
+        inverse = (_group_means(d.square(), groups) + eps).rsqrt()  # (B, groups, 1)
+        ctx.save_for_backward(d, weight, inverse)
+        return torch.addcmul(bias[:, None, None], d, _over_pixels(weight.view(groups, -1) * inverse, x))
 
     @staticmethod
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, inverse = ctx.saved_tensors
-        grouped, pixels = (x.shape[0], mean.shape[1], -1), x.shape[2] * x.shape[3]
-        sum_dy = dy.sum((2, 3)).view(grouped)
-        sum_dy_n = ((dy * x).sum((2, 3)).view(grouped) - mean * sum_dy) * inverse  # with n = (x - mean) inverse
-        w = weight.view(grouped[1:])
+        d, weight, inverse = ctx.saved_tensors
+        batch, groups, pixels = len(d), inverse.shape[1], d.shape[2] * d.shape[3]
+        w = weight.view(groups, -1)
+        sum_dy = dy.sum((2, 3)).view(batch, groups, -1)  # (B, groups, channels of a group)
+        sum_dy_n = (dy * d).sum((2, 3)).view(batch, groups, -1) * inverse  # n = d * inverse is the normalised image
         a = w * inverse
-        b = -(w * sum_dy_n).mean(2, keepdim=True) / pixels * inverse.square()
-        c = -(w * sum_dy).mean(2, keepdim=True) / pixels * inverse - mean * b
-        dx = torch.addcmul(_over_pixels(c.expand_as(a), x), x, _over_pixels(b.expand_as(a), x))
-        dx.addcmul_(dy, _over_pixels(a, x))
+        b = (w * sum_dy_n).mean(2, keepdim=True) * inverse.square() / -pixels
+        c = (w * sum_dy).mean(2, keepdim=True) * inverse / -pixels
+        dx = torch.addcmul(_over_pixels(c, d), d, _over_pixels(b, d)).addcmul_(dy, _over_pixels(a, d))
         return dx, sum_dy_n.sum(0).flatten(), sum_dy.sum(0).flatten(), None, None
 
 
+def _group_means(x: Tensor, groups: int) -> Tensor:
+    """(B, C, H, W) -> (B, groups, 1)."""
+    return x.mean((2, 3)).view(len(x), groups, -1).mean(2, keepdim=True)
+
+
 def _over_pixels(values: Tensor, x: Tensor) -> Tensor:
-    """(B, groups, channels of a group) -> (B, C, 1, 1)."""
-    return values.reshape(x.shape[0], x.shape[1], 1, 1)
+    """(B, groups, 1 or channels of a group) -> (B, C, 1, 1), to go with x (B, C, H, W)."""
+    return values.expand(-1, -1, x.shape[1] // values.shape[1]).reshape(*x.shape[:2], 1, 1)
 
 
 class Dropout(nn.Dropout):

@@ -58,6 +58,7 @@ class TimeEmbedding(nn.Module):
     def forward(self, step: Tensor) -> Tensor:
         phase = step[:, None].float() * self.frequencies
         embedding = F.pad(torch.cat((phase.sin(), phase.cos()), dim=1), (0, self.odd))  # (B, base)
+        embedding = embedding.to(self.hidden.weight.dtype)
         return F.silu(self.out(F.silu(self.hidden(embedding))))  # (B, 4 base); every block begins with this SiLU
 
 
@@ -190,7 +191,8 @@ class UNet(nn.Module):
             h = layer(h, time)
         for layer in self.up:
             h = layer(torch.cat((h, skips.pop()), dim=1) if isinstance(layer, Block) else h, time)
-        return self.last(F.silu(self.norm(h)))
+        with torch.autocast(h.device.type, enabled=False):  # under autocast too, the prediction is not rounded to bfloat16
+            return self.last(F.silu(self.norm(h.float() if h.dtype == torch.bfloat16 else h)))
 
 
 def check(size: int, settings: NetworkSettings) -> None:

@@ -9,11 +9,12 @@ from ddpm_bench.files import make_folder, replacing, write_text
 from ddpm_bench.grid import Grid
 from ddpm_bench.report.comparison import plot_comparison
 from ddpm_bench.report.curves import plot_losses
-from ddpm_bench.report.layouts import DOCUMENT, TerminalTable, to_frame, to_latex
+from ddpm_bench.report.layouts import DOCUMENT, to_frame, to_latex
 from ddpm_bench.report.page import page
 from ddpm_bench.report.samples import copy_pictures
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.table import make_table
+from ddpm_bench.report.terminal import TerminalTable
 from ddpm_bench.store import Record
 
 __all__ = ["render", "terminal_table"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ddpm_bench.grid import Published
 from ddpm_bench.metrics.registry import METRICS
@@ -39,34 +40,52 @@ class Layout:
 
 def plot_comparison(path: Path, summaries: Sequence[Summary], key: str) -> None:
     """Draw the metric `key` of PUBLISHED_NAMES of all rows; the last and the best checkpoints apart where there are both."""
-    summary = summaries[-1]
+    with drawn(path, 6.6, 1.6 - 0.26 * _layout(summaries[-1], key).bottom) as figure:
+        draw_comparison(figure, summaries, key)
+
+
+def draw_comparison(figure: Figure, summaries: Sequence[Summary], key: str) -> tuple[Axes, Axes]:
+    """Fill `figure` and return the axes of the published and of the measured values: the same only where they are comparable."""
+    summary = summaries[-1]  # the best checkpoints where there are several: what the source reports
     layout = _layout(summary, key)
-    weights = "" if summary.first.extractor.verified else "\n(unverified extractor weights)"
-    theirs = f"Published {PUBLISHED_NAMES[key]}"
-    ours = f"Measured {escape_mathtext(METRICS[key].heading(summary.first.extractor.labels))}{weights}"
-    better = "higher is better" if METRICS[key].direction == "up" else "lower is better"
-    with drawn(path, 6.6, 1.5 - 0.26 * layout.bottom) as figure:
-        if summary.comparable:
-            published = measured = figure.subplots()
-            measured.set_xlabel(f"{PUBLISHED_NAMES[key]} ({better})")
-        else:
-            published, measured = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.3))
-            published.set_title(theirs, color=VERMILLION)
-            measured.set_title(ours, color=BLUE)
-            conditions, sampling = summary.grid.conditions, summary.first.settings.sampling
-            published.set_xlabel(f"{better}\n{escape_mathtext(conditions.data)}, {conditions.samples:,} samples")
-            data = f"{escape_mathtext(summary.first.data.name)}, {sampling.samples:,} samples"
-            measured.set_xlabel(f"{better}\n{data}\nnot comparable with published values")
-        _draw_published(published, summary.rows, layout, key)
-        for each in summaries:
-            _draw_measured(measured, each, layout, key, apart=len(summaries) > 1)
-        for y, name in layout.anchors.items():
-            measured.plot(summary.anchors[name][key].mean, y, "|", color=GREY, markersize=9, markeredgewidth=2)
-        for axes in dict.fromkeys((published, measured)):
-            _dress(axes, layout, key)
-        _label_rows(published, summary, layout)
-        handles = {name: handle for axes in (published, measured) for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False, handletextpad=0.4)
+    if summary.comparable:
+        published = measured = figure.subplots()
+        measured.set_xlabel(f"{PUBLISHED_NAMES[key]} ({_better(key)})")
+    else:
+        published, measured = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.3))
+        _head(published, measured, summary, key)
+    _draw_published(published, summary.rows, layout, key)
+    for each in summaries:
+        _draw_measured(measured, each, layout, key, apart=len(summaries) > 1)
+    for axes in dict.fromkeys((published, measured)):
+        _dress(axes, layout, key)
+    _draw_anchors(measured, summary, layout, key)
+    _label_rows(published, summary, layout)
+    handles = {
+        name: handle
+        for axes in (published, measured)
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False, handletextpad=0.4
+    )
+    return published, measured
+
+
+def _head(published: Axes, measured: Axes, summary: Summary, key: str) -> None:
+    record, conditions = summary.first, summary.grid.conditions
+    weights = "" if record.extractor.verified else "\n(unverified extractor weights)"
+    published.set_title(f"Published {PUBLISHED_NAMES[key]}", color=VERMILLION)
+    measured.set_title(
+        f"Measured {escape_mathtext(METRICS[key].heading(record.extractor.labels))}{weights}", color=BLUE
+    )
+    published.set_xlabel(f"{_better(key)}\n{escape_mathtext(conditions.data)}, {conditions.samples:,} samples")
+    data = f"{escape_mathtext(record.data.name)}, {record.settings.sampling.samples:,} samples"
+    measured.set_xlabel(f"{_better(key)}\n{data}\nnot comparable with published values")
+
+
+def _better(key: str) -> str:
+    return "higher is better" if METRICS[key].direction == "up" else "lower is better"
 
 
 def _layout(summary: Summary, key: str) -> Layout:
@@ -87,7 +106,9 @@ def _draw_published(axes: Axes, rows: Sequence[Row], layout: Layout, key: str) -
     for row, y in zip(rows, layout.rows, strict=True):
         value, error = _published(row.cell.published, key)
         if value is not None:
-            axes.errorbar(value, y, xerr=error, fmt="s", color=VERMILLION, markersize=5, capsize=2.5, label=label, zorder=3)
+            axes.errorbar(
+                value, y, xerr=error, fmt="s", color=VERMILLION, markersize=4.5, capsize=4, label=label, zorder=3
+            )
         elif row.cell.published.blank:
             _say(axes, y, "published: –", 0.97)
 
@@ -101,18 +122,37 @@ def _draw_measured(axes: Axes, summary: Summary, layout: Layout, key: str, apart
     for row, y in zip(summary.rows, layout.rows, strict=True):
         if estimate := row.estimates.get(key):
             if estimate.n > 1:
-                axes.plot(estimate.values, [y + shift] * estimate.n, "|", color=colour, alpha=0.5, markersize=6, zorder=2)
+                below = y + shift + (0.25 if shift > 0 else -0.25)
+                axes.plot(estimate.values, [below] * estimate.n, ".", color=colour, alpha=0.6, markersize=3)
             axes.errorbar(
-                estimate.mean, y + shift, xerr=estimate.spread, fmt=mark, color=colour, markersize=5, capsize=2.5,
+                estimate.mean, y + shift, xerr=estimate.spread, fmt=mark, color=colour, markersize=4.5, capsize=4,
                 label=escape_mathtext(label), zorder=3,
             )  # fmt: skip
         elif row.status in ("diverged", "not measured") and not best:
             _say(axes, y, "diverged here" if row.status == "diverged" else NOT_MEASURED, 0.03)
 
 
+def _draw_anchors(axes: Axes, summary: Summary, layout: Layout, key: str) -> None:
+    """Ticks with their values; one that lies outside the rows' range is an arrow at that end, lest the rows be pressed together."""
+    values = {y: summary.anchors[name][key].mean for y, name in layout.anchors.items()}
+    low, high = (
+        axes.get_xlim() if axes.has_data() else (min(values.values(), default=0), max(values.values(), default=1))
+    )
+    axes.set_xlim(low, high)
+    for y, value in values.items():
+        text = f"{value:.{METRICS[key].digits}f}"
+        if low <= value <= high:
+            axes.plot(value, y, "|", color=GREY, markersize=9, markeredgewidth=2)
+            axes.annotate(
+                text, (value, y), xytext=(5, 0), textcoords="offset points", va="center", color=GREY, fontsize=8
+            )
+        else:
+            _say(axes, y, f"◂ {text}" if value < low else f"{text} ▸", 0.02 if value < low else 0.98)
+
+
 def _spread(key: str, several_seeds: bool) -> str:
     if several_seeds:
-        return " (± s.d. over seeds; ticks: seeds)"
+        return " (± s.d. over seeds; dots: seeds)"
     return " (one seed; ± over splits)" if key == "is_mean" else " (one seed)"
 
 
@@ -122,7 +162,16 @@ def _published(published: Published, key: str) -> tuple[float | None, float | No
 
 def _say(axes: Axes, y: float, text: str, x: float) -> None:
     """A word where a number is missing; `x` is a fraction of the axis."""
-    axes.text(x, y, text, transform=axes.get_yaxis_transform(), ha="left" if x < 0.5 else "right", va="center", color=GREY, fontsize=8)
+    axes.text(
+        x,
+        y,
+        text,
+        transform=axes.get_yaxis_transform(),
+        ha="left" if x < 0.5 else "right",
+        va="center",
+        color=GREY,
+        fontsize=8,
+    )
 
 
 def _dress(axes: Axes, layout: Layout, key: str) -> None:
@@ -130,6 +179,7 @@ def _dress(axes: Axes, layout: Layout, key: str) -> None:
     if METRICS[key].direction == "down" and values and min(values) > 0 and max(values) > LOG_FROM * min(values):
         axes.set_xscale("log")
         plain_log(axes.xaxis)
+        axes.set_xlabel(axes.get_xlabel().replace("lower is better", "lower is better, log scale"))
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     if layout.anchors:

@@ -48,14 +48,19 @@ def checked(records: Sequence[Record], grid: Grid) -> list[Record]:
     seen: set[tuple[str, int]] = set()
     for record in records:
         if record.grid != grid.name:
-            raise UserError(f"A record is of grid '{record.grid}', not of '{grid.name}'; report it with `--grid {record.grid}`.")
+            raise UserError(
+                f"A record is of grid '{record.grid}', not of '{grid.name}'; report it with `--grid {record.grid}`."
+            )
         if record.cell not in cells:
-            raise UserError(f"Grid '{grid.name}' has no cell '{record.cell}', which a record is of{near_miss(record.cell, cells)}")
+            raise UserError(
+                f"Grid '{grid.name}' has no cell '{record.cell}', which a record is of{near_miss(record.cell, cells)}"
+            )
         measured = {axis: getattr(record.settings.diffusion, axis) for axis in AXES}
         if lines := differing_lines(cells[record.cell].axes, measured):
             raise UserError(
                 f"The record of cell '{record.cell}', seed {record.seed}, was measured with other axes than the grid's row has:\n"
-                + "\n".join(lines) + "\nMeasure it again, or report it with the grid it was measured with."
+                + "\n".join(lines)
+                + "\nMeasure it again, or report it with the grid it was measured with."
             )
         if (record.cell, record.seed) in seen:
             raise UserError(f"Two records are of cell '{record.cell}', seed {record.seed}; keep one of them.")
@@ -70,7 +75,8 @@ def _refuse_mixed(first: Record, other: Record) -> None:
     if lines:
         raise UserError(
             f"Records measured under different conditions do not share a table: cell '{first.cell}', seed {first.seed} (was) and "
-            f"cell '{other.cell}', seed {other.seed} (now):\n" + "\n".join(lines)
+            f"cell '{other.cell}', seed {other.seed} (now):\n"
+            + "\n".join(lines)
             + "\nKeep one configuration in a results folder, or choose another with --results DIR."
         )
 
@@ -109,14 +115,18 @@ def _named(record: Record, grid: Grid, selection: Selection) -> list[Difference]
     published = grid.conditions.model_dump()
     return [
         Difference(name.replace("_", " "), _show(value), _show(here[name]))
-        for name, value in published.items() if here[name] != value
+        for name, value in published.items()
+        if here[name] != value
     ]
 
 
 def _unnamed(record: Record) -> list[Difference]:
     found = []
     sections: dict[str, type[Settings]] = {
-        "diffusion": DiffusionSettings, "network": NetworkSettings, "training": TrainingSettings, "sampling": SamplingSettings,
+        "diffusion": DiffusionSettings,
+        "network": NetworkSettings,
+        "training": TrainingSettings,
+        "sampling": SamplingSettings,
     }
     for section, model in sections.items():
         for name, field in model.model_fields.items():
@@ -139,7 +149,14 @@ def command(records: Sequence[Record], grid: Grid) -> str:
     first = records[0]
     measured = {record.cell for record in records}
     shipped = first.preset in shipped_presets()
-    parts = ["ddpm-bench", "ablate", "--grid", grid.name, "--preset", first.preset if shipped else f"{first.preset}.toml"]
+    parts = [
+        "ddpm-bench",
+        "ablate",
+        "--grid",
+        grid.name,
+        "--preset",
+        first.preset if shipped else f"{first.preset}.toml",
+    ]
     if measured != {cell.name for cell in grid.cells}:
         parts += ["--cells", ",".join(cell.name for cell in grid.cells if cell.name in measured)]
     parts += ["--seeds", ",".join(map(str, sorted({record.seed for record in records})))]

@@ -30,19 +30,26 @@ def _panel(axes: Axes, row: Row) -> None:
     group = mathtext(row.cell.group) + "\n" if row.cell.group else ""
     axes.set_title(group + mathtext(row.cell.label), fontsize=8)
     axes.set_ylabel(f"loss {mathtext(row.cell.objective)}", fontsize=8)
-    axes.grid()
     for record in (*row.done, *row.diverged):
         points = [(point.step, point.loss) for point in record.training_log if math.isfinite(point.loss)]
         if not points:
             continue
         diverged = record.outcome == "diverged"
         steps, losses = zip(*points, strict=True)
-        axes.plot(steps, losses, color=VERMILLION if diverged else BLUE, linestyle="--" if diverged else "-", linewidth=1, alpha=0.8)
+        axes.plot(
+            steps,
+            losses,
+            color=VERMILLION if diverged else BLUE,
+            linestyle="--" if diverged else "-",
+            linewidth=1,
+            alpha=0.8,
+        )
         if diverged:
             axes.plot(steps[-1], losses[-1], "x", color=VERMILLION, markersize=6, markeredgewidth=1.8)
     if axes.lines and all(value > 0 for line in axes.lines for value in line.get_ydata()):
         axes.set_yscale("log")
         plain_log(axes.yaxis)
+    axes.grid(bool(axes.lines))
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     word = ""
@@ -51,4 +58,13 @@ def _panel(axes: Axes, row: Row) -> None:
         word = NOT_MEASURED if row.status == "not measured" else "no loss logged"
     elif row.diverged:
         word = f"× diverged: {len(row.diverged)} of {len(row.done) + len(row.diverged)}"
-    axes.text(0.96, 0.93, word, transform=axes.transAxes, ha="right", va="top", color=VERMILLION if axes.lines else GREY, fontsize=8)
+    axes.text(
+        0.96,
+        0.93,
+        word,
+        transform=axes.transAxes,
+        ha="right",
+        va="top",
+        color=VERMILLION if axes.lines else GREY,
+        fontsize=8,
+    )

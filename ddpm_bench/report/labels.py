@@ -43,10 +43,30 @@ SYMBOLS = {
 _WORD = r"(?<![\w-])(?:" + "|".join(sorted(map(re.escape, SYMBOLS), key=len, reverse=True)) + r")(?![\w-])"
 _PIECE = re.compile(rf"(\|\|[^|]+\|\|\^2|{_WORD})")
 _TEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    "`": r"\textasciigrave{}", "–": "--", "±": r"$\pm$", "≤": r"$\leq$", "×": r"$\times$", "−": "$-$", "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$", "²": r"\textsuperscript{2}", "’": "'", "…": r"\ldots{}",
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
+    "–": "--",
+    "±": r"$\pm$",
+    "≤": r"$\leq$",
+    "×": r"$\times$",
+    "−": "$-$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "²": r"\textsuperscript{2}",
+    "’": "'",
+    "…": r"\ldots{}",
 }
 # What pdflatex's default fonts can set with accents: Latin-1's letters without eth and thorn.
 _TEX_LETTERS = frozenset(map(chr, range(0xC0, 0x100))) - set("×÷ÐðÞþ")
@@ -59,12 +79,16 @@ def markdown(label: str) -> str:
 
 def latex(label: str) -> str:
     """A grid's label as LaTeX, without any package: '||eps - eps_theta||^2' -> r'$\\|\\epsilon - \\epsilon_\\theta\\|^2$'."""
-    return _write(label, lambda symbol: f"${symbol.latex}$", escape_tex, lambda inner: rf"$\|{inner.replace('$', '')}\|^2$")
+    return _write(
+        label, lambda symbol: f"${symbol.latex}$", escape_tex, lambda inner: rf"$\|{inner.replace('$', '')}\|^2$"
+    )
 
 
 def mathtext(label: str) -> str:
     """A grid's label for matplotlib."""
-    return _write(label, lambda symbol: f"${symbol.latex}$", escape_mathtext, lambda inner: rf"$\|{inner.replace('$', '')}\|^2$")
+    return _write(
+        label, lambda symbol: f"${symbol.latex}$", escape_mathtext, lambda inner: rf"$\|{inner.replace('$', '')}\|^2$"
+    )
 
 
 def plain(label: str) -> str:
@@ -109,7 +133,12 @@ def code_markdown(text: str) -> str:
 
 def escape_tex(text: str) -> str:
     """Text that pdflatex typesets as it is. A character that its default fonts lack becomes its code point."""
-    return "".join(_tex_character(c) for c in one_line(text)).replace("---", "-{}-{}-").replace("--", "-{}-").replace("\0", "--")
+    return (
+        "".join(_tex_character(c) for c in one_line(text))
+        .replace("---", "-{}-{}-")
+        .replace("--", "-{}-")
+        .replace("\0", "--")
+    )
 
 
 def _tex_character(c: str) -> str:

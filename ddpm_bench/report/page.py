@@ -12,9 +12,15 @@ from ddpm_bench.report.table import Table, selection_name
 from ddpm_bench.store import Record
 
 PLOTS = {
-    "distance.png": ("Distance", "Rows in the order of the table. Published and measured values share an axis only where they are comparable."),
+    "distance.png": (
+        "Distance",
+        "Rows in the order of the table. Published and measured values share an axis only where they are comparable.",
+    ),
     "score.png": ("Score", "Likewise; here the published values have a ± too, over splits of one sample set."),
-    "loss.png": ("Training loss", "Mean over the steps of a tick; every panel has its own scale, since objectives have different units."),
+    "loss.png": (
+        "Training loss",
+        "Mean over the steps of a tick; every panel has its own scale, since objectives have different units.",
+    ),
 }
 
 
@@ -47,8 +53,18 @@ def _head(summary: Summary) -> str:
 def _differences(differences: Sequence[Difference]) -> str:
     if not differences:
         return "Every condition that is checked is as published, so measured and published numbers can be compared."
-    lines = [f"| {escape_markdown(d.name)} | {escape_markdown(d.published)} | {escape_markdown(d.here)} |" for d in differences]
-    return "\n".join(["**Differences from the published conditions**\n", "| condition | published | here |", "| --- | --- | --- |", *lines])
+    lines = [
+        f"| {escape_markdown(d.name)} | {escape_markdown(d.published)} | {escape_markdown(d.here)} |"
+        for d in differences
+    ]
+    return "\n".join(
+        [
+            "**Differences from the published conditions**\n",
+            "| condition | published | here |",
+            "| --- | --- | --- |",
+            *lines,
+        ]
+    )
 
 
 def _samples(rows: Sequence[Row], pictures: Mapping[str, Picture]) -> str:
@@ -84,7 +100,10 @@ def _provenance(summary: Summary) -> list[str]:
         ("hardware", lambda r: ", ".join(f"{name}: {value}" for name, value in r.hardware.items())),
     ]  # fmt: skip
     lines = [f"| {name} | {'<br>'.join(_variants(records, fact))} |" for name, fact in facts]
-    settings = json.dumps(first.settings.model_dump(mode="json", exclude={"diffusion": {"parameterization", "variance", "objective"}}), indent=2)
+    settings = json.dumps(
+        first.settings.model_dump(mode="json", exclude={"diffusion": {"parameterization", "variance", "objective"}}),
+        indent=2,
+    )
     return [
         f"This command measures them again:\n\n```sh\n{command(records, summary.grid)}\n```",
         "\n".join(["| | |", "| --- | --- |", *lines]),
@@ -106,11 +125,30 @@ def _variants(records: Iterable[Record], fact: Callable[[Record], str]) -> list[
 def _times(records: Sequence[Record]) -> str:
     """Wall time of every run by phase, in seconds."""
     phases = list(dict.fromkeys(phase for record in records for phase in record.wall_time_s))
-    head = ["cell", "seed", "outcome", "parameters", "images seen", *(f"{phase}, s" for phase in phases), "total, s", "finished (UTC)"]
-    lines = [f"| {' | '.join(map(escape_markdown, head))} |", f"| --- | ---: | --- |{' ---: |' * (len(phases) + 3)} --- |"]
+    head = [
+        "cell",
+        "seed",
+        "outcome",
+        "parameters",
+        "images seen",
+        *(f"{phase}, s" for phase in phases),
+        "total, s",
+        "finished (UTC)",
+    ]
+    lines = [
+        f"| {' | '.join(map(escape_markdown, head))} |",
+        f"| --- | ---: | --- |{' ---: |' * (len(phases) + 3)} --- |",
+    ]
     for record in records:
         times = [f"{record.wall_time_s[phase]:,.1f}" if phase in record.wall_time_s else "" for phase in phases]
-        fields = [record.cell, str(record.seed), record.outcome, f"{record.parameters:,}", f"{record.images_seen:,}", *times]
+        fields = [
+            record.cell,
+            str(record.seed),
+            record.outcome,
+            f"{record.parameters:,}",
+            f"{record.images_seen:,}",
+            *times,
+        ]
         fields += [f"{sum(record.wall_time_s.values()):,.1f}", record.created.removesuffix("+00:00")]
         lines.append(f"| {' | '.join(map(escape_markdown, fields))} |")
     return "\n".join(lines)

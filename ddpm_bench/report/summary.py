@@ -1,6 +1,6 @@
 """Records put together by cell: mean over the seeds that finished, and their sample standard deviation
 
-    s = sqrt( sum_i (y_i - mean)^2 / (n - 1) ),   n seeds;  not defined for n = 1.
+s = sqrt( sum_i (y_i - mean)^2 / (n - 1) ),   n seeds;  not defined for n = 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -117,7 +117,8 @@ def _summary(records: Sequence[Record], grid: Grid, selection: Selection) -> Sum
 def _estimates(measured: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, dict[str, Estimate]]:
     """(name, metrics) of every run -> name -> metric -> estimate over its seeds, names in order of appearance."""
     long = pd.DataFrame(
-        [(name, key, value) for name, metrics in measured for key, value in metrics.items()], columns=["name", "metric", "value"]
+        [(name, key, value) for name, metrics in measured for key, value in metrics.items()],
+        columns=["name", "metric", "value"],
     )
     found: dict[str, dict[str, Estimate]] = {}
     groups = long.groupby(["name", "metric"], sort=False)["value"]

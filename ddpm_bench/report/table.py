@@ -86,7 +86,13 @@ def make_table(summary: Summary) -> Table:
         fields = _measured(row, keys, notes)
         if summary.selection == "best":
             fields.append(Field(", ".join(f"{step:,}" for step in sorted(set(row.steps)))))
-        lines.append(Line(row.cell.group, row.cell.label, tuple(fields + (_source(row.cell.published, notes) if has_published else []))))
+        lines.append(
+            Line(
+                row.cell.group,
+                row.cell.label,
+                tuple(fields + (_source(row.cell.published, notes) if has_published else [])),
+            )
+        )
     width = len(heads) + len(sources)
     return Table(
         title=title(summary),
@@ -122,7 +128,11 @@ def verdict(summary: Summary) -> str:
     sections = dict.fromkeys(name.partition(".")[0] for name in names if "." in name)
     differing = [name for name in names if "." not in name] + [f"settings of {section}" for section in sections]
     distance, score = summary.first.extractor.labels
-    other = "" if distance == "FID" else f" {distance} is not FID and {score} is not IS: another network computes the features."
+    other = (
+        ""
+        if distance == "FID"
+        else f" {distance} is not FID and {score} is not IS: another network computes the features."
+    )
     return f"Not comparable with published numbers.{other} Not as published: {', '.join(differing)}."
 
 
@@ -147,14 +157,13 @@ def number(key: str, estimate: Estimate) -> str:
 
 
 def divergence_note(row: Row) -> str:
-    """When and why the seeds of a cell diverged; equal reasons are said once."""
-    reasons: dict[str, list[str]] = {}
+    """When and why the seeds of a cell diverged; what several share is said once."""
+    seeds: dict[tuple[str, str], list[str]] = {}
     for record in row.diverged:
-        if record.divergence is None:
-            reasons.setdefault("no reason recorded", []).append(f"(seed {record.seed})")
-        else:
-            reasons.setdefault(record.divergence.reason, []).append(f"at step {record.divergence.step:,} (seed {record.seed})")
-    said = "; ".join(f"{', '.join(steps)}: {reason}" for reason, steps in reasons.items())
+        found = record.divergence
+        when = f"at step {found.step:,}" if found else "at a step that was not recorded"
+        seeds.setdefault((when, found.reason if found else "no reason was recorded"), []).append(str(record.seed))
+    said = "; ".join(f"{when} (seed {', '.join(which)}): {reason}" for (when, reason), which in seeds.items())
     if not row.done:
         return f"diverged here {said}"
     total = len(row.done) + len(row.diverged)
@@ -166,12 +175,16 @@ def _measured(row: Row, keys: Sequence[str], notes: Notes) -> list[Field]:
         return [Field(NOT_MEASURED), *[Field(EMPTY)] * (len(keys) - 1), Field("0")]
     if row.status == "diverged":
         letter = notes.letter(divergence_note(row))
-        return [Field(DASH, letter)] + [Field(DASH)] * (len(keys) - 1) + [Field(f"0 of {len(row.diverged)}")]
+        return [Field(DASH, letter)] + [Field(DASH)] * (len(keys) - 1) + [_count(row)]
     fields = [_estimate(key, row, notes) for key in keys]
     if row.status == "partly diverged":
-        total = len(row.done) + len(row.diverged)
-        return [*fields, Field(f"{len(row.done)} of {total}", notes.letter(divergence_note(row)))]
+        return [*fields, _count(row, notes.letter(divergence_note(row)))]
     return [*fields, Field(str(len(row.done)))]
+
+
+def _count(row: Row, note: str = "") -> Field:
+    done, total = len(row.done), len(row.done) + len(row.diverged)
+    return Field(f"{done} of {total}", note, f"{done}/{total}")
 
 
 def _estimate(key: str, row: Row, notes: Notes) -> Field:
@@ -183,10 +196,16 @@ def _estimate(key: str, row: Row, notes: Notes) -> Field:
         return Field(text, brief=brief if key in ("precision", "recall") else "")
     bounds = [row.estimates[split] for split in (BOUND_TEST, BOUND_TRAIN) if split in row.estimates]
     worse = max(value for bound in bounds for value in bound.values) > UNIFORM_BITS_PER_DIM
-    flag = notes.letter("worse than uniform: above the 8 bits/dim of coding every pixel without a model") if worse else ""
+    flag = (
+        notes.letter("worse than uniform: above the 8 bits/dim of coding every pixel without a model") if worse else ""
+    )
     if len(bounds) == 1:
         return Field(text, flag, brief)
-    return Field(f"{text} ({number(BOUND_TRAIN, bounds[1])})", flag, f"{brief} ({bounds[1].mean:.{METRICS[BOUND_TRAIN].digits}f})")
+    return Field(
+        f"{text} ({number(BOUND_TRAIN, bounds[1])})",
+        flag,
+        f"{brief} ({bounds[1].mean:.{METRICS[BOUND_TRAIN].digits}f})",
+    )
 
 
 def _source(published: Published, notes: Notes) -> list[Field]:
@@ -230,9 +249,13 @@ def _remarks(summary: Summary, keys: Sequence[str]) -> list[str]:
     if "not measured" in statuses:
         remarks.append(f"{NOT_MEASURED.capitalize()}: there is no record of this cell yet.")
     if "precision" in keys:
-        remarks.append(f"Precision and recall: features of the same extractor ({summary.first.extractor.name}), k = {scoring.neighborhood}.")
+        remarks.append(
+            f"Precision and recall: features of the same extractor ({summary.first.extractor.name}), k = {scoring.neighborhood}."
+        )
     images = {(bound.split, bound.images) for record in summary.records for bound in record.bounds}
     if images and BOUND_TEST in keys:
         counted = ", ".join(f"{count:,} {split}" for split, count in sorted(images))
-        remarks.append(f"Bound: upper bound on the code length, all t summed, {scoring.decoder} decoder; images: {counted}.")
+        remarks.append(
+            f"Bound: upper bound on the code length, all t summed, {scoring.decoder} decoder; images: {counted}."
+        )
     return remarks

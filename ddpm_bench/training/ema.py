@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Ema:
@@ -22,11 +23,10 @@ class Ema:
         self.decay, self.ramp = decay, ramp
         self.weights = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
 
-    @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after training step `step`, counted from 0."""
         current = [parameter.detach() for parameter in self._network.parameters()]
-        torch._foreach_lerp_(list(self.weights.values()), current, 1 - decay_at(step, self.decay, self.ramp))
+        get_ema_multi_avg_fn(decay_at(step, self.decay, self.ramp))(list(self.weights.values()), current, step)
 
     def network(self) -> nn.Module:
         """A copy of the network with the averaged weights, in evaluation mode: no dropout, no gradients."""

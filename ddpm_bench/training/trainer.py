@@ -1,26 +1,21 @@
 """The training loop: Algorithm 1 of Ho, Jain, Abbeel 2020, with the paper's optimizer and average (appendix B).
 
-Every random draw of a step (which images, t, eps, flips, dropout) is a function of the seed and the step's number alone.
-So a run that stopped goes on without any generator's state, and on the CPU ends with bitwise the weights of one that did not.
-
+A run that stopped goes on, and on the CPU ends with bitwise the weights and the log of one that did not: see `draws.py`.
 The loop never waits for the device: losses, norms and the check for divergence stay there and are read once a tick
 (`log_every` steps), before a checkpoint and at the end.
 """
 
-import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from ddpm_bench.console import progress, say
-from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.objective import Objective
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.errors import Interrupted, UserError
@@ -30,9 +25,8 @@ from ddpm_bench.settings import TrainingSettings
 from ddpm_bench.store import Divergence, LogPoint
 from ddpm_bench.training import checkpoint
 from ddpm_bench.training.divergence import Watch
+from ddpm_bench.training.draws import Draws, borrowed_globals
 from ddpm_bench.training.ema import Ema, initial_share
-
-ORDER, DRAWS, DROPOUT = range(3)  # streams of randomness
 
 
 class Trainer:
@@ -55,11 +49,9 @@ class Trainer:
     ) -> None:  # fmt: skip
         if keep < 1:
             raise UserError(f"keep = {keep} would leave no checkpoint to go on from; keep at least 1.")
-        if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
-            raise UserError(f"Training images must be uint8 (N, C, H, W) with N > 0, not {images.dtype} {tuple(images.shape)}.")
         self.network = network.to(device)
         self.diffusion, self.objective, self.settings = diffusion, objective, settings
-        self.images = images.to(device)
+        self.draws = Draws(images, settings.batch, settings.flips, diffusion.schedule.T, seed, device)
         self.seed, self.device, self.folder, self.keep, self.title = seed, device, folder, keep, title
         self.identity = identity
         fused = device.type in ("cpu", "cuda", "mps")
@@ -69,10 +61,9 @@ class Trainer:
         self.seconds = 0.0
         self.divergence: Divergence | None = None
         self._watch = Watch(device)
-        self._sums = torch.zeros(2, device=device)  # of loss and gradient norm since the last tick
+        self._means = torch.zeros(2, device=device)  # of loss and gradient norm; complete at the next tick
         self._lines: list[dict[str, float]] = []  # of log.jsonl
         self._tick_seconds = 0.0  # at the last tick
-        self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
         self._saved: int | None = None
 
     @property
@@ -85,12 +76,7 @@ class Trainer:
     def _train_step(self) -> None:
         """Algorithm 1, lines 2 to 5."""
         settings, step = self.settings, self.step
-        generator = self._generator(DRAWS, step)
-        x0 = self._batch(step, generator)  # (B, C, H, W)
-        t = torch.randint(1, self.diffusion.schedule.T + 1, (len(x0),), generator=generator, device=self.device)
-        eps = torch.randn(x0.shape, generator=generator, device=self.device)
-
-        torch.manual_seed(self._number(DROPOUT, step))
+        x0, t, eps = self.draws.at(step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             loss = self.objective(self.diffusion, self.network, x0, t, eps).mean()
         self.optimizer.zero_grad(set_to_none=True)
@@ -103,30 +89,7 @@ class Trainer:
 
         self.step += 1
         self._watch.look(self.step, loss.detach(), norm)
-        self._sums += torch.stack((loss.detach(), norm)).float()
-
-    def _batch(self, step: int, generator: torch.Generator) -> Tensor:
-        """The images of a step in [-1, 1]: the next of an endless row of permutations of the data set, flipped at random."""
-        first, n = step * self.settings.batch, len(self.images)
-        wanted, parts = self.settings.batch, []
-        while wanted:
-            epoch, offset = divmod(first, n)
-            if epoch != self._epoch:
-                order = self._generator(ORDER, epoch)
-                self._epoch, self._permutation = epoch, torch.randperm(n, generator=order, device=self.device)
-            parts.append(self._permutation[offset : offset + wanted])
-            first, wanted = first + len(parts[-1]), wanted - len(parts[-1])
-        x0 = to_model(self.images[torch.cat(parts)])
-        if self.settings.flips:
-            flipped = torch.rand((len(x0), 1, 1, 1), generator=generator, device=self.device) < 0.5
-            x0 = torch.where(flipped, x0.flip(3), x0)
-        return x0
-
-    def _number(self, stream: int, index: int) -> int:
-        return int(np.random.SeedSequence((self.seed, stream, index)).generate_state(1, np.uint64)[0] >> 1)
-
-    def _generator(self, stream: int, index: int) -> torch.Generator:
-        return torch.Generator(self.device).manual_seed(self._number(stream, index))
+        self._means += torch.stack((loss.detach(), norm)).float() / settings.log_every
 
     # ---- the loop ---------------------------------------------------------------------------------------------------------
 
@@ -139,13 +102,16 @@ class Trainer:
         self._check_start(until)
         if self.divergence or self.step >= until:
             return self.divergence
+        if self.step == 0:
+            (self.folder / "log.jsonl").unlink(missing_ok=True)  # of a run that ended before its first checkpoint
         self.network.train()
-        with self._own_randomness(), progress(self.title, until, "images", self.step) as meter:
+        with borrowed_globals(self.device), progress(self.title, until, "images", self.step) as meter:
             began, seconds, note = time.monotonic(), self.seconds, ""
             while self.step < until:
                 self._train_step()
                 self.seconds = seconds + time.monotonic() - began
-                due = self.step % self.settings.checkpoint_every == 0 or self.step == until or stop.requested
+                stopping = stop.requested  # read once: a signal after this line waits for the next step
+                due = self.step % self.settings.checkpoint_every == 0 or self.step == until or stopping
                 if self.step % self.settings.log_every == 0:
                     note = self._tick()
                 if due and not self.divergence:
@@ -153,8 +119,8 @@ class Trainer:
                 if self.divergence:
                     return self.divergence
                 meter.update(self.step, note, self.settings.batch)
-                if self.step < until:
-                    stop.check()
+                if stopping and self.step < until:
+                    raise Interrupted
         return None
 
     def ema_network(self) -> nn.Module:
@@ -171,24 +137,12 @@ class Trainer:
             say(f"{self.title}: after {until} steps the averaged weights are still {share:.0%} random initial ones "
                 f"(ema_decay {self.settings.ema_decay}); for a short run set training.ema_ramp=true.")  # fmt: skip
 
-    @contextlib.contextmanager
-    def _own_randomness(self) -> Iterator[None]:
-        """Leave the caller's global generators as they were; on a GPU, TF32 off beside bfloat16: float32 means float32."""
-        cuda = [self.device] if self.device.type == "cuda" else []
-        tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        try:
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-            with torch.random.fork_rng(cuda):
-                yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
-
     def _tick(self) -> str:
         """Read the device: log the means since the last tick, or find that the run has diverged. Returns a note."""
         if self._diverged():
             return ""
-        loss, norm = (self._sums / self.settings.log_every).tolist()
-        self._sums.zero_()
+        loss, norm = self._means.tolist()
+        self._means.zero_()
         speed = self.settings.batch * self.settings.log_every / max(self.seconds - self._tick_seconds, 1e-9)
         line = {"step": self.step, "loss": loss, "gradient_norm": norm, "seconds": self.seconds, "images_per_s": speed}
         self._lines.append(line)
@@ -208,7 +162,7 @@ class Trainer:
     # ---- checkpoints ------------------------------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, Any]:
-        tick = {"sums": self._sums.tolist(), "seconds": self._tick_seconds} if not self.divergence else None
+        tick = {"means": self._means.tolist(), "seconds": self._tick_seconds} if not self.divergence else None
         return {"seed": self.seed, "identity": self.identity, "seconds": self.seconds, "tick": tick, "log": self._lines}
 
     def _save(self) -> None:
@@ -245,7 +199,7 @@ class Trainer:
         else:
             self._load_tensors(path, state["step"])
             self.step = self._saved = state["step"]
-            self._sums = torch.tensor(state["tick"]["sums"], device=self.device)
+            self._means = torch.tensor(state["tick"]["means"], device=self.device)
             self._tick_seconds = state["tick"]["seconds"]
         self.seconds, self._lines = state["seconds"], state["log"]
         # Lines beyond the checkpoint will be written again.

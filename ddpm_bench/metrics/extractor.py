@@ -1,0 +1,87 @@
+"""What an extractor is, and the images that it may be given: uint8 of the right size and colour, read a batch at a time."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from ddpm_bench.errors import UserError
+from ddpm_bench.store import ExtractorInfo
+
+BLOCK = 4096
+"""Images looked at together where all of them are gone through."""
+
+
+@dataclass(frozen=True, eq=False)
+class Extractor:
+    """A network that measures images, and what it may be given.
+
+    `network`: uint8 (B, channels, H, W) -> features (B, info.feature_dim) and logits without bias (B, classes).
+    `sizes`: the sides in pixels that it was made for; None when it takes any. `batch`: images at once.
+    """
+
+    info: ExtractorInfo
+    network: nn.Module
+    channels: int
+    sizes: tuple[int, ...] | None
+    batch: int
+
+    def check_size(self, height: int, width: int) -> None:
+        """UserError when it was not made for images of this size."""
+        if self.sizes is not None and (height != width or height not in self.sizes):
+            raise UserError(
+                f"The extractor '{self.info.name}' was made for images of {' or '.join(map(str, self.sizes))} pixels a side, not for "
+                f"{width}x{height}. Choose another data.size, or train one with `ddpm-bench extractor train --sizes {height}`."
+            )
+
+
+class MeasuredImages(Dataset):
+    """uint8 (N, 1 or 3, H, W) as `extractor` takes them: grey is repeated for one that wants colour, and grey RGB becomes grey.
+
+    Shares the memory of `images`, which may be a memory map; only the batch in hand is copied. `on_read` hears each batch's size.
+    UserError for anything but uint8, and for images that the extractor was not made for. `title` names them in messages.
+    """
+
+    def __init__(self, title: str, images: Tensor | np.ndarray, extractor: Extractor, on_read: Callable[[int], None]) -> None:
+        if images.dtype not in (torch.uint8, np.uint8):
+            raise UserError(f"The {title} are {images.dtype}; scores are defined on uint8 levels. Round them with ddpm_bench.data.to_uint8.")
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise UserError(f"The {title} have the shape {tuple(images.shape)}; expected (N, 1, H, W) or (N, 3, H, W).")
+        extractor.check_size(*images.shape[2:])
+        self.images = images.cpu().numpy() if isinstance(images, Tensor) else images
+        self.channels, self.on_read = extractor.channels, on_read
+        if self.channels == 1 and images.shape[1] == 3 and not self._is_grey():
+            raise UserError(
+                f"The extractor '{extractor.info.name}' measures grey images, and the {title} are in colour. Train one on colour images "
+                "with `ddpm-bench extractor train`, or use --extractor inception."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self._read([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Tensor]:
+        """A batch, for torch's DataLoader."""
+        self.on_read(len(indices))
+        return list(self._read(indices))
+
+    def sha256(self) -> str:
+        """Hash of shape and pixels."""
+        digest = hashlib.sha256(f"uint8 {self.images.shape}".encode())
+        for start in range(0, len(self), BLOCK):
+            digest.update(np.ascontiguousarray(self.images[start : start + BLOCK]).data)
+        return digest.hexdigest()
+
+    def _read(self, indices: list[int]) -> Tensor:
+        batch = torch.from_numpy(self.images[indices])  # (B, C, H, W)
+        return batch if batch.shape[1] == self.channels else batch[:, :1].expand(-1, self.channels, -1, -1)
+
+    def _is_grey(self) -> bool:
+        blocks = (self.images[start : start + BLOCK] for start in range(0, len(self), BLOCK))
+        return all((block[:, :1] == block).all() for block in blocks)

@@ -1,0 +1,335 @@
+"""Scores against independent computations in float64, and the traps of scoring."""
+
+import functools
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+import torch_fidelity.feature_extractor_vgg16 as vgg16
+from torch import nn
+from torch_fidelity.helpers import text_to_dtype
+
+from ddpm_bench.data import read_images, write_images
+from ddpm_bench.errors import Interrupted, UserError
+from ddpm_bench.interrupt import Stop
+from ddpm_bench.metrics import fidelity
+from ddpm_bench.metrics.extractor import Extractor
+from ddpm_bench.metrics.fidelity import protocol, score
+from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.store import ExtractorInfo
+
+CLASSES = 5
+
+
+class Projection(nn.Module):
+    """Fixed random projections of the pixels; counts what it is shown."""
+
+    def __init__(self, channels: int, side: int, dim: int, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("to_features", torch.randn(channels * side**2, dim, generator=generator) / side)
+        self.register_buffer("to_logits", torch.randn(dim, CLASSES, generator=generator))
+        self.shown: list[torch.Tensor] = []
+
+    def forward(self, images):
+        self.shown.append(images.clone())
+        features = torch.relu(images.float().flatten(1) / 64 @ self.to_features)
+        return features, features @ self.to_logits
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.shown))
+
+
+def projection(channels: int = 1, side: int = 4, dim: int = 6, seed: int = 0, batch: int = 16, sizes=(4,)) -> Extractor:
+    info = ExtractorInfo(name="tiny", sha256=f"{seed:064x}", verified=True, labels=("FD (tiny)", "IS (tiny)"), feature_dim=dim)
+    return Extractor(info, Projection(channels, side, dim, seed), channels, sizes, batch)
+
+
+def images(n: int, seed: int, low: int = 0, high: int = 256, channels: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(low, high, (n, channels, 4, 4), dtype=torch.uint8, generator=generator)
+
+
+def features_of(extractor: Extractor, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Features and logits in float64, all images in one batch."""
+    with torch.no_grad():
+        features, logits = Projection.forward(extractor.network, pixels)
+    extractor.network.shown.pop()
+    return features.double().numpy(), logits.double().numpy()
+
+
+def frechet(x: np.ndarray, y: np.ndarray) -> float:
+    """Heusel et al. 2017, eq. 6, with scipy's matrix square root."""
+    s, t = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    root = scipy.linalg.sqrtm(s @ t).real
+    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(s + t - 2 * root))
+
+
+SAMPLES, REFERENCE = images(70, 1, high=200), images(85, 2)
+
+
+@functools.cache
+def plain() -> dict[str, float]:
+    """The scores of SAMPLES against REFERENCE, without a cache."""
+    return score(SAMPLES, REFERENCE, projection())
+
+
+def test_frechet_distance_is_scipys_in_float64():
+    extractor = projection()
+    expected = frechet(features_of(extractor, SAMPLES)[0], features_of(extractor, REFERENCE)[0])
+    assert plain()["fd_train"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_inception_score_is_the_exponential_of_the_mean_divergence_over_ten_shuffled_splits():
+    extractor = projection()
+    logits = features_of(extractor, SAMPLES)[1][np.random.RandomState(3).permutation(70)]
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    splits = [p[7 * i : 7 * i + 7] for i in range(10)]
+    scores = [np.exp(np.mean([(row * np.log(row / part.mean(0))).sum() for row in part])) for part in splits]
+    found = score(SAMPLES, REFERENCE, extractor, seed=3)
+    assert found["is_mean"] == pytest.approx(np.mean(scores), rel=1e-9)
+    assert found["is_std"] == pytest.approx(np.std(scores), rel=1e-7)
+
+
+def test_kernel_distance_is_the_unbiased_mmd_over_random_subsets_of_half_the_samples():
+    extractor = projection()
+    x, y = (features_of(extractor, each)[0] for each in (SAMPLES, REFERENCE))
+    random, size, found = np.random.RandomState(0), 35, []
+    for _ in range(100):
+        a, b = x[random.choice(70, size, replace=False)], y[random.choice(85, size, replace=False)]
+        within = sum(((m @ m.T / 6 + 1) ** 3)[~np.eye(size, dtype=bool)].mean() for m in (a, b))
+        found.append(within - 2 * ((a @ b.T / 6 + 1) ** 3).mean())
+    scores = plain()
+    assert scores["kid_mean"] == pytest.approx(np.mean(found), rel=1e-9)
+    assert scores["kid_std"] == pytest.approx(np.std(found), rel=1e-9)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_precision_and_recall_agree_with_brute_force(k):
+    extractor = projection()
+    x, y = (features_of(extractor, each)[0] for each in (SAMPLES, REFERENCE))
+
+    def covered(points, others):
+        balls = [sorted(np.linalg.norm(others - other, axis=1))[k] for other in others]  # [0] is the point itself
+        return np.mean([any(np.linalg.norm(point - o) <= radius for o, radius in zip(others, balls, strict=True)) for point in points])
+
+    found = score(SAMPLES, REFERENCE, extractor, neighborhood=k)
+    assert found["precision"] == pytest.approx(covered(x, y), abs=1e-6)
+    assert found["recall"] == pytest.approx(covered(y, x), abs=1e-6)
+    assert found["precision"] != found["recall"]
+
+
+def test_scores_are_those_of_the_registry_and_repeat_exactly():
+    both = score(SAMPLES, REFERENCE, projection(), test_reference=images(40, 9))
+    assert set(both) == {key for key in METRICS if not key.startswith("bound")}
+    assert {key: value for key, value in both.items() if key != "fd_test"} == plain()
+    other = score(SAMPLES, REFERENCE, projection(), seed=1, precision_recall=False)
+    assert other["is_std"] != both["is_std"]
+    assert set(both) - set(other) == {"precision", "recall", "fd_test"}
+
+
+def test_scoring_prints_nothing_on_stdout(capfd):
+    score(SAMPLES, REFERENCE, projection())
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int16, torch.bool])
+def test_trap_05_only_uint8_is_scored(dtype):
+    with pytest.raises(UserError, match="samples are .*uint8"):
+        score(SAMPLES.to(dtype), REFERENCE, projection())
+    with pytest.raises(UserError, match="reference images are .*uint8"):
+        score(SAMPLES, (REFERENCE.double() / 127.5 - 1).numpy(), projection())
+
+
+def test_trap_06_the_whole_reference_counts_down_to_a_partial_last_batch():
+    extractor = projection(batch=16)
+    assert len(REFERENCE) % 16
+    score(SAMPLES, REFERENCE, extractor)
+    assert torch.equal(torch.cat(extractor.network.shown), torch.cat([SAMPLES, REFERENCE]))  # each once, as it is, unflipped
+    changed = REFERENCE.clone()
+    changed[-1] = 255 - changed[-1]
+    assert score(SAMPLES, changed, projection())["fd_train"] != plain()["fd_train"]
+
+
+def test_trap_06_training_and_test_reference_are_apart():
+    test = images(50, 7, low=100)
+    found = score(SAMPLES, REFERENCE, projection(), test_reference=test, precision_recall=False)
+    assert found["fd_test"] == pytest.approx(score(SAMPLES, test, projection())["fd_train"], rel=1e-12)
+    assert found["fd_train"] == plain()["fd_train"]
+
+
+def test_trap_07_samples_sorted_by_class_score_as_shuffled_ones():
+    extractor = projection()
+    order = np.argsort(features_of(extractor, SAMPLES)[1].argmax(1))
+    by_class, mixed = (score(part, REFERENCE, extractor)["is_mean"] for part in (SAMPLES[order], SAMPLES))
+    splits = np.array_split(features_of(extractor, SAMPLES[order])[1], 10)
+    p = [np.exp(part) / np.exp(part).sum(1, keepdims=True) for part in splits]
+    unshuffled = np.mean([np.exp((q * np.log(q / q.mean(0))).sum(1).mean()) for q in p])
+    assert abs(by_class - mixed) < 0.3 * abs(unshuffled - mixed)
+
+
+@pytest.mark.parametrize("counts", [(9, 85), (70, 9)])
+def test_trap_07_too_few_images_for_ten_splits_are_refused(counts):
+    with pytest.raises(UserError, match="need 10 images or more"):
+        score(SAMPLES[: counts[0]], REFERENCE[: counts[1]], projection())
+
+
+def test_more_neighbours_than_images_are_refused():
+    with pytest.raises(UserError, match="need 71 images or more"):
+        score(SAMPLES, REFERENCE, projection(), neighborhood=70)
+
+
+def test_trap_10_two_sets_of_samples_in_one_folder_score_differently(tmp_path):
+    found = []
+    for seed in (1, 2):
+        write_images(tmp_path / "samples", images(24, seed))
+        found.append(score(read_images(tmp_path / "samples"), REFERENCE, projection(), cache=tmp_path / "cache"))
+    assert found[0] != found[1]
+    assert found == [score(images(24, seed), REFERENCE, projection()) for seed in (1, 2)]
+
+
+def test_trap_10_references_are_kept_by_content_and_weights_and_samples_not_at_all(tmp_path):
+    cache, features = tmp_path / "cache", tmp_path / "cache" / "features"
+    assert score(SAMPLES, REFERENCE, projection(), cache=cache) == plain()
+    kept = sorted(features.iterdir())
+    again = projection()
+    assert score(SAMPLES, REFERENCE, again, cache=cache) == plain()
+    assert again.network.count == len(SAMPLES)  # the reference came from the cache
+    assert sorted(features.iterdir()) == kept
+    other = projection(seed=1)  # the same name, other weights
+    assert score(SAMPLES, REFERENCE, other, cache=cache) == score(SAMPLES, REFERENCE, projection(seed=1)) != plain()
+    assert other.network.count == len(SAMPLES) + len(REFERENCE)
+    half = projection()
+    assert score(SAMPLES, REFERENCE[:40], half, cache=cache) == score(SAMPLES, REFERENCE[:40], projection())
+    assert half.network.count == len(SAMPLES) + 40
+
+
+@pytest.mark.parametrize("with_cache", [False, True])
+def test_samples_are_measured_once_for_both_references_and_leave_nothing_behind(tmp_path, with_cache):
+    extractor, cache = projection(), tmp_path / "cache" if with_cache else None
+    score(SAMPLES, REFERENCE, extractor, test_reference=images(30, 4), cache=cache)
+    assert extractor.network.count == len(SAMPLES) + len(REFERENCE) + 30
+    assert not list(tmp_path.rglob("samples*"))
+
+
+class Malicious:
+    """A pickle that leaves a file when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("damage", ["malicious", "cut", "empty"])
+def test_a_damaged_or_foreign_cache_entry_is_made_again_and_never_run(tmp_path, damage):
+    cache = tmp_path / "cache"
+    score(SAMPLES, REFERENCE, projection(), cache=cache)
+    entries = list((cache / "features").glob("*.pt"))
+    assert entries
+    for path in entries:
+        if damage == "malicious":
+            torch.save(Malicious(tmp_path / "ran"), path)
+        else:
+            path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2] if damage == "cut" else b"")
+    assert score(SAMPLES, REFERENCE, projection(), cache=cache) == plain()
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(pickle.dumps(Malicious(tmp_path / "ran")))
+    assert (tmp_path / "ran").exists()  # it would have
+
+
+def test_without_room_in_the_cache_scoring_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(fidelity.reference_name.__globals__["shutil"], "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    assert score(SAMPLES, REFERENCE, projection(), cache=tmp_path) == plain()
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_trap_15_statistics_are_taken_in_float64(monkeypatch):
+    assert text_to_dtype("float64") == torch.float32  # why no float64 is asked of torch-fidelity
+    seen = []
+    original = fidelity._Bridge.forward
+    monkeypatch.setattr(fidelity._Bridge, "forward", lambda self, x: seen.append(original(self, x)) or seen[-1])
+    score(SAMPLES, REFERENCE, projection())
+    assert {output.dtype for outputs in seen for output in outputs} == {torch.float64}
+
+
+def test_trap_15_precision_and_recall_never_use_vgg(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("VGG16 was asked for")
+
+    monkeypatch.setattr(vgg16.FeatureExtractorVGG16, "__init__", refuse)
+    assert 0 <= score(SAMPLES, REFERENCE, projection())["precision"] <= 1
+
+
+def test_trap_15_distances_are_made_in_bounded_blocks(monkeypatch):
+    expected = plain()
+    monkeypatch.setattr(fidelity, "DISTANCES_AT_ONCE", 1000)
+    largest, cdist = [], torch.cdist
+    monkeypatch.setattr(torch, "cdist", lambda a, b: largest.append(len(a) * max(len(SAMPLES), len(REFERENCE))) or cdist(a, b))
+    assert score(SAMPLES, REFERENCE, projection()) == expected
+    assert 0 < max(largest) <= 1000
+
+
+@pytest.mark.parametrize("n, size", [(10, 5), (512, 256), (2000, 1000), (50_000, 1000)])
+def test_trap_15_kernel_distance_has_a_subset_size_for_every_count(n, size):
+    assert protocol(n, 50_000)["kid_subset_size"] == size
+    assert protocol(50_000, n)["kid_subset_size"] == size
+
+
+def test_grey_images_are_repeated_for_a_colour_extractor():
+    colour = projection(channels=3)
+    repeated = score(SAMPLES.repeat(1, 3, 1, 1), REFERENCE.repeat(1, 3, 1, 1), colour)
+    assert score(SAMPLES, REFERENCE, colour) == repeated
+
+
+def test_a_grey_extractor_takes_grey_rgb_and_refuses_colour():
+    grey = projection()
+    assert score(SAMPLES.repeat(1, 3, 1, 1), REFERENCE.repeat(1, 3, 1, 1), grey) == plain()
+    with pytest.raises(UserError, match="measures grey images, and the samples are in colour"):
+        score(images(70, 1, channels=3), REFERENCE.repeat(1, 3, 1, 1), grey)
+
+
+def test_unequal_sizes_and_foreign_sizes_are_refused():
+    with pytest.raises(UserError, match=r"cannot be compared.*\(1, 3, 4\)"):
+        score(SAMPLES[:, :, 1:], REFERENCE, projection())
+    with pytest.raises(UserError, match="made for images of 8 or 16 pixels a side, not for 4x4.*--sizes 4"):
+        score(SAMPLES, REFERENCE, projection(sizes=(8, 16)))
+    with pytest.raises(UserError, match="expected"):
+        score(SAMPLES[:, 0], REFERENCE[:, 0], projection())
+
+
+def test_arrays_and_memory_maps_score_as_tensors(tmp_path):
+    np.save(tmp_path / "samples.npy", SAMPLES.numpy())
+    mapped = np.load(tmp_path / "samples.npy", mmap_mode="r")
+    assert score(mapped, REFERENCE.numpy(), projection()) == plain()
+
+
+def test_scoring_stops_between_batches_when_asked_to():
+    stop, extractor = Stop(), projection(batch=16)
+    forward = extractor.network.forward
+
+    def ask(batch):
+        stop.requested = True
+        return forward(batch)
+
+    extractor.network.forward = ask
+    with pytest.raises(Interrupted):
+        score(SAMPLES, REFERENCE, extractor, stop=stop)
+    assert extractor.network.count == 16
+
+
+def test_only_inceptions_numbers_are_called_fid_is_and_kid():
+    inception = [metric.heading(("FID", "IS")) for metric in METRICS.values()]
+    assert inception[:6] == ["IS", "IS, std", "FID", "FID, test set", "KID", "KID, std"]
+    own = [metric.heading(("FD (embedded)", "IS (embedded)")) for metric in METRICS.values()]
+    assert own[:6] == [
+        "IS (embedded)", "IS (embedded), std", "FD (embedded)", "FD (embedded), test set", "KD (embedded)", "KD (embedded), std",
+    ]  # fmt: skip
+    assert METRICS["kid_mean"].heading(("FID (unverified)", "IS (unverified)")) == "KID (unverified)"
+    assert all(key == metric.key for key, metric in METRICS.items())

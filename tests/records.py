@@ -1,4 +1,4 @@
-"""Synthetic records: what `run_cell` writes, without running anything. The numbers are of a plausible size and of no meaning."""
+"""Synthetic records: what `run_cell` writes, without running anything. The numbers are plausible and mean nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def make_record(
     diverged: Divergence | None = None,
     checkpoints: tuple[Checkpoint, ...] | None = None,
 ) -> Record:
-    """The record of one cell and seed; `diverged` makes it a run that diverged then, `checkpoints` replaces its one checkpoint."""
+    """The record of one cell and seed: of a run that `diverged`, or with these `checkpoints` in place of one."""
     [row] = grid.select([cell])
     settings = resolve(row, load_preset(preset), overrides or {})
     steps = settings.training.steps
@@ -76,32 +76,54 @@ def make_record(
     ]
     bound = metrics(cell, seed)
     bounds = [
-        BoundTerms(split=split, images=settings.scoring.bound_images, total=bound[f"bound_{split}_bits_per_dim"], standard_error=0.02,
-                   prior=1e-5, terms=(2.0, 1.0))
+        BoundTerms(
+            split=split,
+            images=settings.scoring.bound_images,
+            total=bound[f"bound_{split}_bits_per_dim"],
+            standard_error=0.02,
+            prior=1e-5,
+            terms=(2.0, 1.0),
+        )
         for split in ("test", "train")
-    ]  # fmt: skip
+    ]
     side = settings.data.size
     cifar = settings.data.source == "cifar10"
     return Record(
-        grid=grid.name, preset=preset, cell=cell, label=row.label, seed=seed, outcome="diverged" if diverged else "done",
-        divergence=diverged, settings=settings,
+        grid=grid.name,
+        preset=preset,
+        cell=cell,
+        label=row.label,
+        seed=seed,
+        outcome="diverged" if diverged else "done",
+        divergence=diverged,
+        settings=settings,
         data=DataInfo(
-            name="CIFAR-10" if cifar else "Fashion-MNIST (embedded)", sha256="d" * 64, train_images=50_000 if cifar else 10_000,
-            test_images=10_000 if cifar else 2_000, shape=(3 if cifar else 1, side, side),
+            name="CIFAR-10" if cifar else "Fashion-MNIST (embedded)",
+            sha256="d" * 64,
+            train_images=50_000 if cifar else 10_000,
+            test_images=10_000 if cifar else 2_000,
+            shape=(3 if cifar else 1, side, side),
         ),
-        extractor=extractor, parameters=412_345, images_seen=end * settings.training.batch, samples=settings.sampling.samples,
-        sampling_steps=settings.sampling.steps or settings.diffusion.T, checkpoints=checkpoints,
-        bounds=() if diverged else tuple(bounds), anchors=ANCHORS, training_log=tuple(log),
+        extractor=extractor,
+        parameters=412_345,
+        images_seen=end * settings.training.batch,
+        samples=settings.sampling.samples,
+        sampling_steps=settings.sampling.steps or settings.diffusion.T,
+        checkpoints=checkpoints,
+        bounds=() if diverged else tuple(bounds),
+        anchors=ANCHORS,
+        training_log=tuple(log),
         sample_grid=None if diverged else f"{cell}-seed{seed}.png",
         wall_time_s={"training": 61.2, "sampling": 33.1, "scoring": 4.5, "bound": 20.25},
         versions={"ddpm-bench": "0.1.0", "python": "3.11.2", "torch": "2.15.0", "torch-fidelity": "0.4.0"},
         git_commit="0123456789abcdef0123456789abcdef01234567",
-        hardware={"device": "cpu", "processor": "Synthetic CPU @ 2.00 GHz", "cores": 2, "threads": 2}, created="2026-11-21T21:00:00+00:00",
-    )  # fmt: skip
+        hardware={"device": "cpu", "processor": "Synthetic CPU @ 2.00 GHz", "cores": 2, "threads": 2},
+        created="2026-11-21T21:00:00+00:00",
+    )
 
 
 def quick_records(grid: Grid | None = None, seeds: tuple[int, ...] = (0, 1, 2)) -> list[Record]:
-    """Table 2 in the quick preset with one cell of every kind: done (one above 8 bits/dim), partly diverged, diverged, and not measured."""
+    """Table 2, preset quick, all kinds of cell: done (one over 8 bits/dim), partly diverged, diverged, not measured."""
     grid = grid or load_grid("table2")
     records = []
     for seed in seeds:
@@ -114,7 +136,7 @@ def quick_records(grid: Grid | None = None, seeds: tuple[int, ...] = (0, 1, 2)) 
 
 
 def paper_records(grid: Grid | None = None, extractor: ExtractorInfo = INCEPTION) -> list[Record]:
-    """All cells of Table 2 under the paper's own conditions, one seed, three checkpoints of which the second is the best."""
+    """Table 2 under the paper's own conditions, one seed a cell, three checkpoints of which the second is the best."""
     grid = grid or load_grid("table2")
     records = []
     for cell in grid.cells:

@@ -107,7 +107,7 @@ def test_gaussian_data_with_its_optimal_network_has_the_known_bound(
 
 
 def test_a_finite_data_set_costs_its_entropy() -> None:
-    """2 bits tell four equally likely images apart: given enough steps, the optimal network's bound comes down to it."""
+    """2 bits tell four equally likely images apart; given enough steps, the optimal network's bound comes near."""
     images = uint8_images(4, 1, 2, 2)
     alpha_bar = torch.sigmoid(torch.linspace(11.5, -9, 150, dtype=torch.float64))
     schedule = Schedule(1 - alpha_bar / torch.cat([torch.ones(1), alpha_bar[:-1]]))

@@ -50,7 +50,9 @@ def test_the_file_is_at_most_six_megabytes_and_its_card_states_hash_and_licence(
         assert said in card
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:999] + bytes([b[999] ^ 1]) + b[1000:], lambda b: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b[:999] + bytes([b[999] ^ 1]) + b[1000:], lambda b: b""]
+)
 def test_a_changed_file_is_refused_by_name(tmp_path, monkeypatch, damage):
     changed = tmp_path / "fashion.npz"
     changed.write_bytes(damage(npz.EMBEDDED.read_bytes()))
@@ -89,7 +91,9 @@ def test_the_script_takes_the_first_images_of_each_class_in_their_order(tmp_path
     arrays = script.subset(official, 2, 1)
     assert arrays["train_labels"].tolist() == list(range(9, -1, -1)) * 2
     assert arrays["test_labels"].tolist() == list(range(9, -1, -1))
-    assert arrays["train"][:, 0, 0].tolist() == [10 * c for c in range(9, -1, -1)] + [10 * c + 1 for c in range(9, -1, -1)]
+    assert arrays["train"][:, 0, 0].tolist() == [10 * c for c in range(9, -1, -1)] + [
+        10 * c + 1 for c in range(9, -1, -1)
+    ]
 
 
 def test_packing_gives_the_same_bytes_each_time_and_what_the_npz_source_reads(tmp_path):

@@ -38,7 +38,9 @@ def test_channels_may_come_last_or_first(tmp_path, channels):
 
 
 def test_labels_and_class_names_come_along(tmp_path):
-    data = _load(tmp_path, train=GREY, test=GREY, train_labels=LABELS, test_labels=LABELS, classes=np.array(["cat", "dog"]))
+    data = _load(
+        tmp_path, train=GREY, test=GREY, train_labels=LABELS, test_labels=LABELS, classes=np.array(["cat", "dog"])
+    )
     assert data.train.labels.dtype == torch.int64 and data.test.labels.tolist() == [0, 1, 1, 0]
     assert data.classes == ("cat", "dog")
 
@@ -72,11 +74,30 @@ def test_other_keys_are_never_opened(tmp_path):
         ({"train": COLOUR, "test": GREY}, r"training images are colour 8x8, test images grey 8x8.*Convert"),
         ({"train": GREY, "test": GREY[:, :4, :4]}, r"grey 8x8, test images grey 4x4"),
         ({"train": GREY, "test": GREY, "train_labels": LABELS}, r"labels for one split only.*'test_labels'"),
-        ({"train": GREY, "test": GREY, "train_labels": LABELS[:3], "test_labels": LABELS}, r"array 'train_labels' of.*each of the 4"),
-        ({"train": GREY, "test": GREY, "train_labels": LABELS / 1, "test_labels": LABELS}, r"array 'train_labels' of.*float64.*integers"),
-        ({"train": GREY, "test": GREY, "train_labels": LABELS > 0, "test_labels": LABELS}, r"array 'train_labels' of.*bool"),
-        ({"train": GREY, "test": GREY, "train_labels": LABELS, "test_labels": -LABELS.astype(int)}, r"array 'test_labels' of.*from 0"),
-        ({"train": np.array([GREY], dtype=object), "test": GREY}, r"not a readable .npz archive of plain arrays.*savez"),
+        (
+            {"train": GREY, "test": GREY, "train_labels": LABELS[:3], "test_labels": LABELS},
+            r"array 'train_labels' of.*each of the 4",
+        ),
+        (
+            {"train": GREY, "test": GREY, "train_labels": LABELS / 1, "test_labels": LABELS},
+            r"array 'train_labels' of.*float64.*integers",
+        ),
+        (
+            {"train": GREY, "test": GREY, "train_labels": LABELS > 0, "test_labels": LABELS},
+            r"array 'train_labels' of.*bool",
+        ),
+        (
+            {"train": GREY, "test": GREY, "train_labels": LABELS, "test_labels": -LABELS.astype(int)},
+            r"array 'test_labels' of.*from 0",
+        ),
+        (
+            {"train": GREY, "test": GREY, "train_labels": LABELS, "test_labels": LABELS, "classes": np.array(["cat"])},
+            r"label 1 but only 1 'classes'.*every class",
+        ),
+        (
+            {"train": np.array([GREY], dtype=object), "test": GREY},
+            r"not a readable .npz archive of plain arrays.*savez",
+        ),
     ],
 )
 def test_a_wrong_array_is_named_with_the_file(tmp_path, arrays, said):
@@ -108,7 +129,15 @@ def _not_arrays(path):
         archive.writestr("test.npy", "hello")
 
 
-BROKEN = [_truncated, _corrupt_inside, _single_array, _not_arrays, lambda p: p.write_bytes(b""), lambda p: p.write_text("hello"), lambda p: p.mkdir()]
+BROKEN = [
+    _truncated,
+    _corrupt_inside,
+    _single_array,
+    _not_arrays,
+    lambda p: p.write_bytes(b""),
+    lambda p: p.write_text("hello"),
+    lambda p: p.mkdir(),
+]
 
 
 @pytest.mark.parametrize("make", BROKEN)
@@ -136,7 +165,8 @@ def test_samples_are_the_array_called_images_or_else_the_first_of_images(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"), [({"arr_0": LABELS}, "no array of images.*has 'arr_0'"), ({"images": COLOUR / 255}, "is float64.*rint")]
+    ("arrays", "said"),
+    [({"arr_0": LABELS}, "no array of images.*has 'arr_0'"), ({"images": COLOUR / 255}, "is float64.*rint")],
 )
 def test_samples_that_are_no_images_are_refused(tmp_path, arrays, said):
     np.savez(tmp_path / "samples.npz", **arrays)

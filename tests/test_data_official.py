@@ -1,4 +1,4 @@
-"""cifar10, mnist, fashion-mnist and the choice of a source. Nothing here touches a network: torchvision's own code runs on small files."""
+"""cifar10, mnist, fashion-mnist and the choice of a source; torchvision's own code on small files, offline."""
 
 import gzip
 import hashlib
@@ -75,7 +75,9 @@ def test_mnist_files_with_another_number_of_images_are_refused(mnist):
         load_data(DataSettings(source="mnist", root=root))
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:1000], lambda b: b"", lambda b: b"hello, this is no idx file", lambda b: b[:-784]])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:1000], lambda b: b"", lambda b: b"hello, this is no idx file", lambda b: b[:-784]]
+)
 def test_damaged_mnist_files_are_named_with_the_remedy(mnist, damage):
     root, raw, _ = mnist
     path = raw / "train-images-idx3-ubyte"
@@ -96,7 +98,10 @@ def cifar10(tmp_path, monkeypatch):
     """root/cifar-10-batches-py with five training batches of 4 images and one test batch; checksums to match."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    batches = {name: RANDOM.integers(0, 256, (4, 3072), np.uint8) for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]}
+    batches = {
+        name: RANDOM.integers(0, 256, (4, 3072), np.uint8)
+        for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    }
 
     def write(name, content):
         (folder / name).write_bytes(pickle.dumps(content))
@@ -145,7 +150,8 @@ def test_a_cifar10_file_of_another_checksum_is_never_unpickled(cifar10):
 
 
 @pytest.mark.parametrize(
-    ("source", "place"), [("cifar10", "cifar-10-python.tar.gz"), ("mnist", "MNIST/raw"), ("fashion-mnist", "FashionMNIST/raw")]
+    ("source", "place"),
+    [("cifar10", "cifar-10-python.tar.gz"), ("mnist", "MNIST/raw"), ("fashion-mnist", "FashionMNIST/raw")],
 )
 def test_a_failed_download_names_the_address_and_every_way_out(tmp_path, source, place):
     with pytest.raises(UserError) as raised:
@@ -199,5 +205,12 @@ def test_an_unknown_or_misspelt_source_is_named_with_the_nearest_one(source, sai
 
 
 def test_every_source_of_the_manual_is_there():
-    assert [source.form for source in SOURCES.values()] == ["embedded", "cifar10", "mnist", "fashion-mnist", "folder:PATH", "npz:PATH"]
+    assert [source.form for source in SOURCES.values()] == [
+        "embedded",
+        "cifar10",
+        "mnist",
+        "fashion-mnist",
+        "folder:PATH",
+        "npz:PATH",
+    ]
     assert all(source.form.split(":")[0] == word for word, source in SOURCES.items())

@@ -1,12 +1,15 @@
 """The network against diffusers' U-Net with copied weights, the paper's size, and its initial values."""
 
+import math
+
 import diffusers
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.network.unet import Attention, Block, Downsample, UNet, Upsample
+from ddpm_bench.network.cpu import Dropout, GroupNorm
+from ddpm_bench.network.unet import Attention, Block, Downsample, TimeEmbedding, UNet, Upsample
 from ddpm_bench.settings import NetworkSettings
 
 SMALL = NetworkSettings(base=16, multipliers=(1, 2), blocks=1, attention=(8,), groups=8)
@@ -69,3 +72,172 @@ def copy_weights(theirs: diffusers.UNet2DModel, ours: UNet) -> None:
     copy(theirs.conv_norm_out, ours.norm)
     copy(theirs.conv_out, ours.last)
     assert copied == {id(parameter) for parameter in ours.parameters()}
+
+
+@torch.no_grad()
+def shaken(model: nn.Module) -> nn.Module:
+    """Move every parameter off its initial value: ones and zeros would hide a mistake."""
+    for parameter in model.parameters():
+        parameter.add_(0.03 * torch.randn_like(parameter))
+    return model
+
+
+def pair(settings: NetworkSettings, channels: int, out_channels: int, size: int) -> tuple[diffusers.UNet2DModel, UNet]:
+    torch.manual_seed(0)
+    theirs = shaken(reference(settings, channels, out_channels, size)).eval()
+    ours = UNet(channels, out_channels, size, settings).eval()
+    copy_weights(theirs, ours)
+    return theirs, ours
+
+
+def inputs(batch: int, channels: int, size: int) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    return torch.randn(batch, channels, size, size), torch.tensor([0, 1, 500, 999])[-batch:]
+
+
+@pytest.mark.parametrize(("out_channels", "parameters"), [(3, 35_746_307), (6, 35_749_766)])
+def test_paper_size_has_the_papers_number_of_parameters(out_channels: int, parameters: int) -> None:
+    with torch.device("meta"):
+        network = UNet(3, out_channels, 32, NetworkSettings())
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+def test_paper_size_equals_diffusers_with_copied_weights() -> None:
+    theirs, ours = pair(NetworkSettings(), 3, 3, 32)
+    x_t, step = inputs(2, 3, 32)
+    with torch.no_grad():
+        expected, found = theirs(x_t, step).sample, ours(x_t, step)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "channels", "out_channels", "size"),
+    [
+        (SMALL, 1, 1, 16),
+        (SMALL, 1, 2, 16),
+        (NetworkSettings(base=24, multipliers=(1, 2, 3), blocks=2, attention=(28, 7), groups=8), 3, 6, 28),
+        (NetworkSettings(base=8, multipliers=(2,), blocks=1, attention=(), groups=4), 3, 3, 9),
+    ],
+)
+def test_any_size_equals_diffusers_in_outputs_and_gradients(
+    settings: NetworkSettings, channels: int, out_channels: int, size: int
+) -> None:
+    theirs, ours = (model.double() for model in pair(settings, channels, out_channels, size))
+    x_t, _ = inputs(3, channels, size)
+    x_t, step = x_t.double(), torch.tensor([0, 1, 2])  # small ones: diffusers takes the sine in float32
+    weight = torch.randn(out_channels, size, size, dtype=torch.float64)
+    expected, found = theirs(x_t, step).sample, ours(x_t, step)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    for output in (expected, found):
+        (output * weight).sum().backward()
+    # The first layer's gradient has come through every other.
+    torch.testing.assert_close(ours.first.weight.grad, theirs.conv_in.weight.grad, rtol=1e-6, atol=1e-6)
+
+
+def test_time_embedding_is_all_sines_then_all_cosines_of_the_step() -> None:
+    embedding = TimeEmbedding(8).double()
+    with torch.no_grad():
+        embedding.hidden.weight.copy_(torch.eye(32, 8))
+        embedding.hidden.bias.fill_(100)  # SiLU is the identity there
+        embedding.out.weight.copy_(torch.eye(32))
+        embedding.out.bias.fill_(0)
+    found = embedding(torch.tensor([7]))[0, :8] - 100
+    phases = [7 * 10_000 ** (-i / 3) for i in range(4)]
+    expected = torch.tensor([math.sin(p) for p in phases] + [math.cos(p) for p in phases], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_an_untrained_network_predicts_zero_and_its_blocks_change_nothing() -> None:
+    torch.manual_seed(0)
+    network = UNet(1, 1, 16, SMALL).eval()
+    x_t, step = inputs(2, 1, 16)
+    assert network(x_t, step).abs().max() < 1e-3
+    block = network.middle[0]
+    h = torch.randn(2, 32, 8, 8)
+    torch.testing.assert_close(block(h, torch.randn(2, 64)), h, rtol=0, atol=1e-3)
+
+
+def test_initial_weights_are_uniform_with_fan_average_variance_and_tiny_where_last() -> None:
+    torch.manual_seed(0)
+    network = UNet(1, 1, 16, NetworkSettings(base=32, multipliers=(1, 2), blocks=1, attention=(8,), groups=8))
+    block = network.middle[0]
+    fans = {"conv1": 64 * 9, "time": (128 + 64) / 2, "attention.qkv": 64}
+    for name, fan in fans.items():
+        weight = block.get_parameter(f"{name}.weight")
+        assert weight.var().item() == pytest.approx(1 / fan, rel=0.05)
+        assert weight.abs().max().item() == pytest.approx((3 / fan) ** 0.5, rel=0.01)
+    for last in (block.conv2, block.attention.out, network.last):
+        assert 0 < last.weight.abs().max() < 1e-4
+    assert all(not p.any() for name, p in network.named_parameters() if name.endswith("bias"))
+
+
+def test_dropout_acts_in_training_only() -> None:
+    _, network = pair(SMALL.model_copy(update={"dropout": 0.5}), 1, 1, 16)
+    x_t, step = inputs(2, 1, 16)
+    assert torch.equal(network(x_t, step), network(x_t, step))
+    network.train()
+    assert not torch.equal(network(x_t, step), network(x_t, step))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_zeroes_a_fraction_p_and_keeps_the_mean_in_value_and_gradient(p: float) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(16, 8, 32, 32, requires_grad=True)
+    y = Dropout(p)(x)
+    y.sum().backward()
+    assert (y == 0).float().mean().item() == pytest.approx(p, abs=5 * (p * (1 - p) / x.numel()) ** 0.5)
+    assert y.unique().tolist() == [0.0, pytest.approx(1 / (1 - p))]
+    assert torch.equal(x.grad, y.detach())
+    assert torch.equal(Dropout(p).eval()(x), x)
+
+
+def test_group_norm_equals_pytorchs_in_value_and_gradient_whatever_the_memory_order() -> None:
+    torch.manual_seed(0)
+    norm = shaken(GroupNorm(3, 12)).double()
+    for memory in (torch.channels_last, torch.contiguous_format):
+        x = torch.randn(4, 12, 5, 6, dtype=torch.float64).contiguous(memory_format=memory).requires_grad_()
+        weight = torch.randn_like(x)
+        found, expected = ((y, *torch.autograd.grad((y * weight).sum(), (x, norm.weight, norm.bias)))
+                           for y in (norm(x), nn.GroupNorm.forward(norm, x)))  # fmt: skip
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_group_norm_is_exact_far_from_zero() -> None:
+    x = 100 + torch.randn(4, 16, 8, 8).contiguous(memory_format=torch.channels_last)
+    expected = nn.functional.group_norm(x.double(), 4)
+    torch.testing.assert_close(GroupNorm(4, 16)(x).double(), expected, rtol=0, atol=1e-4)
+
+
+def test_upsampling_is_doubling_then_a_convolution() -> None:
+    torch.manual_seed(0)
+    layer, x = Upsample(3).double(), torch.randn(2, 3, 5, 4, dtype=torch.float64)
+    expected = layer.conv(nn.functional.interpolate(x, scale_factor=2.0))
+    torch.testing.assert_close(layer(x, torch.empty(0)), expected)
+
+
+def test_downsampling_pads_right_and_bottom_only() -> None:
+    layer = Downsample(1)
+    nn.init.ones_(layer.conv.weight)
+    x = torch.zeros(1, 1, 4, 4)
+    x[0, 0, 0, 0] = 1
+    assert layer(x, torch.empty(0))[0, 0].tolist() == [[1, 0], [0, 0]]
+    x = x.flip(2, 3)  # the last pixel is seen by the last window alone
+    assert layer(x, torch.empty(0))[0, 0].tolist() == [[0, 0], [0, 1]]
+    x = torch.ones(1, 1, 4, 4)
+    assert layer(x, torch.empty(0))[0, 0].tolist() == [[9, 6], [6, 4]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "said"),
+    [
+        (NetworkSettings(base=32, multipliers=(1, 2, 2), attention=()), 18, "multiple of 4"),
+        (NetworkSettings(base=24, multipliers=(1,), attention=()), 16, "groups = 32 does not divide base = 24"),
+        (NetworkSettings(base=32, multipliers=(1, 2), attention=(12,)), 16, r"attention at side 12.*\[16, 8\]"),
+        (NetworkSettings(base=32, multipliers=(), attention=()), 16, "multipliers"),
+        (NetworkSettings(base=32, multipliers=(1, 0), attention=()), 16, "multipliers"),
+    ],
+)
+def test_sizes_that_do_not_fit_together_are_refused_with_the_remedy(settings: NetworkSettings, size: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        UNet(1, 1, size, settings)

@@ -8,7 +8,17 @@ from ddpm_bench.data.sources import SOURCES
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.settings import DataSettings
 
-__all__ = ["SOURCES", "ImageData", "Split", "fit_to", "load_data", "read_images", "to_model", "to_uint8", "write_images"]
+__all__ = [
+    "SOURCES",
+    "ImageData",
+    "Split",
+    "fit_to",
+    "load_data",
+    "read_images",
+    "to_model",
+    "to_uint8",
+    "write_images",
+]
 
 DEFAULT_ROOT = Path("~/.cache/ddpm-bench/data")
 """Where downloads go unless `data.root` names another folder."""
@@ -19,17 +29,22 @@ def load_data(settings: DataSettings) -> ImageData:
 
     Raises UserError, naming the file and the remedy, for whatever is wrong with the source; nothing is half-loaded.
     """
-    word, colon, text = settings.source.partition(":")
+    word, _, text = settings.source.partition(":")
     source = SOURCES.get(word)
     if source is None:
         with_path = " and ".join(known.form for known in SOURCES.values() if known.takes_path)
-        raise UserError(f"Unknown data source '{settings.source}'" + near_miss(word, SOURCES) + f" With a path: {with_path}.")
+        raise UserError(
+            f"Unknown data source '{settings.source}'" + near_miss(word, SOURCES) + f" With a path: {with_path}."
+        )
     if source.takes_path != bool(text):
-        raise UserError(f"The data source '{settings.source}' {'needs a' if source.takes_path else 'takes no'} path: write '{source.form}'.")
+        need = "needs a" if source.takes_path else "takes no"
+        raise UserError(f"The data source '{settings.source}' {need} path: write '{source.form}'.")
     path = Path(text).expanduser()
     loaded = source.load(path, (settings.root or DEFAULT_ROOT).expanduser())
     try:
-        train, test = (Split(fit_to(split.images, settings.size), split.labels) for split in (loaded.train, loaded.test))
+        train, test = (
+            Split(fit_to(split.images, settings.size), split.labels) for split in (loaded.train, loaded.test)
+        )
     except UserError as error:
         raise UserError(f"Data source '{settings.source}': {error}") from error
     name = settings.name or source.name(path)

@@ -17,12 +17,20 @@ def load_folder(path: Path) -> Loaded:
     """
     if not path.is_dir():
         raise UserError(f"There is no folder '{path}'. Give one that holds the folders 'train' and 'test' with images.")
+    for split in ("train", "test"):
+        if not (path / split).is_dir():
+            names = sorted(entry.name for entry in path.iterdir())
+            there = ", ".join(names[:6] + ["..."] * (len(names) > 6)) or "nothing"
+            raise UserError(
+                f"There is no folder '{path / split}'; '{path}' holds: {there}. It needs 'train' and 'test'."
+            )
     train, test = list_images(path / "train"), list_images(path / "test")
     if train.classes != test.classes:
         lone = sorted(set(train.classes) ^ set(test.classes))[0]
         where, other = ("train", "test") if lone in train.classes else ("test", "train")
         raise UserError(
-            f"'{path}' has the class folder '{where}/{lone}' but no '{other}/{lone}'. Use the same class folders in both, or none."
+            f"'{path}' has the class folder '{where}/{lone}' but no '{other}/{lone}'. "
+            "Use the same class folders in both, or none."
         )
     return check_alike(Loaded(_split(train, "train"), _split(test, "test"), train.classes), f"'{path}'")
 

@@ -1,7 +1,7 @@
 """Images as files: folders of PNG, JPEG or WebP, and .npz archives, read into uint8 and written from it.
 
-A pixel is taken as it is stored or the file is refused: nothing is converted in silence, so palettes, transparency, 16-bit
-levels and mixed sizes or modes are errors that name the file.
+A pixel is taken as it is stored or the file is refused: nothing is converted in silence, so palettes, transparency,
+16-bit levels and mixed sizes or modes are errors that name the file.
 """
 
 import contextlib
@@ -40,9 +40,9 @@ class Listing:
 
 
 def list_images(folder: Path) -> Listing:
-    """The images that lie in `folder`, or in its subfolders, one a class. Hidden files and files that are no images are passed over.
+    """The images that lie in `folder`, or in its subfolders, one a class. Hidden files and other files are passed over.
 
-    UserError for: no such folder; no images; images beside class folders; folders inside class folders; formats that are not read.
+    UserError for: no such folder; no images; images beside class folders; folders in class folders; unread formats.
     """
     files, classes = _contents(folder)
     if files and classes:
@@ -54,7 +54,9 @@ def list_images(folder: Path) -> Listing:
     for label, class_folder in enumerate(classes):
         inside, deeper = _contents(class_folder)
         if deeper:
-            raise UserError(f"The class folder '{class_folder}' holds a folder '{deeper[0].name}'. Class folders hold images only.")
+            raise UserError(
+                f"The class folder '{class_folder}' holds a folder '{deeper[0].name}'. Class folders hold images only."
+            )
         files += inside
         labels += [label] * len(inside)
     if not files:
@@ -83,7 +85,7 @@ def read_files(paths: Sequence[Path], title: str = "Reading images") -> Tensor:
 
 
 def read_images(path: Path) -> Tensor:
-    """Anyone's images, uint8 (N, C, H, W): a folder (class folders allowed), or an .npz archive as `npz.read_npz` takes it."""
+    """Anyone's images, uint8 (N, C, H, W): a folder (class folders allowed), or an .npz archive as for `read_npz`."""
     if path.is_dir():
         return read_files(list_images(path).paths)
     if not path.is_file():
@@ -94,13 +96,19 @@ def read_images(path: Path) -> Tensor:
 
 
 def write_images(path: Path, images: Tensor) -> None:
-    """Write uint8 (N, C, H, W): to an .npz archive (`images`, (N, H, W, C)) or as 000000.png, 000001.png, ... into a folder.
+    """Write uint8 (N, C, H, W) to an .npz archive (`images`, (N, H, W, C)), or as 000000.png, ... to a folder.
 
     Each file is written atomically. A folder that holds other images is refused, since the two sets would be mixed.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in CHANNELS.values() or not images.numel():
+    if (
+        images.dtype != torch.uint8
+        or images.ndim != 4
+        or images.shape[1] not in CHANNELS.values()
+        or not images.numel()
+    ):
         raise UserError(
-            f"Images to write must be uint8 (N, C, H, W) with 1 or 3 channels, not {images.dtype} {tuple(images.shape)}. "
+            "Images to write must be uint8 (N, C, H, W) with 1 or 3 channels, "
+            f"not {images.dtype} {tuple(images.shape)}. "
             "Convert values in [-1, 1] with to_uint8."
         )
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
@@ -111,7 +119,9 @@ def write_images(path: Path, images: Tensor) -> None:
     names = [f"{index:06d}.png" for index in range(len(pixels))]
     foreign = {entry.name for entry in make_folder(path).iterdir() if entry.suffix.lower() in SUFFIXES} - set(names)
     if foreign:
-        raise UserError(f"The folder '{path}' holds other images ('{min(foreign)}'). Choose a new folder, or remove them.")
+        raise UserError(
+            f"The folder '{path}' holds other images ('{min(foreign)}'). Choose a new folder, or remove them."
+        )
     with _patient_progress("Writing images", len(pixels)) as tick:
         for index, (name, image) in enumerate(zip(names, pixels, strict=True)):
             with replacing(path / name) as temporary:
@@ -122,24 +132,21 @@ def write_images(path: Path, images: Tensor) -> None:
 def _contents(folder: Path) -> tuple[list[Path], list[Path]]:
     """Image files and folders in `folder`, each sorted by name."""
     try:
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except FileNotFoundError:
-        near = f" '{folder.parent}' holds: {_names(folder.parent)}." if folder.parent.is_dir() else ""
-        raise UserError(f"There is no folder '{folder}'.{near} Check the path.") from None
+        visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
-        raise UserError(f"The folder '{folder}' cannot be read: {error.strerror}. Check the path and its permissions.") from error
+        raise UserError(
+            f"The folder '{folder}' cannot be read: {error.strerror}. Check the path and its permissions."
+        ) from error
+    entries = sorted(visible, key=lambda entry: entry.name)  # paths themselves sort otherwise on Windows
     folders = [entry for entry in entries if entry.is_dir()]
     files = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry not in folders]
     pictures = Image.registered_extensions()
     for entry in entries:
         if entry.suffix.lower() in pictures and entry.suffix.lower() not in SUFFIXES and entry.is_file():
-            raise UserError(f"'{entry}' is an image of a format that is not read ({', '.join(SUFFIXES)} are). Convert or remove it.")
+            raise UserError(
+                f"'{entry}' is an image of a format that is not read ({', '.join(SUFFIXES)} are). Convert or remove it."
+            )
     return files, folders
-
-
-def _names(folder: Path, most: int = 6) -> str:
-    names = sorted(entry.name for entry in folder.iterdir())
-    return ", ".join(names[:most] + ["..."] * (len(names) > most)) or "nothing"
 
 
 def _read_file(path: Path) -> np.ndarray:
@@ -153,8 +160,18 @@ def _read_file(path: Path) -> np.ndarray:
     except UserError:
         raise
     except UnidentifiedImageError:
-        raise UserError(f"'{path}' is not a PNG, JPEG or WebP image, whatever its name says. Replace or remove it.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"'{path}' is not a PNG, JPEG or WebP image, whatever its name says. Replace or remove it."
+        ) from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
         raise UserError(f"The image '{path}' cannot be read: {error}. Replace or remove it.") from error
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -175,7 +192,9 @@ def _check_pixels(image: Image.Image, path: Path) -> None:
         problem = "is animated"
     else:
         return
-    raise UserError(f"The image '{path}' {problem}; images must be 8-bit grey or RGB. Convert it, for instance to an RGB PNG.")
+    raise UserError(
+        f"The image '{path}' {problem}; images must be 8-bit grey or RGB. Convert it, for instance to an RGB PNG."
+    )
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Images as they are kept and as the model sees them; the only place that knows uint8 <-> [-1, 1].
 
-Kept: uint8 levels 0..255, (N, C, H, W). For the model: x = level / 127.5 - 1 in [-1, 1] (Ho, Jain, Abbeel 2020, section 3.3).
+Kept: uint8 levels 0..255, (N, C, H, W). For the model: x = level / 127.5 - 1 in [-1, 1] (Ho et al. 2020, section 3.3).
 Back: level = round((x + 1) * 127.5) clamped to 0..255. Rounding down instead would darken every image by half a level.
 """
 
@@ -49,7 +49,7 @@ class ImageData:
 
 
 def content_hash(train: Tensor, test: Tensor) -> str:
-    """SHA-256, in hexadecimal, over shapes and pixels of both splits, uint8 (N, C, H, W): whatever the set is called."""
+    """Hexadecimal SHA-256 over shapes and pixels of both splits, uint8 (N, C, H, W), whatever the set is called."""
     digest = hashlib.sha256()
     for images in (train, test):
         digest.update(f"uint8 {tuple(images.shape)}\n".encode())
@@ -72,7 +72,8 @@ def fit_to(images: Tensor, size: int) -> Tensor:
     """uint8 (N, C, H, W) -> uint8 (N, C, size, size): averaged down by a whole factor, then zero-padded around.
 
     The factor f is the smallest with ceil(max(H, W) / f) <= size; f x f pixels become their mean, rounded half up.
-    Padding is centred; an odd row or column more goes to the bottom or right. 28 -> 32 pads by 2; 28 -> 16 averages 2x2, then pads by 1.
+    Padding is centred; an odd row or column more goes to the bottom or right.
+    28 -> 32 pads by 2; 28 -> 16 averages 2x2, then pads by 1.
     Raises UserError when f does not divide both sides.
     """
     height, width = images.shape[2:]
@@ -80,7 +81,7 @@ def fit_to(images: Tensor, size: int) -> Tensor:
     if factor is None:
         larger = next(side for side in range(size + 1, max(height, width) + 1) if _factor(height, width, side))
         raise UserError(
-            f"Images of {width}x{height} pixels cannot be averaged down to data.size = {size} in whole blocks of pixels. "
+            f"Images of {width}x{height} pixels cannot be averaged down to data.size = {size} in whole blocks. "
             f"The next larger data.size that fits is {larger}; or resize the images beforehand."
         )
     if factor > 1:

@@ -1,8 +1,8 @@
 """`npz:PATH`: a data set in one NumPy archive, and `embedded`, which is one that the package brings.
 
-Keys: `train` and `test`, uint8, (N, H, W) for grey or (N, H, W, C) or (N, C, H, W) with C = 1 or 3; where there are labels,
-`train_labels` and `test_labels`, integers (N,) from 0; and, if they have names, `classes`, text (K,). Other keys are ignored.
-Nothing in an archive is unpickled.
+Keys: `train` and `test`, uint8, (N, H, W) for grey or (N, H, W, C) or (N, C, H, W) with C = 1 or 3; where there are
+labels, `train_labels` and `test_labels`, integers (N,) from 0; and, if they have names, `classes`, text (K,).
+Other keys are ignored. Nothing in an archive is unpickled.
 """
 
 import contextlib
@@ -28,11 +28,13 @@ EMBEDDED_SHA256 = "b62a168cfb6cf8720e421ca1ec5a8e25c8a5808350816cac2116d75d6b6f2
 
 
 def load_embedded() -> Loaded:
-    """The Fashion-MNIST subset of the package, read only if its SHA-256 is the one pinned here; see embedded/README.md."""
+    """The package's Fashion-MNIST subset, read only if its SHA-256 is the one pinned here; see embedded/README.md."""
     try:
         content = EMBEDDED.read_bytes()
     except OSError as error:
-        raise UserError(f"The embedded data '{EMBEDDED}' cannot be read ({error.strerror}). Install ddpm-bench again.") from error
+        raise UserError(
+            f"The embedded data '{EMBEDDED}' cannot be read ({error.strerror}). Install ddpm-bench again."
+        ) from error
     if (found := hashlib.sha256(content).hexdigest()) != EMBEDDED_SHA256:
         raise UserError(
             f"The embedded data '{EMBEDDED}' is damaged or changed: its SHA-256 is {found}, not {EMBEDDED_SHA256}. "
@@ -45,13 +47,15 @@ def load_embedded() -> Loaded:
 def load_npz(path: Path) -> Loaded:
     """The data set in the archive `path`. UserError for anything that is not as the module's text says."""
     if not path.is_file():
-        raise UserError(f"There is no file '{path}'. Give the path of an .npz archive with the arrays 'train' and 'test'.")
+        raise UserError(
+            f"There is no file '{path}'. Give the path of an .npz archive with the arrays 'train' and 'test'."
+        )
     with _archive(path, path) as archive:
         return _data_set(archive, path)
 
 
 def read_npz(path: Path) -> Tensor:
-    """The images of an archive without splits, uint8 (N, C, H, W): its array `images`, or else its first one of 3 or 4 axes."""
+    """An archive without splits -> uint8 (N, C, H, W): its array `images`, or else its first one of 3 or 4 axes."""
     with _archive(path, path) as archive:
         for name in ["images"] if "images" in archive else archive.files:
             array = _array(archive, name)
@@ -72,7 +76,9 @@ def _archive(stream: Path | io.BytesIO, path: Path) -> Iterator[NpzFile]:
     except UserError:
         raise
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, LZMAError) as error:
-        raise UserError(f"'{path}' is not a readable .npz archive of plain arrays: {error}. Save it again with numpy.savez.") from error
+        raise UserError(
+            f"'{path}' is not a readable .npz archive of plain arrays: {error}. Save it again with numpy.savez."
+        ) from error
 
 
 def _array(archive: NpzFile, name: str) -> np.ndarray:
@@ -86,7 +92,9 @@ def _array(archive: NpzFile, name: str) -> np.ndarray:
 def _data_set(archive: NpzFile, path: Path) -> Loaded:
     for name in ("train", "test"):
         if name not in archive:
-            raise UserError(f"'{path}' has no array '{name}': it needs 'train' and 'test', and has {_listing(archive)}.")
+            raise UserError(
+                f"'{path}' has no array '{name}': it needs 'train' and 'test', and has {_listing(archive)}."
+            )
     classes = tuple(map(str, _array(archive, "classes"))) if "classes" in archive else ()
     splits = []
     for name in ("train", "test"):
@@ -94,7 +102,15 @@ def _data_set(archive: NpzFile, path: Path) -> Loaded:
         splits.append(Split(images, _labels(archive, name, len(images), path)))
     train, test = splits
     if (train.labels is None) != (test.labels is None):
-        raise UserError(f"'{path}' has labels for one split only. Give both 'train_labels' and 'test_labels', or neither.")
+        raise UserError(
+            f"'{path}' has labels for one split only. Give both 'train_labels' and 'test_labels', or neither."
+        )
+    if (
+        classes
+        and train.labels is not None
+        and (most := int(max(train.labels.max(), test.labels.max()))) >= len(classes)
+    ):
+        raise UserError(f"'{path}' has the label {most} but only {len(classes)} 'classes'. Name every class, or none.")
     return check_alike(Loaded(train, test, classes), f"'{path}'")
 
 
@@ -123,8 +139,8 @@ def _labels(archive: NpzFile, name: str, count: int, path: Path) -> Tensor | Non
     labels = _array(archive, f"{name}_labels")
     if labels.dtype.kind not in "iu" or labels.shape != (count,) or labels.min() < 0:
         raise UserError(
-            f"The array '{name}_labels' of '{path}' is {labels.dtype} of shape {labels.shape}; labels are integers from 0, "
-            f"one for each of the {count} images."
+            f"The array '{name}_labels' of '{path}' is {labels.dtype} of shape {labels.shape}; "
+            f"labels are integers from 0, one for each of the {count} images."
         )
     return torch.from_numpy(labels.astype(np.int64))
 

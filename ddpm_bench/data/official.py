@@ -20,7 +20,7 @@ from ddpm_bench.files import make_folder
 
 @dataclass(frozen=True)
 class Official:
-    """A class of torchvision.datasets, how many images its splits have, and what a user without a network puts where."""
+    """A class of torchvision.datasets, how many images it has, and what a user without a network puts where."""
 
     dataset: str
     train_images: int
@@ -30,7 +30,7 @@ class Official:
     address: str  # the attribute of the class that says where it downloads from
 
     def load(self, root: Path) -> Loaded:
-        """Both splits, downloaded into `root` only if they do not lie there. UserError where they cannot be had or are others."""
+        """Both splits, downloaded into `root` only if they do not lie there. UserError where they cannot be had."""
         from torchvision import datasets  # a second to import, and the other sources do without it
 
         kind = getattr(datasets, self.dataset)
@@ -44,15 +44,16 @@ class Official:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise UserError(
-                f"{self.dataset} is not complete in '{place}' and could not be fetched from {getattr(kind, self.address)}: "
-                f"{' '.join(str(error).split())}. Try again with a network, put {self.files} into '{place}' yourself, "
-                "name the folder that has them with --data-root, or take the source 'embedded', which needs no download."
+                f"{self.dataset} is not complete in '{place}' and could not be fetched from "
+                f"{getattr(kind, self.address)}: {' '.join(str(error).split())}. "
+                f"Try again with a network, put {self.files} into '{place}' yourself, "
+                "name the folder that has them with --data-root, or use the source 'embedded', which needs no network."
             ) from error
         for split, due in ((train, self.train_images), (test, self.test_images)):
             if len(split) != due:
                 raise UserError(
-                    f"The files in '{place}' are not the official {self.dataset}: {len(split)} images where {due} are due. "
-                    "Remove them, and they are fetched again."
+                    f"The files in '{place}' are not the official {self.dataset}: {len(split)} images "
+                    f"where {due} are due. Remove them, and they are fetched again."
                 )
         return Loaded(train, test, classes)
 

@@ -129,11 +129,9 @@ class Schedule:
         """Entry t of the result belongs to step t; cast and moved once for each dtype and device."""
         key = (name, dtype, device)
         if key not in self._tables:
-            # Made outside of inference mode even when sampling comes first: training may not save inference tensors.
-            with torch.inference_mode(False):
-                no_step_zero = math.nan if dtype.is_floating_point else -1
-                padded = functional.pad(getattr(self, name).to(dtype), (1, 0), value=no_step_zero)
-                self._tables[key] = padded.to(device)
+            no_step_zero = math.nan if dtype.is_floating_point else -1
+            padded = functional.pad(getattr(self, name).to(dtype), (1, 0), value=no_step_zero)
+            self._tables[key] = padded.to(device)
         return self._tables[key]
 
 

@@ -1,4 +1,6 @@
-"""Training of a small extractor on any labelled data set: `ddpm-bench extractor train`. So the shipped one was made, too.
+"""Training of a small extractor on any labelled data set: `ddpm-bench extractor train`. So the shipped one was made, too:
+
+    ddpm-bench extractor train --data fashion-mnist --name fashion-mnist --out extractor.safetensors
 
 Cross-entropy on the training split, every image at every size in each step, AdamW under one cycle of the learning rate (Smith and
 Topin 2018). Images are never flipped or shifted: an extractor that cannot tell a mirrored shoe would not see a model that mirrors them.
@@ -20,7 +22,7 @@ from ddpm_bench.data import ImageData, load_data
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder
 from ddpm_bench.interrupt import NEVER, Stop
-from ddpm_bench.metrics.small_cnn import FEATURES, Card, SmallCNN, write_extractor
+from ddpm_bench.metrics.small_cnn import FEATURES, RESERVED, Card, SmallCNN, write_extractor
 from ddpm_bench.provenance import versions
 from ddpm_bench.settings import DataSettings
 
@@ -42,10 +44,12 @@ def train_extractor(
     began = time.monotonic()
     if out.suffix != ".safetensors":
         raise UserError(f"An extractor is a .safetensors file, not '{out}'. Write --out {out.with_suffix('.safetensors')}.")
+    if not name.strip() or name in RESERVED:
+        raise UserError(f"An extractor cannot have the name '{name}': results are headed FD (name). Choose a --name of its own.")
     make_folder(out.parent)
     sizes = tuple(sorted(set(sizes)))
-    if not sizes or sizes[0] < 8:
-        raise UserError(f"An extractor needs image sizes of 8 pixels or more, not {list(sizes)}. Write, say, --sizes 16,32.")
+    if not sizes or sizes[0] < 8 or sizes[-1] > 1024:
+        raise UserError(f"An extractor is for image sizes from 8 to 1024 pixels, not {list(sizes)}. Write, say, --sizes 16,32.")
     fitted = {size: load_data(DataSettings(source=data, size=size, root=data_root)) for size in sizes}
     first = fitted[sizes[0]]
     labels, classes = _classes(first)

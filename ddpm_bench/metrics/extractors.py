@@ -6,17 +6,16 @@ Only Inception with the published weights gives numbers that are called FID and 
 import hashlib
 from pathlib import Path
 
-from ddpm_bench.errors import UserError
+from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.fidelity import INCEPTION_URL, inception_network
 from ddpm_bench.metrics.inception import find_weights, read_weights
-from ddpm_bench.metrics.small_cnn import SHIPPED, build, read_card
+from ddpm_bench.metrics.small_cnn import RESERVED, SHIPPED, build, read_card
 from ddpm_bench.store import ExtractorInfo
 
 __all__ = ["Extractor", "load_extractor"]
 
 SHIPPED_SHA256 = ""
-RESERVED = ("inception", "embedded")
 
 
 def load_extractor(
@@ -29,7 +28,7 @@ def load_extractor(
     """
     if name == "inception":
         return _inception(inception_weights, allow_unverified, cache)
-    extractor = _small(SHIPPED if name == "embedded" else _path(name))
+    extractor = _shipped() if name == "embedded" else _own(_path(name))
     if size is not None:
         extractor.check_size(size, size)
     return extractor
@@ -56,26 +55,31 @@ def _path(name: str) -> Path:
         path = path.with_suffix(".safetensors")
     if path.suffix != ".safetensors":
         raise UserError(
-            f"Unknown extractor '{name}'. Known: inception, embedded, or the path of a .safetensors file made by `ddpm-bench extractor train`."
+            f"Unknown extractor '{name}'{near_miss(name, RESERVED)} Or the path of a .safetensors file made by `ddpm-bench extractor train`."
         )
     return path
 
 
-def _small(path: Path) -> Extractor:
-    """A small extractor, if the weights are the ones that its card (and, for the shipped one, this file) names."""
+def _shipped() -> Extractor:
+    return _small(SHIPPED, SHIPPED_SHA256, "embedded", "Install ddpm-bench again.")
+
+
+def _own(path: Path) -> Extractor:
+    card = read_card(path)
+    if card.name in RESERVED:
+        raise UserError(f"The extractor '{path}' calls itself '{card.name}', which is a name of ddpm-bench's own. Train it under another name.")
+    return _small(path, card.sha256, card.name, "Train it again, or put the two files back together.")
+
+
+def _small(path: Path, expected: str, name: str, remedy: str) -> Extractor:
+    """The small extractor at `path`, shown as `name`, if its weights have the `expected` hash."""
     card = read_card(path)
     try:
         weights = path.read_bytes()
     except OSError as error:
-        raise UserError(f"Cannot read the extractor '{path}': {error.strerror}. Make one with `ddpm-bench extractor train`.") from error
+        raise UserError(f"Cannot read the extractor '{path}': {error.strerror}. {remedy}") from error
     sha256 = hashlib.sha256(weights).hexdigest()
-    expected = SHIPPED_SHA256 if path == SHIPPED else card.sha256
-    if sha256 != expected or sha256 != card.sha256:
-        remedy = "Install ddpm-bench again." if path == SHIPPED else "Train it again, or put the two files back together."
+    if sha256 != expected:
         raise UserError(f"'{path}' is damaged or not the file of its card: its SHA-256 is {sha256}, expected {expected}. {remedy}")
-    if card.name in RESERVED and sha256 != SHIPPED_SHA256:
-        raise UserError(f"The extractor '{path}' calls itself '{card.name}', which is a name of ddpm-bench's own. Train it under another name.")
-    info = ExtractorInfo(
-        name=card.name, sha256=sha256, verified=True, labels=(f"FD ({card.name})", f"IS ({card.name})"), feature_dim=card.feature_dim
-    )
+    info = ExtractorInfo(name=name, sha256=sha256, verified=True, labels=(f"FD ({name})", f"IS ({name})"), feature_dim=card.feature_dim)
     return Extractor(info, build(card, weights), card.channels, card.sizes, batch=256)

@@ -23,6 +23,9 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.files import replacing, write_text
 
 SHIPPED = Path(__file__).with_name("embedded") / "extractor.safetensors"
+RESERVED = ("inception", "embedded")
+"""Names that no other extractor may have."""
+
 FEATURES = 64
 WIDTHS = (24, 48, 64)
 GRID = 4  # positions a side that the features tell apart

@@ -198,7 +198,9 @@ class UNet(nn.Module):
 def check(size: int, settings: NetworkSettings) -> None:
     """UserError where the side cannot be halved often enough, groups do not divide, or no level has an attention size."""
     levels = len(settings.multipliers)
-    if not levels or size % 2 ** (levels - 1):
+    if not levels or min(settings.multipliers) < 1:
+        raise UserError(f"multipliers {list(settings.multipliers)} must be one positive number a level, such as [1, 2, 2, 2].")
+    if size % 2 ** (levels - 1):
         raise UserError(f"Images of side {size} cannot be halved {levels - 1} times for multipliers "
                         f"{list(settings.multipliers)}; use a multiple of {2 ** (levels - 1)} or fewer multipliers.")
     if settings.base % settings.groups:

@@ -21,9 +21,10 @@ __all__ = ["render", "terminal_table"]
 
 
 def terminal_table(records: Sequence[Record], grid: Grid) -> Group:
-    """The table with its notes, for `rich.console.Console.print`; a second one for the best checkpoints where there are several.
+    """The table with its notes, for `rich.console.Console.print`.
 
-    UserError when the records do not belong to `grid` or were measured under different conditions.
+    Where runs have several checkpoints, a second one is for the best. UserError when the records do not belong to
+    `grid` or were measured under different conditions.
     """
     return Group(*(TerminalTable(make_table(summary)) for summary in summaries(records, grid)))
 
@@ -31,8 +32,8 @@ def terminal_table(records: Sequence[Record], grid: Grid) -> Group:
 def render(records: Sequence[Record], grid: Grid, out: Path, results: Path) -> list[Path]:
     """Write the report of `records` into the folder `out` and return its files, report.md first.
 
-    `results` is the folder the records were read from; their sample pictures lie there. A missing or broken picture is said and
-    left out. UserError as for `terminal_table`, before anything is written, and for an unwritable folder.
+    `results` is the folder the records were read from; their sample pictures lie there. A missing or broken picture is
+    said and left out. UserError as for `terminal_table`, before anything is written, and for an unwritable folder.
     """
     measured = summaries(records, grid)
     tables = [make_table(summary) for summary in measured]

@@ -1,7 +1,7 @@
 """Measured against published, row by row.
 
-A measured value stands on the published axis only when everything it depends on is as published. Otherwise the two have panels of
-their own, side by side with the rows in the same order, so that the orders can be compared and the lengths cannot.
+A measured value stands on the published axis only when everything it depends on is as published. Otherwise the two have
+panels of their own, side by side with the rows in the same order, so that orders can be compared and lengths cannot.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from ddpm_bench.grid import Published
 from ddpm_bench.metrics.registry import METRICS
 from ddpm_bench.report.drawing import BLUE, GREEN, GREY, VERMILLION, drawn, plain_log
 from ddpm_bench.report.labels import escape_mathtext, mathtext
-from ddpm_bench.report.summary import Row, Summary
-from ddpm_bench.report.table import NOT_MEASURED, selection_name
+from ddpm_bench.report.summary import Summary
+from ddpm_bench.report.words import NOT_MEASURED, selection_name
 
 LOG_FROM = 12
 """A distance axis whose values span more than this factor is logarithmic."""
@@ -39,13 +39,13 @@ class Layout:
 
 
 def plot_comparison(path: Path, summaries: Sequence[Summary], key: str) -> None:
-    """Draw the metric `key` of PUBLISHED_NAMES of all rows; the last and the best checkpoints apart where there are both."""
+    """Draw the metric `key` of PUBLISHED_NAMES of all rows; last and best checkpoints apart where there are both."""
     with drawn(path, 6.6, 1.6 - 0.26 * _layout(summaries[-1], key).bottom) as figure:
         draw_comparison(figure, summaries, key)
 
 
 def draw_comparison(figure: Figure, summaries: Sequence[Summary], key: str) -> tuple[Axes, Axes]:
-    """Fill `figure` and return the axes of the published and of the measured values: the same only where they are comparable."""
+    """Fill `figure`; return the axes of the published and of the measured values, the same only if they compare."""
     summary = summaries[-1]  # the best checkpoints where there are several: what the source reports
     layout = _layout(summary, key)
     if summary.comparable:
@@ -54,7 +54,7 @@ def draw_comparison(figure: Figure, summaries: Sequence[Summary], key: str) -> t
     else:
         published, measured = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.3))
         _head(published, measured, summary, key)
-    _draw_published(published, summary.rows, layout, key)
+    _draw_published(published, summary, layout, key)
     for each in summaries:
         _draw_measured(measured, each, layout, key, apart=len(summaries) > 1)
     for axes in dict.fromkeys((published, measured)):
@@ -101,16 +101,17 @@ def _layout(summary: Summary, key: str) -> Layout:
     return Layout(tuple(rows), groups, {y - 1.4 - i: name for i, name in enumerate(anchors)})
 
 
-def _draw_published(axes: Axes, rows: Sequence[Row], layout: Layout, key: str) -> None:
+def _draw_published(axes: Axes, summary: Summary, layout: Layout, key: str) -> None:
     label = f"published {PUBLISHED_NAMES[key]}" + (" (± over splits of one run)" if key == "is_mean" else "")
-    for row, y in zip(rows, layout.rows, strict=True):
+    for row, y in zip(summary.rows, layout.rows, strict=True):
         value, error = _published(row.cell.published, key)
         if value is not None:
             axes.errorbar(
                 value, y, xerr=error, fmt="s", color=VERMILLION, markersize=4.5, capsize=4, label=label, zorder=3
             )
         elif row.cell.published.blank:
-            _say(axes, y, "published: –", 0.97)
+            # Beside the axes where measured values may stand in them.
+            _say(axes, y, "published: –", 1.01 if summary.comparable else 0.97, left=summary.comparable)
 
 
 def _draw_measured(axes: Axes, summary: Summary, layout: Layout, key: str, apart: bool) -> None:
@@ -129,25 +130,25 @@ def _draw_measured(axes: Axes, summary: Summary, layout: Layout, key: str, apart
                 label=escape_mathtext(label), zorder=3,
             )  # fmt: skip
         elif row.status in ("diverged", "not measured") and not best:
-            _say(axes, y, "diverged here" if row.status == "diverged" else NOT_MEASURED, 0.03)
+            _say(axes, y, "diverged here" if row.status == "diverged" else NOT_MEASURED, 0.03, left=True)
 
 
 def _draw_anchors(axes: Axes, summary: Summary, layout: Layout, key: str) -> None:
-    """Ticks with their values; one that lies outside the rows' range is an arrow at that end, lest the rows be pressed together."""
+    """Ticks with their values; outside the rows' range an arrow at that end, lest the rows be pressed together."""
     values = {y: summary.anchors[name][key].mean for y, name in layout.anchors.items()}
-    low, high = (
-        axes.get_xlim() if axes.has_data() else (min(values.values(), default=0), max(values.values(), default=1))
-    )
-    axes.set_xlim(low, high)
+    if any(key in row.estimates for row in summary.rows):
+        axes.set_xlim(axes.get_xlim())
+    else:
+        axes.set_xlim(min(values.values(), default=0), max(values.values(), default=1))
+    low, high = axes.get_xlim()
     for y, value in values.items():
         text = f"{value:.{METRICS[key].digits}f}"
         if low <= value <= high:
             axes.plot(value, y, "|", color=GREY, markersize=9, markeredgewidth=2)
-            axes.annotate(
-                text, (value, y), xytext=(5, 0), textcoords="offset points", va="center", color=GREY, fontsize=8
-            )
+            place = axes.transAxes.inverted().transform(axes.transData.transform((value, y)))[0]
+            _say(axes, y, text, place + (0.03 if place < 0.7 else -0.03), left=place < 0.7)
         else:
-            _say(axes, y, f"◂ {text}" if value < low else f"{text} ▸", 0.02 if value < low else 0.98)
+            _say(axes, y, f"◂ {text}" if value < low else f"{text} ▸", 0.02 if value < low else 0.98, left=value < low)
 
 
 def _spread(key: str, several_seeds: bool) -> str:
@@ -160,18 +161,10 @@ def _published(published: Published, key: str) -> tuple[float | None, float | No
     return (published.is_mean, published.is_std) if key == "is_mean" else (published.fid, None)
 
 
-def _say(axes: Axes, y: float, text: str, x: float) -> None:
-    """A word where a number is missing; `x` is a fraction of the axis."""
-    axes.text(
-        x,
-        y,
-        text,
-        transform=axes.get_yaxis_transform(),
-        ha="left" if x < 0.5 else "right",
-        va="center",
-        color=GREY,
-        fontsize=8,
-    )
+def _say(axes: Axes, y: float, text: str, x: float, left: bool) -> None:
+    """Words beside or in place of a mark; `x`, a fraction of the axis, is their left or their right end."""
+    place = axes.get_yaxis_transform()
+    axes.text(x, y, text, transform=place, ha="left" if left else "right", va="center", color=GREY, fontsize=8)
 
 
 def _dress(axes: Axes, layout: Layout, key: str) -> None:
@@ -192,5 +185,5 @@ def _label_rows(axes: Axes, summary: Summary, layout: Layout) -> None:
     axes.set_yticks(list(ticks), list(ticks.values()))
     axes.set_ylim(layout.bottom, -0.4)
     for y, group in layout.groups.items():
-        axes.annotate(mathtext(group), (0, y), xycoords=("axes fraction", "data"), xytext=(-4, 0), textcoords="offset points",
-                      ha="right", va="center", weight="bold")  # fmt: skip
+        place = {"xycoords": ("axes fraction", "data"), "xytext": (-4, 0), "textcoords": "offset points"}
+        axes.annotate(mathtext(group), (0, y), **place, ha="right", va="center", weight="bold")

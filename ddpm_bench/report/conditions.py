@@ -1,7 +1,8 @@
-"""Under what conditions records were measured: alike among themselves, like or unlike the published ones, and how to repeat them.
+"""The conditions of records: alike among themselves, as published or not, and how to have them again.
 
-Everything here is computed from the records and the grid; nothing is claimed. The settings that a grid's conditions do not name are
-held against the defaults of `settings.py`, which are DDPM's CIFAR-10 experiment (Ho, Jain, Abbeel 2020, section 4 and appendix B).
+Everything here is computed from the records and the grid; nothing is claimed. The settings that a grid's conditions do
+not name are held against the defaults of `settings.py`, which are DDPM's CIFAR-10 experiment (Ho, Jain, Abbeel 2020,
+section 4 and appendix B).
 """
 
 import json
@@ -17,7 +18,7 @@ from ddpm_bench.settings import DiffusionSettings, NetworkSettings, SamplingSett
 from ddpm_bench.store import Record
 
 Selection = Literal["last", "best"]
-"""Which checkpoint a number belongs to: the end of training, or the one with the lowest distance to the training set."""
+"""Which checkpoint a number belongs to: the last, or the one with the lowest distance to the training set."""
 
 # Settings that change no number, or that the grid's conditions name already.
 _ELSEWHERE = {
@@ -39,8 +40,8 @@ class Difference:
 def checked(records: Sequence[Record], grid: Grid) -> list[Record]:
     """The records in the grid's order of cells, then by seed.
 
-    UserError when there are none, when one does not belong to the grid, when two are of the same cell and seed, or when they were not
-    measured under the same conditions; the message prints the difference.
+    UserError when there are none, when one does not belong to the grid, when two are of the same cell and seed, or when
+    they were not measured under the same conditions; the message prints the difference.
     """
     if not records:
         raise UserError(f"There are no records of grid '{grid.name}' to report. Make some with `ddpm-bench ablate`.")
@@ -58,7 +59,7 @@ def checked(records: Sequence[Record], grid: Grid) -> list[Record]:
         measured = {axis: getattr(record.settings.diffusion, axis) for axis in AXES}
         if lines := differing_lines(cells[record.cell].axes, measured):
             raise UserError(
-                f"The record of cell '{record.cell}', seed {record.seed}, was measured with other axes than the grid's row has:\n"
+                f"The record of cell '{record.cell}', seed {record.seed}, has other axes than the grid's row:\n"
                 + "\n".join(lines)
                 + "\nMeasure it again, or report it with the grid it was measured with."
             )
@@ -74,8 +75,8 @@ def _refuse_mixed(first: Record, other: Record) -> None:
     lines = differing_lines(_shared(first), _shared(other))
     if lines:
         raise UserError(
-            f"Records measured under different conditions do not share a table: cell '{first.cell}', seed {first.seed} (was) and "
-            f"cell '{other.cell}', seed {other.seed} (now):\n"
+            "Records measured under different conditions do not share a table: "
+            f"cell '{first.cell}', seed {first.seed} (was) and cell '{other.cell}', seed {other.seed} (now):\n"
             + "\n".join(lines)
             + "\nKeep one configuration in a results folder, or choose another with --results DIR."
         )

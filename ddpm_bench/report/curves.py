@@ -1,4 +1,4 @@
-"""Training loss of every run: a panel a cell with its own scale, since objectives have different units, and a line a seed."""
+"""Training loss of every run: a line a seed, a panel a cell with its own scale, since objectives differ in unit."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from matplotlib.ticker import EngFormatter
 from ddpm_bench.report.drawing import BLUE, GREY, VERMILLION, drawn, plain_log
 from ddpm_bench.report.labels import mathtext
 from ddpm_bench.report.summary import Row
-from ddpm_bench.report.table import NOT_MEASURED
+from ddpm_bench.report.words import NOT_MEASURED
 
 
 def plot_losses(path: Path, rows: Sequence[Row]) -> None:

@@ -1,4 +1,4 @@
-"""What the plots share: style, colours and how a figure is saved. Colours are Okabe and Ito's; marks differ in shape as well."""
+"""What the plots share: style, saving, and colours from Okabe and Ito's set; marks differ in shape as well."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +13,15 @@ from ddpm_bench.files import replacing
 
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 STYLE = {
-    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 9,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "grid.color": "#E3E3E3", "grid.linewidth": 0.8,
-    "savefig.dpi": 200,
+    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8, "xtick.labelsize": 8,
+    "ytick.labelsize": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "grid.color": "#E3E3E3", "grid.linewidth": 0.8, "savefig.dpi": 200,
 }  # fmt: skip
 
 
 @contextmanager
 def drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A figure of this size in inches, saved to `path` as PNG at the end; the user's own matplotlib style has no say in it."""
+    """A figure of this size in inches, saved to `path` as PNG at the end, whatever the user's own matplotlib style."""
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure

@@ -1,7 +1,8 @@
 """Text in three writings: Markdown, LaTeX and plain unicode. The one place for symbols and for escaping.
 
-Grid files spell symbols in plain words ("||mu-tilde - mu_theta||^2", "L, learned diagonal Sigma"); here they become mathematics.
-Everything else is the user's text and comes out as it was typed, whatever it would mean in Markdown, LaTeX or mathtext.
+Grid files spell symbols in plain words ("||mu-tilde - mu_theta||^2", "L, learned diagonal Sigma"); here they become
+mathematics. Everything else is the user's text and comes out as it was typed, whatever it would mean in Markdown, LaTeX
+or mathtext.
 """
 
 import re
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Symbol:
-    """A piece of mathematics; `latex` stands between dollar signs and is also mathtext, `plain` is unicode with `_` for a subscript."""
+    """A piece of mathematics: `latex` without dollar signs, also mathtext; `plain` unicode, `_` before a subscript."""
 
     latex: str
     plain: str
@@ -68,6 +69,7 @@ _TEX = {
     "’": "'",
     "…": r"\ldots{}",
 }
+_TEX_GREEK = {symbol.plain: symbol.latex for symbol in SYMBOLS.values() if not symbol.plain.isascii()}
 # What pdflatex's default fonts can set with accents: Latin-1's letters without eth and thorn.
 _TEX_LETTERS = frozenset(map(chr, range(0xC0, 0x100))) - set("×÷ÐðÞþ")
 
@@ -78,7 +80,7 @@ def markdown(label: str) -> str:
 
 
 def latex(label: str) -> str:
-    """A grid's label as LaTeX, without any package: '||eps - eps_theta||^2' -> r'$\\|\\epsilon - \\epsilon_\\theta\\|^2$'."""
+    """A grid's label as LaTeX that needs no package: 'L, diagonal Sigma' -> '$L$, diagonal $\\Sigma$'."""
     return _write(
         label, lambda symbol: f"${symbol.latex}$", escape_tex, lambda inner: rf"$\|{inner.replace('$', '')}\|^2$"
     )
@@ -146,9 +148,8 @@ def _tex_character(c: str) -> str:
         return "\0"  # a real en dash must not be taken for two hyphens
     if c in _TEX:
         return _TEX[c]
-    for symbol in SYMBOLS.values():
-        if c == symbol.plain:
-            return f"${symbol.latex}$"
+    if c in _TEX_GREEK:
+        return f"${_TEX_GREEK[c]}$"
     return c if ord(c) < 127 or c in _TEX_LETTERS else rf"\texttt{{U+{ord(c):04X}}}"
 
 

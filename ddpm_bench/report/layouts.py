@@ -8,7 +8,8 @@ import pandas as pd
 
 from ddpm_bench.report import labels
 from ddpm_bench.report.summary import Row, Summary
-from ddpm_bench.report.table import EMPTY, Field, Line, Table
+from ddpm_bench.report.table import Field, Line, Table
+from ddpm_bench.report.words import EMPTY
 
 ANCHORS = "Anchors: known images, scored in the same way"
 MEASURED_HERE, PUBLISHED = "Measured here", "Published"
@@ -116,7 +117,7 @@ DOCUMENT = r"""\documentclass{article}
 
 
 def to_frame(tables: Sequence[Summary]) -> pd.DataFrame:
-    """One line a cell and selection of checkpoints: every metric with its standard deviation over seeds, beside the published numbers."""
+    """One line a cell and selection: every metric with its standard deviation over seeds, and what was published."""
     lines = [_numbers(summary, row) for summary in tables for row in summary.rows]
     keys = sorted({key for summary in tables for row in summary.rows for key in row.estimates})
     metrics = [name for key in keys for name in (key, f"{key}_sd_over_seeds")]

@@ -1,14 +1,15 @@
-"""The page, report.md: tables, differences, plots, samples, provenance. It reads well on a code host without anything else."""
+"""The page, report.md: tables, differences, plots, samples, provenance. It reads well on a code host as it is."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ddpm_bench.report.conditions import Difference, command
 from ddpm_bench.report.labels import code_markdown, escape_markdown, markdown
-from ddpm_bench.report.layouts import PUBLISHED, to_markdown
+from ddpm_bench.report.layouts import MEASURED_HERE, PUBLISHED, to_markdown
 from ddpm_bench.report.samples import Picture
 from ddpm_bench.report.summary import Row, Summary
-from ddpm_bench.report.table import Table, selection_name
+from ddpm_bench.report.table import Table
+from ddpm_bench.report.words import selection_name
 from ddpm_bench.store import Record
 
 PLOTS = {
@@ -38,16 +39,23 @@ def page(summaries: Sequence[Summary], tables: Sequence[Table], pictures: Mappin
 
 def _head(summary: Summary) -> str:
     grid, record = summary.grid, summary.first
-    _, height, width = record.data.shape
-    return "\n\n".join([
-        f"# {escape_markdown(grid.title)}",
-        f"Grid {code_markdown(grid.name)}, preset {code_markdown(record.preset)}. {PUBLISHED}: {escape_markdown(grid.source)}.",
-        f"Measured here: {escape_markdown(record.data.name)}, {height}x{width} pixels, {record.data.train_images:,} training and "
-        f"{record.data.test_images:,} test images; {record.settings.training.steps:,} training steps of {record.settings.training.batch} "
-        f"images, {record.settings.sampling.samples:,} samples a run in {record.sampling_steps:,} steps; features: "
-        f"{escape_markdown(record.extractor.name)}{'' if record.extractor.verified else ' (unverified weights)'}. "
-        "Distances are to the training images.",
-    ])  # fmt: skip
+    data, settings, extractor = record.data, record.settings, record.extractor
+    weights = "" if extractor.verified else " (unverified weights)"
+    measured = (
+        f"{data.name}, {data.shape[1]}x{data.shape[2]} pixels, {data.train_images:,} training "
+        f"and {data.test_images:,} test images; "
+        f"{settings.training.steps:,} training steps of {settings.training.batch} images, "
+        f"{settings.sampling.samples:,} samples a run in {record.sampling_steps:,} steps; features: "
+        f"{extractor.name}{weights}. Distances are to the training images."
+    )
+    return "\n\n".join(
+        [
+            f"# {escape_markdown(grid.title)}",
+            f"Grid {code_markdown(grid.name)}, preset {code_markdown(record.preset)}.",
+            f"{PUBLISHED}: {escape_markdown(grid.source)}.",
+            f"{MEASURED_HERE}: {escape_markdown(measured)}",
+        ]
+    )
 
 
 def _differences(differences: Sequence[Difference]) -> str:
@@ -94,7 +102,8 @@ def _provenance(summary: Summary) -> list[str]:
     records, first = summary.records, summary.first
     facts = [
         ("data", lambda r: f"{r.data.name}, SHA-256 {r.data.sha256}"),
-        ("extractor", lambda r: f"{r.extractor.name}, SHA-256 {r.extractor.sha256}, {'verified' if r.extractor.verified else 'UNVERIFIED'}"),
+        ("extractor", lambda r: f"{r.extractor.name}, SHA-256 {r.extractor.sha256}"),
+        ("extractor weights", lambda r: "verified" if r.extractor.verified else "UNVERIFIED"),
         ("git commit", lambda r: r.git_commit or "none (an installed package)"),
         ("versions", lambda r: ", ".join(f"{name} {version}" for name, version in r.versions.items())),
         ("hardware", lambda r: ", ".join(f"{name}: {value}" for name, value in r.hardware.items())),

@@ -1,4 +1,4 @@
-"""The sample pictures that lie beside the records, copied into the report. A bad one costs its own place and nothing else."""
+"""The sample pictures beside the records, copied into the report. A bad one costs its own place and nothing else."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Picture:
 
 
 def copy_pictures(rows: Sequence[Row], results: Path, folder: Path) -> dict[str, Picture]:
-    """For each measured cell, the picture of its first seed that has a good one, as folder/<cell>.png; each bad one is said."""
+    """For each measured cell, the picture of its first seed with a good one, as folder/<cell>.png; says bad ones."""
     return {row.cell.name: _copy(row, results, folder) for row in rows if row.done or row.diverged}
 
 

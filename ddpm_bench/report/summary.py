@@ -22,7 +22,7 @@ WITHIN_RUN = {"is_mean": "is_std", "kid_mean": "kid_std"}
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric of a cell. `spread`: sample standard deviation over `n` seeds; for n = 1 that within the run, where there is one."""
+    """A metric of a cell. `spread`: standard deviation over `n` seeds; for n = 1 the one within the run, if any."""
 
     mean: float
     spread: float | None
@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A grid measured, at the checkpoints chosen by `selection`. `records` are in the grid's order; there is at least one."""
+    """A grid measured, at the checkpoints chosen by `selection`; at least one record, in the grid's order."""
 
     grid: Grid
     selection: Selection

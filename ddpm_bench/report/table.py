@@ -1,7 +1,8 @@
 """The table, once, in plain unicode: rows, order and groups of the paper, measured and published numbers side by side.
 
-The writers of Markdown, LaTeX and the terminal only lay it out. What stands in a field is one of four things that are never confused:
-a number, DASH (diverged, or blank in the source), NOT_MEASURED (nobody has run it), NOT_SCORED (run, but without this metric).
+The writers of Markdown, LaTeX and the terminal only lay it out. What stands in a field is one of four things that are
+never confused: a number, DASH (diverged, or blank in the source), NOT_MEASURED (nobody has run it), NOT_SCORED (run,
+but without this metric).
 """
 
 from collections.abc import Sequence
@@ -10,9 +11,19 @@ from dataclasses import dataclass, field
 from ddpm_bench.grid import Published
 from ddpm_bench.metrics.registry import METRICS
 from ddpm_bench.report.summary import UNIFORM_BITS_PER_DIM, Estimate, Row, Summary
+from ddpm_bench.report.words import (
+    DASH,
+    EMPTY,
+    NOT_MEASURED,
+    NOT_SCORED,
+    divergence_note,
+    remarks,
+    title,
+    unverified,
+    verdict,
+)
 from ddpm_bench.store import Record
 
-DASH, NOT_MEASURED, NOT_SCORED, EMPTY = "–", "not measured", "n/a", ""
 ARROWS = {"up": "↑", "down": "↓"}
 BOUND_TEST, BOUND_TRAIN = "bound_test_bits_per_dim", "bound_train_bits_per_dim"
 MEASURED = ("is_mean", "fd_train", "fd_test", "kid_mean", "precision", "recall", BOUND_TEST)
@@ -75,7 +86,7 @@ def make_table(summary: Summary) -> Table:
     """The table of one selection of checkpoints."""
     notes = Notes()
     keys = measured_keys(summary)
-    weights = "" if summary.first.extractor.verified else notes.letter(_unverified(summary.first))
+    weights = "" if summary.first.extractor.verified else notes.letter(unverified(summary.first))
     heads = [Field(heading(key, summary.first), "" if key == BOUND_TEST else weights) for key in keys]
     heads += [Field("n")] + ([Field("step")] if summary.selection == "best" else [])
     published = [row.cell.published for row in summary.rows]
@@ -86,13 +97,9 @@ def make_table(summary: Summary) -> Table:
         fields = _measured(row, keys, notes)
         if summary.selection == "best":
             fields.append(Field(", ".join(f"{step:,}" for step in sorted(set(row.steps)))))
-        lines.append(
-            Line(
-                row.cell.group,
-                row.cell.label,
-                tuple(fields + (_source(row.cell.published, notes) if has_published else [])),
-            )
-        )
+        if has_published:
+            fields += _source(row.cell.published, notes)
+        lines.append(Line(row.cell.group, row.cell.label, tuple(fields)))
     width = len(heads) + len(sources)
     return Table(
         title=title(summary),
@@ -103,37 +110,8 @@ def make_table(summary: Summary) -> Table:
         lines=tuple(lines),
         anchors=tuple(_anchor(name, estimates, keys, width) for name, estimates in summary.anchors.items()),
         notes=tuple(notes.lettered()),
-        remarks=tuple(_remarks(summary, keys)),
+        remarks=tuple(remarks(summary, keys)),
     )
-
-
-def title(summary: Summary) -> str:
-    """Which grid, which preset, and which checkpoint when a run has several."""
-    which = f"{summary.grid.title} ({summary.grid.name}, preset {summary.first.preset})"
-    if not any(len(record.checkpoints) > 1 for record in summary.records):
-        return which
-    return f"{which}: {selection_name(summary)}"
-
-
-def selection_name(summary: Summary) -> str:
-    distance = summary.first.extractor.labels[0]
-    return "last checkpoint" if summary.selection == "last" else f"checkpoint with the lowest {distance}"
-
-
-def verdict(summary: Summary) -> str:
-    """Why measured and published numbers cannot be compared; empty when every condition that is checked is as published."""
-    if summary.comparable:
-        return ""
-    names = [difference.name for difference in summary.differences]
-    sections = dict.fromkeys(name.partition(".")[0] for name in names if "." in name)
-    differing = [name for name in names if "." not in name] + [f"settings of {section}" for section in sections]
-    distance, score = summary.first.extractor.labels
-    other = (
-        ""
-        if distance == "FID"
-        else f" {distance} is not FID and {score} is not IS: another network computes the features."
-    )
-    return f"Not comparable with published numbers.{other} Not as published: {', '.join(differing)}."
 
 
 def measured_keys(summary: Summary) -> list[str]:
@@ -154,20 +132,6 @@ def number(key: str, estimate: Estimate) -> str:
     digits = METRICS[key].digits
     spread = "" if estimate.spread is None else f" ± {estimate.spread:.{digits}f}"
     return f"{estimate.mean:.{digits}f}{spread}"
-
-
-def divergence_note(row: Row) -> str:
-    """When and why the seeds of a cell diverged; what several share is said once."""
-    seeds: dict[tuple[str, str], list[str]] = {}
-    for record in row.diverged:
-        found = record.divergence
-        when = f"at step {found.step:,}" if found else "at a step that was not recorded"
-        seeds.setdefault((when, found.reason if found else "no reason was recorded"), []).append(str(record.seed))
-    said = "; ".join(f"{when} (seed {', '.join(which)}): {reason}" for (when, reason), which in seeds.items())
-    if not row.done:
-        return f"diverged here {said}"
-    total = len(row.done) + len(row.diverged)
-    return f"{len(row.diverged)} of {total} seeds diverged, {said}; the numbers are over the other {len(row.done)}"
 
 
 def _measured(row: Row, keys: Sequence[str], notes: Notes) -> list[Field]:
@@ -195,16 +159,14 @@ def _estimate(key: str, row: Row, notes: Notes) -> Field:
     if key != BOUND_TEST:
         return Field(text, brief=brief if key in ("precision", "recall") else "")
     bounds = [row.estimates[split] for split in (BOUND_TEST, BOUND_TRAIN) if split in row.estimates]
-    worse = max(value for bound in bounds for value in bound.values) > UNIFORM_BITS_PER_DIM
-    flag = (
-        notes.letter("worse than uniform: above the 8 bits/dim of coding every pixel without a model") if worse else ""
-    )
+    flag = ""
+    if max(bound.mean for bound in bounds) > UNIFORM_BITS_PER_DIM:
+        flag = notes.letter("worse than uniform: above the 8 bits/dim of coding every pixel without a model")
     if len(bounds) == 1:
         return Field(text, flag, brief)
+    train = bounds[1]
     return Field(
-        f"{text} ({number(BOUND_TRAIN, bounds[1])})",
-        flag,
-        f"{brief} ({bounds[1].mean:.{METRICS[BOUND_TRAIN].digits}f})",
+        f"{text} ({number(BOUND_TRAIN, train)})", flag, f"{brief} ({train.mean:.{METRICS[BOUND_TRAIN].digits}f})"
     )
 
 
@@ -220,42 +182,3 @@ def _source(published: Published, notes: Notes) -> list[Field]:
 def _anchor(name: str, estimates: dict[str, Estimate], keys: Sequence[str], width: int) -> Line:
     known = [Field(f"{estimates[key].mean:.{METRICS[key].digits}f}" if key in estimates else EMPTY) for key in keys]
     return Line("", name, tuple(known + [Field(EMPTY)] * (width - len(known))))
-
-
-def _unverified(record: Record) -> str:
-    return (
-        f"unverified extractor weights ({record.extractor.name}, SHA-256 {record.extractor.sha256[:12]}…): "
-        "not known to be the ones that published or shipped numbers rest on"
-    )
-
-
-def _remarks(summary: Summary, keys: Sequence[str]) -> list[str]:
-    counts = {len(row.done) for row in summary.rows if row.done}
-    scoring, remarks = summary.first.settings.scoring, []
-    if max(counts, default=0) > 1:
-        remarks.append("± of measured numbers: sample standard deviation over n training runs with different seeds.")
-    if 1 in counts:
-        score, kernel = (METRICS[key].heading(summary.first.extractor.labels) for key in ("is_mean", "kid_mean"))
-        within = f", that of {kernel} over subsets of it" if "kid_mean" in keys else ""
-        remarks.append(
-            f"{'n = 1' if counts == {1} else 'Rows with n = 1'}: the ± of {score} is over splits of one sample set{within}; "
-            "it says nothing about another training run."
-        )
-    if any(row.cell.published.is_std is not None for row in summary.rows):
-        remarks.append("± of published IS: spread over splits of one sample set of one training run, not over runs.")
-    statuses = {row.status for row in summary.rows}
-    if "diverged" in statuses:
-        remarks.append(f"A measured {DASH} is a cell whose every run diverged here.")
-    if "not measured" in statuses:
-        remarks.append(f"{NOT_MEASURED.capitalize()}: there is no record of this cell yet.")
-    if "precision" in keys:
-        remarks.append(
-            f"Precision and recall: features of the same extractor ({summary.first.extractor.name}), k = {scoring.neighborhood}."
-        )
-    images = {(bound.split, bound.images) for record in summary.records for bound in record.bounds}
-    if images and BOUND_TEST in keys:
-        counted = ", ".join(f"{count:,} {split}" for split, count in sorted(images))
-        remarks.append(
-            f"Bound: upper bound on the code length, all t summed, {scoring.decoder} decoder; images: {counted}."
-        )
-    return remarks

@@ -20,7 +20,7 @@ SUPERSCRIPT = str.maketrans("abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍ�
 
 @dataclass(frozen=True)
 class TerminalTable:
-    """A rich renderable; nothing of the user's text is read as markup. A narrow terminal gets the columns that matter most."""
+    """A rich renderable that reads no markup in the user's text. A narrow terminal gets what matters most."""
 
     table: Table
 

@@ -25,6 +25,7 @@ from ddpm_bench.files import make_folder, write_json
 
 FORMAT = "ddpm-bench checkpoint 1"
 STATE, DIVERGED = "state.json", "diverged.json"
+REQUIRED = {"seed", "identity", "seconds", "log"}
 
 
 def snapshots(folder: Path) -> list[Path]:
@@ -36,7 +37,7 @@ def snapshots(folder: Path) -> list[Path]:
 def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int) -> Path:
     """Write the snapshot of `step`, then remove all but the newest `keep`. Returns its path.
 
-    `tensors` maps a file's stem to its named tensors; `state` is JSON. When anything fails, a full disk (OSError) included,
+    `tensors` maps a file's stem to its named tensors; `state` is JSON with at least REQUIRED. When anything fails, a full disk (OSError) included,
     the folder is as it was.
     """
     make_folder(folder)
@@ -76,6 +77,8 @@ def load_state(path: Path) -> dict[str, Any]:
         raise _damaged(path, str(error)) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise _damaged(path, f"its format is not '{FORMAT}'")
+    if missing := REQUIRED - state.keys():
+        raise _damaged(path, f"it lacks {', '.join(sorted(missing))}")
     return state
 
 

@@ -1,6 +1,6 @@
-"""Make `fashion-mnist-10k.npz` from the four official files of Fashion-MNIST: `python make_fashion_mnist.py FOLDER [OUT.npz]`.
+"""Make `fashion-mnist-10k.npz` from the official Fashion-MNIST files: `python make_fashion_mnist.py FOLDER [OUT.npz]`.
 
-Takes the first 1,000 training and the first 200 test images of each class, in the order of the official files, pixels unchanged.
+Takes the first 1,000 training and the first 200 test images of each class in their official order, pixels unchanged.
 FOLDER holds train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and the same two named t10k-; on Debian:
 `apt install dataset-fashion-mnist`, FOLDER = /usr/share/datasets/fashion-mnist. Needs numpy alone.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-# SHA-256 of what is inside the .gz files. The .gz files themselves differ from one distributor to the next in the file
-# name and time that gzip notes in its header (Debian removes them), so the hashes that Zalando publishes cannot be used.
+# SHA-256 of what is inside the .gz files. These differ between distributors by the name and time that gzip notes
+# in its header (Debian removes them), so the MD5 sums that Zalando publishes fit only some copies; see README.md.
 CONTENT_SHA256 = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -27,7 +27,7 @@ TRAIN_PER_CLASS, TEST_PER_CLASS = 1000, 200
 
 
 def read_idx(content: bytes) -> np.ndarray:
-    """An idx file: 0, 0, type (8: unsigned byte), number of axes, each length as a big-endian 32-bit integer, the values."""
+    """An idx file: 0, 0, type (8: unsigned byte), number of axes, their lengths (big-endian, 32 bits), values."""
     if content[:3] != b"\0\0\x08":
         raise ValueError("not an idx file of unsigned bytes")
     axes = content[3]
@@ -41,7 +41,9 @@ def read_official(folder: Path, sha256: dict[str, str] = CONTENT_SHA256) -> dict
     for name, expected in sha256.items():
         content = gzip.decompress((folder / f"{name}.gz").read_bytes())
         if (found := hashlib.sha256(content).hexdigest()) != expected:
-            raise ValueError(f"{folder / name}.gz holds content of SHA-256 {found}, not the official {expected}: fetch it again")
+            raise ValueError(
+                f"{folder / name}.gz holds content of SHA-256 {found}, not the official {expected}: fetch it again"
+            )
         arrays[name] = read_idx(content)
     return arrays
 
@@ -57,14 +59,20 @@ def subset(official: dict[str, np.ndarray], train_per_class: int, test_per_class
     train, train_labels = first_of_each_class(
         official["train-images-idx3-ubyte"], official["train-labels-idx1-ubyte"], train_per_class
     )
-    test, test_labels = first_of_each_class(official["t10k-images-idx3-ubyte"], official["t10k-labels-idx1-ubyte"], test_per_class)
+    test, test_labels = first_of_each_class(
+        official["t10k-images-idx3-ubyte"], official["t10k-labels-idx1-ubyte"], test_per_class
+    )
     return {
-        "train": train, "train_labels": train_labels, "test": test, "test_labels": test_labels, "classes": np.array(CLASSES),
+        "train": train,
+        "train_labels": train_labels,
+        "test": test,
+        "test_labels": test_labels,
+        "classes": np.array(CLASSES),
     }
 
 
 def pack(arrays: dict[str, np.ndarray]) -> bytes:
-    """An .npz whose bytes depend on the arrays alone: no times, and LZMA, which has one encoder, where deflate has several."""
+    """An .npz whose bytes depend on the arrays alone: no times, and LZMA, since deflate has many encoders."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name, array in arrays.items():

@@ -1,0 +1,94 @@
+"""The sentences around a table: whose numbers they are, what each ± is over, what a dash means, why not to compare."""
+
+from collections.abc import Sequence
+
+from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.report.summary import Row, Summary
+from ddpm_bench.store import Record
+
+DASH, NOT_MEASURED, NOT_SCORED, EMPTY = "–", "not measured", "n/a", ""
+
+
+def title(summary: Summary) -> str:
+    """Which grid, which preset, and which checkpoint when a run has several."""
+    which = f"{summary.grid.title} ({summary.grid.name}, preset {summary.first.preset})"
+    if not any(len(record.checkpoints) > 1 for record in summary.records):
+        return which
+    return f"{which}: {selection_name(summary)}"
+
+
+def selection_name(summary: Summary) -> str:
+    """Which checkpoints a summary shows."""
+    distance = summary.first.extractor.labels[0]
+    return "last checkpoint" if summary.selection == "last" else f"checkpoint with the lowest {distance}"
+
+
+def verdict(summary: Summary) -> str:
+    """Why measured and published numbers cannot be compared; empty when all that is checked is as published."""
+    if summary.comparable:
+        return ""
+    names = [difference.name for difference in summary.differences]
+    sections = dict.fromkeys(name.partition(".")[0] for name in names if "." in name)
+    differing = [name for name in names if "." not in name] + [f"settings of {section}" for section in sections]
+    distance, score = summary.first.extractor.labels
+    other = f" {distance} is not FID and {score} is not IS: another network computes the features."
+    said = f"Not comparable with published numbers.{'' if distance == 'FID' else other}"
+    return f"{said} Not as published: {', '.join(differing)}."
+
+
+def divergence_note(row: Row) -> str:
+    """When and why the seeds of a cell diverged; what several share is said once."""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for record in row.diverged:
+        found = record.divergence
+        when = f"at step {found.step:,}" if found else "at a step that was not recorded"
+        seeds.setdefault((when, found.reason if found else "no reason was recorded"), []).append(str(record.seed))
+    said = "; ".join(f"{when} (seed {', '.join(which)}): {reason}" for (when, reason), which in seeds.items())
+    if not row.done:
+        return f"diverged here {said}"
+    total = len(row.done) + len(row.diverged)
+    return f"{len(row.diverged)} of {total} seeds diverged, {said}; the numbers are over the other {len(row.done)}"
+
+
+def unverified(record: Record) -> str:
+    """What every table says of weights that are not known to be the right ones."""
+    return (
+        f"unverified extractor weights ({record.extractor.name}, SHA-256 {record.extractor.sha256[:12]}…): "
+        "not known to be the ones that published or shipped numbers rest on"
+    )
+
+
+def remarks(summary: Summary, keys: Sequence[str]) -> list[str]:
+    """What has to be known to read the table: what each ± is over, what the words mean, how the rest was measured.
+
+    `keys` are the metrics that have a column.
+    """
+    counts = {len(row.done) for row in summary.rows if row.done}
+    scoring, said = summary.first.settings.scoring, []
+    if max(counts, default=0) > 1:
+        said.append("± of measured numbers: sample standard deviation over n training runs with different seeds.")
+    if 1 in counts:
+        score, kernel = (METRICS[key].heading(summary.first.extractor.labels) for key in ("is_mean", "kid_mean"))
+        within = f", that of {kernel} over subsets of it" if "kid_mean" in keys else ""
+        said.append(
+            f"{'n = 1' if counts == {1} else 'Rows with n = 1'}: the ± of {score} is over splits of one sample set"
+            f"{within}; it says nothing about another training run."
+        )
+    if any(row.cell.published.is_std is not None for row in summary.rows):
+        said.append("± of published IS: spread over splits of one sample set of one training run, not over runs.")
+    statuses = {row.status for row in summary.rows}
+    if "diverged" in statuses:
+        said.append(f"A measured {DASH} is a cell whose every run diverged here.")
+    if "not measured" in statuses:
+        said.append(f"{NOT_MEASURED.capitalize()}: there is no record of this cell yet.")
+    if "precision" in keys:
+        said.append(
+            f"Precision and recall: the same features ({summary.first.extractor.name}), k = {scoring.neighborhood}."
+        )
+    images = {(bound.split, bound.images) for record in summary.records for bound in record.bounds}
+    if images and "bound_test_bits_per_dim" in keys:
+        counted = ", ".join(f"{count:,} {split}" for split, count in sorted(images))
+        said.append(
+            f"Bound: upper bound on the code length, all t summed, {scoring.decoder} decoder; images: {counted}."
+        )
+    return said

@@ -1,0 +1,116 @@
+"""Would `nox -s reproduce` notice? Three classic faults, planted one at a time into a finished run, and compared as it compares.
+
+    python tests/planted_faults.py reproduced/table2-quick results/table2-quick --out reports/table2-quick
+
+takes the checkpoints of a finished run (its folder `work`), samples and scores some of its cells again with the fault, puts
+these numbers in the place of the run's own, and writes what the comparison says to planted-faults.json and .md.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor
+
+from ddpm_bench.compare import Check, compare
+from ddpm_bench.console import say
+from ddpm_bench.data import load_data
+from ddpm_bench.diffusion.bound import bits_per_dim
+from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep
+from ddpm_bench.diffusion.variance import FixedBeta
+from ddpm_bench.files import write_json, write_text
+from ddpm_bench.generate import default_batch, generate
+from ddpm_bench.metrics.extractors import load_extractor
+from ddpm_bench.metrics.fidelity import score
+from ddpm_bench.run import spread
+from ddpm_bench.sampling import load_model
+from ddpm_bench.store import Checkpoint, Record, read_records
+
+CELLS = ("mu-L-fixed", "eps-L-fixed", "eps-mse-fixed")
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class ClippedAfterTheMean(Diffusion):
+    """The mean of x_{t-1} is clipped to [-1, 1] where x_0 should have been, before the mean was taken from it."""
+
+    def reverse(self, network: Network, x_t: Tensor, t: Tensor, clip_x0: bool) -> ReverseStep:
+        step = super().reverse(network, x_t, t, clip_x0=False)
+        return ReverseStep(step.mean.clamp(-1, 1), step.log_variance, step.x0, step.output)
+
+
+class StandardDeviationForVariance(FixedBeta):
+    """sqrt(beta_t) where beta_t should be: a forgotten square."""
+
+    def log_variance(self, *arguments: object) -> Tensor:
+        return 0.5 * super().log_variance(*arguments)
+
+
+FAULTS = {
+    "no EMA": lambda diffusion: diffusion,  # the raw weights are loaded instead
+    "wrong variance": lambda d: Diffusion(d.schedule, d.parameterization, StandardDeviationForVariance()),
+    "clipped after the mean": lambda d: ClippedAfterTheMean(d.schedule, d.parameterization, d.variance),
+}
+
+
+def faulty(record: Record, work: Path, fault: str, cache: Path) -> Record:
+    """The record, with the metrics that the faulty code would have measured."""
+    settings = record.settings
+    _, diffusion, network, _ = load_model(work / f"{record.cell}-seed{record.seed}", "raw" if fault == "no EMA" else "ema")
+    diffusion, data = FAULTS[fault](diffusion), load_data(settings.data)
+    extractor = load_extractor(settings.scoring.extractor, size=settings.data.size, cache=cache)
+    with TemporaryDirectory() as folder:
+        samples = generate(
+            diffusion, network, shape=data.shape, count=settings.sampling.samples, seed=record.seed, folder=Path(folder),
+            identity={"fault": fault}, device=CPU, clip_x0=settings.sampling.clip_x0, title=f"{fault}: {record.cell}",
+        )  # fmt: skip
+    metrics = score(samples, data.train.images, extractor, neighborhood=settings.scoring.neighborhood, device=CPU, cache=cache)
+    test = spread(data.test.images, settings.scoring.bound_images)
+    bound = bits_per_dim(diffusion, network, test, seed=record.seed, batch=default_batch(CPU), device=CPU)
+    metrics["bound_test_bits_per_dim"] = float(bound.total.mean())
+    return record.model_copy(update={"checkpoints": (Checkpoint(step=record.last.step, metrics=metrics),)})
+
+
+def report(found: dict[str, list[Check]]) -> str:
+    """What the comparison said of each fault, in Markdown."""
+    lines = ["# Planted faults", "", f"Planted into {', '.join(f'`{cell}`' for cell in CELLS)}; the other cells are untouched.", ""]
+    lines += ["| fault | checks that fail | the clearest of them | measured | reference | t (limit) |", "| --- | ---: | --- | ---: | ---: | ---: |"]
+    for fault, checks in found.items():
+        failed = [check for check in checks if not check.passed]
+        if not failed:
+            lines.append(f"| {fault} | 0 of {len(checks)} | not noticed | | | |")
+            continue
+        clearest = max((check for check in failed if check.cell != "(all cells)" and check.t), key=lambda c: abs(c.t), default=failed[0])
+        lines.append(
+            f"| {fault} | {len(failed)} of {len(checks)} | {clearest.cell}, {clearest.metric} | {clearest.measured:.3f} "
+            f"| {clearest.expected:.3f} | {clearest.t:.1f} ({clearest.limit:.1f}) |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(
+    run: Annotated[Path, typer.Argument(help="A finished run with its folder `work`.")],
+    reference: Annotated[Path, typer.Argument(help="The committed records.")],
+    out: Annotated[Path, typer.Option(help="Folder for planted-faults.json and .md.")],
+    seed: Annotated[int, typer.Option(help="The run's seed to plant the faults into.")] = 0,
+    cache: Annotated[Path, typer.Option(help="Folder for reference features.")] = Path.home() / ".cache" / "ddpm-bench",
+) -> None:
+    """Plant each fault and compare; exit code 1 if one goes unnoticed."""
+    records = [record for record in read_records(run) if record.seed == seed]
+    committed = read_records(reference)
+    found, measured = {}, {}
+    for fault in FAULTS:
+        new = [faulty(r, run / "work", fault, cache) if r.cell in CELLS else r for r in records]
+        measured[fault] = {r.cell: r.last.metrics for r in new if r.cell in CELLS}
+        found[fault] = compare(new, committed)
+        say(f"{fault}: {sum(not check.passed for check in found[fault])} of {len(found[fault])} checks fail")
+    write_json(out / "planted-faults.json", measured)
+    write_text(out / "planted-faults.md", report(found))
+    raise typer.Exit(int(any(all(check.passed for check in checks) for checks in found.values())))
+
+
+if __name__ == "__main__":
+    typer.run(main)

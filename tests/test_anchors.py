@@ -1,0 +1,116 @@
+"""Anchors: they are what they are called, in the right order, and measured once."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ddpm_bench.data import ImageData, Split, load_data
+from ddpm_bench.errors import UserError
+from ddpm_bench.metrics import anchors as module
+from ddpm_bench.metrics.anchors import BLURRED, NOISE, REAL, anchor_images, anchors
+from ddpm_bench.metrics.extractors import load_extractor
+from ddpm_bench.metrics.fidelity import score
+from ddpm_bench.settings import DataSettings
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    return load_data(DataSettings(size=16))
+
+
+@pytest.fixture(scope="module")
+def extractor(tmp_path_factory):
+    return load_extractor("embedded", size=16, cache=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def small(data) -> ImageData:
+    """Every 20th image."""
+    return dataclasses.replace(data, train=Split(data.train.images[::20]), test=Split(data.test.images[::20]), sha256="small")
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_real_is_nearer_than_blurred_and_blurred_than_noise_by_every_distance(size, tmp_path):
+    whole = load_data(DataSettings(size=size))
+    half = dataclasses.replace(whole, train=Split(whole.train.images[::4]))
+    found = anchors(half, load_extractor("embedded", size=size, cache=tmp_path), 512, cache=tmp_path)
+    for key in ("fd_train", "kid_mean"):
+        assert found[REAL][key] < 0.5 * found[BLURRED][key] < 0.25 * found[NOISE][key]
+    for key in ("precision", "recall"):
+        assert found[REAL][key] > found[BLURRED][key] > found[NOISE][key]
+    assert found[REAL]["is_mean"] > found[BLURRED]["is_mean"] > found[NOISE]["is_mean"]
+
+
+def test_anchors_are_test_images_the_same_blurred_and_noise(data):
+    found = anchor_images(data, 64)
+    assert list(found) == [REAL, BLURRED, NOISE]
+    assert all(images.dtype == torch.uint8 and images.shape == (64, 1, 16, 16) for images in found.values())
+    test = {image.numpy().tobytes() for image in data.test.images}
+    assert all(image.numpy().tobytes() in test for image in found[REAL])
+    labels = [int((data.test.images == image).flatten(1).all(1).nonzero()[0]) // 200 for image in found[REAL]]
+    assert len(set(labels)) > 5  # not the first images, which may be of one class
+    difference = found[BLURRED].double() - found[REAL].double()
+    assert abs(difference[..., 4:-4, 4:-4].mean()) < 2 < difference.abs().mean()
+    assert abs(found[NOISE].double().mean() - 127.5) < 2
+    assert all(torch.equal(images, found[name]) for name, images in anchor_images(data, 64).items())
+
+
+def test_a_blurred_point_is_a_gaussian_of_a_sixteenth_of_the_side(data):
+    point = torch.zeros(1, 1, 33, 33, dtype=torch.uint8)
+    point[..., 16, 16] = 255
+    found = module._blurred(torch.nn.functional.pad(point, (7, 8, 7, 8)))[0, 0].double()  # 48 pixels: 3 of standard deviation
+    at = torch.arange(48.0) - 23
+    density = torch.exp(-(at[:, None] ** 2 + at[None] ** 2) / (2 * 3.0**2)) / (2 * torch.pi * 3.0**2)
+    assert torch.allclose(found, 255 * density.double(), atol=0.6)
+
+
+def test_with_fewer_test_images_than_samples_the_names_say_how_many(small):
+    found = anchor_images(small, 250)
+    assert [(name, len(images)) for name, images in found.items()] == [
+        (f"{REAL} (100 images)", 100), (f"{BLURRED} (100 images)", 100), (NOISE, 250),
+    ]  # fmt: skip
+
+
+def test_anchors_are_scored_as_samples_are(small, extractor):
+    found = anchors(small, extractor, 50, neighborhood=2, seed=4, test_reference=True)
+    images = anchor_images(small, 50)
+    again = score(
+        images[NOISE], small.train.images, extractor, test_reference=small.test.images, neighborhood=2, seed=4, precision_recall=True
+    )
+    assert found[NOISE] == again
+    assert "fd_test" in found[BLURRED] and "fd_test" not in found[REAL]  # test images are no match for themselves
+    assert "precision" not in anchors(small, extractor, 50, precision_recall=False)[NOISE]
+
+
+def test_anchors_are_measured_once_for_all_that_they_depend_on(small, extractor, tmp_path, monkeypatch):
+    first = anchors(small, extractor, 20, cache=tmp_path)
+    calls = []
+    monkeypatch.setattr(module, "score", lambda *a, **k: calls.append(a) or {"fd_train": 0.0})
+    assert anchors(small, extractor, 20, cache=tmp_path) == first and not calls
+    info = extractor.info.model_copy(update={"sha256": "0" * 64})
+    for changed in (
+        {"n": 21},
+        {"seed": 1},
+        {"neighborhood": 2},
+        {"precision_recall": False},
+        {"test_reference": True},
+        {"data": dataclasses.replace(small, sha256="other")},
+        {"extractor": dataclasses.replace(extractor, info=info)},
+    ):
+        calls.clear()
+        anchors(**({"data": small, "extractor": extractor, "n": 20, "cache": tmp_path} | changed))
+        assert len(calls) == 3, changed
+
+
+def test_damaged_anchors_are_measured_again(small, extractor, tmp_path):
+    first = anchors(small, extractor, 20, cache=tmp_path)
+    (kept,) = tmp_path.glob("anchors-*.json")
+    kept.write_text(kept.read_text()[:50])
+    assert anchors(small, extractor, 20, cache=tmp_path) == first
+
+
+def test_a_handful_of_test_images_is_refused_by_name(small, extractor):
+    few = dataclasses.replace(small, test=Split(small.test.images[:9]))
+    with pytest.raises(UserError, match="The anchors of 'fashion-mnist-10k' are test images, of which it has 9; 10 or more"):
+        anchors(few, extractor, 20)

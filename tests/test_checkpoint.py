@@ -1,0 +1,143 @@
+"""Snapshots: whole or absent, newest kept, refused when damaged or of another run."""
+
+import errno
+import json
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm_bench.errors import UserError
+from ddpm_bench.training.checkpoint import check_identity, load_state, load_tensors, load_weights, save, snapshots
+
+IDENTITY = {"network": {"base": 8, "multipliers": (1, 2)}, "data": "embedded"}
+
+
+def tensors(value: float) -> dict[str, dict[str, Tensor]]:
+    return {stem: {"a": torch.full((40, 50), value + i)} for i, stem in enumerate(("network", "ema", "optimizer"))}
+
+
+def write(folder: Path, step: int, keep: int = 2) -> Path:
+    state = {"seed": 3, "identity": IDENTITY, "seconds": 1.5, "tick": None, "log": []}
+    return save(folder, step, tensors(step), state, keep)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Files stop growing at 4 kB: the system refuses the write as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_weights_come_back_bitwise_with_what_they_are(tmp_path: Path) -> None:
+    value = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    parts = {"network": {"w": value}, "ema": {"w": 2 * value}, "optimizer": {}}
+    snapshot = save(tmp_path, 7, parts, {"seed": 3, "identity": IDENTITY, "log": [], "seconds": 0}, keep=1)
+    for path in (tmp_path, snapshot):
+        ema, metadata = load_weights(path)
+        assert torch.equal(ema["w"], 2 * value)
+        assert metadata == {"step": 7, "seed": 3, "identity": json.loads(json.dumps(IDENTITY)), "weights": "ema"}
+    raw, metadata = load_weights(tmp_path, "raw")
+    assert torch.equal(raw["w"], value) and metadata["weights"] == "raw"
+
+
+def test_only_the_newest_snapshots_are_kept_in_order_of_step(tmp_path: Path) -> None:
+    for step in (5, 90, 1_000_000, 1_000_001):
+        write(tmp_path, step, keep=2)
+    assert names(tmp_path) == ["step-1000000", "step-1000001"]
+    assert load_weights(tmp_path)[1]["step"] == 1_000_001
+
+
+def test_a_crash_while_writing_leaves_the_older_snapshot_and_the_next_save_cleans_up(tmp_path: Path) -> None:
+    write(tmp_path, 5)
+    half = tmp_path / ".step-000010.partial"
+    half.mkdir()
+    (half / "network.safetensors").write_bytes(b"half")
+    assert [path.name for path in snapshots(tmp_path)] == ["step-000005"]
+    write(tmp_path, 10)
+    assert names(tmp_path) == ["step-000005", "step-000010"]
+
+
+def test_a_full_disk_is_an_oserror_and_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    write(tmp_path, 5)
+    with full_disk(), pytest.raises(OSError, match="File too large"):
+        write(tmp_path, 10, keep=1)
+    assert names(tmp_path) == ["step-000005"]
+    assert load_tensors(tmp_path / "step-000005", "network")["a"][0, 0] == 5
+
+
+def test_a_disk_that_is_full_when_flushing_leaves_the_folder_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 5)
+    flushes: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        flushes.append(descriptor)
+        if len(flushes) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="No space left") as raised:
+        write(tmp_path, 10, keep=1)
+    assert raised.value.errno == errno.ENOSPC
+    assert names(tmp_path) == ["step-000005"]
+
+
+def test_everything_is_flushed_before_the_snapshot_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    write(tmp_path, 5)
+    at_rename = [Path(path) for path in flushed[:-1]]
+    assert {"network.safetensors", "ema.safetensors", "optimizer.safetensors"} <= {path.name for path in at_rename}
+    assert at_rename[-1].name == ".step-000005.partial"
+    assert Path(flushed[-1]) == tmp_path
+
+
+@pytest.mark.parametrize("stem", ["network.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "missing"])
+def test_a_damaged_file_is_named_with_the_remedy(tmp_path: Path, stem: str, damage: str) -> None:
+    path = write(tmp_path, 5) / stem
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "foreign": b'{"a": [1]}' + bytes(50)}[damage])
+    with pytest.raises(UserError, match=f"{stem}.*not a whole checkpoint.*Remove.*step-000005.*--fresh"):
+        load_state(path.parent) if stem == "state.json" else load_tensors(path.parent, path.stem)
+
+
+def test_json_of_something_else_is_no_checkpoint(tmp_path: Path) -> None:
+    state = write(tmp_path, 5) / "state.json"
+    for content in ('{"step": 5}', "[1]", '{"format": "ddpm-bench checkpoint 1"}'):
+        state.write_text(content)
+        with pytest.raises(UserError, match="not a whole checkpoint"):
+            load_state(state.parent)
+
+
+def test_no_checkpoint_is_a_message_with_the_folder(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(UserError, match="no checkpoint of ddpm-bench"):
+            load_weights(path)
+
+
+def test_another_identity_is_refused_and_every_difference_shown() -> None:
+    found = {"seed": 1, "network": {"base": 8, "multipliers": [1, 2]}, "gone": True}
+    check_identity(Path("x"), found, {"seed": 1, "network": {"base": 8, "multipliers": (1, 2)}, "gone": True})
+    with pytest.raises(UserError) as raised:
+        check_identity(Path("runs/a"), found, {"seed": 1, "network": {"base": 16, "multipliers": (1, 2)}, "new": None})
+    assert str(raised.value).splitlines()[1:4] == [
+        "  network.base: was 8, now 16", "  new: was absent, now None", "  gone: was True, now absent",
+    ]  # fmt: skip
+    assert "runs/a" in str(raised.value) and "network.multipliers" not in str(raised.value)

@@ -1,0 +1,338 @@
+"""The shipped extractor, training one's own, and Inception weights that are never trusted."""
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from ddpm_bench.data import load_data
+from ddpm_bench.errors import Interrupted, UserError
+from ddpm_bench.interrupt import Stop
+from ddpm_bench.metrics import extractors, inception
+from ddpm_bench.metrics.embedded import train_extractor
+from ddpm_bench.metrics.extractors import SHIPPED_SHA256, load_extractor
+from ddpm_bench.metrics.fidelity import INCEPTION_URL, score
+from ddpm_bench.metrics.small_cnn import SHIPPED, read_card
+from ddpm_bench.settings import DataSettings
+
+# --- the shipped one --------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_card_reports_the_required_accuracies_of_fashion_mnists_ten_classes():
+    card = read_card(SHIPPED)
+    assert card.sizes == (16, 32) and card.channels == 1 and len(card.classes) == 10
+    assert card.test_accuracy[32] >= 0.92 and card.test_accuracy[16] >= 0.88
+    assert (card.name, card.data_name, card.train_images, card.test_images) == ("fashion-mnist", "fashion-mnist", 60_000, 10_000)
+    assert SHIPPED.stat().st_size <= 2_000_000
+    assert card.sha256 == SHIPPED_SHA256 == hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_the_shipped_extractor_is_as_accurate_on_the_embedded_test_images_as_its_card_says(size, tmp_path):
+    test = load_data(DataSettings(size=size)).test
+    network = load_extractor("embedded", size=size, cache=tmp_path).network
+    with torch.no_grad():
+        features, logits = network(test.images)
+    right = (logits.argmax(1) == test.labels).double().mean().item()
+    assert right == pytest.approx(read_card(SHIPPED).test_accuracy[size], abs=0.02)  # 3.3 standard errors of 2,000 images
+    assert torch.equal(logits, network.classify(features)) and network.classify.bias is None  # trap 7: unbiased logits
+    assert np.linalg.matrix_rank(np.cov(features[:512].double().numpy(), rowvar=False)) == 64
+
+
+def test_the_shipped_extractors_numbers_are_never_called_fid_or_is(tmp_path):
+    info = load_extractor("embedded", size=32, cache=tmp_path).info
+    assert info.labels == ("FD (embedded)", "IS (embedded)")
+    assert (info.name, info.verified, info.feature_dim, info.sha256) == ("embedded", True, 64, SHIPPED_SHA256)
+
+
+def test_a_size_that_it_was_not_made_for_is_refused(tmp_path):
+    with pytest.raises(UserError, match="'embedded' was made for images of 16 or 32 pixels a side, not for 28x28.*--sizes 28"):
+        load_extractor("embedded", size=28, cache=tmp_path)
+
+
+def test_a_damaged_installation_is_noticed(tmp_path, monkeypatch):
+    copy = tmp_path / "extractor.safetensors"
+    copy.write_bytes(SHIPPED.read_bytes()[:-1] + b"?")
+    copy.with_suffix(".json").write_bytes(SHIPPED.with_suffix(".json").read_bytes())
+    monkeypatch.setattr(extractors, "SHIPPED", copy)
+    with pytest.raises(UserError, match="is damaged.*Install ddpm-bench again"):
+        load_extractor("embedded", cache=tmp_path)
+
+
+# --- one's own --------------------------------------------------------------------------------------------------------
+
+
+def stripes(n: int, seed: int, channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with bright rows (class 0) or bright columns (class 1), uint8 (n, channels, 12, 12), and labels."""
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 120, (n, channels, 12, 12), dtype=np.uint8)
+    labels = np.arange(n) % 2
+    pixels[labels == 0, :, ::4] += 100
+    pixels[labels == 1, :, :, ::4] += 100
+    return pixels, labels
+
+
+def save_set(path: Path, *, channels: int = 3, labelled: bool = True, test_seed: int = 1, test_labels: np.ndarray | None = None) -> str:
+    """An npz data set of stripes; returns its name as a source."""
+    (train, of_train), (test, of_test) = stripes(96, 0, channels), stripes(40, test_seed, channels)
+    of_test = of_test if test_labels is None else test_labels
+    labels = {"train_labels": of_train, "test_labels": of_test, "classes": np.array(["rows", "columns"])} if labelled else {}
+    np.savez(path, train=train, test=test, **labels)
+    return f"npz:{path}"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("extractor")
+    out = folder / "stripes.safetensors"
+    card = train_extractor(save_set(folder / "stripes.npz"), out, name="stripes", sizes=(12, 16), epochs=12, batch=16, seed=3)
+    return out, card
+
+
+def test_training_learns_colour_images_at_every_size_and_writes_a_card(trained):
+    out, card = trained
+    assert card.test_accuracy == {12: 1.0, 16: 1.0}
+    assert read_card(out) == card
+    assert (card.name, card.channels, card.sizes, card.classes, card.seed) == ("stripes", 3, (12, 16), ("rows", "columns"), 3)
+    assert (card.train_images, card.test_images, card.steps) == (96, 40, 72)
+    assert card.data_sha256 == {size: load_data(DataSettings(source=f"npz:{out.with_suffix('.npz')}", size=size)).sha256 for size in (12, 16)}
+
+
+def test_a_trained_extractor_scores_under_its_own_name_and_hash(trained, tmp_path):
+    out, card = trained
+    extractor = load_extractor(str(out), size=16, cache=tmp_path)
+    assert extractor.info.labels == ("FD (stripes)", "IS (stripes)")
+    assert extractor.info.sha256 == hashlib.sha256(out.read_bytes()).hexdigest() == card.sha256
+    data = load_data(DataSettings(source=f"npz:{out.with_suffix('.npz')}", size=16))
+    found = score(data.test.images, data.train.images, extractor)
+    noise = torch.randint(0, 256, data.test.images.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert found["fd_train"] < score(noise, data.train.images, extractor)["fd_train"]
+    assert found["is_mean"] > 1.5  # of two classes
+    with pytest.raises(UserError, match="12 or 16 pixels"):
+        load_extractor(str(out), size=32, cache=tmp_path)
+
+
+def test_training_repeats_exactly_and_depends_on_the_seed_but_not_on_the_test_images(tmp_path):
+    def weights(number: int, seed: int, **test) -> bytes:
+        source = save_set(tmp_path / f"{number}.npz", channels=1, **test)
+        out = tmp_path / f"{number}.safetensors"
+        train_extractor(source, out, name="x", sizes=[12], epochs=1, batch=32, seed=seed)
+        return out.read_bytes()
+
+    random_state = torch.get_rng_state()
+    first = weights(0, 5)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert weights(1, 5, test_seed=9, test_labels=np.zeros(40, dtype=np.int64)) == first
+    assert weights(2, 6) != first
+
+
+def test_training_refuses_what_it_cannot_learn_from(tmp_path):
+    out = tmp_path / "x.safetensors"
+    with pytest.raises(UserError, match="has no labels.*one folder for each class"):
+        train_extractor(save_set(tmp_path / "plain.npz", labelled=False), out, name="x", sizes=[12])
+    with pytest.raises(UserError, match=".safetensors file, not"):
+        train_extractor("embedded", tmp_path / "x.pt", name="x")
+    with pytest.raises(UserError, match="from 8 to 1024 pixels"):
+        train_extractor("embedded", out, name="x", sizes=[4])
+    for name in ("inception", "embedded", " "):
+        with pytest.raises(UserError, match="name"):
+            train_extractor(save_set(tmp_path / "named.npz"), out, name=name, sizes=[12])
+    one = tmp_path / "one.npz"
+    pixels = stripes(12, 0)[0]
+    np.savez(one, train=pixels, test=pixels, train_labels=np.zeros(12, int), test_labels=np.zeros(12, int))
+    with pytest.raises(UserError, match="one class only"):
+        train_extractor(f"npz:{one}", out, name="x", sizes=[12])
+    assert not out.exists()
+
+
+def test_an_interrupted_training_leaves_the_extractor_that_was_there(tmp_path):
+    out = tmp_path / "x.safetensors"
+    out.write_bytes(b"before")
+    stop = Stop()
+    stop.requested = True
+    with pytest.raises(Interrupted):
+        train_extractor(save_set(tmp_path / "set.npz"), out, name="x", sizes=[12], stop=stop)
+    assert out.read_bytes() == b"before" and sorted(p.name for p in tmp_path.iterdir()) == ["set.npz", "x.safetensors"]
+
+
+def copied(trained, folder: Path, **changes) -> tuple[Path, dict]:
+    """The trained extractor once more, its card changed."""
+    out = folder / "copy.safetensors"
+    out.write_bytes(trained[0].read_bytes())
+    card = json.loads(trained[0].with_suffix(".json").read_text()) | changes
+    out.with_suffix(".json").write_text(json.dumps(card))
+    return out, card
+
+
+def test_weights_that_are_not_those_of_the_card_are_refused(trained, tmp_path):
+    out, _ = copied(trained, tmp_path)
+    out.write_bytes(out.read_bytes() + b"?")
+    with pytest.raises(UserError, match="SHA-256.*expected"):
+        load_extractor(str(out), cache=tmp_path)
+    out, _ = copied(trained, tmp_path, channels=1)
+    with pytest.raises(UserError, match="do not fit its card"):
+        load_extractor(str(out), cache=tmp_path)
+    other = b"not safetensors"
+    out, _ = copied(trained, tmp_path, sha256=hashlib.sha256(other).hexdigest())
+    out.write_bytes(other)
+    with pytest.raises(UserError, match="do not fit its card"):
+        load_extractor(str(out), cache=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["inception", "embedded"])
+def test_nobody_elses_extractor_goes_by_a_name_of_the_package(trained, tmp_path, name):
+    out, _ = copied(trained, tmp_path, name=name)
+    with pytest.raises(UserError, match=f"calls itself '{name}'"):
+        load_extractor(str(out), cache=tmp_path)
+
+
+def test_a_missing_or_foreign_extractor_is_named(trained, tmp_path):
+    with pytest.raises(UserError, match="no extractor at '.*none.safetensors'"):
+        load_extractor(str(tmp_path / "none.safetensors"), cache=tmp_path)
+    with pytest.raises(UserError, match="Unknown extractor 'incepton'.*did you mean 'inception'"):
+        load_extractor("incepton", cache=tmp_path)
+    out, _ = copied(trained, tmp_path, format="something else")
+    with pytest.raises(UserError, match="not the card of an extractor"):
+        load_extractor(str(out), cache=tmp_path)
+
+
+# --- Inception --------------------------------------------------------------------------------------------------------
+
+
+class RandomInception(FeatureExtractorInceptionV3):
+    """The architecture without its weights."""
+
+    def load_state_dict(self, state_dict, strict=True):
+        return None
+
+
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory) -> Path:
+    """Random weights in the published architecture, as a .pth file."""
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = RandomInception("inception-v3-compat", ["2048"], feature_extractor_weights_path=nothing)
+    path = tmp_path_factory.mktemp("inception") / "random.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def no_loading(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("the file was opened")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    monkeypatch.setattr(FeatureExtractorInceptionV3, "__init__", refuse)
+
+
+def test_weights_with_another_hash_are_refused_before_anything_is_loaded(random_weights, tmp_path, no_loading):
+    found = hashlib.sha256(random_weights.read_bytes()).hexdigest()
+    expected = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+    with pytest.raises(UserError, match=f"{found}, expected {expected}.*--allow-unverified-weights"):
+        load_extractor("inception", inception_weights=random_weights, cache=tmp_path)
+
+
+def test_unverified_inception_scores_and_says_so(random_weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(FeatureExtractorInceptionV3, "INPUT_IMAGE_SIZE", 75)  # the least that Inception takes, for speed
+    extractor = load_extractor("inception", size=28, inception_weights=random_weights, allow_unverified=True, cache=tmp_path)
+    assert not extractor.info.verified
+    assert extractor.info.labels == ("FID (unverified)", "IS (unverified)")
+    assert extractor.info.sha256 == hashlib.sha256(random_weights.read_bytes()).hexdigest()
+    generator = torch.Generator().manual_seed(0)
+    grey = torch.randint(0, 256, (24, 1, 28, 28), dtype=torch.uint8, generator=generator)
+    found = score(grey[:12], grey[12:], extractor, cache=tmp_path)
+    assert all(np.isfinite(value) for value in found.values()) and found["fd_train"] > 0
+    with torch.no_grad():
+        features, logits = extractor.network(grey[:2].repeat(1, 3, 1, 1))
+    assert features.shape == (2, 2048)
+    assert torch.allclose(logits, features @ extractor.network.fc.weight.T, atol=1e-5)  # trap 7: without the bias
+    assert extractor.network.fc.bias.abs().max() > 0
+
+
+def test_weights_with_the_published_hash_are_inceptions(random_weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(random_weights.read_bytes()).hexdigest())
+    info = load_extractor("inception", inception_weights=random_weights, cache=tmp_path).info
+    assert (info.name, info.verified, info.labels, info.feature_dim) == ("inception", True, ("FID", "IS"), 2048)
+
+
+class Malicious:
+    """A pickle that makes a folder when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("content", [lambda ran: Malicious(ran), lambda ran: {"Conv2d_1a_3x3.conv.weight": Malicious(ran)}])
+def test_a_malicious_pickle_is_refused_and_not_run_even_when_unverified_weights_are_allowed(tmp_path, content):
+    path, ran = tmp_path / "weights.pth", tmp_path / "ran"
+    torch.save(content(ran), path)
+    with pytest.raises(UserError, match="nothing in it was run"):
+        load_extractor("inception", inception_weights=path, allow_unverified=True, cache=tmp_path)
+    assert not ran.exists()
+    torch.load(path, weights_only=False)
+    assert ran.exists()  # it would have
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"weight": torch.zeros(3)}, "weights of another network"),
+        ([torch.zeros(3)], "no tensors by name"),
+        (None, "damaged or holds something other than tensors"),
+    ],
+)
+def test_files_that_are_no_inception_weights_are_named(tmp_path, content, message):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"\x80\x02") if content is None else torch.save(content, path)
+    with pytest.raises(UserError, match=f"weights.pth.*{message}"):
+        load_extractor("inception", inception_weights=path, allow_unverified=True, cache=tmp_path)
+    with pytest.raises(UserError, match="Cannot read the Inception weights.*No such file"):
+        load_extractor("inception", inception_weights=tmp_path / "none.pth", cache=tmp_path)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> Path:
+    """torch's own folder for downloads, empty."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "hub" / "checkpoints"
+
+
+def test_without_a_network_the_remedy_is_told(tmp_path, monkeypatch, hub):
+    monkeypatch.setattr(extractors, "INCEPTION_URL", "http://127.0.0.1:9/weights.pth")  # nothing listens there
+    with pytest.raises(UserError, match="Cannot download.*refused.*--inception-weights PATH.*--extractor embedded"):
+        load_extractor("inception", cache=tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_download_is_kept_only_if_its_hash_is_right(tmp_path, monkeypatch, hub):
+    source, cache = tmp_path / "source.pth", tmp_path / "cache"
+    source.write_bytes(b"weights")
+    with pytest.raises(UserError, match="thrown away"):
+        inception.find_weights(cache, source.as_uri())
+    assert not list(cache.iterdir())
+    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(b"weights").hexdigest())
+    path = inception.find_weights(cache, source.as_uri())
+    assert path.read_bytes() == b"weights" and path.parent == cache
+    source.unlink()
+    assert inception.find_weights(cache, source.as_uri()) == path  # not downloaded again
+    path.write_bytes(b"damaged")
+    (hub / inception.NAME).write_bytes(b"weights")
+    assert inception.find_weights(cache, source.as_uri()) == hub / inception.NAME  # where torch-fidelity keeps it
+
+
+def test_the_download_is_torch_fidelitys_own_file():
+    assert INCEPTION_URL.endswith(inception.NAME) and inception.SHA256.startswith(inception.NAME[-12:-4])

@@ -53,6 +53,10 @@ def test_symbols_inside_words_are_left_alone() -> None:
         assert labels.plain(text) == text
 
 
+def test_bars_around_other_text_are_no_norm() -> None:
+    assert labels.latex("||$||^2") == r"\textbar{}\textbar{}\$\textbar{}\textbar{}\textasciicircum{}2"
+
+
 def test_mathtext_of_every_label_can_be_drawn() -> None:
     parser = MathTextParser("path")
     for text in [*(cell.label for cell in load_grid("table2").cells), NASTY]:
@@ -77,7 +81,9 @@ def test_escaped_markdown_shows_the_text_as_it_was_typed(text: str) -> None:
     assert shown(labels.escape_markdown(text)) == text
 
 
-@pytest.mark.parametrize("text", [NASTY, "| a |", "x\n## heading\n- item", "<script>alert(1)</script>", "![p](http://x)"])
+@pytest.mark.parametrize(
+    "text", [NASTY, "| a |", "x\n## heading\n- item", "<script>alert(1)</script>", "![p](http://x)"]
+)
 def test_nasty_text_stays_in_its_table_cell(text: str) -> None:
     page = f"| a | b |\n| --- | --- |\n| {labels.escape_markdown(text)} | {labels.code_markdown(text)} |\n"
     rendered = PARSER.render(page)

@@ -1,6 +1,7 @@
 """The network against diffusers' U-Net with copied weights, the paper's size, and its initial values."""
 
 import math
+from collections.abc import Iterator
 
 import diffusers
 import pytest
@@ -13,6 +14,15 @@ from ddpm_bench.network.unet import Attention, Block, Downsample, TimeEmbedding,
 from ddpm_bench.settings import NetworkSettings
 
 SMALL = NetworkSettings(base=16, multipliers=(1, 2), blocks=1, attention=(8,), groups=8)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks this small are fastest on one thread, and do not mind a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def reference(settings: NetworkSettings, channels: int, out_channels: int, size: int) -> diffusers.UNet2DModel:
@@ -76,9 +86,10 @@ def copy_weights(theirs: diffusers.UNet2DModel, ours: UNet) -> None:
 
 @torch.no_grad()
 def shaken(model: nn.Module) -> nn.Module:
-    """Move every parameter off its initial value: ones and zeros would hide a mistake."""
+    """Move scales and biases off their ones and zeros, which would hide a mistake."""
     for parameter in model.parameters():
-        parameter.add_(0.03 * torch.randn_like(parameter))
+        if parameter.ndim == 1:
+            parameter.add_(0.1 * torch.randn_like(parameter))
     return model
 
 
@@ -116,7 +127,7 @@ def test_paper_size_equals_diffusers_with_copied_weights() -> None:
         (SMALL, 1, 1, 16),
         (SMALL, 1, 2, 16),
         (NetworkSettings(base=24, multipliers=(1, 2, 3), blocks=2, attention=(28, 7), groups=8), 3, 6, 28),
-        (NetworkSettings(base=8, multipliers=(2,), blocks=1, attention=(), groups=4), 3, 3, 9),
+        (NetworkSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=4), 3, 3, 9),
     ],
 )
 def test_any_size_equals_diffusers_in_outputs_and_gradients(

@@ -15,7 +15,7 @@ from ddpm_bench.store import ExtractorInfo
 
 __all__ = ["Extractor", "load_extractor"]
 
-SHIPPED_SHA256 = ""
+SHIPPED_SHA256 = "1da9175c501e28366262d903095d3a928d0f3d01808b99d3bad1c6d02a410da7"
 
 
 def load_extractor(

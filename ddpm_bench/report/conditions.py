@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ddpm_bench.compare import differences as differing_lines
 from ddpm_bench.errors import UserError, near_miss
-from ddpm_bench.grid import AXES, Grid, load_preset, resolve, shipped_presets
+from ddpm_bench.grid import AXES, Grid, load_preset, parse_set, resolve, shipped_presets
 from ddpm_bench.settings import DiffusionSettings, NetworkSettings, SamplingSettings, Settings, TrainingSettings
 from ddpm_bench.store import Record
 
@@ -167,7 +167,15 @@ def command(records: Sequence[Record], grid: Grid) -> str:
         for section, values in first.settings.model_dump(mode="json").items():
             for key, value in values.items():
                 if value != preset[section][key]:
-                    parts += ["--set", f"{section}.{key}={value if isinstance(value, str) else json.dumps(value)}"]
+                    parts += ["--set", _assignment(f"{section}.{key}", value)]
     if first.settings.scoring.extractor == "inception" and not first.extractor.verified:
         parts += ["--inception-weights", "PATH", "--allow-unverified-weights"]
     return shlex.join(parts)
+
+
+def _assignment(key: str, value: Any) -> str:
+    """`key=value` as --set reads it; a string is quoted only where it would be read as something else."""
+    section, _, field = key.partition(".")
+    if isinstance(value, str) and parse_set([f"{key}={value}"])[section][field] == value:
+        return f"{key}={value}"
+    return f"{key}={json.dumps(value)}"

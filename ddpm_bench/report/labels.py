@@ -42,7 +42,7 @@ SYMBOLS = {
     "beta": Symbol(r"\beta", "β"),
 }
 _WORD = r"(?<![\w-])(?:" + "|".join(sorted(map(re.escape, SYMBOLS), key=len, reverse=True)) + r")(?![\w-])"
-_PIECE = re.compile(rf"(\|\|[^|]+\|\|\^2|{_WORD})")
+_PIECE = re.compile(rf"(\|\|[A-Za-z0-9_ +(),.-]+\|\|\^2|{_WORD})")
 _TEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",

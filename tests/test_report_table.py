@@ -1,0 +1,292 @@
+"""The table: the grid's rows in its order, every number where it belongs, and nothing that could be taken for another thing."""
+
+import re
+
+import numpy as np
+import pytest
+from records import ANCHORS, UNVERIFIED, make_record, metrics, paper_records, quick_records
+from rich.cells import cell_len
+from rich.console import Console
+
+from ddpm_bench.grid import Grid, Published, load_grid
+from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.report import terminal_table
+from ddpm_bench.report.layouts import to_frame, to_latex, to_markdown
+from ddpm_bench.report.summary import summaries
+from ddpm_bench.report.table import BOUND_TEST, Line, Table, make_table
+from ddpm_bench.store import Checkpoint, Divergence, Record
+
+GRID = load_grid("table2")
+BLOWN_UP = Divergence(step=1310, reason="the loss is not finite")
+
+
+def table_of(records: list[Record], grid: Grid = GRID, selection: int = 0) -> Table:
+    return make_table(summaries(records, grid)[selection])
+
+
+def line_of(table: Table, cell: str, grid: Grid = GRID) -> Line:
+    return table.lines[[c.name for c in grid.cells].index(cell)]
+
+
+def entry(table: Table, cell: str, column: str) -> str:
+    return line_of(table, cell).fields[table.columns.index(column)].text
+
+
+def note(table: Table, cell: str, column: str) -> str:
+    """The footnote of one entry, or ''."""
+    letter = line_of(table, cell).fields[table.columns.index(column)].note
+    return dict(table.notes).get(letter, "")
+
+
+def published(table: Table, cell: str) -> list[str]:
+    return [field.text for field in line_of(table, cell).fields[-table.published :]]
+
+
+def with_metrics(record: Record, **values: float) -> Record:
+    found = {**record.last.metrics, **values}
+    return record.model_copy(update={"checkpoints": (Checkpoint(step=record.last.step, metrics=found),)})
+
+
+def test_rows_groups_and_labels_are_the_grids_in_its_order() -> None:
+    table = table_of(quick_records()[::-1])
+    assert [(line.group, line.label) for line in table.lines] == [(cell.group, cell.label) for cell in GRID.cells]
+
+
+def test_published_numbers_are_the_papers() -> None:
+    table = table_of(quick_records())
+    assert [published(table, cell.name) for cell in GRID.cells] == [
+        ["7.28 ± 0.10", "23.69"], ["8.06 ± 0.09", "13.22"], ["–", "–"], ["–", "–"], ["7.67 ± 0.13", "13.51"], ["9.46 ± 0.11", "3.17"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["is_mean", "fd_train", "precision", "recall"])
+def test_several_seeds_give_the_mean_and_the_sample_standard_deviation(key: str) -> None:
+    values = [metrics("mu-L-learned", seed)[key] for seed in (0, 1, 2)]
+    digits = METRICS[key].digits
+    expected = f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+    table = table_of(quick_records())
+    assert (entry(table, "mu-L-learned", key), entry(table, "mu-L-learned", "n")) == (expected, "3")
+    assert any("sample standard deviation over n training runs" in remark for remark in table.remarks)
+
+
+def test_one_seed_shows_the_spread_over_splits_for_the_score_only_and_says_so() -> None:
+    table = table_of([make_record(GRID, "mu-L-fixed")])
+    assert entry(table, "mu-L-fixed", "is_mean") == "4.80 ± 0.11"
+    assert entry(table, "mu-L-fixed", "fd_train") == "81.00"
+    assert entry(table, "mu-L-fixed", "n") == "1"
+    assert any(r.startswith("n = 1: the ± of IS (embedded) is over splits") for r in table.remarks)
+    assert not any("standard deviation over" in remark for remark in table.remarks)
+
+
+def test_the_published_spread_is_said_to_be_over_splits_and_not_over_runs() -> None:
+    assert any("published IS" in r and "not over runs" in r for r in table_of(quick_records()).remarks)
+
+
+def test_the_bound_shows_test_and_train() -> None:
+    table = table_of([make_record(GRID, "mu-L-fixed")])
+    assert entry(table, "mu-L-fixed", BOUND_TEST) == "4.710 (4.690)"
+
+
+def test_a_bound_above_8_bits_per_dim_is_flagged_and_one_below_is_not() -> None:
+    table = table_of(quick_records())
+    assert note(table, "mu-mse-fixed", BOUND_TEST).startswith("worse than uniform")
+    assert note(table, "mu-L-learned", BOUND_TEST) == ""
+    at_8 = with_metrics(make_record(GRID, "mu-L-fixed"), bound_test_bits_per_dim=8.0)
+    assert note(table_of([at_8]), "mu-L-fixed", BOUND_TEST) == ""
+    only_train = with_metrics(make_record(GRID, "mu-L-fixed"), bound_train_bits_per_dim=8.01)
+    assert note(table_of([only_train]), "mu-L-fixed", BOUND_TEST).startswith("worse than uniform")
+
+
+def test_only_what_diverged_here_gets_a_dash_of_ours_with_step_and_reason() -> None:
+    table = table_of([make_record(GRID, "eps-L-fixed", diverged=BLOWN_UP), make_record(GRID, "mu-L-fixed")])
+    assert entry(table, "eps-L-fixed", "is_mean") == entry(table, "eps-L-fixed", "fd_train") == "–"
+    assert note(table, "eps-L-fixed", "is_mean") == "diverged here at step 1,310 (seed 0): the loss is not finite"
+    assert entry(table, "eps-L-fixed", "n") == "0 of 1"
+    ours = [field.text for cell in GRID.cells for field in line_of(table, cell.name).fields[: -table.published]]
+    assert ours.count("–") == len(table.columns) - table.published - 1
+
+
+def test_scores_of_a_run_that_diverged_stay_out_of_the_table() -> None:
+    record = make_record(GRID, "mu-L-fixed")
+    diverged = record.model_copy(update={"outcome": "diverged", "divergence": BLOWN_UP})
+    assert entry(table_of([diverged]), "mu-L-fixed", "fd_train") == "–"
+
+
+def test_a_partly_diverged_cell_shows_the_other_seeds_with_a_note() -> None:
+    table = table_of(quick_records())
+    values = [metrics("mu-L-fixed", seed)["fd_train"] for seed in (0, 1)]
+    assert entry(table, "mu-L-fixed", "fd_train") == f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+    assert entry(table, "mu-L-fixed", "n") == "2 of 3"
+    assert note(table, "mu-L-fixed", "n") == (
+        "1 of 3 seeds diverged, at step 310 (seed 2): the loss is not finite; the numbers are over the other 2"
+    )
+
+
+def test_a_cell_that_nobody_measured_says_so_and_is_no_dash() -> None:
+    table = table_of(quick_records())
+    assert entry(table, "eps-mse-fixed", "is_mean") == "not measured"
+    assert entry(table, "eps-mse-fixed", "n") == "0"
+    assert "–" not in [field.text for field in line_of(table, "eps-mse-fixed").fields]
+
+
+def test_a_cell_that_the_paper_left_blank_shows_our_numbers_beside_the_papers_dash() -> None:
+    table = table_of(quick_records())
+    assert entry(table, "eps-L-learned", "fd_train").startswith("64.30")
+    assert published(table, "eps-L-learned") == ["–", "–"]
+
+
+def test_a_metric_that_one_run_lacks_is_neither_a_dash_nor_empty() -> None:
+    record = make_record(GRID, "mu-L-fixed")
+    found = {key: value for key, value in record.last.metrics.items() if key != "recall"}
+    bare = record.model_copy(update={"checkpoints": (Checkpoint(step=record.last.step, metrics=found),)})
+    table = table_of([bare, make_record(GRID, "eps-L-fixed")])
+    assert entry(table, "mu-L-fixed", "recall") == "n/a"
+    assert "recall" not in table_of([bare]).columns
+
+
+def test_kernel_distance_and_test_set_distance_get_columns_when_measured() -> None:
+    record = with_metrics(make_record(GRID, "mu-L-fixed"), kid_mean=0.0123, kid_std=0.0011, fd_test=99.5)
+    table = table_of([record])
+    assert (entry(table, "mu-L-fixed", "kid_mean"), entry(table, "mu-L-fixed", "fd_test")) == (
+        "0.0123 ± 0.0011",
+        "99.50",
+    )
+
+
+def test_headings_come_from_the_record_and_only_inceptions_are_fid_and_is() -> None:
+    ours, theirs = table_of(quick_records()), table_of(paper_records())
+    heads = [head.text for head in ours.heads]
+    assert heads[:2] == ["IS (embedded) ↑", "FD (embedded) ↓"]
+    assert not any("FID" in head for head in heads[: -ours.published])
+    assert [head.text for head in theirs.heads[:2]] == ["IS ↑", "FID ↓"]
+
+
+def terminal(records: list[Record], width: int = 200, grid: Grid = GRID) -> str:
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        console.print(terminal_table(records, grid))
+    return capture.get()
+
+
+def layouts(records: list[Record], selection: int = 0) -> list[str]:
+    """Every text in which a table is written, in one line each."""
+    table = table_of(records, selection=selection)
+    return [" ".join(text.split()) for text in (to_markdown(table), to_latex([table], "t"), terminal(records))]
+
+
+def test_every_layout_says_that_quick_is_not_comparable_and_why() -> None:
+    for text in layouts(quick_records()):
+        assert "Not comparable with published numbers" in text
+        assert "FD (embedded) is not FID" in text
+        assert "data, size, samples, training steps" in text
+    frame = to_frame(summaries(quick_records(), GRID))
+    assert not frame["comparable_with_published"].any()
+
+
+def test_the_papers_conditions_are_comparable_at_the_best_checkpoint_and_not_at_the_last() -> None:
+    last, best = (table_of(paper_records(), selection=i) for i in (0, 1))
+    assert best.verdict == ""
+    assert last.verdict == "Not comparable with published numbers. Not as published: checkpoint."
+
+
+def test_unverified_weights_are_marked_at_every_heading_in_every_layout() -> None:
+    records = paper_records(extractor=UNVERIFIED)
+    for text in layouts(records, 0) + layouts(records, 1):
+        assert "unverified extractor weights (inception, SHA-256 bad0bad0bad0" in text
+    for table in (table_of(records, selection=i) for i in (0, 1)):
+        for head in table.heads[:4]:
+            assert dict(table.notes)[head.note].startswith("unverified")
+    assert not to_frame(summaries(records, GRID))["extractor_verified"].any()
+    assert "unverified" not in layouts(paper_records())[0]
+
+
+def test_last_and_best_checkpoints_are_apart_and_never_mixed() -> None:
+    last, best = (table_of(paper_records(), selection=i) for i in (0, 1))
+    assert entry(last, "eps-mse-fixed", "fd_train") == "33.00"
+    assert entry(best, "eps-mse-fixed", "fd_train") == "26.40"
+    assert entry(best, "eps-mse-fixed", "step") == "600,000"
+    assert "last checkpoint" in last.title and "lowest FID" in best.title
+    # The bound was measured for the last checkpoint only and must not stand beside the best one's scores.
+    assert BOUND_TEST in last.columns and BOUND_TEST not in best.columns
+
+
+def test_one_checkpoint_a_run_makes_one_table() -> None:
+    assert [summary.selection for summary in summaries(quick_records(), GRID)] == ["last"]
+
+
+def test_anchors_stand_under_the_rows_with_the_same_metrics() -> None:
+    table = table_of(quick_records())
+    assert [line.label for line in table.anchors] == list(ANCHORS)
+    at = table.columns.index("fd_train")
+    assert [line.fields[at].text for line in table.anchors] == ["4.20", "61.50", "522.00"]
+    assert {len(line.fields) for line in (*table.lines, *table.anchors)} == {len(table.heads)}
+
+
+def test_a_grid_without_published_numbers_has_no_columns_for_them() -> None:
+    cells = tuple(cell.model_copy(update={"published": Published()}) for cell in GRID.cells)
+    table = table_of(quick_records(), GRID.model_copy(update={"cells": cells}))
+    assert table.published == 0 and table.verdict == ""
+    assert len(to_markdown(table).splitlines()[0].split("|")) == len(table.heads) + 3
+
+
+def test_csv_numbers_are_the_means_and_standard_deviations() -> None:
+    frame = to_frame(summaries(quick_records(), GRID)).set_index("cell")
+    values = [metrics("mu-L-learned", seed)["is_mean"] for seed in (0, 1, 2)]
+    assert frame.loc["mu-L-learned", "is_mean"] == pytest.approx(np.mean(values))
+    assert frame.loc["mu-L-learned", "is_mean_sd_over_seeds"] == pytest.approx(np.std(values, ddof=1))
+    assert list(frame["status"]) == [
+        "measured", "partly diverged", "measured", "measured", "diverged", "not measured",
+    ]  # fmt: skip
+    assert frame.loc["eps-mse-fixed", "published_fid"] == 3.17
+    assert frame[["fd_train"]].isna().squeeze().tolist() == [False, False, False, False, True, True]
+
+
+def test_csv_of_one_seed_claims_no_spread_over_seeds() -> None:
+    frame = to_frame(summaries([make_record(GRID, "mu-L-fixed")], GRID)).set_index("cell")
+    assert np.isnan(float(frame.loc["mu-L-fixed", "is_mean_sd_over_seeds"]))
+    assert frame.loc["mu-L-fixed", "is_std"] == pytest.approx(0.11)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 160])
+def test_the_terminal_table_fits_and_cuts_nothing(width: int) -> None:
+    for records in (quick_records(), paper_records(extractor=UNVERIFIED)):
+        text = terminal(records, width)
+        assert max(map(cell_len, text.splitlines())) <= width
+        assert "…" not in text.replace("bad0bad0bad0…", "")
+        for number in ("23.69", "13.22", "13.51", "3.17", "±0.13"):
+            assert number in text
+    assert ("precision" in terminal(quick_records(), width).partition("Not comparable")[0]) == (width >= 100)
+
+
+def test_the_terminal_reads_no_markup_in_the_users_text() -> None:
+    cells = tuple(cell.model_copy(update={"label": "[red]x[/red] [/]"}) for cell in GRID.cells)
+    grid = GRID.model_copy(update={"cells": cells})
+    reason = Divergence(step=3, reason="[bold]nan[/bold] [/]")
+    text = terminal([make_record(grid, "mu-L-fixed", diverged=reason)], grid=grid)
+    assert "[red]x[/red] [/]" in text and "[bold]nan[/bold] [/]" in text
+
+
+def test_markdown_tables_have_equally_many_columns_in_every_line() -> None:
+    nasty = Divergence(step=3, reason="a | b\n| c |")
+    cells = tuple(cell.model_copy(update={"label": "x | y || z"}) for cell in GRID.cells)
+    grid = GRID.model_copy(update={"cells": cells})
+    text = to_markdown(table_of([make_record(grid, "mu-L-fixed", diverged=nasty)], grid))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    assert len(lines) == 2 + 2 + len(cells) + 1 + len(ANCHORS)
+
+
+def test_latex_rows_have_equally_many_columns() -> None:
+    text = to_latex([table_of(quick_records())], "t")
+    columns = re.search(r"\\begin\{tabular\}\{@\{\}(l(r+))@\{\}\}", text)
+    body = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {len(columns[2])}
+
+
+def test_more_than_26_footnotes_have_letters_of_their_own() -> None:
+    cells = tuple(GRID.cells[0].model_copy(update={"name": f"c{i}", "published": Published()}) for i in range(30))
+    grid = GRID.model_copy(update={"cells": cells})
+    records = [make_record(grid, f"c{i}", diverged=Divergence(step=i, reason="x")) for i in range(30)]
+    table = table_of(records, grid)
+    assert len({letter for letter, _ in table.notes}) == 30
+    assert line_of(table, "c27", grid).fields[0].note == "bb"

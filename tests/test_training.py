@@ -1,0 +1,400 @@
+"""The loop: what a step does, that stopping changes nothing, and that divergence is a result."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ddpm_bench.data.images import to_model
+from ddpm_bench.diffusion.objective import LSimple
+from ddpm_bench.diffusion.parameterization import Eps
+from ddpm_bench.diffusion.reverse import Diffusion, Network
+from ddpm_bench.diffusion.schedule import linear
+from ddpm_bench.diffusion.variance import FixedBeta
+from ddpm_bench.errors import Interrupted, UserError
+from ddpm_bench.interrupt import NEVER, Stop
+from ddpm_bench.network.unet import UNet
+from ddpm_bench.settings import NetworkSettings, TrainingSettings
+from ddpm_bench.store import Divergence
+from ddpm_bench.training import checkpoint
+from ddpm_bench.training.divergence import worse_than_noise
+from ddpm_bench.training.draws import Draws
+from ddpm_bench.training.trainer import Trainer, warmup
+
+CPU = torch.device("cpu")
+SETTINGS = TrainingSettings(
+    steps=100, batch=4, learning_rate=1e-2, warmup=5, clip=0.05, ema_decay=0.9, ema_ramp=True, checkpoint_every=4, log_every=3
+)
+NETWORK = NetworkSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=4, dropout=0.2)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks this small are fastest on one thread, and do not mind a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Loss(LSimple):
+    """L_simple that can be made to fail, in value or in gradient, at one call (the first is 1), or to do something there."""
+
+    def __init__(self, nan_at: int = 0, steep_at: int = 0, signal_at: int = 0) -> None:
+        self.calls, self.nan_at, self.steep_at, self.signal_at = 0, nan_at, steep_at, signal_at
+
+    def __call__(self, diffusion: Diffusion, network: Network, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        self.calls += 1
+        loss = super().__call__(diffusion, network, x0, t, eps)
+        if self.calls == self.signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if self.calls == self.nan_at:
+            return loss * float("nan")
+        return loss + (loss * 0).sqrt() if self.calls == self.steep_at else loss  # d sqrt(u) at 0 is infinite
+
+
+def images(count: int = 10) -> Tensor:
+    return torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def trainer(folder: Path, *, settings: TrainingSettings = SETTINGS, loss: LSimple | None = None, seed: int = 3,
+            identity: dict[str, object] | None = None, keep: int = 1, network: nn.Module | None = None) -> Trainer:  # fmt: skip
+    torch.manual_seed(0)
+    network = network or UNet(1, 1, 8, NETWORK)
+    diffusion = Diffusion(linear(10, 1e-2, 0.9), Eps(), FixedBeta())
+    return Trainer(
+        network, diffusion, loss or LSimple(), images(), settings, seed=seed, device=CPU, folder=folder, keep=keep,
+        identity=identity or {"base": 8},
+    )  # fmt: skip
+
+
+def resumed(folder: Path, **changed: object) -> Trainer:
+    again = trainer(folder, **changed)
+    again.resume()
+    return again
+
+
+def assert_same(a: Trainer, b: Trainer) -> None:
+    """Bitwise: weights, average, moments and log."""
+    assert a.step == b.step and a.log == b.log
+    for (name, p), q in zip(a.network.named_parameters(), b.network.parameters(), strict=True):
+        assert torch.equal(p, q), name
+        assert torch.equal(a.ema.weights[name], b.ema.weights[name]), name
+        for moment in ("exp_avg", "exp_avg_sq", "step"):
+            assert torch.equal(a.optimizer.state[p][moment], b.optimizer.state[q][moment]), (name, moment)
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+# ---- one step -------------------------------------------------------------------------------------------------------------
+
+
+def test_steps_are_algorithm_1_with_warmed_up_clipped_adam_and_an_average(tmp_path: Path) -> None:
+    """Against the loop written out, with Adam's equations for PyTorch's fused kernel."""
+    ours = trainer(tmp_path)
+    torch.manual_seed(0)
+    network, draws = UNet(1, 1, 8, NETWORK), Draws(images(), 4, True, 10, 3, CPU)
+    weights = list(network.parameters())
+    first, second = ([torch.zeros_like(p) for p in weights] for _ in range(2))
+    average = [p.detach().clone() for p in weights]
+    losses, norms = [], []
+    for step in range(6):
+        x0, t, eps = draws.at(step)
+        a = ours.diffusion.schedule.alpha_bar[t - 1].float()[:, None, None, None]
+        loss = (network(a.sqrt() * x0 + (1 - a).sqrt() * eps, t - 1) - eps).square().mean()
+        gradients = torch.autograd.grad(loss, weights)
+        norm = torch.cat([g.flatten() for g in gradients]).norm()
+        losses.append(loss.item())
+        norms.append(norm.item())
+        rate = 1e-2 * min(1, (step + 1) / 5)
+        decay = min(0.9, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for i, (p, g) in enumerate(zip(weights, gradients, strict=True)):
+                g = g * min(1, 0.05 / norm.item())
+                first[i] = 0.9 * first[i] + 0.1 * g
+                second[i] = 0.999 * second[i] + 0.001 * g**2
+                corrected = (second[i] / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
+                p -= rate * first[i] / (1 - 0.9 ** (step + 1)) / corrected
+                average[i] = decay * average[i] + (1 - decay) * p
+    ours.run(6)
+    assert min(norms) > 0.05  # so clipping did something
+    for p, q, name in zip(weights, average, ours.ema.weights, strict=True):
+        torch.testing.assert_close(ours.network.get_parameter(name), p, rtol=0, atol=2e-4)
+        torch.testing.assert_close(ours.ema.weights[name], q, rtol=0, atol=2e-4)
+    assert [point.step for point in ours.log] == [3, 6]
+    for point, part in zip(ours.log, (slice(0, 3), slice(3, 6)), strict=True):
+        assert point.loss == pytest.approx(sum(losses[part]) / 3, rel=1e-3)
+        assert point.gradient_norm == pytest.approx(sum(norms[part]) / 3, rel=1e-2)
+
+
+def test_warmup_is_linear_to_one_and_wastes_no_step() -> None:
+    assert [warmup(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert warmup(0, 0) == 1
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"log_every": 30, "checkpoint_every": 1000, "clip": 1.0})
+    run = trainer(tmp_path, settings=settings)
+    assert run.run(120) is None
+    assert run.log[-1].loss < 0.7 * run.log[0].loss
+
+
+def test_dropout_is_on_in_training_and_off_in_the_averaged_network(tmp_path: Path) -> None:
+    modes: set[bool] = set()
+    run = trainer(tmp_path)
+    run.network.eval()
+    run.network.register_forward_hook(lambda module, _, __: modes.add(module.training))
+    run.run(2)
+    assert modes == {True}
+    assert not any(module.training for module in run.ema_network().modules())
+    assert all(torch.equal(p, run.ema.weights[name]) for name, p in run.ema_network().named_parameters())
+
+
+# ---- randomness -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_steps_draws_depend_on_seed_and_step_alone() -> None:
+    def draw(seed: int, *steps: int) -> list[Tensor]:
+        draws = Draws(images(), 4, True, 10, seed, CPU)
+        for step in steps:
+            found = draws.at(step)
+        return [*found, torch.rand(3)]  # and what dropout would see
+
+    for a, b in zip(draw(3, 7), draw(3, 0, 9, 2, 7), strict=True):
+        assert torch.equal(a, b)
+    for other in (draw(4, 7), draw(3, 8)):
+        assert not any(torch.equal(a, b) for a, b in zip(draw(3, 7)[2:], other[2:], strict=True))
+
+
+@pytest.mark.parametrize("batch", [1, 4, 5, 10, 23])
+def test_every_image_comes_once_an_epoch_in_an_order_of_its_own(batch: int) -> None:
+    draws = Draws(images(), batch, False, 10, 3, CPU)
+    seen = torch.cat([draws._indices(step) for step in range(-(-50 // batch))])[:50].view(5, 10)
+    assert torch.equal(seen.sort(dim=1).values, torch.arange(10).expand(5, 10))
+    assert len({tuple(epoch.tolist()) for epoch in seen}) == 5
+
+
+def test_flips_mirror_about_half_of_the_images_left_to_right_and_can_be_off() -> None:
+    known = to_model(images())
+    plain, flipped = (torch.cat([Draws(images(), 4, flips, 10, 3, CPU).at(step)[0] for step in range(50)]) for flips in (0, 1))
+    straight, mirrored = ([any(torch.equal(x, y) for y in variants) for x in flipped] for variants in (known, known.flip(3)))
+    assert all(any(torch.equal(x, y) for y in known) for x in plain)
+    assert [a != b for a, b in zip(straight, mirrored, strict=True)] == [True] * 200
+    assert 70 < sum(mirrored) < 130
+
+
+def test_t_is_uniform_on_1_to_T_and_eps_is_standard_normal() -> None:
+    draws = Draws(images(), 100, False, 10, 3, CPU)
+    found = [draws.at(step)[1:] for step in range(20)]
+    t, eps = (torch.cat(parts) for parts in zip(*found, strict=True))
+    counts = t.bincount(minlength=11)
+    assert counts[0] == 0 and len(counts) == 11 and counts[1:].min() > 140 and counts.max() < 260
+    assert abs(eps.mean().item()) < 0.02 and eps.std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_a_run_leaves_the_callers_generators_alone(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    run.run(2)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# ---- stopping and going on ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stops", [[4], [5], [1, 2, 7]])
+def test_stopped_and_resumed_equals_uninterrupted_bitwise(tmp_path: Path, stops: list[int]) -> None:
+    straight = trainer(tmp_path / "a")
+    straight.run(10)
+    for stop in stops:
+        resumed(tmp_path / "b").run(stop)
+    again = trainer(tmp_path / "b")
+    assert again.resume() == stops[-1]
+    again.run(10)
+    assert_same(again, straight)
+    assert [line["step"] for line in lines(tmp_path / "b")] == [3, 6, 9]
+
+
+def test_killed_by_the_system_and_resumed_equals_uninterrupted_bitwise(tmp_path: Path) -> None:
+    program = f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import torch
+        from pathlib import Path
+        from test_training import trainer
+        torch.set_num_threads({torch.get_num_threads()})
+        trainer(Path({str(tmp_path / "b")!r})).run(1_000_000)
+    """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stderr=subprocess.PIPE) as child:
+        while child.poll() is None and not any(load_step(found) >= 8 for found in checkpoint.snapshots(tmp_path / "b")):
+            time.sleep(0.02)
+        assert child.poll() is None, child.stderr.read().decode()
+        child.kill()
+    again = trainer(tmp_path / "b")
+    found = again.resume()
+    assert found >= 8 and found % SETTINGS.checkpoint_every == 0
+    again.run(found + 3)
+    straight = trainer(tmp_path / "a")
+    straight.run(found + 3)
+    assert_same(again, straight)
+    assert [line["step"] for line in lines(tmp_path / "b")] == [point.step for point in straight.log]
+
+
+def test_a_signal_saves_and_interrupts_and_the_run_goes_on(tmp_path: Path) -> None:
+    with Stop() as stop, pytest.raises(Interrupted):
+        trainer(tmp_path / "b", loss=Loss(signal_at=6)).run(10, stop)
+    again = trainer(tmp_path / "b")
+    assert again.resume() == 6
+    again.run(10)
+    straight = trainer(tmp_path / "a")
+    straight.run(10)
+    assert_same(again, straight)
+
+
+def test_log_lines_beyond_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.run(4)
+    with (tmp_path / "log.jsonl").open("a") as stream:
+        stream.write('{"step": 6, "loss": 1.0}\n{"step": 9, "lo')
+    resumed(tmp_path).run(7)
+    assert [line["step"] for line in lines(tmp_path)] == [3, 6]
+    assert set(lines(tmp_path)[0]) == {"step", "loss", "gradient_norm", "seconds", "images_per_s"}
+    seconds = [line["seconds"] for line in lines(tmp_path)]
+    assert 0 < seconds[0] < seconds[1]
+
+
+def test_a_log_without_a_checkpoint_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 3, "loss": 1.0}\n')
+    assert (run := trainer(tmp_path)).resume() == 0
+    run.run(3)
+    assert len(lines(tmp_path)) == 1
+
+
+def test_snapshots_come_at_intervals_and_at_the_end_and_keep_limits_them(tmp_path: Path) -> None:
+    trainer(tmp_path, keep=2).run(9)
+    assert [path.name for path in checkpoint.snapshots(tmp_path)] == ["step-000008", "step-000009"]
+    weights, metadata = checkpoint.load_weights(tmp_path)
+    assert metadata == {"step": 9, "seed": 3, "identity": {"base": 8}, "weights": "ema"}
+    run = resumed(tmp_path)
+    assert all(torch.equal(weights[name], p) for name, p in run.ema_network().state_dict().items())
+    with pytest.raises(UserError, match="keep = 0"):
+        trainer(tmp_path, keep=0)
+
+
+def test_finished_is_finished(tmp_path: Path) -> None:
+    trainer(tmp_path).run(4)
+    loss = Loss()
+    again = resumed(tmp_path, loss=loss)
+    assert again.run(4) is None and again.run(3) is None
+    assert loss.calls == 0 and again.step == 4
+
+
+def test_checkpoints_are_neither_overwritten_nor_taken_up_unasked(tmp_path: Path) -> None:
+    trainer(tmp_path).run(4)
+    with pytest.raises(UserError, match="has checkpoints already.*resume"):
+        trainer(tmp_path).run(4)
+
+
+def test_another_identity_or_seed_is_refused_with_the_difference(tmp_path: Path) -> None:
+    trainer(tmp_path, identity={"network": {"base": 8}}).run(1)
+    with pytest.raises(UserError, match=r"network\.base: was 8, now 16"):
+        resumed(tmp_path, identity={"network": {"base": 16}})
+    with pytest.raises(UserError, match="seed: was 3, now 4"):
+        resumed(tmp_path, identity={"network": {"base": 8}}, seed=4)
+
+
+def test_weights_of_another_network_are_refused_and_nothing_is_loaded(tmp_path: Path) -> None:
+    trainer(tmp_path).run(1)
+    other = trainer(tmp_path, network=UNet(1, 1, 8, NETWORK.model_copy(update={"base": 12})))
+    before = [p.clone() for p in other.network.parameters()]
+    with pytest.raises(UserError, match="another network"):
+        other.resume()
+    assert all(torch.equal(p, q) for p, q in zip(other.network.parameters(), before, strict=True))
+
+
+def test_a_truncated_checkpoint_is_refused_and_nothing_is_loaded(tmp_path: Path) -> None:
+    trainer(tmp_path).run(1)
+    path = tmp_path / "step-000001" / "optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    other = trainer(tmp_path)
+    before = [p.clone() for p in other.network.parameters()]
+    with pytest.raises(UserError, match="optimizer.safetensors.*not a whole checkpoint"):
+        other.resume()
+    assert all(torch.equal(p, q) for p, q in zip(other.network.parameters(), before, strict=True)) and other.step == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"images": images().float()}, "uint8"), ({"images": images()[:0]}, "N > 0"), ({"seed": -1}, "seed = -1 is negative")],
+)
+def test_bad_arguments_are_refused_by_name(change: dict[str, object], said: str) -> None:
+    arguments = {"images": images(), "batch": 4, "flips": False, "T": 10, "seed": 0, "device": CPU} | change
+    with pytest.raises(UserError, match=said):
+        Draws(**arguments)
+
+
+def test_a_run_too_short_for_its_average_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = SETTINGS.model_copy(update={"ema_decay": 0.9999, "ema_ramp": False})
+    trainer(tmp_path / "a", settings=settings).run(2)
+    assert "100% random initial" in capsys.readouterr().err
+    trainer(tmp_path / "b").run(2)
+    assert "random initial" not in capsys.readouterr().err
+
+
+# ---- divergence -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 6, 7])
+@pytest.mark.parametrize(("kind", "reason"), [("nan_at", "the loss is not finite (nan)"), ("steep_at", "the gradient is not finite")])
+def test_divergence_has_the_first_bad_step_and_its_reason_and_is_remembered(
+    tmp_path: Path, step: int, kind: str, reason: str
+) -> None:
+    expected = Divergence(step=step, reason=reason)
+    run = trainer(tmp_path, loss=Loss(**{kind: step}), keep=9)
+    assert run.run(12) == expected == run.divergence
+    assert run.step == step
+    assert all(point.step < step for point in run.log)
+    for snapshot in checkpoint.snapshots(tmp_path):
+        assert load_step(snapshot) < step
+        for stem in ("network", "ema", "optimizer"):
+            assert all(value.isfinite().all() for value in checkpoint.load_tensors(snapshot, stem).values())
+    untouched = Loss()
+    again = trainer(tmp_path, loss=untouched)
+    assert again.resume() == step
+    assert again.run(12) == expected and untouched.calls == 0
+    assert again.log == run.log
+    with pytest.raises(UserError, match=f"diverged at step {step}"):
+        again.ema_network()
+    with pytest.raises(UserError, match="another configuration"):
+        resumed(tmp_path, identity={"base": 9})
+
+
+def load_step(snapshot: Path) -> int:
+    return checkpoint.load_state(snapshot)["step"]
+
+
+def test_a_huge_learning_rate_diverges_for_real(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"learning_rate": 1e30, "clip": 1e30, "warmup": 0})
+    found = trainer(tmp_path, settings=settings).run(12, NEVER)
+    assert found is not None and 2 <= found.step <= 12
+
+
+def test_scores_worse_than_noise_are_divergence_and_poor_ones_are_not() -> None:
+    assert worse_than_noise(99.0, 100.0, 7) is None
+    assert worse_than_noise(100.0, 100.0, 7) is None
+    found = worse_than_noise(100.5, 100.0, 7)
+    assert found is not None and found.step == 7 and "100.5 against 100" in found.reason
+    for fd in (float("nan"), float("inf")):
+        assert worse_than_noise(fd, 100.0, 7) is not None

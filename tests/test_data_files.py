@@ -136,8 +136,8 @@ def _corrupt(path):
 
 
 WRONG = {
-    "16 bits grey": (lambda path: _save(path, RANDOM.integers(0, 65536, (8, 8), np.uint16)), "more than 8 bits"),
-    "16 bits colour": (_sixteen_bit_colour, "more than 8 bits"),
+    "16 bits grey": (lambda path: _save(path, RANDOM.integers(0, 65536, (8, 8), np.uint16)), "16 bits"),
+    "16 bits colour": (_sixteen_bit_colour, "16 bits"),
     "palette": (lambda path: _save(path, Image.fromarray(_pixels(8, 8, 3)).convert("P")), "palette"),
     "alpha": (lambda path: _save(path, _pixels(8, 8, 4)), "transparency"),
     "grey and alpha": (lambda path: _save(path, Image.fromarray(_pixels(8, 8)).convert("LA")), "transparency"),

@@ -1,10 +1,12 @@
 """The whole report, rendered from records into a folder, as `ablate` and `report` do it."""
 
-import hashlib
+import contextlib
+import io
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,10 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.grid import Grid, load_grid
 from ddpm_bench.report import render
 from ddpm_bench.report.comparison import draw_comparison
+from ddpm_bench.report.curves import plot_losses
 from ddpm_bench.report.layouts import DOCUMENT, to_latex
+from ddpm_bench.report.page import page
+from ddpm_bench.report.samples import copy_pictures
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.table import make_table
 from ddpm_bench.store import Divergence, Record, read_records
@@ -27,95 +32,107 @@ GRID = load_grid("table2")
 NASTY = r"a_b|c*d*`e`$f$<i>&amp;[g](h)\i#j{k}~l^m%n é中 -- “q”"
 
 
+@dataclass(frozen=True)
+class Rendered:
+    """A report, what `render` returned and said, and the results folder it was made from."""
+
+    results: Path
+    out: Path
+    paths: list[Path]
+    said: str
+
+    @property
+    def page(self) -> str:
+        return (self.out / "report.md").read_text()
+
+
 @pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
-    """A report of three seeds of quick with one broken and one missing picture, and the paths that `render` returned."""
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    """Three seeds of quick; a broken picture, two missing ones, one that points elsewhere, and one other git commit."""
     folder = tmp_path_factory.mktemp("report")
-    write_results(folder / "results", quick_records())
-    (folder / "results" / "mu-L-learned-seed0.png").write_bytes(b"\x89PNG broken")
-    (folder / "results" / "mu-L-fixed-seed0.png").unlink()
-    (folder / "results" / "mu-L-fixed-seed1.png").unlink()
-    return folder / "out", render(read_records(folder / "results"), GRID, folder / "out", folder / "results")
+    results, out = folder / "results", folder / "out"
+    records = quick_records()
+    places = {(record.cell, record.seed): index for index, record in enumerate(records)}
+    for cell, seed, update in (
+        ("mu-mse-fixed", 0, {"sample_grid": "../secret.png"}),
+        ("mu-L-learned", 2, {"git_commit": "fedcba"}),
+    ):
+        index = places[cell, seed]
+        records[index] = records[index].model_copy(update=update)
+    write_results(results, records)
+    Image.new("L", (4, 4)).save(folder / "secret.png")
+    (results / "mu-L-learned-seed0.png").write_bytes(b"\x89PNG broken")
+    (results / "mu-L-fixed-seed0.png").unlink()
+    (results / "mu-L-fixed-seed1.png").unlink()
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        paths = render(read_records(results), GRID, out, results)
+    return Rendered(results, out, paths, " ".join(said.getvalue().split()))
 
 
-def test_every_returned_file_exists_and_nothing_else_was_written(rendered: tuple[Path, list[Path]]) -> None:
-    out, paths = rendered
-    assert sorted(paths) == sorted(path for path in out.rglob("*") if path.is_file())
-    assert paths[0] == out / "report.md"
+def test_every_returned_file_exists_and_nothing_else_was_written(rendered: Rendered) -> None:
+    assert sorted(rendered.paths) == sorted(path for path in rendered.out.rglob("*") if path.is_file())
+    assert rendered.paths[0].name == "report.md"
 
 
-def test_every_picture_is_a_readable_png_and_the_page_shows_it(rendered: tuple[Path, list[Path]]) -> None:
-    out, paths = rendered
-    page = (out / "report.md").read_text()
-    pictures = [path for path in paths if path.suffix == ".png"]
+def test_every_picture_is_a_readable_png_and_the_page_shows_it(rendered: Rendered) -> None:
+    pictures = [path for path in rendered.paths if path.suffix == ".png"]
     assert {path.name for path in pictures} >= {"distance.png", "score.png", "loss.png"}
     for path in pictures:
         with Image.open(path) as image:
             image.load()
-        assert f"({path.name})" in page or f'"samples/{path.name}"' in page
+        assert f"({path.name})" in rendered.page or f'"samples/{path.name}"' in rendered.page
 
 
-def test_every_file_that_the_page_links_to_exists(rendered: tuple[Path, list[Path]]) -> None:
-    out, _ = rendered
-    links = re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', (out / "report.md").read_text())
+def test_every_file_that_the_page_links_to_exists(rendered: Rendered) -> None:
+    links = re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', rendered.page)
     assert len(links) >= 5
     for link in links:
-        assert (out / "".join(link)).is_file()
+        assert (rendered.out / "".join(link)).is_file()
 
 
-def test_a_broken_picture_gives_way_to_another_seeds_and_a_missing_one_to_a_message(
-    rendered: tuple[Path, list[Path]],
-) -> None:
-    out, _ = rendered
-    page = (out / "report.md").read_text()
-    assert 'alt="samples of mu-L-learned" width="264"><br>seed 1' in page
-    assert "no picture: mu-L-fixed-seed0.png is missing in" in page
-    assert not (out / "samples" / "mu-L-fixed.png").exists()
+def test_a_broken_picture_gives_way_to_another_seeds(rendered: Rendered) -> None:
+    assert 'alt="samples of mu-L-learned" width="264"><br>seed 1' in rendered.page
+    assert "mu-L-learned-seed0.png is broken" in rendered.said or "mu-L-learned-seed0.png is not a PNG" in rendered.said
 
 
-def test_bad_pictures_are_said_at_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record = make_record(GRID, "mu-L-fixed")
-    render([record], GRID, tmp_path / "out", tmp_path)
-    assert "mu-L-fixed-seed0.png is missing" in " ".join(capsys.readouterr().err.split())
-    assert (tmp_path / "out" / "table.csv").is_file()
+def test_a_missing_picture_is_said_and_the_rest_still_comes_out(rendered: Rendered) -> None:
+    assert "no picture: mu-L-fixed-seed0.png is missing in" in rendered.page
+    assert "mu-L-fixed-seed1.png is missing" in rendered.said
+    assert not (rendered.out / "samples" / "mu-L-fixed.png").exists()
 
 
-def test_a_record_cannot_point_at_a_picture_elsewhere(tmp_path: Path) -> None:
-    Image.new("L", (4, 4)).save(tmp_path / "secret.png")
-    record = make_record(GRID, "mu-L-fixed").model_copy(update={"sample_grid": "../secret.png"})
-    render([record], GRID, tmp_path / "out", tmp_path / "results")
-    assert not (tmp_path / "out" / "samples").exists()
-    assert "not a plain file name" in (tmp_path / "out" / "report.md").read_text()
+def test_a_record_cannot_point_at_a_picture_elsewhere(rendered: Rendered) -> None:
+    assert "../secret.png is not a plain file name" in rendered.said
+    with Image.open(rendered.out / "samples" / "mu-mse-fixed.png") as image:
+        assert image.size != (4, 4)
 
 
-def test_the_page_says_how_the_numbers_came_about(rendered: tuple[Path, list[Path]]) -> None:
-    page = (rendered[0] / "report.md").read_text()
+def test_the_page_says_how_the_numbers_came_about(rendered: Rendered) -> None:
     for needed in (
-        "d" * 64, "e" * 64, "0123456789abcdef0123456789abcdef01234567", "torch 2.15.0", "Synthetic CPU @ 2.00 GHz",
-        "ddpm-bench ablate --grid table2 --preset quick --cells", "--seeds 0,1,2", "| samples | 50,000 | 512 |", "119.1",
+        "d" * 64, "e" * 64, "torch 2.15.0", "Synthetic CPU @ 2.00 GHz", "| samples | 50,000 | 512 |", "119.1",
+        "ddpm-bench ablate --grid table2 --preset quick --cells", "--seeds 0,1,2",
     ):  # fmt: skip
-        assert needed in page
+        assert needed in rendered.page
 
 
-def test_a_fact_that_differs_between_records_is_told_for_each(tmp_path: Path) -> None:
-    other = make_record(GRID, "mu-L-fixed", 1).model_copy(update={"git_commit": "fedcba"})
-    render([make_record(GRID, "mu-L-fixed"), other], GRID, tmp_path / "out", tmp_path)
-    row = next(line for line in (tmp_path / "out" / "report.md").read_text().splitlines() if "| git commit" in line)
-    assert "0123456789abcdef0123456789abcdef01234567 (mu-L-fixed 0)<br>fedcba (mu-L-fixed 1)" in row
+def test_a_fact_that_differs_between_records_is_told_for_each(rendered: Rendered) -> None:
+    row = next(line for line in rendered.page.splitlines() if "| git commit" in line)
+    assert "0123456789abcdef0123456789abcdef01234567 (mu-L-learned 0, mu-L-learned 1, mu-L-fixed 0" in row
+    assert "<br>fedcba (mu-L-learned 2)" in row
 
 
-def test_the_csv_has_a_line_for_every_cell(rendered: tuple[Path, list[Path]]) -> None:
-    frame = pd.read_csv(rendered[0] / "table.csv")
+def test_the_csv_has_a_line_for_every_cell(rendered: Rendered) -> None:
+    frame = pd.read_csv(rendered.out / "table.csv")
     assert list(frame["cell"]) == [cell.name for cell in GRID.cells]
     assert set(frame["distance"]) == {"FD (embedded)"}
 
 
-def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
-    def digest(folder: Path) -> list[tuple[str, str]]:
-        render([make_record(GRID, "mu-L-fixed")], GRID, folder, tmp_path)
-        return [(p.name, hashlib.sha256(p.read_bytes()).hexdigest()) for p in sorted(folder.rglob("*")) if p.is_file()]
-
-    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+def test_the_same_records_give_the_same_bytes(rendered: Rendered, tmp_path: Path) -> None:
+    again = render(read_records(rendered.results), GRID, tmp_path, rendered.results)
+    assert [path.relative_to(tmp_path) for path in again] == [path.relative_to(rendered.out) for path in rendered.paths]
+    for first, second in zip(rendered.paths, again, strict=True):
+        assert first.read_bytes() == second.read_bytes(), first.name
 
 
 def test_mixed_records_write_nothing(tmp_path: Path) -> None:
@@ -123,7 +140,7 @@ def test_mixed_records_write_nothing(tmp_path: Path) -> None:
         make_record(GRID, "mu-L-fixed"),
         make_record(GRID, "mu-L-fixed", 1, overrides={"training": {"steps": 9}}),
     ]
-    with pytest.raises(UserError, match="training.steps: was 450, now 9"):
+    with pytest.raises(UserError, match=r"training\.steps: was 450, now 9"):
         render(records, GRID, tmp_path / "out", tmp_path)
     assert not (tmp_path / "out").exists()
 
@@ -219,12 +236,16 @@ def test_rows_of_both_panels_are_in_the_tables_order() -> None:
     assert heights[published][:2] == heights[measured][:2]
 
 
-def test_a_grid_where_everything_diverged_still_has_a_report(tmp_path: Path) -> None:
+def test_a_grid_where_everything_diverged_still_has_its_page_and_plots(tmp_path: Path) -> None:
     gone = Divergence(step=2, reason="the loss is not finite")
     records = [make_record(GRID, cell.name, diverged=gone) for cell in GRID.cells]
-    bare = [record.model_copy(update={"training_log": (), "anchors": {}}) for record in records]
-    render(bare, GRID, tmp_path / "out", tmp_path)
-    assert (tmp_path / "out" / "report.md").read_text().count("diverged before sampling") == len(GRID.cells)
+    measured = summaries([record.model_copy(update={"training_log": (), "anchors": {}}) for record in records], GRID)
+    pictures = copy_pictures(measured[0].rows, tmp_path, tmp_path / "samples")
+    assert page(measured, [make_table(measured[0])], pictures).count("diverged before sampling") == len(GRID.cells)
+    for key in ("fd_train", "is_mean"):
+        _, axes = draw_comparison(Figure(), measured, key)
+        assert [text.get_text() for text in axes.texts].count("diverged here") == len(GRID.cells)
+    plot_losses(tmp_path / "loss.png", measured[0].rows)
 
 
 def test_nothing_about_reports_loads_torch() -> None:

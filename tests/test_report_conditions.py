@@ -46,7 +46,7 @@ def test_mixed_settings_are_refused_and_the_difference_is_printed(section: str, 
 def test_other_data_and_another_extractor_are_refused() -> None:
     first, other = make_record(GRID, "mu-L-fixed"), make_record(GRID, "mu-L-fixed", 1)
     data = other.data.model_copy(update={"sha256": "f" * 64})
-    with pytest.raises(UserError, match="data_set.sha256"):
+    with pytest.raises(UserError, match=r"data_set\.sha256"):
         checked([first, other.model_copy(update={"data": data})], GRID)
     with pytest.raises(UserError, match=r"extractor\.sha256"):
         checked([first, other.model_copy(update={"extractor": INCEPTION})], GRID)

@@ -1,4 +1,4 @@
-"""The table: the grid's rows in its order, every number where it belongs, and nothing that could be taken for another thing."""
+"""The table: the grid's rows in its order, every number where it belongs, nothing taken for another thing."""
 
 import re
 
@@ -55,7 +55,8 @@ def test_rows_groups_and_labels_are_the_grids_in_its_order() -> None:
 def test_published_numbers_are_the_papers() -> None:
     table = table_of(quick_records())
     assert [published(table, cell.name) for cell in GRID.cells] == [
-        ["7.28 ± 0.10", "23.69"], ["8.06 ± 0.09", "13.22"], ["–", "–"], ["–", "–"], ["7.67 ± 0.13", "13.51"], ["9.46 ± 0.11", "3.17"],
+        ["7.28 ± 0.10", "23.69"], ["8.06 ± 0.09", "13.22"], ["–", "–"],
+        ["–", "–"], ["7.67 ± 0.13", "13.51"], ["9.46 ± 0.11", "3.17"],
     ]  # fmt: skip
 
 

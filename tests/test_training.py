@@ -238,10 +238,12 @@ def test_killed_by_the_system_and_resumed_equals_uninterrupted_bitwise(tmp_path:
         trainer(Path({str(tmp_path / "b")!r})).run(1_000_000)
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stderr=subprocess.PIPE) as child:
-        while child.poll() is None and not any(load_step(found) >= 8 for found in checkpoint.snapshots(tmp_path / "b")):
-            time.sleep(0.02)
-        assert child.poll() is None, child.stderr.read().decode()
-        child.kill()
+        try:
+            while child.poll() is None and not any(found.name >= "step-000008" for found in checkpoint.snapshots(tmp_path / "b")):
+                time.sleep(0.02)
+            assert child.poll() is None, child.stderr.read().decode()
+        finally:
+            child.kill()
     again = trainer(tmp_path / "b")
     found = again.resume()
     assert found >= 8 and found % SETTINGS.checkpoint_every == 0
@@ -367,7 +369,7 @@ def test_divergence_has_the_first_bad_step_and_its_reason_and_is_remembered(
     assert run.step == step
     assert all(point.step < step for point in run.log)
     for snapshot in checkpoint.snapshots(tmp_path):
-        assert load_step(snapshot) < step
+        assert checkpoint.load_state(snapshot)["step"] < step
         for stem in ("network", "ema", "optimizer"):
             assert all(value.isfinite().all() for value in checkpoint.load_tensors(snapshot, stem).values())
     untouched = Loss()
@@ -379,10 +381,6 @@ def test_divergence_has_the_first_bad_step_and_its_reason_and_is_remembered(
         again.ema_network()
     with pytest.raises(UserError, match="another configuration"):
         resumed(tmp_path, identity={"base": 9})
-
-
-def load_step(snapshot: Path) -> int:
-    return checkpoint.load_state(snapshot)["step"]
 
 
 def test_a_huge_learning_rate_diverges_for_real(tmp_path: Path) -> None:

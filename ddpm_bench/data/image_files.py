@@ -179,9 +179,8 @@ def _read_file(path: Path) -> np.ndarray:
 def _check_pixels(image: Image.Image, path: Path) -> None:
     """Refuse what cannot be taken as 8-bit grey or colour levels without changing it."""
     # Pillow cuts 16-bit colour down to 8 bits in silence; only the raw mode of what is still to be decoded tells.
-    sixteen = image.mode.startswith(("I", "F")) or any("16" in str(tile.args) for tile in image.tile)
-    if sixteen:
-        problem = "has more than 8 bits a channel"
+    if any("16" in str(tile.args) for tile in image.tile):
+        problem = "has 16 bits a channel"
     elif image.mode == "P":
         problem = "has a palette"
     elif image.has_transparency_data:

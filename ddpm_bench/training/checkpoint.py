@@ -41,7 +41,8 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
     the folder is as it was.
     """
     make_folder(folder)
-    target, partial = folder / f"step-{step:06d}", folder / f".step-{step:06d}.partial"
+    target = folder / f"step-{step:06d}"
+    partial = _hidden(target)
     for left_by_a_crash in folder.glob(".step-*.partial"):
         shutil.rmtree(left_by_a_crash)
     try:
@@ -55,7 +56,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     for old in snapshots(folder)[:-keep]:
-        shutil.rmtree(old)
+        shutil.rmtree(old.rename(_hidden(old)))
     return target
 
 
@@ -115,6 +116,11 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return {prefix: value}
     return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def _hidden(snapshot: Path) -> Path:
+    """The name of a snapshot that is not whole: being written, or being removed."""
+    return snapshot.with_name(f".{snapshot.name}.partial")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -58,7 +58,9 @@ def test_a_size_that_it_was_not_made_for_is_refused(tmp_path):
 
 def test_a_damaged_installation_is_noticed(tmp_path, monkeypatch):
     copy = tmp_path / "extractor.safetensors"
-    copy.write_bytes(SHIPPED.read_bytes()[:-1] + b"?")
+    content = bytearray(SHIPPED.read_bytes())
+    content[-1] ^= 1
+    copy.write_bytes(content)
     copy.with_suffix(".json").write_bytes(SHIPPED.with_suffix(".json").read_bytes())
     monkeypatch.setattr(extractors, "SHIPPED", copy)
     with pytest.raises(UserError, match="is damaged.*Install ddpm-bench again"):

@@ -83,6 +83,12 @@ def test_the_published_spread_is_said_to_be_over_splits_and_not_over_runs() -> N
     assert any("published IS" in r and "not over runs" in r for r in table_of(quick_records()).remarks)
 
 
+def test_the_number_of_samples_stands_under_the_table() -> None:
+    for records in (quick_records(), paper_records()):
+        count = records[0].settings.sampling.samples
+        assert any(remark.startswith(f"{count:,} samples a run") for remark in table_of(records).remarks)
+
+
 def test_the_bound_shows_test_and_train() -> None:
     table = table_of([make_record(GRID, "mu-L-fixed")])
     assert entry(table, "mu-L-fixed", BOUND_TEST) == "4.710 (4.690)"
@@ -121,6 +127,12 @@ def test_a_partly_diverged_cell_shows_the_other_seeds_with_a_note() -> None:
     assert note(table, "mu-L-fixed", "n") == (
         "1 of 3 seeds diverged, at step 310 (seed 2): the loss is not finite; the numbers are over the other 2"
     )
+
+
+def test_scores_of_a_diverged_seed_are_not_in_the_mean_of_the_others() -> None:
+    bad = with_metrics(make_record(GRID, "mu-L-fixed", 1), fd_train=900.0)
+    bad = bad.model_copy(update={"outcome": "diverged", "divergence": BLOWN_UP})
+    assert entry(table_of([make_record(GRID, "mu-L-fixed"), bad]), "mu-L-fixed", "fd_train") == "81.00"
 
 
 def test_a_cell_that_nobody_measured_says_so_and_is_no_dash() -> None:

@@ -32,7 +32,7 @@ from ddpm_bench.metrics.feature_cache import cache_folder, kept_meanwhile, refer
 IS_SPLITS = 10
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
-DISTANCES_AT_ONCE = 2**24  # float64: 128 MiB a block of the precision/recall distances, where N x N would be 20 GB at 50k
+DISTANCES_AT_ONCE = 2**22  # float64: 32 MiB a block of the distances for precision and recall; N x N would be 20 GB at 50k
 INCEPTION_URL = URL_INCEPTION_V3
 INCEPTION_LAYERS = ["2048", "logits_unbiased"]
 KEYS = {

@@ -52,7 +52,7 @@ def _head(summary: Summary) -> str:
         [
             f"# {escape_markdown(grid.title)}",
             f"Grid {code_markdown(grid.name)}, preset {code_markdown(record.preset)}.",
-            f"{PUBLISHED}: {escape_markdown(grid.source)}.",
+            f"{PUBLISHED}: {escape_markdown(grid.source)}. Rows, order and labels are its own.",
             f"{MEASURED_HERE}: {escape_markdown(measured)}",
         ]
     )

@@ -64,7 +64,8 @@ def remarks(summary: Summary, keys: Sequence[str]) -> list[str]:
     `keys` are the metrics that have a column.
     """
     counts = {len(row.done) for row in summary.rows if row.done}
-    scoring, said = summary.first.settings.scoring, []
+    scoring, samples = summary.first.settings.scoring, summary.first.settings.sampling.samples
+    said = [f"{samples:,} samples a run; fewer samples bias a Fréchet distance upwards."]
     if max(counts, default=0) > 1:
         said.append("± of measured numbers: sample standard deviation over n training runs with different seeds.")
     if 1 in counts:

@@ -64,7 +64,6 @@ class Trainer:
         self._means = torch.zeros(2, device=device)  # of loss and gradient norm; complete at the next tick
         self._lines: list[dict[str, float]] = []  # of log.jsonl
         self._tick_seconds = 0.0  # at the last tick
-        self._saved: int | None = None
 
     @property
     def log(self) -> list[LogPoint]:
@@ -99,11 +98,10 @@ class Trainer:
         Raises Interrupted, after saving, when `stop` is requested, UserError when the folder has checkpoints that `resume`
         was not asked to continue, and OSError when the disk is full: the last checkpoint is still there.
         """
-        self._check_start(until)
         if self.divergence or self.step >= until:
             return self.divergence
         if self.step == 0:
-            (self.folder / "log.jsonl").unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+            self._begin()
         self.network.train()
         with borrowed_globals(self.device), progress(self.title, until, "images", self.step) as meter:
             began, seconds, note = time.monotonic(), self.seconds, ""
@@ -129,13 +127,15 @@ class Trainer:
             raise UserError(f"Training diverged at step {self.divergence.step} ({self.divergence.reason}): no weights to use.")
         return self.ema.network()
 
-    def _check_start(self, until: int) -> None:
-        if self.step == 0 and self._saved is None and checkpoint.snapshots(self.folder):
+    def _begin(self) -> None:
+        if checkpoint.snapshots(self.folder) or (self.folder / checkpoint.DIVERGED).exists():
             raise UserError(f"'{self.folder}' has checkpoints already. Call resume() to go on from them, or use another folder.")
-        share = initial_share(until, self.settings.ema_decay, self.settings.ema_ramp)
+        (self.folder / "log.jsonl").unlink(missing_ok=True)  # of a run that ended before its first checkpoint
+        steps, decay = self.settings.steps, self.settings.ema_decay
+        share = initial_share(steps, decay, self.settings.ema_ramp)
         if share > 0.1:
-            say(f"{self.title}: after {until} steps the averaged weights are still {share:.0%} random initial ones "
-                f"(ema_decay {self.settings.ema_decay}); for a short run set training.ema_ramp=true.")  # fmt: skip
+            say(f"{self.title}: after {steps} steps the averaged weights will still be {share:.0%} random initial ones "
+                f"(ema_decay {decay}); for a short run set training.ema_ramp=true.")  # fmt: skip
 
     def _tick(self) -> str:
         """Read the device: log the means since the last tick, or find that the run has diverged. Returns a note."""
@@ -176,7 +176,6 @@ class Trainer:
         }  # fmt: skip
         tensors = {"network": self.network.state_dict(), "ema": self.ema.state_dict(), "optimizer": moments}
         checkpoint.save(self.folder, self.step, tensors, self._state(), self.keep)
-        self._saved = self.step
 
     def resume(self) -> int:
         """Go on from the newest checkpoint in the folder; returns its step, 0 if there is none.
@@ -198,7 +197,7 @@ class Trainer:
             self.step = self.divergence.step
         else:
             self._load_tensors(path, state["step"])
-            self.step = self._saved = state["step"]
+            self.step = state["step"]
             self._means = torch.tensor(state["tick"]["means"], device=self.device)
             self._tick_seconds = state["tick"]["seconds"]
         self.seconds, self._lines = state["seconds"], state["log"]

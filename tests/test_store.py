@@ -1,0 +1,70 @@
+"""Records: what is written is read back, and what is none is refused with its path."""
+
+import json
+
+import pytest
+from records import make_record
+
+from ddpm_bench.errors import UserError
+from ddpm_bench.grid import load_grid
+from ddpm_bench.store import SCHEMA, read_record, read_records, record_path, write_record
+
+
+def record(cell="eps-mse-fixed", seed=0):
+    return make_record(load_grid("table2"), cell, seed)
+
+
+def test_a_record_reads_back_as_it_was_written(tmp_path):
+    original = record(cell="eps-mse-fixed", seed=3)
+    path = write_record(tmp_path, original)
+    assert path == record_path(tmp_path, "eps-mse-fixed", 3)
+    assert read_record(path) == original
+    assert read_records(tmp_path) == [original]
+
+
+def test_where_data_lies_on_a_machine_is_no_part_of_a_record(tmp_path):
+    one = record()
+    data = one.settings.data.model_copy(update={"root": tmp_path})
+    settings = one.settings.model_copy(update={"data": data})
+    assert str(tmp_path) not in write_record(tmp_path, one.model_copy(update={"settings": settings})).read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: content | {"schema_version": SCHEMA + 1}, "Install a newer ddpm-bench"),
+        (lambda content: content | {"outcome": "fine"}, "outcome"),
+        (lambda content: {k: v for k, v in content.items() if k != "settings"}, "settings"),
+        (lambda content: [content], "not a record"),
+    ],
+)
+def test_what_is_no_record_is_refused_with_its_path(tmp_path, change, said):
+    path = write_record(tmp_path, record())
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(UserError, match=said) as error:
+        read_record(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_truncated_record_is_refused(tmp_path):
+    path = write_record(tmp_path, record())
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(UserError, match="not a readable JSON record"):
+        read_record(path)
+
+
+def test_missing_and_empty_folders_are_named(tmp_path):
+    with pytest.raises(UserError, match="no results folder"):
+        read_records(tmp_path / "none")
+    with pytest.raises(UserError, match="holds no records"):
+        read_records(tmp_path)
+    with pytest.raises(UserError, match="no record at"):
+        read_record(tmp_path / "none.json")
+
+
+def test_the_best_checkpoint_is_the_one_of_the_lowest_distance_and_apart_from_the_last():
+    one = record()
+    first = one.checkpoints[0]
+    better = first.model_copy(update={"step": 1, "metrics": first.metrics | {"fd_train": first.metrics["fd_train"] / 2}})
+    both = one.model_copy(update={"checkpoints": (better, first)})
+    assert both.best == better and both.last == first

@@ -152,5 +152,6 @@ def build(card: Card, weights: bytes) -> SmallCNN:
     try:
         network.load_state_dict(safetensors.torch.load(weights))
     except (SafetensorError, RuntimeError) as error:
-        raise UserError(f"The weights of the extractor '{card.name}' do not fit its card: {error}. Train it again.") from error
+        detail = str(error).splitlines()[-1].strip()
+        raise UserError(f"The weights of the extractor '{card.name}' do not fit its card ({detail}) Train it again.") from error
     return network.requires_grad_(False).eval()

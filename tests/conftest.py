@@ -11,7 +11,7 @@ from ddpm_bench import cli
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
-SMALL = ["--set", "training.steps=6", "--set", "sampling.samples=32", "--set", "scoring.bound_images=4"]
+SMALL = ["--set", "training.steps=40", "--set", "sampling.samples=32", "--set", "scoring.bound_images=4"]
 """Overrides of the preset `smoke` for tests that need a run but not its numbers."""
 
 
@@ -57,6 +57,7 @@ def small_run(tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("run")
     arguments = [
         "ablate", "--preset", "smoke", "--cells", "eps-mse-fixed,mu-L-learned", *SMALL, "--device", "cpu",
+        "--set", "scoring.precision_recall=true",
         "--results", str(folder / "results"), "--reports", str(folder / "reports"), "--cache", str(folder / "cache"),
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:

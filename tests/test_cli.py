@@ -103,9 +103,9 @@ def test_the_same_command_again_measures_nothing_and_prints_the_table(small_run,
 
 def test_results_of_another_configuration_are_refused_with_the_difference(small_run, call):
     before = {path: path.read_bytes() for path in small_run.results.glob("*.json")}
-    answer = call(*small_run.arguments, "--set", "training.steps=7")
+    answer = call(*small_run.arguments, "--set", "training.steps=41")
     assert answer.code == 2
-    assert "training.steps: was 6, now 7" in answer.err and "--results" in answer.err
+    assert "training.steps: was 40, now 41" in answer.err and "--results" in answer.err
     assert before == {path: path.read_bytes() for path in small_run.results.glob("*.json")}
 
 

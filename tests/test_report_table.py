@@ -157,7 +157,7 @@ def test_a_metric_that_one_run_lacks_is_neither_a_dash_nor_empty() -> None:
     assert "recall" not in table_of([bare]).columns
 
 
-def test_kernel_distance_and_test_set_distance_get_columns_when_measured() -> None:
+def test_kernel_distance_and_test_set_distance_have_columns_when_measured() -> None:
     record = with_metrics(make_record(GRID, "mu-L-fixed"), kid_mean=0.0123, kid_std=0.0011, fd_test=99.5)
     table = table_of([record])
     assert (entry(table, "mu-L-fixed", "kid_mean"), entry(table, "mu-L-fixed", "fd_test")) == (
@@ -268,7 +268,12 @@ def test_the_terminal_table_fits_and_cuts_nothing(width: int) -> None:
         assert "…" not in text.replace("bad0bad0bad0…", "")
         for number in ("23.69", "13.22", "13.51", "3.17", "±0.13"):
             assert number in text
-    assert ("precision" in terminal(quick_records(), width).partition("Not comparable")[0]) == (width >= 100)
+
+
+def test_a_narrow_terminal_goes_without_the_minor_columns_and_a_wide_one_does_not() -> None:
+    for width, there in ((80, False), (160, True)):
+        table = terminal(quick_records(), width).partition("Not comparable")[0]
+        assert ("precision" in table, "KD" in table) == (there, there)
 
 
 def test_the_terminal_reads_no_markup_in_the_users_text() -> None:

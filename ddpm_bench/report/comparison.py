@@ -61,11 +61,10 @@ def draw_comparison(figure: Figure, summaries: Sequence[Summary], key: str) -> t
         _dress(axes, layout, key)
     _draw_anchors(measured, summary, layout, key)
     _label_rows(published, summary, layout)
-    handles = {
-        name: handle
-        for axes in (published, measured)
-        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    handles: dict[str, object] = {}
+    for axes in (published, measured):
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
     figure.legend(
         handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False, handletextpad=0.4
     )
@@ -125,8 +124,10 @@ def _draw_measured(axes: Axes, summary: Summary, layout: Layout, key: str, apart
             if estimate.n > 1:
                 below = y + shift + (0.25 if shift > 0 else -0.25)
                 axes.plot(estimate.values, [below] * estimate.n, ".", color=colour, alpha=0.6, markersize=3)
+            # A spread over splits beside spreads over seeds would be taken for one of them.
+            spread = estimate.spread if estimate.n > 1 or not several_seeds else None
             axes.errorbar(
-                estimate.mean, y + shift, xerr=estimate.spread, fmt=mark, color=colour, markersize=4.5, capsize=4,
+                estimate.mean, y + shift, xerr=spread, fmt=mark, color=colour, markersize=4.5, capsize=4,
                 label=escape_mathtext(label), zorder=3,
             )  # fmt: skip
         elif row.status in ("diverged", "not measured") and not best:

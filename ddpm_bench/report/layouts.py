@@ -54,8 +54,9 @@ def to_latex(tables: Sequence[Table], label: str) -> str:
 
 def _float(table: Table, label: str) -> str:
     def field(f: Field) -> str:
-        # The spread as a subscript: the table has to fit a page.
-        text = re.sub(r" \$\\pm\$ ([0-9.]+)", r"$_{\\pm \1}$", labels.escape_tex(f.text))
+        # The table has to fit a page: spreads as subscripts, "2/3" for "2 of 3".
+        text = labels.escape_tex(f.brief if re.fullmatch(r"\d+ of \d+", f.text) else f.text)
+        text = re.sub(r"^-(?=[0-9])", "$-$", re.sub(r" \$\\pm\$ ([0-9.]+)", r"$_{\\pm \1}$", text))
         return text + (rf"\textsuperscript{{{f.note}}}" if f.note else "")
 
     def line(first: str, rest: Iterable[str]) -> str:
@@ -68,6 +69,7 @@ def _float(table: Table, label: str) -> str:
         return rf"\shortstack{{{lines}}}"
 
     columns, measured = len(table.heads), len(table.heads) - table.published
+    size = r"\footnotesize" if columns <= 8 else r"\scriptsize"
     spans = rf"\multicolumn{{{measured}}}{{c}}{{{MEASURED_HERE}}}"
     rules = rf"    \cmidrule(lr){{2-{measured + 1}}}"
     if table.published:
@@ -88,7 +90,7 @@ def _float(table: Table, label: str) -> str:
     below += map(labels.escape_tex, table.remarks)
     return "\n".join([
         r"\begin{table}",
-        r"  \centering\footnotesize\setlength{\tabcolsep}{2.5pt}",
+        rf"  \centering{size}\setlength{{\tabcolsep}}{{2pt}}",
         rf"  \caption{{{labels.escape_tex(table.title)}.}}",
         rf"  \label{{{label}}}",
         rf"  \begin{{tabular}}{{@{{}}l{'r' * columns}@{{}}}}",

@@ -12,7 +12,7 @@ from ddpm_bench.report.labels import plain
 from ddpm_bench.report.layouts import grouped
 from ddpm_bench.report.table import Field, Line, Table
 
-MINOR = ("precision", "recall")
+MINOR = ("kid_mean", "precision", "recall")
 """The columns that a narrow terminal goes without."""
 GAP = 2
 SUPERSCRIPT = str.maketrans("abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")

@@ -112,9 +112,6 @@ def run_cell(job: Job, bench: Bench) -> Record:
         last.metrics.update({f"bound_{b.split}_bits_per_dim": b.total for b in bounds})
         noise = bench.anchors["uniform noise"]["fd_train"]
         divergence = worse_than_noise(last.metrics["fd_train"], noise, last.step)
-    picture = record_path(bench.results, job.cell.name, job.seed).with_suffix(".png")
-    if scored:
-        write_image_grid(picture, _samples(job, bench, trainer, diffusion, PICTURED))
     return Record(
         grid=job.grid,
         preset=job.preset,
@@ -134,7 +131,7 @@ def run_cell(job: Job, bench: Bench) -> Record:
         bounds=bounds,
         anchors=bench.anchors,
         training_log=tuple(trainer.log),
-        sample_grid=picture.name if scored else None,
+        sample_grid=_picture(job, bench).name if scored else None,
         wall_time_s=clock.seconds,
         versions=versions(),
         git_commit=git_commit(),
@@ -150,9 +147,11 @@ def scoring_steps(settings: CellSettings) -> list[int]:
 
 
 def _score_checkpoint(job: Job, bench: Bench, trainer: Trainer, diffusion: Diffusion, clock: "Clock") -> dict[str, float]:
+    """Sample, draw the picture of the first samples, and score."""
     scoring = job.settings.scoring
     with clock("sampling"):
-        samples = _samples(job, bench, trainer, diffusion, job.settings.sampling.samples)
+        samples = _samples(job, bench, trainer, diffusion)
+    write_image_grid(_picture(job, bench), samples[:PICTURED])
     with clock("scoring"):
         return score(
             samples, bench.data.train.images, bench.extractor,
@@ -162,12 +161,17 @@ def _score_checkpoint(job: Job, bench: Bench, trainer: Trainer, diffusion: Diffu
         )  # fmt: skip
 
 
-def _samples(job: Job, bench: Bench, trainer: Trainer, diffusion: Diffusion, count: int) -> Tensor:
-    """The first `count` samples of the EMA weights at the trainer's step, uint8 (count, C, H, W)."""
+def _picture(job: Job, bench: Bench) -> Path:
+    """Where the picture of the samples lies: beside the record."""
+    return record_path(bench.results, job.cell.name, job.seed).with_suffix(".png")
+
+
+def _samples(job: Job, bench: Bench, trainer: Trainer, diffusion: Diffusion) -> Tensor:
+    """The samples of the EMA weights at the trainer's step, uint8 (samples, C, H, W)."""
     sampling = job.settings.sampling
     chain = diffusion.respaced(sampling.steps) if sampling.steps else diffusion
     return generate(
-        chain, trainer.ema_network(), shape=bench.data.shape, count=min(count, sampling.samples), seed=job.seed,
+        chain, trainer.ema_network(), shape=bench.data.shape, count=sampling.samples, seed=job.seed,
         folder=bench.work(job) / f"samples-{trainer.step:08d}",
         identity=training_identity(job, bench.data) | {"step": trainer.step, "sampling_steps": sampling.steps},
         device=bench.device, batch=bench.batch, clip_x0=sampling.clip_x0, stop=bench.stop, title=f"{job.name}: sampling",

@@ -92,6 +92,20 @@ def test_snapshots_are_scored_during_training_and_kept_apart_from_the_last(call,
     assert record.best.metrics["fd_train"] == min(c.metrics["fd_train"] for c in record.checkpoints)
 
 
+def test_divergence_after_a_scored_snapshot_keeps_the_snapshots_scores(call, monkeypatch, tmp_path):
+    # The learning rate cannot change during a run, so the watch is what sees a bad step 20.
+    from ddpm_bench.training.divergence import Watch
+
+    real = Watch.look
+    monkeypatch.setattr(Watch, "look", lambda self, step, loss, norm: real(self, step, loss * (float("nan") if step == 20 else 1), norm))
+    answer = call(*ablate(tmp_path, "--cells", "mu-L-fixed", "--set", "training.snapshot_every=15"))
+    assert answer.code == 0
+    (record,) = read_records(tmp_path / "results")
+    assert record.outcome == "diverged" and record.divergence.step == 20
+    assert [checkpoint.step for checkpoint in record.checkpoints] == [15]
+    assert (tmp_path / "results" / record.sample_grid).is_file()
+
+
 def test_scoring_steps_are_the_snapshots_and_the_end():
     cell = load_grid("table2").cells[0]
 

@@ -1,6 +1,7 @@
 """The comparison with committed records: its false alarms, and that it notices what is wrong."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from scipy import stats
 from ddpm_bench.compare import ALPHA, TRANSFORMS, checks_table, compare, differences, limit_of_t, t_values
 from ddpm_bench.errors import UserError
 from ddpm_bench.grid import load_grid
-from ddpm_bench.store import Checkpoint, Divergence
+from ddpm_bench.store import Checkpoint, Divergence, read_records
 
 CELLS = ("mu-L-learned", "mu-L-fixed", "eps-L-fixed", "eps-mse-fixed")
 VALUES = {"is_mean": 6.0, "fd_train": 30.0, "precision": 0.6, "recall": 0.2, "bound_test_bits_per_dim": 3.5}
@@ -41,6 +42,17 @@ def test_correct_code_fails_in_under_one_run_in_a_hundred(uneven):
     t, mean = simulated(np.geomspace(1, uneven, 6), runs * metrics)
     worst = np.maximum(np.abs(t).max(1), np.abs(mean)).reshape(runs, metrics).max(1)
     assert np.mean(worst > limit_of_t(metrics, cells=6, freedom=12)) < ALPHA
+
+
+def test_with_the_spreads_of_the_committed_records_too_correct_code_fails_in_under_one_run_in_a_hundred():
+    committed = read_records(Path(__file__).parent.parent / "results" / "table2-quick")
+    cells = list(dict.fromkeys(record.cell for record in committed))
+    runs, failed = 20_000, np.zeros(20_000, dtype=bool)
+    for key, transform in TRANSFORMS.items():
+        sd = [np.std([transform(r.last.metrics[key]) for r in committed if r.cell == cell], ddof=1) for cell in cells]
+        t, mean = simulated(np.array(sd), runs)
+        failed |= np.maximum(np.abs(t).max(1), np.abs(mean)) > limit_of_t(len(TRANSFORMS), len(cells), 2 * len(cells))
+    assert len(cells) == 6 and np.mean(failed) < ALPHA
 
 
 def test_t_is_nearly_students_with_the_pooled_degrees_of_freedom():

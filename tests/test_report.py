@@ -220,6 +220,15 @@ def test_comparable_values_share_an_axis_with_last_and_best_apart() -> None:
     assert any("last checkpoint" in name for name in names) and any("lowest FID" in name for name in names)
 
 
+def test_a_spread_over_splits_is_not_drawn_among_spreads_over_seeds() -> None:
+    several, one = [make_record(GRID, "mu-L-learned", seed) for seed in (0, 1)], make_record(GRID, "mu-L-fixed")
+    _, mixed = draw_comparison(Figure(), summaries([*several, one], GRID), "is_mean")
+    _, alone = draw_comparison(Figure(), summaries([one], GRID), "is_mean")
+    assert [bars.has_xerr for bars in mixed.containers] == [True, False]
+    assert [bars.has_xerr for bars in alone.containers] == [True]
+    assert "± over splits" in alone.get_legend_handles_labels()[1][0]
+
+
 def test_rows_of_both_panels_are_in_the_tables_order() -> None:
     figure = Figure()
     published, measured = draw_comparison(figure, summaries(quick_records(), GRID), "fd_train")

@@ -27,7 +27,9 @@ def extractor(tmp_path_factory):
 @pytest.fixture(scope="module")
 def small(data) -> ImageData:
     """Every 20th image."""
-    return dataclasses.replace(data, train=Split(data.train.images[::20]), test=Split(data.test.images[::20]), sha256="small")
+    return dataclasses.replace(
+        data, train=Split(data.train.images[::20]), test=Split(data.test.images[::20]), sha256="small"
+    )
 
 
 @pytest.mark.parametrize("size", [16, 32])
@@ -38,7 +40,8 @@ def test_real_is_nearer_than_blurred_and_blurred_than_noise_by_every_distance(si
     for key in ("fd_train", "kid_mean"):
         assert 10 * found[REAL][key] < found[BLURRED][key] < 0.7 * found[NOISE][key]
     assert found[REAL]["recall"] > found[BLURRED]["recall"] > found[NOISE]["recall"]
-    assert found[REAL]["precision"] > max(found[BLURRED]["precision"], found[NOISE]["precision"])  # one stray neighbour admits noise
+    # Precision tells less: one stray real image has a ball that admits noise.
+    assert found[REAL]["precision"] > max(found[BLURRED]["precision"], found[NOISE]["precision"])
     assert found[REAL]["is_mean"] > found[BLURRED]["is_mean"] > found[NOISE]["is_mean"]
 
 
@@ -59,7 +62,8 @@ def test_anchors_are_test_images_the_same_blurred_and_noise(data):
 def test_a_blurred_point_is_a_gaussian_of_a_sixteenth_of_the_side(data):
     point = torch.zeros(1, 1, 33, 33, dtype=torch.uint8)
     point[..., 16, 16] = 255
-    found = module._blurred(torch.nn.functional.pad(point, (7, 8, 7, 8)))[0, 0].double()  # 48 pixels: 3 of standard deviation
+    # 48 pixels a side: a standard deviation of 3.
+    found = module._blurred(torch.nn.functional.pad(point, (7, 8, 7, 8)))[0, 0].double()
     at = torch.arange(48.0) - 23
     density = torch.exp(-(at[:, None] ** 2 + at[None] ** 2) / (2 * 3.0**2)) / (2 * torch.pi * 3.0**2)
     assert torch.allclose(found, 255 * density.double(), atol=0.6)
@@ -76,7 +80,13 @@ def test_anchors_are_scored_as_samples_are(small, extractor):
     found = anchors(small, extractor, 50, neighborhood=2, seed=4, test_reference=True)
     images = anchor_images(small, 50)
     again = score(
-        images[NOISE], small.train.images, extractor, test_reference=small.test.images, neighborhood=2, seed=4, precision_recall=True
+        images[NOISE],
+        small.train.images,
+        extractor,
+        test_reference=small.test.images,
+        neighborhood=2,
+        seed=4,
+        precision_recall=True,
     )
     assert found[NOISE] == again
     assert "fd_test" in found[BLURRED] and "fd_test" not in found[REAL]  # test images are no match for themselves
@@ -112,5 +122,7 @@ def test_damaged_anchors_are_measured_again(small, extractor, tmp_path):
 
 def test_a_handful_of_test_images_is_refused_by_name(small, extractor):
     few = dataclasses.replace(small, test=Split(small.test.images[:9]))
-    with pytest.raises(UserError, match="The anchors of 'fashion-mnist-10k' are test images, of which it has 9; 10 or more"):
+    with pytest.raises(
+        UserError, match="The anchors of 'fashion-mnist-10k' are test images, of which it has 9; 10 or more"
+    ):
         anchors(few, extractor, 20)

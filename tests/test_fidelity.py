@@ -4,6 +4,7 @@ import functools
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torch_fidelity.helpers import text_to_dtype
 from ddpm_bench.data import read_images, write_images
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.interrupt import Stop
-from ddpm_bench.metrics import fidelity
+from ddpm_bench.metrics import feature_cache, fidelity
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.fidelity import protocol, score
 from ddpm_bench.metrics.registry import METRICS
@@ -46,7 +47,9 @@ class Projection(nn.Module):
 
 
 def projection(channels: int = 1, side: int = 4, dim: int = 6, seed: int = 0, batch: int = 16, sizes=(4,)) -> Extractor:
-    info = ExtractorInfo(name="tiny", sha256=f"{seed:064x}", verified=True, labels=("FD (tiny)", "IS (tiny)"), feature_dim=dim)
+    info = ExtractorInfo(
+        name="tiny", sha256=f"{seed:064x}", verified=True, labels=("FD (tiny)", "IS (tiny)"), feature_dim=dim
+    )
     return Extractor(info, Projection(channels, side, dim, seed), channels, sizes, batch)
 
 
@@ -116,7 +119,7 @@ def test_precision_and_recall_agree_with_brute_force(k):
 
     def covered(points, others):
         balls = [sorted(np.linalg.norm(others - other, axis=1))[k] for other in others]  # [0] is the point itself
-        return np.mean([any(np.linalg.norm(point - o) <= radius for o, radius in zip(others, balls, strict=True)) for point in points])
+        return np.mean([any(np.linalg.norm(others - point, axis=1) <= balls) for point in points])
 
     found = score(SAMPLES, REFERENCE, extractor, neighborhood=k)
     assert found["precision"] == pytest.approx(covered(x, y), abs=1e-6)
@@ -150,7 +153,8 @@ def test_trap_06_the_whole_reference_counts_down_to_a_partial_last_batch():
     extractor = projection(batch=16)
     assert len(REFERENCE) % 16
     score(SAMPLES, REFERENCE, extractor)
-    assert torch.equal(torch.cat(extractor.network.shown), torch.cat([SAMPLES, REFERENCE]))  # each once, as it is, unflipped
+    # Each image once, as it is: not flipped.
+    assert torch.equal(torch.cat(extractor.network.shown), torch.cat([SAMPLES, REFERENCE]))
     changed = REFERENCE.clone()
     changed[-1] = 255 - changed[-1]
     assert score(SAMPLES, changed, projection())["fd_train"] != plain()["fd_train"]
@@ -245,7 +249,7 @@ def test_a_damaged_or_foreign_cache_entry_is_made_again_and_never_run(tmp_path, 
 
 
 def test_without_room_in_the_cache_scoring_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(fidelity.reference_name.__globals__["shutil"], "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     assert score(SAMPLES, REFERENCE, projection(), cache=tmp_path) == plain()
     assert not list(tmp_path.rglob("*.pt"))
 
@@ -270,10 +274,10 @@ def test_trap_15_precision_and_recall_never_use_vgg(monkeypatch):
 def test_trap_15_distances_are_made_in_bounded_blocks(monkeypatch):
     expected = plain()
     monkeypatch.setattr(fidelity, "DISTANCES_AT_ONCE", 1000)
-    largest, cdist = [], torch.cdist
-    monkeypatch.setattr(torch, "cdist", lambda a, b: largest.append(len(a) * max(len(SAMPLES), len(REFERENCE))) or cdist(a, b))
+    rows, cdist = [], torch.cdist
+    monkeypatch.setattr(torch, "cdist", lambda a, b: rows.append(len(a)) or cdist(a, b))
     assert score(SAMPLES, REFERENCE, projection()) == expected
-    assert 0 < max(largest) <= 1000
+    assert 0 < max(rows) * max(len(SAMPLES), len(REFERENCE)) <= 1000
 
 
 @pytest.mark.parametrize("n, size", [(10, 5), (512, 256), (2000, 1000), (50_000, 1000)])

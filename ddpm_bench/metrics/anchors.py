@@ -46,7 +46,9 @@ def anchors(
     Kept in `cache` under a hash of all that they depend on, so that the cells of a grid share them.
     """
     settings = protocol(n, len(data.train), neighborhood=neighborhood, seed=seed)
-    identity = {"data": data.sha256, "extractor": extractor.info.sha256, "n": n, "pr": precision_recall, "test": test_reference, **settings}
+    identity = settings | {
+        "data": data.sha256, "extractor": extractor.info.sha256, "n": n, "precision_recall": precision_recall, "test": test_reference
+    }  # fmt: skip
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     kept = cache and cache / f"anchors-{key}.json"
     if kept and kept.is_file():
@@ -54,10 +56,13 @@ def anchors(
             return json.loads(kept.read_text(encoding="utf-8"))
     needed = max(settings["isc_splits"], neighborhood + 1)
     if len(data.test) < needed:
-        raise UserError(f"The anchors of '{data.name}' are test images, of which it has {len(data.test)}; {needed} or more are needed.")
+        raise UserError(
+            f"The anchors of '{data.name}' are test images, of which it has {len(data.test)}; {needed} or more are needed."
+        )
     scores = {}
     for name, images in anchor_images(data, n).items():
-        compared_with_test = test_reference and not name.startswith(REAL)  # test images are no match for themselves
+        # Test images are no match for themselves.
+        compared_with_test = test_reference and not name.startswith(REAL)
         scores[name] = score(
             images, data.train.images, extractor, test_reference=data.test.images if compared_with_test else None,
             precision_recall=precision_recall, neighborhood=neighborhood, seed=seed, device=device, cache=cache, stop=stop,

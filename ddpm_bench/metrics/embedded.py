@@ -43,13 +43,19 @@ def train_extractor(
     """
     began = time.monotonic()
     if out.suffix != ".safetensors":
-        raise UserError(f"An extractor is a .safetensors file, not '{out}'. Write --out {out.with_suffix('.safetensors')}.")
+        raise UserError(
+            f"An extractor is a .safetensors file, not '{out}'. Write --out {out.with_suffix('.safetensors')}."
+        )
     if not name.strip() or name in RESERVED:
-        raise UserError(f"An extractor cannot have the name '{name}': results are headed FD (name). Choose a --name of its own.")
+        raise UserError(
+            f"An extractor cannot have the name '{name}': results are headed FD (name). Choose a --name of its own."
+        )
     make_folder(out.parent)
     sizes = tuple(sorted(set(sizes)))
     if not sizes or sizes[0] < 8 or sizes[-1] > 1024:
-        raise UserError(f"An extractor is for image sizes from 8 to 1024 pixels, not {list(sizes)}. Write, say, --sizes 16,32.")
+        raise UserError(
+            f"An extractor is for image sizes from 8 to 1024 pixels, not {list(sizes)}. Write, say, --sizes 16,32."
+        )
     fitted = {size: load_data(DataSettings(source=data, size=size, root=data_root)) for size in sizes}
     first = fitted[sizes[0]]
     labels, classes = _classes(first)
@@ -98,13 +104,17 @@ def _classes(data: ImageData) -> tuple[Tensor, tuple[str, ...]]:
         )
     count = max(int(labels.max()), int(data.test.labels.max())) + 1
     if count < 2:
-        raise UserError(f"The data set '{data.name}' has one class only; an extractor learns to tell at least two apart.")
+        raise UserError(
+            f"The data set '{data.name}' has one class only; an extractor learns to tell at least two apart."
+        )
     return labels, data.classes or tuple(str(label) for label in range(count))
 
 
 def _standardize(network: SmallCNN, fitted: dict[int, ImageData]) -> None:
     """Set the mean and standard deviation of the training pixels, all sizes together, for each channel."""
-    pixels = torch.cat([data.train.images.transpose(0, 1).flatten(1) for data in fitted.values()], dim=1)  # (C, N) uint8
+    pixels = torch.cat(
+        [data.train.images.transpose(0, 1).flatten(1) for data in fitted.values()], dim=1
+    )  # (C, N) uint8
     levels = torch.arange(256, dtype=torch.float64) / 255
     for channel, values in enumerate(pixels):
         share = torch.bincount(values, minlength=256).double() / len(values)

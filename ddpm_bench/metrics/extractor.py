@@ -46,9 +46,13 @@ class MeasuredImages(Dataset):
     UserError for anything but uint8, and for images that the extractor was not made for. `title` names them in messages.
     """
 
-    def __init__(self, title: str, images: Tensor | np.ndarray, extractor: Extractor, on_read: Callable[[int], None]) -> None:
+    def __init__(
+        self, title: str, images: Tensor | np.ndarray, extractor: Extractor, on_read: Callable[[int], None]
+    ) -> None:
         if images.dtype not in (torch.uint8, np.uint8):
-            raise UserError(f"The {title} are {images.dtype}; scores are defined on uint8 levels. Round them with ddpm_bench.data.to_uint8.")
+            raise UserError(
+                f"The {title} are {images.dtype}; scores are defined on uint8 levels. Round them with ddpm_bench.data.to_uint8."
+            )
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise UserError(f"The {title} have the shape {tuple(images.shape)}; expected (N, 1, H, W) or (N, 3, H, W).")
         extractor.check_size(*images.shape[2:])

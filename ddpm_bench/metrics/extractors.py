@@ -41,10 +41,16 @@ def _inception(given: Path | None, allow_unverified: bool, cache: Path) -> Extra
         network = inception_network(weights.state)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"'{path}' holds weights of another network than torch-fidelity's Inception: {first}") from error
+        raise UserError(
+            f"'{path}' holds weights of another network than torch-fidelity's Inception: {first}"
+        ) from error
     mark = "" if weights.verified else " (unverified)"
     info = ExtractorInfo(
-        name="inception", sha256=weights.sha256, verified=weights.verified, labels=(f"FID{mark}", f"IS{mark}"), feature_dim=2048
+        name="inception",
+        sha256=weights.sha256,
+        verified=weights.verified,
+        labels=(f"FID{mark}", f"IS{mark}"),
+        feature_dim=2048,
     )
     return Extractor(info, network, channels=3, sizes=None, batch=64)
 
@@ -67,7 +73,9 @@ def _shipped() -> Extractor:
 def _own(path: Path) -> Extractor:
     card = read_card(path)
     if card.name in RESERVED:
-        raise UserError(f"The extractor '{path}' calls itself '{card.name}', which is a name of ddpm-bench's own. Train it under another name.")
+        raise UserError(
+            f"The extractor '{path}' calls itself '{card.name}', which is a name of ddpm-bench's own. Train it under another name."
+        )
     return _small(path, card.sha256, card.name, "Train it again, or put the two files back together.")
 
 
@@ -80,6 +88,10 @@ def _small(path: Path, expected: str, name: str, remedy: str) -> Extractor:
         raise UserError(f"Cannot read the extractor '{path}': {error.strerror}. {remedy}") from error
     sha256 = hashlib.sha256(weights).hexdigest()
     if sha256 != expected:
-        raise UserError(f"'{path}' is damaged or not the file of its card: its SHA-256 is {sha256}, expected {expected}. {remedy}")
-    info = ExtractorInfo(name=name, sha256=sha256, verified=True, labels=(f"FD ({name})", f"IS ({name})"), feature_dim=card.feature_dim)
+        raise UserError(
+            f"'{path}' is damaged or not the file of its card: its SHA-256 is {sha256}, expected {expected}. {remedy}"
+        )
+    info = ExtractorInfo(
+        name=name, sha256=sha256, verified=True, labels=(f"FD ({name})", f"IS ({name})"), feature_dim=card.feature_dim
+    )
     return Extractor(info, build(card, weights), card.channels, card.sizes, batch=256)

@@ -32,7 +32,9 @@ from ddpm_bench.metrics.feature_cache import cache_folder, kept_meanwhile, refer
 IS_SPLITS = 10
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
-DISTANCES_AT_ONCE = 2**22  # float64: 32 MiB a block of the distances for precision and recall; N x N would be 20 GB at 50k
+DISTANCES_AT_ONCE = (
+    2**22
+)  # float64: 32 MiB a block of the distances for precision and recall; N x N would be 20 GB at 50k
 INCEPTION_URL = URL_INCEPTION_V3
 INCEPTION_LAYERS = ["2048", "logits_unbiased"]
 KEYS = {
@@ -65,7 +67,9 @@ class _Bridge(FeatureExtractorBase):
     Its name carries the hash of the weights, since torch-fidelity names cache entries after it.
     """
 
-    def __init__(self, name: str, features_list: list[str], *, extractor: Extractor, device: torch.device, **_: object) -> None:
+    def __init__(
+        self, name: str, features_list: list[str], *, extractor: Extractor, device: torch.device, **_: object
+    ) -> None:
         super().__init__(f"{name}-{extractor.info.sha256}", features_list)
         self.network, self.device = extractor.network.to(device), device
 
@@ -170,7 +174,9 @@ def _check_alike(given: dict[str, Tensor | np.ndarray]) -> None:
     shapes = {name: tuple(images.shape[1:]) for name, images in given.items()}
     if len(set(shapes.values())) > 1:
         told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise UserError(f"Images of different (C, H, W) cannot be compared: {told}. Choose the data.size of the samples.")
+        raise UserError(
+            f"Images of different (C, H, W) cannot be compared: {told}. Choose the data.size of the samples."
+        )
 
 
 @contextlib.contextmanager

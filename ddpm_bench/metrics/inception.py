@@ -58,7 +58,10 @@ def read_weights(path: Path, allow_unverified: bool) -> Weights:
         raise UserError(
             f"'{path}' is damaged or holds something other than tensors; nothing in it was run. Give Inception weights for torch-fidelity."
         ) from error
-    if not (isinstance(state, dict) and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())):
+    if not (
+        isinstance(state, dict)
+        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
+    ):
         raise UserError(f"'{path}' holds no tensors by name. Give Inception weights for torch-fidelity.")
     return Weights(dict(state), sha256)
 
@@ -80,7 +83,9 @@ def find_weights(cache: Path, url: str) -> Path:
             reason = getattr(error, "reason", None) or error
             raise UserError(f"Cannot download the Inception weights ({reason}). {REMEDY}") from error
         if sha256 != SHA256:
-            raise UserError(f"What was downloaded as '{NAME}' has the SHA-256 {sha256}, expected {SHA256}; it was thrown away. {REMEDY}")
+            raise UserError(
+                f"What was downloaded as '{NAME}' has the SHA-256 {sha256}, expected {SHA256}; it was thrown away. {REMEDY}"
+            )
     return path
 
 

@@ -39,7 +39,16 @@ METRICS = {
         Metric("kid_std", "spread of the kernel distance over subsets", "", "down", 4, "{kernel}, std"),
         Metric("precision", "precision", "", "up", 3, "precision"),
         Metric("recall", "recall", "", "up", 3, "recall"),
-        Metric("bound_test_bits_per_dim", "variational bound, test images", "bits/dim", "down", 3, "bound, test (bits/dim)"),
-        Metric("bound_train_bits_per_dim", "variational bound, training images", "bits/dim", "down", 3, "bound, train (bits/dim)"),
+        Metric(
+            "bound_test_bits_per_dim", "variational bound, test images", "bits/dim", "down", 3, "bound, test (bits/dim)"
+        ),
+        Metric(
+            "bound_train_bits_per_dim",
+            "variational bound, training images",
+            "bits/dim",
+            "down",
+            3,
+            "bound, train (bits/dim)",
+        ),
     )
 }

@@ -61,7 +61,9 @@ class Card(BaseModel):
 class Normalized(nn.Module):
     """A layer without bias, then batch normalisation with weights and statistics of its own for each image size."""
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear, norm: type[nn.BatchNorm1d] | type[nn.BatchNorm2d], sizes: tuple[int, ...]) -> None:
+    def __init__(
+        self, layer: nn.Conv2d | nn.Linear, norm: type[nn.BatchNorm1d] | type[nn.BatchNorm2d], sizes: tuple[int, ...]
+    ) -> None:
         super().__init__()
         self.layer = layer
         self.norm = nn.ModuleDict({str(size): norm(layer.weight.shape[0]) for size in sizes})
@@ -152,6 +154,8 @@ def build(card: Card, weights: bytes) -> SmallCNN:
     try:
         network.load_state_dict(safetensors.torch.load(weights))
     except (SafetensorError, RuntimeError) as error:
-        detail = str(error).splitlines()[-1].strip()
-        raise UserError(f"The weights of the extractor '{card.name}' do not fit its card ({detail}) Train it again.") from error
+        detail = str(error).splitlines()[-1].strip().rstrip(".")
+        raise UserError(
+            f"The weights of the extractor '{card.name}' do not fit its card ({detail}). Train it again."
+        ) from error
     return network.requires_grad_(False).eval()

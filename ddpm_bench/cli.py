@@ -13,6 +13,30 @@ import typer
 
 from ddpm_bench import __version__
 from ddpm_bench.errors import Interrupted, UserError
+from ddpm_bench.options import (
+    CACHE,
+    Batch,
+    Cache,
+    Cells,
+    Data,
+    DataName,
+    DataRoot,
+    Device,
+    Extractor,
+    Grid,
+    Json,
+    Keep,
+    Preset,
+    Reports,
+    Results,
+    Seeds,
+    Set,
+    Unverified,
+    Weights,
+    assignments,
+    numbers,
+    words,
+)
 
 app = typer.Typer(
     help="Table 2 of 'Denoising Diffusion Probabilistic Models', measured. Start with: ddpm-bench ablate --grid table2",
@@ -23,30 +47,6 @@ app = typer.Typer(
 )
 extractor_app = typer.Typer(help="Feature extractors for data that Inception does not fit.", no_args_is_help=True)
 app.add_typer(extractor_app, name="extractor")
-
-Grid = Annotated[str, typer.Option(help="A shipped grid (see `ddpm-bench grids`) or the path of a .toml file.")]
-Preset = Annotated[str, typer.Option(help="smoke, quick, cpu, short, paper, or the path of a .toml file.")]
-Cells = Annotated[str, typer.Option(help="Only these cells, separated by commas.")]
-Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas: each cell runs once a seed.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value, e.g. training.steps=1000. Repeatable.")]
-Data = Annotated[str | None, typer.Option(help="embedded, cifar10, mnist, fashion-mnist, folder:PATH or npz:PATH.")]
-DataName = Annotated[str | None, typer.Option(help="The label that results carry for a folder or npz.")]
-DataRoot = Annotated[Path | None, typer.Option(help="Where downloaded data sets lie or are put.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Keep = Annotated[int, typer.Option(min=1, help="How many training checkpoints to keep on the disk.")]
-Batch = Annotated[int | None, typer.Option(min=1, help="Images a network call outside training; changes no result.")]
-Results = Annotated[Path | None, typer.Option(help="Folder of the records [default: results/GRID-PRESET].")]
-Reports = Annotated[Path | None, typer.Option(help="Folder of the report [default: reports/GRID-PRESET].")]
-Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
-Extractor = Annotated[str | None, typer.Option(help="inception, embedded, or the path of an extractor of your own.")]
-Weights = Annotated[Path | None, typer.Option(help="The Inception weights file, where it cannot be downloaded.")]
-Unverified = Annotated[
-    bool, typer.Option("--allow-unverified-weights", help="Accept other Inception weights; every table will say so.")
-]
-Cache = Annotated[Path, typer.Option(help="Folder for downloaded weights and reference features.")]
-
-CACHE = Path.home() / ".cache" / "ddpm-bench"
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -100,8 +100,8 @@ def ablate(
     from ddpm_bench.run import Bench
 
     chosen, table = choose_device(device), load_grid(grid)
-    assign = [*(assign or ()), *_assignments(data, data_name, data_root, extractor)]
-    jobs = plan(table, preset, _split(cells), _seeds(seeds), assign)
+    assign = [*(assign or ()), *assignments(data, data_name, data_root, extractor)]
+    jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)
     folder = results or Path("results") / f"{table.name}-{jobs[0].preset}"
     settings = jobs[0].settings
     with Stop() as stop:
@@ -151,7 +151,7 @@ def train(
     from ddpm_bench.run import make_trainer
 
     chosen = choose_device(device)
-    (job,) = plan(load_grid(grid), preset, [cell], [seed], [*(assign or ()), *_assignments(data, data_name, data_root)])
+    (job,) = plan(load_grid(grid), preset, [cell], [seed], [*(assign or ()), *assignments(data, data_name, data_root)])
     with Stop() as stop:
         trainer, _ = make_trainer(job, load_data(job.settings.data), chosen, out, keep)
         divergence = trainer.run(job.settings.training.steps, stop)
@@ -308,7 +308,7 @@ def extractor_train(
 
     with Stop() as stop:
         card = train_extractor(
-            data or "embedded", out, name=name, data_root=data_root, sizes=_numbers("--sizes", sizes), epochs=epochs,
+            data or "embedded", out, name=name, data_root=data_root, sizes=numbers("--sizes", sizes), epochs=epochs,
             seed=seed, device=choose_device(device), stop=stop,
         )  # fmt: skip
     if as_json:
@@ -351,27 +351,6 @@ def _show_costs(costs, as_json: bool) -> None:
         typer.echo(f"{cost.job:<24} {cost.parameters:>12,} parameters  {cost.hours:>8.2f} h  {size:>10}")
     total = sum(cost.disk_bytes for cost in costs) / 1e6
     typer.echo(f"{len(costs)} cells: about {sum(c.hours for c in costs):.2f} h and {total:,.0f} MB, scoring not counted")
-
-
-def _assignments(data: str | None, name: str | None, root: Path | None, extractor: str | None = None) -> list[str]:
-    """The options that stand for a --set."""
-    named = {"data.source": data, "data.name": name, "data.root": root, "scoring.extractor": extractor}
-    return [f"{key}={json.dumps(str(value))}" for key, value in named.items() if value is not None]
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _numbers(option: str, text: str) -> list[int]:
-    numbers = _split(text)
-    if not numbers or not all(number.isdecimal() for number in numbers):
-        raise UserError(f"{option} '{text}' must be whole numbers separated by commas, such as 0,1,2.")
-    return [int(number) for number in dict.fromkeys(numbers)]
-
-
-def _seeds(text: str) -> list[int]:
-    return _numbers("--seeds", text)
 
 
 def _print(renderable) -> None:

@@ -181,7 +181,7 @@ def _samples(job: Job, bench: Bench, trainer: Trainer, diffusion: Diffusion) -> 
 def measure_bounds(
     settings: CellSettings, diffusion: Diffusion, network: UNet, bench: Bench, seed: int, name: str
 ) -> tuple[BoundTerms, ...]:
-    """The variational bound of the first `bound_images` images of the test and of the training split."""
+    """The variational bound of `bound_images` images of the test and of the training split, spread evenly over each."""
     scoring, found = settings.scoring, []
     splits = {"test": bench.data.test, "train": bench.data.train} if scoring.bound_images else {}
     for split, images in splits.items():
@@ -191,13 +191,15 @@ def measure_bounds(
             clip_x0=settings.sampling.clip_x0, decoder=scoring.decoder, device=bench.device, stop=bench.stop,
             title=f"{name}: bound ({split})",
         )  # fmt: skip
-        found.append(
-            BoundTerms(
-                split=split, images=len(chosen), total=float(bound.total.mean()),
-                standard_error=float(bound.total.std() / len(chosen) ** 0.5),
-                prior=float(bound.prior.mean()), terms=tuple(bound.terms.tolist()),
-            )  # fmt: skip
+        terms = BoundTerms(
+            split=split,
+            images=len(chosen),
+            total=float(bound.total.mean()),
+            standard_error=float(bound.total.std() / len(chosen) ** 0.5),
+            prior=float(bound.prior.mean()),
+            terms=tuple(bound.terms.tolist()),
         )
+        found.append(terms)
     return tuple(found)
 
 

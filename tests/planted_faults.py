@@ -28,6 +28,7 @@ from ddpm_bench.files import write_json, write_text
 from ddpm_bench.generate import default_batch, generate
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.metrics.fidelity import score
+from ddpm_bench.options import CACHE
 from ddpm_bench.run import spread
 from ddpm_bench.sampling import load_model
 from ddpm_bench.store import Checkpoint, Record, read_records
@@ -116,7 +117,7 @@ def main(
     reference: Annotated[Path, typer.Argument(help="The committed records.")],
     out: Annotated[Path, typer.Option(help="Folder for planted-faults.json and .md.")],
     seed: Annotated[int, typer.Option(help="The run's seed to plant the faults into.")] = 0,
-    cache: Annotated[Path, typer.Option(help="Folder for reference features.")] = Path.home() / ".cache" / "ddpm-bench",
+    cache: Annotated[Path, typer.Option(help="Folder for reference features.")] = CACHE,
 ) -> None:
     """Plant each fault and compare; exit code 1 if one goes unnoticed."""
     records = [record for record in read_records(run) if record.seed == seed]

@@ -123,6 +123,6 @@ def test_damaged_anchors_are_measured_again(small, extractor, tmp_path):
 def test_a_handful_of_test_images_is_refused_by_name(small, extractor):
     few = dataclasses.replace(small, test=Split(small.test.images[:9]))
     with pytest.raises(
-        UserError, match="The anchors of 'fashion-mnist-10k' are test images, of which it has 9; 10 or more"
+        UserError, match=r"The anchors of 'fashion-mnist-10k' are test images, of which it has 9; 10 or more"
     ):
         anchors(few, extractor, 20)

@@ -60,7 +60,7 @@ def test_the_shipped_extractors_numbers_are_never_called_fid_or_is(tmp_path):
 
 def test_a_size_that_it_was_not_made_for_is_refused(tmp_path):
     with pytest.raises(
-        UserError, match="'embedded' was made for images of 16 or 32 pixels a side, not for 28x28.*--sizes 28"
+        UserError, match=r"'embedded' was made for images of 16 or 32 pixels a side, not for 28x28.*--sizes 28"
     ):
         load_extractor("embedded", size=28, cache=tmp_path)
 
@@ -72,7 +72,7 @@ def test_a_damaged_installation_is_noticed(tmp_path, monkeypatch):
     copy.write_bytes(content)
     copy.with_suffix(".json").write_bytes(SHIPPED.with_suffix(".json").read_bytes())
     monkeypatch.setattr(extractors, "SHIPPED", copy)
-    with pytest.raises(UserError, match="is damaged.*Install ddpm-bench again"):
+    with pytest.raises(UserError, match=r"is damaged.*Install ddpm-bench again"):
         load_extractor("embedded", cache=tmp_path)
 
 
@@ -131,7 +131,7 @@ def test_a_trained_extractor_scores_under_its_own_name_and_hash(trained, tmp_pat
     noise = torch.randint(0, 256, data.test.images.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     assert found["fd_train"] < score(noise, data.train.images, extractor)["fd_train"]
     assert found["is_mean"] > 1.5  # of two classes
-    with pytest.raises(UserError, match="12 or 16 pixels"):
+    with pytest.raises(UserError, match=r"12 or 16 pixels"):
         load_extractor(str(out), size=32, cache=tmp_path)
 
 
@@ -151,19 +151,19 @@ def test_training_repeats_exactly_and_depends_on_the_seed_but_not_on_the_test_im
 
 def test_training_refuses_what_it_cannot_learn_from(tmp_path):
     out = tmp_path / "x.safetensors"
-    with pytest.raises(UserError, match="has no labels.*one folder for each class"):
+    with pytest.raises(UserError, match=r"has no labels.*one folder for each class"):
         train_extractor(save_set(tmp_path / "plain.npz", labelled=False), out, name="x", sizes=[12])
-    with pytest.raises(UserError, match=".safetensors file, not"):
+    with pytest.raises(UserError, match=r".safetensors file, not"):
         train_extractor("embedded", tmp_path / "x.pt", name="x")
-    with pytest.raises(UserError, match="from 8 to 1024 pixels"):
+    with pytest.raises(UserError, match=r"from 8 to 1024 pixels"):
         train_extractor("embedded", out, name="x", sizes=[4])
     for name in ("inception", "embedded", " "):
-        with pytest.raises(UserError, match="name"):
+        with pytest.raises(UserError, match=r"name"):
             train_extractor(save_set(tmp_path / "named.npz"), out, name=name, sizes=[12])
     one = tmp_path / "one.npz"
     pixels = stripes(12, 0)[0]
     np.savez(one, train=pixels, test=pixels, train_labels=np.zeros(12, int), test_labels=np.zeros(12, int))
-    with pytest.raises(UserError, match="one class only"):
+    with pytest.raises(UserError, match=r"one class only"):
         train_extractor(f"npz:{one}", out, name="x", sizes=[12])
     assert not out.exists()
 
@@ -190,32 +190,32 @@ def copied(trained, folder: Path, **changes) -> tuple[Path, dict]:
 def test_weights_that_are_not_those_of_the_card_are_refused(trained, tmp_path):
     out, _ = copied(trained, tmp_path)
     out.write_bytes(out.read_bytes() + b"?")
-    with pytest.raises(UserError, match="SHA-256.*expected"):
+    with pytest.raises(UserError, match=r"SHA-256.*expected"):
         load_extractor(str(out), cache=tmp_path)
     out, _ = copied(trained, tmp_path, channels=1)
-    with pytest.raises(UserError, match="do not fit its card"):
+    with pytest.raises(UserError, match=r"do not fit its card"):
         load_extractor(str(out), cache=tmp_path)
     other = b"not safetensors"
     out, _ = copied(trained, tmp_path, sha256=hashlib.sha256(other).hexdigest())
     out.write_bytes(other)
-    with pytest.raises(UserError, match="do not fit its card"):
+    with pytest.raises(UserError, match=r"do not fit its card"):
         load_extractor(str(out), cache=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["inception", "embedded"])
 def test_nobody_elses_extractor_goes_by_a_name_of_the_package(trained, tmp_path, name):
     out, _ = copied(trained, tmp_path, name=name)
-    with pytest.raises(UserError, match=f"calls itself '{name}'"):
+    with pytest.raises(UserError, match=rf"calls itself '{name}'"):
         load_extractor(str(out), cache=tmp_path)
 
 
 def test_a_missing_or_foreign_extractor_is_named(trained, tmp_path):
-    with pytest.raises(UserError, match="no extractor at '.*none.safetensors'"):
+    with pytest.raises(UserError, match=r"no extractor at '.*none.safetensors'"):
         load_extractor(str(tmp_path / "none.safetensors"), cache=tmp_path)
-    with pytest.raises(UserError, match="Unknown extractor 'incepton'.*did you mean 'inception'"):
+    with pytest.raises(UserError, match=r"Unknown extractor 'incepton'.*did you mean 'inception'"):
         load_extractor("incepton", cache=tmp_path)
     out, _ = copied(trained, tmp_path, format="something else")
-    with pytest.raises(UserError, match="not the card of an extractor"):
+    with pytest.raises(UserError, match=r"not the card of an extractor"):
         load_extractor(str(out), cache=tmp_path)
 
 
@@ -255,7 +255,7 @@ def no_loading(monkeypatch):
 def test_weights_with_another_hash_are_refused_before_anything_is_loaded(random_weights, tmp_path, no_loading):
     found = hashlib.sha256(random_weights.read_bytes()).hexdigest()
     expected = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-    with pytest.raises(UserError, match=f"{found}, expected {expected}.*--allow-unverified-weights"):
+    with pytest.raises(UserError, match=rf"{found}, expected {expected}.*--allow-unverified-weights"):
         load_extractor("inception", inception_weights=random_weights, cache=tmp_path)
 
 
@@ -301,7 +301,7 @@ class Malicious:
 def test_a_malicious_pickle_is_refused_and_not_run_even_when_unverified_weights_are_allowed(tmp_path, content):
     path, ran = tmp_path / "weights.pth", tmp_path / "ran"
     torch.save(content(ran), path)
-    with pytest.raises(UserError, match="nothing in it was run"):
+    with pytest.raises(UserError, match=r"nothing in it was run"):
         load_extractor("inception", inception_weights=path, allow_unverified=True, cache=tmp_path)
     assert not ran.exists()
     torch.load(path, weights_only=False)
@@ -319,9 +319,9 @@ def test_a_malicious_pickle_is_refused_and_not_run_even_when_unverified_weights_
 def test_files_that_are_no_inception_weights_are_named(tmp_path, content, message):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"\x80\x02") if content is None else torch.save(content, path)
-    with pytest.raises(UserError, match=f"weights.pth.*{message}"):
+    with pytest.raises(UserError, match=rf"weights.pth.*{message}"):
         load_extractor("inception", inception_weights=path, allow_unverified=True, cache=tmp_path)
-    with pytest.raises(UserError, match="Cannot read the Inception weights.*No such file"):
+    with pytest.raises(UserError, match=r"Cannot read the Inception weights.*No such file"):
         load_extractor("inception", inception_weights=tmp_path / "none.pth", cache=tmp_path)
 
 
@@ -335,7 +335,7 @@ def hub(tmp_path, monkeypatch) -> Path:
 
 def test_without_a_network_the_remedy_is_told(tmp_path, monkeypatch, hub):
     monkeypatch.setattr(extractors, "INCEPTION_URL", "http://127.0.0.1:9/weights.pth")  # nothing listens there
-    with pytest.raises(UserError, match="Cannot download.*refused.*--inception-weights PATH.*--extractor embedded"):
+    with pytest.raises(UserError, match=r"Cannot download.*refused.*--inception-weights PATH.*--extractor embedded"):
         load_extractor("inception", cache=tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
 
@@ -343,7 +343,7 @@ def test_without_a_network_the_remedy_is_told(tmp_path, monkeypatch, hub):
 def test_a_download_is_kept_only_if_its_hash_is_right(tmp_path, monkeypatch, hub):
     source, cache = tmp_path / "source.pth", tmp_path / "cache"
     source.write_bytes(b"weights")
-    with pytest.raises(UserError, match="thrown away"):
+    with pytest.raises(UserError, match=r"thrown away"):
         inception.find_weights(cache, source.as_uri())
     assert not list(cache.iterdir())
     monkeypatch.setattr(inception, "SHA256", hashlib.sha256(b"weights").hexdigest())

@@ -143,9 +143,9 @@ def test_scoring_prints_nothing_on_stdout(capfd):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int16, torch.bool])
 def test_trap_05_only_uint8_is_scored(dtype):
-    with pytest.raises(UserError, match="samples are .*uint8"):
+    with pytest.raises(UserError, match=r"samples are .*uint8"):
         score(SAMPLES.to(dtype), REFERENCE, projection())
-    with pytest.raises(UserError, match="reference images are .*uint8"):
+    with pytest.raises(UserError, match=r"reference images are .*uint8"):
         score(SAMPLES, (REFERENCE.double() / 127.5 - 1).numpy(), projection())
 
 
@@ -179,12 +179,12 @@ def test_trap_07_samples_sorted_by_class_score_as_shuffled_ones():
 
 @pytest.mark.parametrize("counts", [(9, 85), (70, 9)])
 def test_trap_07_too_few_images_for_ten_splits_are_refused(counts):
-    with pytest.raises(UserError, match="need 10 images or more"):
+    with pytest.raises(UserError, match=r"need 10 images or more"):
         score(SAMPLES[: counts[0]], REFERENCE[: counts[1]], projection())
 
 
 def test_more_neighbours_than_images_are_refused():
-    with pytest.raises(UserError, match="need 71 images or more"):
+    with pytest.raises(UserError, match=r"need 71 images or more"):
         score(SAMPLES, REFERENCE, projection(), neighborhood=70)
 
 
@@ -295,16 +295,16 @@ def test_grey_images_are_repeated_for_a_colour_extractor():
 def test_a_grey_extractor_takes_grey_rgb_and_refuses_colour():
     grey = projection()
     assert score(SAMPLES.repeat(1, 3, 1, 1), REFERENCE.repeat(1, 3, 1, 1), grey) == plain()
-    with pytest.raises(UserError, match="measures grey images, and the samples are in colour"):
+    with pytest.raises(UserError, match=r"measures grey images, and the samples are in colour"):
         score(images(70, 1, channels=3), REFERENCE.repeat(1, 3, 1, 1), grey)
 
 
 def test_unequal_sizes_and_foreign_sizes_are_refused():
     with pytest.raises(UserError, match=r"cannot be compared.*\(1, 3, 4\)"):
         score(SAMPLES[:, :, 1:], REFERENCE, projection())
-    with pytest.raises(UserError, match="made for images of 8 or 16 pixels a side, not for 4x4.*--sizes 4"):
+    with pytest.raises(UserError, match=r"made for images of 8 or 16 pixels a side, not for 4x4.*--sizes 4"):
         score(SAMPLES, REFERENCE, projection(sizes=(8, 16)))
-    with pytest.raises(UserError, match="expected"):
+    with pytest.raises(UserError, match=r"expected"):
         score(SAMPLES[:, 0], REFERENCE[:, 0], projection())
 
 
@@ -333,7 +333,8 @@ def test_only_inceptions_numbers_are_called_fid_is_and_kid():
     assert inception[:6] == ["IS", "IS, std", "FID", "FID, test set", "KID", "KID, std"]
     own = [metric.heading(("FD (embedded)", "IS (embedded)")) for metric in METRICS.values()]
     assert own[:6] == [
-        "IS (embedded)", "IS (embedded), std", "FD (embedded)", "FD (embedded), test set", "KD (embedded)", "KD (embedded), std",
+        "IS (embedded)", "IS (embedded), std", "FD (embedded)", "FD (embedded), test set",
+        "KD (embedded)", "KD (embedded), std",
     ]  # fmt: skip
     assert METRICS["kid_mean"].heading(("FID (unverified)", "IS (unverified)")) == "KID (unverified)"
     assert all(key == metric.key for key, metric in METRICS.items())

@@ -67,6 +67,10 @@ def test_dollars_of_a_user_are_drawn_as_dollars() -> None:
     assert labels.mathtext("costs $5 and $6") == r"costs \$5 and \$6"
 
 
+def test_dollars_of_a_user_are_no_mathematics_on_a_code_host() -> None:
+    assert "$" not in labels.escape_markdown("costs $5 and $6")
+
+
 def shown(markdown: str) -> str:
     """What a reader sees of one line of GitHub Markdown."""
     rendered = PARSER.renderInline(markdown)

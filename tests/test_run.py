@@ -1,7 +1,6 @@
 """One cell from start to finish: what it records, that it goes on bitwise after an interruption, and that divergence is a result."""
 
 import json
-
 import signal
 import subprocess
 import sys

@@ -13,6 +13,7 @@ from ddpm_bench.diffusion.schedule import Schedule, constant, cosine, linear, qu
 from ddpm_bench.diffusion.variance import FixedBeta, FixedBetaTilde, LearnedDiagonal
 
 __all__ = [
+    "X0",
     "Bound",
     "Diffusion",
     "Eps",
@@ -23,7 +24,6 @@ __all__ = [
     "LearnedDiagonal",
     "Mu",
     "Schedule",
-    "X0",
     "bits_per_dim",
     "bound_term",
     "constant",

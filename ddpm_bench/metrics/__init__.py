@@ -1,1 +1,1 @@
-"""How good are the images: Inception Score, Frechet and kernel distances, precision and recall, against real images and anchors."""
+"""How good are the images: Inception Score, Frechet and kernel distances, precision and recall, and their anchors."""

@@ -4,8 +4,8 @@
     blurred         the same images under a Gaussian blur with a standard deviation of 1/16 of their side
     uniform noise   every level of every pixel equally likely: what a diverged model is compared with
 
-Distances are biased upwards for few images, so anchors have as many images as the samples, or all test images where there are fewer;
-their names then say how many.
+Distances are biased upwards for few images, so anchors have as many images as the samples, or all test images where
+there are fewer; their names then say how many.
 """
 
 import contextlib
@@ -39,15 +39,17 @@ def anchor_images(data: ImageData, n: int) -> dict[str, Tensor]:
 
 def anchors(
     data: ImageData, extractor: Extractor, n: int, *, test_reference: bool = False, precision_recall: bool = True,
-    neighborhood: int = 3, seed: int = 0, device: torch.device | str = "cpu", cache: Path | None = None, stop: Stop = NEVER,
+    neighborhood: int = 3, seed: int = 0, device: torch.device | str = "cpu", cache: Path | None = None,
+    stop: Stop = NEVER,
 ) -> dict[str, dict[str, float]]:  # fmt: skip
-    """Scores of the anchors (`registry.METRICS` keys) for `n` samples of `data`, with the arguments of `fidelity.score`.
+    """The anchors' scores (keys of `registry.METRICS`) for `n` samples of `data`; arguments as of `fidelity.score`.
 
     Kept in `cache` under a hash of all that they depend on, so that the cells of a grid share them.
     """
     settings = protocol(n, len(data.train), neighborhood=neighborhood, seed=seed)
     identity = settings | {
-        "data": data.sha256, "extractor": extractor.info.sha256, "n": n, "precision_recall": precision_recall, "test": test_reference
+        "data": data.sha256, "extractor": extractor.info.sha256, "n": n, "precision_recall": precision_recall,
+        "test": test_reference,
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     kept = cache and cache / f"anchors-{key}.json"
@@ -57,7 +59,8 @@ def anchors(
     needed = max(settings["isc_splits"], neighborhood + 1)
     if len(data.test) < needed:
         raise UserError(
-            f"The anchors of '{data.name}' are test images, of which it has {len(data.test)}; {needed} or more are needed."
+            f"The anchors of '{data.name}' are test images, of which it has {len(data.test)}; "
+            f"{needed} or more are needed."
         )
     scores = {}
     for name, images in anchor_images(data, n).items():
@@ -65,7 +68,8 @@ def anchors(
         compared_with_test = test_reference and not name.startswith(REAL)
         scores[name] = score(
             images, data.train.images, extractor, test_reference=data.test.images if compared_with_test else None,
-            precision_recall=precision_recall, neighborhood=neighborhood, seed=seed, device=device, cache=cache, stop=stop,
+            precision_recall=precision_recall, neighborhood=neighborhood, seed=seed, device=device, cache=cache,
+            stop=stop,
         )  # fmt: skip
     if kept:
         write_json(kept, scores)

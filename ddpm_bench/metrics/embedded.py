@@ -1,10 +1,12 @@
-"""Training of a small extractor on any labelled data set: `ddpm-bench extractor train`. So the shipped one was made, too:
+"""Training of a small extractor on any labelled data set: `ddpm-bench extractor train`.
+
+So the shipped one was made, too:
 
     ddpm-bench extractor train --data fashion-mnist --name fashion-mnist --out extractor.safetensors
 
-Cross-entropy on the training split, every image at every size in each step, AdamW under one cycle of the learning rate (Smith and
-Topin 2018). Images are never flipped or shifted: an extractor that cannot tell a mirrored shoe would not see a model that mirrors them.
-The test split is looked at once, after the last step, for the accuracies in the card.
+Cross-entropy on the training split, every image at every size in each step, AdamW under one cycle of the learning rate
+(Smith and Topin 2018). Images are never flipped or shifted: an extractor that cannot tell a mirrored shoe would not see
+a model that mirrors them. The test split is looked at once, after the last step, for the accuracies in the card.
 """
 
 import hashlib
@@ -32,14 +34,15 @@ WARM_UP = 0.25  # share of the steps in which the learning rate rises
 
 def train_extractor(
     data: str, out: Path, *, name: str, sizes: Sequence[int] = (16, 32), data_root: Path | None = None, epochs: int = 6,
-    batch: int = 128, learning_rate: float = 4e-3, seed: int = 0, device: torch.device | str = "cpu", stop: Stop = NEVER,
+    batch: int = 128, learning_rate: float = 4e-3, seed: int = 0, device: torch.device | str = "cpu",
+    stop: Stop = NEVER,
 ) -> Card:  # fmt: skip
     """Train an extractor on the labelled data source `data` (as in DataSettings.source) for images of `sizes` pixels.
 
-    Writes `out` (safetensors) and, beside it, its card (.json), and returns the card. Scores will be headed "FD (name)". On the CPU
-    the same arguments, number of threads and torch give the same weights. UserError for data without labels or with one class only,
-    for a size that the data cannot be fitted to, and for an `out` that is not a .safetensors file. Raises Interrupted on `stop`:
-    nothing is written then.
+    Writes `out` (safetensors) and, beside it, its card (.json), and returns the card. Scores will be headed "FD
+    (name)". On the CPU the same arguments, number of threads and torch give the same weights. UserError for data
+    without labels or with one class only, for a size that the data cannot be fitted to, and for an `out` that is not a
+    .safetensors file. Raises Interrupted on `stop`: nothing is written then.
     """
     began = time.monotonic()
     if out.suffix != ".safetensors":
@@ -124,7 +127,8 @@ def _standardize(network: SmallCNN, fitted: dict[int, ImageData]) -> None:
 
 
 def _fit(
-    network: SmallCNN, fitted: dict[int, ImageData], labels: Tensor, steps: int, batch: int, learning_rate: float, seed: int, stop: Stop
+    network: SmallCNN, fitted: dict[int, ImageData], labels: Tensor, steps: int, batch: int, learning_rate: float,
+    seed: int, stop: Stop,
 ) -> None:  # fmt: skip
     device = network.pixel_mean.device
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY)

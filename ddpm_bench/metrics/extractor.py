@@ -1,4 +1,4 @@
-"""What an extractor is, and the images that it may be given: uint8 of the right size and colour, read a batch at a time."""
+"""What an extractor is, and the images that it may be given: uint8, of its size and colour, a batch at a time."""
 
 import hashlib
 from collections.abc import Callable
@@ -34,16 +34,18 @@ class Extractor:
         """UserError when it was not made for images of this size."""
         if self.sizes is not None and (height != width or height not in self.sizes):
             raise UserError(
-                f"The extractor '{self.info.name}' was made for images of {' or '.join(map(str, self.sizes))} pixels a side, not for "
-                f"{width}x{height}. Choose another data.size, or train one with `ddpm-bench extractor train --sizes {height}`."
+                f"The extractor '{self.info.name}' was made for images of {' or '.join(map(str, self.sizes))} pixels "
+                f"a side, not for {width}x{height}. Choose another data.size, or train one with "
+                f"`ddpm-bench extractor train --sizes {height}`."
             )
 
 
 class MeasuredImages(Dataset):
-    """uint8 (N, 1 or 3, H, W) as `extractor` takes them: grey is repeated for one that wants colour, and grey RGB becomes grey.
+    """uint8 (N, 1 or 3, H, W) as `extractor` takes them: grey repeated for one that wants colour, grey RGB made grey.
 
-    Shares the memory of `images`, which may be a memory map; only the batch in hand is copied. `on_read` hears each batch's size.
-    UserError for anything but uint8, and for images that the extractor was not made for. `title` names them in messages.
+    Shares the memory of `images`, which may be a memory map; only the batch in hand is copied. `on_read` hears each
+    batch's size. UserError for anything but uint8, and for images that the extractor was not made for. `title` names
+    them in messages.
     """
 
     def __init__(
@@ -51,7 +53,8 @@ class MeasuredImages(Dataset):
     ) -> None:
         if images.dtype not in (torch.uint8, np.uint8):
             raise UserError(
-                f"The {title} are {images.dtype}; scores are defined on uint8 levels. Round them with ddpm_bench.data.to_uint8."
+                f"The {title} are {images.dtype}; scores are defined on uint8 levels. Round them with "
+                "ddpm_bench.data.to_uint8."
             )
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise UserError(f"The {title} have the shape {tuple(images.shape)}; expected (N, 1, H, W) or (N, 3, H, W).")
@@ -60,8 +63,8 @@ class MeasuredImages(Dataset):
         self.channels, self.on_read = extractor.channels, on_read
         if self.channels == 1 and images.shape[1] == 3 and not self._is_grey():
             raise UserError(
-                f"The extractor '{extractor.info.name}' measures grey images, and the {title} are in colour. Train one on colour images "
-                "with `ddpm-bench extractor train`, or use --extractor inception."
+                f"The extractor '{extractor.info.name}' measures grey images, and the {title} are in colour. "
+                "Train one on colour images with `ddpm-bench extractor train`, or use --extractor inception."
             )
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """Names turned into extractors: Inception, the shipped small one, or one that `ddpm-bench extractor train` has made.
 
-Only Inception with the published weights gives numbers that are called FID and IS, and that may stand beside published ones.
+Only Inception with the published weights gives numbers that are called FID and IS, and that may stand beside published
+ones.
 """
 
 import hashlib
@@ -19,12 +20,14 @@ SHIPPED_SHA256 = "1da9175c501e28366262d903095d3a928d0f3d01808b99d3bad1c6d02a410d
 
 
 def load_extractor(
-    name: str, *, size: int | None = None, inception_weights: Path | None = None, allow_unverified: bool = False, cache: Path
+    name: str, *, size: int | None = None, inception_weights: Path | None = None, allow_unverified: bool = False,
+    cache: Path,
 ) -> Extractor:  # fmt: skip
     """The extractor `name`: "inception", "embedded", or the path of a .safetensors file with its card beside it.
 
-    `size`: the side in pixels of the images that it is to measure. `inception_weights`: a file to use instead of a download to
-    `cache`. UserError when it cannot be had, is not what it says it is, or was not made for images of `size`.
+    `size`: the side in pixels of the images that it is to measure. `inception_weights`: a file to use instead of a
+    download to `cache`. UserError when it cannot be had, is not what it says it is, or was not made for images of
+    `size`.
     """
     if name == "inception":
         return _inception(inception_weights, allow_unverified, cache)
@@ -61,7 +64,8 @@ def _path(name: str) -> Path:
         path = path.with_suffix(".safetensors")
     if path.suffix != ".safetensors":
         raise UserError(
-            f"Unknown extractor '{name}'{near_miss(name, RESERVED)} Or the path of a .safetensors file made by `ddpm-bench extractor train`."
+            f"Unknown extractor '{name}'{near_miss(name, RESERVED)} Or the path of a .safetensors file made by "
+            "`ddpm-bench extractor train`."
         )
     return path
 
@@ -74,7 +78,8 @@ def _own(path: Path) -> Extractor:
     card = read_card(path)
     if card.name in RESERVED:
         raise UserError(
-            f"The extractor '{path}' calls itself '{card.name}', which is a name of ddpm-bench's own. Train it under another name."
+            f"The extractor '{path}' calls itself '{card.name}', which is a name of ddpm-bench's own. Train it under "
+            "another name."
         )
     return _small(path, card.sha256, card.name, "Train it again, or put the two files back together.")
 

@@ -1,7 +1,8 @@
 """Features of reference images, kept between calls under a hash of the pixels and of the extractor's weights.
 
-torch-fidelity reads and writes the entries: one .pt file a layer, `<name of the images>-<name of the extractor>-<what>.pt`. Both names
-are hashes here, so that a new checkpoint can never get old features. It unpickles what it finds; so what lies there is looked at first.
+torch-fidelity reads and writes the entries: one .pt file a layer, `<name of the images>-<name of the
+extractor>-<what>.pt`. Both names are hashes here, so that a new checkpoint can never get old features. It unpickles
+what it finds; so what lies there is looked at first.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ ARRAYS = {"numpy._core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype",
 
 @contextlib.contextmanager
 def cache_folder(cache: Path | None, needed: bool) -> Iterator[Path | None]:
-    """Where features may lie: in `cache`; without one, in a passing folder if two calls are to share them, else nowhere."""
+    """Where features may lie: in `cache`; without one, in a passing folder if that is `needed`, else nowhere."""
     if cache is not None:
         yield make_folder(cache / "features")
     elif needed:

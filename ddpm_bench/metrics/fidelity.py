@@ -1,13 +1,14 @@
 """Scores of uint8 images, all computed by torch-fidelity's `calculate_metrics`; the only module that imports it.
 
-    IS        exp E_x KL(p(y|x) || p(y)), mean and standard deviation over 10 splits            Salimans et al. 2016, section 4
-    FD        |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)) of features' Gaussians         Heusel et al. 2017, eq. 6
-    KID       unbiased squared MMD, kernel (x.y / d + 1)^3, over 100 subsets                     Binkowski et al. 2018, section 4
-    precision, recall   shares of samples within the k-nearest-neighbour balls of the other set  Kynkaanniemi et al. 2019, eq. 1, 2
+    IS      exp E_x KL(p(y|x) || p(y)), mean and standard deviation over 10 splits    Salimans et al. 2016, section 4
+    FD      |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)) of features           Heusel et al. 2017, eq. 6
+    KID     unbiased squared MMD, kernel (x.y / d + 1)^3, over 100 subsets            Binkowski et al. 2018, section 4
+    precision, recall: shares of images within k-nearest-neighbour balls of others    Kynkaanniemi et al. 2019, eq. 1, 2
 
-What torch-fidelity 0.4 does otherwise and is set right here: precision and recall come from VGG16 unless an extractor is named, and
-build N x N matrices; KID wants 1000 samples; caches are keyed by a name; "float64" for the inside of an extractor means float32, so it
-is not asked for: networks run in float32 (TF32 off), and their outputs become float64 before any statistic is taken.
+What torch-fidelity 0.4 does otherwise and is set right here: precision and recall come from VGG16 unless an extractor
+is named, and build N x N matrices; KID wants 1000 samples; caches are keyed by a name; "float64" for the inside of an
+extractor means float32, so it is not asked for: networks run in float32 (TF32 off), and their outputs become float64
+before any statistic is taken.
 """
 
 import contextlib
@@ -50,7 +51,7 @@ KEYS = {
 
 
 def inception_network(state: dict[str, Tensor]) -> nn.Module:
-    """torch-fidelity's inception-v3-compat with these weights: uint8 (B, 3, H, W) -> pool3 features (B, 2048), logits (B, 1008).
+    """torch-fidelity's inception-v3-compat with these weights: uint8 (B, 3, H, W) -> pool3 (B, 2048), logits (B, 1008).
 
     torch-fidelity unpickles what it is given. So it is given a buffer that we have just written ourselves from tensors.
     RuntimeError when the tensors are not Inception's.
@@ -93,14 +94,14 @@ register_feature_extractor("ddpm-bench", _Bridge)
 def protocol(samples: int, reference: int, *, neighborhood: int = 3, seed: int = 0) -> dict[str, Any]:
     """How many images are scored, in torch-fidelity's own words: what a score depends on besides images and extractor.
 
-    KID's subsets have the usual 1000 images where both sets hold twice that, else half of the smaller set, so that they differ.
-    UserError when a set is too small: 10 splits and k + 1 neighbours need as many images.
+    KID's subsets have the usual 1000 images where both sets hold twice that, else half of the smaller set, so that they
+    differ. UserError when a set is too small: 10 splits and k + 1 neighbours need as many images.
     """
     fewest, needed = min(samples, reference), max(IS_SPLITS, neighborhood + 1)
     if fewest < needed:
         raise UserError(
-            f"{samples:,} samples against {reference:,} reference images are too few: the score is over {IS_SPLITS} splits and "
-            f"precision over {neighborhood} neighbours, which need {needed} images or more. Take more samples."
+            f"{samples:,} samples against {reference:,} reference images are too few: the score is over {IS_SPLITS} "
+            f"splits and precision over {neighborhood} neighbours, which need {needed} images or more. Take more."
         )
     return {
         "isc_splits": IS_SPLITS,
@@ -114,18 +115,18 @@ def protocol(samples: int, reference: int, *, neighborhood: int = 3, seed: int =
 
 def score(
     samples: Tensor | np.ndarray, reference: Tensor | np.ndarray, extractor: Extractor, *,
-    test_reference: Tensor | np.ndarray | None = None, precision_recall: bool = True, neighborhood: int = 3, seed: int = 0,
-    device: torch.device | str = "cpu", cache: Path | None = None, stop: Stop = NEVER,
+    test_reference: Tensor | np.ndarray | None = None, precision_recall: bool = True, neighborhood: int = 3,
+    seed: int = 0, device: torch.device | str = "cpu", cache: Path | None = None, stop: Stop = NEVER,
 ) -> dict[str, float]:  # fmt: skip
-    """Score `samples` against `reference` (the complete training set, not flipped), both uint8 (N, C, H, W), in [0, 255].
+    """Score `samples` against `reference` (the complete training set, not flipped), both uint8 (N, C, H, W).
 
-    Returns values by their key in `registry.METRICS`: is_mean, is_std, fd_train, kid_mean, kid_std; fd_test where a `test_reference`
-    is given; precision and recall (with k = `neighborhood`) unless switched off. The same images, extractor, `seed` (order of the
-    score's splits, KID's subsets) and device give the same numbers.
+    Returns values by their key in `registry.METRICS`: is_mean, is_std, fd_train, kid_mean, kid_std; fd_test where a
+    `test_reference` is given; precision and recall (with k = `neighborhood`) unless switched off. The same images,
+    extractor, `seed` (order of the score's splits, KID's subsets) and device give the same numbers.
 
-    `cache` keeps the references' features, under a hash of their pixels and of the extractor's weights; nothing of the samples stays.
-    UserError for images that are not uint8, that differ in shape from the reference, that the extractor was not made for, or that are
-    too few. Raises Interrupted on `stop`.
+    `cache` keeps the references' features, under a hash of their pixels and of the extractor's weights; nothing of the
+    samples stays. UserError for images that are not uint8, that differ in shape from the reference, that the extractor
+    was not made for, or that are too few. Raises Interrupted on `stop`.
     """
     settings = protocol(len(samples), len(reference), neighborhood=neighborhood, seed=seed)
     device = torch.device(device)

@@ -1,7 +1,7 @@
 """The weights of torch-fidelity's Inception: found or downloaded, known by their SHA-256, and read as tensors only.
 
-A .pth file is a pickle, which can run anything when it is read. So a file is hashed before it is opened, what was hashed is what is
-read, and it is read with `weights_only=True`.
+A .pth file is a pickle, which can run anything when it is read. So a file is hashed before it is opened, what was
+hashed is what is read, and it is read with `weights_only=True`.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ from ddpm_bench.files import replacing
 NAME = "weights-inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 REMEDY = (
-    f"Get '{NAME}' (a release file of torch-fidelity) on a machine with a network and give it with --inception-weights PATH, "
-    "or score with --extractor embedded or another extractor's PATH."
+    f"Get '{NAME}' (a release file of torch-fidelity) on a machine with a network and give it with "
+    "--inception-weights PATH, or score with --extractor embedded or another extractor's PATH."
 )
 TIMEOUT_S = 30.0
 
@@ -41,7 +41,7 @@ class Weights:
 
 
 def read_weights(path: Path, allow_unverified: bool) -> Weights:
-    """Read a weights file. UserError, before anything in it is loaded, when its hash is another and that is not allowed."""
+    """Read a weights file. UserError, before anything is loaded, when its hash is another and that is not allowed."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -49,14 +49,16 @@ def read_weights(path: Path, allow_unverified: bool) -> Weights:
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != SHA256 and not allow_unverified:
         raise UserError(
-            f"'{path}' is not the published '{NAME}': its SHA-256 is {sha256}, expected {SHA256}. Nothing of it was loaded. Get the right "
-            "file, or pass --allow-unverified-weights: every table will then say that the scores are not comparable."
+            f"'{path}' is not the published '{NAME}': its SHA-256 is {sha256}, expected {SHA256}. Nothing of it was "
+            "loaded. Get the right file, or pass --allow-unverified-weights: every table will then "
+            "say that the scores are not comparable."
         )
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(
-            f"'{path}' is damaged or holds something other than tensors; nothing in it was run. Give Inception weights for torch-fidelity."
+            f"'{path}' is damaged or holds something other than tensors; nothing in it was run. Give Inception "
+            "weights for torch-fidelity."
         ) from error
     if not (
         isinstance(state, dict)
@@ -84,7 +86,8 @@ def find_weights(cache: Path, url: str) -> Path:
             raise UserError(f"Cannot download the Inception weights ({reason}). {REMEDY}") from error
         if sha256 != SHA256:
             raise UserError(
-                f"What was downloaded as '{NAME}' has the SHA-256 {sha256}, expected {SHA256}; it was thrown away. {REMEDY}"
+                f"What was downloaded as '{NAME}' has the SHA-256 {sha256}, expected {SHA256}; it was thrown away. "
+                f"{REMEDY}"
             )
     return path
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """`key` is the name in records. `label` is for prose; a table's heading depends on the extractor too: see `heading`.
+    """`key` is the name in records; `label` is for prose. A table's `heading` depends on the extractor, too.
 
     `template` may hold {score}, {distance} and {kernel}: what the extractor calls its score and its two distances.
     """
@@ -21,7 +21,8 @@ class Metric:
     def heading(self, labels: tuple[str, str]) -> str:
         """The heading under an extractor with these `labels` (ExtractorInfo.labels: distance, score).
 
-        Only Inception's own may be called FID, IS and KID; another's are called, say, FD (embedded), IS (embedded), KD (embedded).
+        Only Inception's own may be called FID, IS and KID; another's are called, say, FD (embedded), IS (embedded), KD
+        (embedded).
         """
         distance, score = labels
         kernel = distance.replace("FID", "KID", 1) if distance.startswith("FID") else distance.replace("FD", "KD", 1)

@@ -1,12 +1,13 @@
 """A small classifier whose last hidden layer measures images, for data and machines where Inception makes no sense.
 
-The Frechet distance and the Inception Score (Heusel et al. 2017, eq. 6; Salimans et al. 2016, section 4) need features and class
-probabilities of *some* classifier. This one has 0.16 million weights, so that two cores score thousands of images in
-seconds, and 64 features, so that a few hundred images give a covariance of full rank.
+The Frechet distance and the Inception Score (Heusel et al. 2017, eq. 6; Salimans et al. 2016, section 4) need features
+and class probabilities of *some* classifier. This one has 0.16 million weights, so that two cores score thousands of
+images in seconds, and 64 features, so that a few hundred images give a covariance of full rank.
 
-One set of convolutions serves several image sizes; only normalisation has statistics of its own for each size (Wang et al. 2020,
-"Resolution Switchable Networks"). Images are taken at their own size: nothing is resized, so blur and noise stay visible.
-The weights in `embedded/` were trained on the complete Fashion-MNIST; its test images were used for the report in the card only.
+One set of convolutions serves several image sizes; only normalisation has statistics of its own for each size (Wang et
+al. 2020, "Resolution Switchable Networks"). Images are taken at their own size: nothing is resized, so blur and noise
+stay visible. The weights in `embedded/` were trained on the complete Fashion-MNIST; its test images were used for the
+report in the card only.
 """
 
 from pathlib import Path
@@ -32,7 +33,7 @@ GRID = 4  # positions a side that the features tell apart
 
 
 class Card(BaseModel):
-    """What is known about an extractor's weights: the .json beside the .safetensors. `sha256` is that of the weights file."""
+    """What is known about an extractor's weights: the .json beside the .safetensors, of which `sha256` is the hash."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -92,8 +93,8 @@ class Residual(nn.Module):
 class SmallCNN(nn.Module):
     """uint8 (N, C, size, size), size one of `sizes` -> features (N, 64) and logits (N, classes), both float32.
 
-    Features are rectified units, as Inception's 2048 are, but they know where in the image something is. The last layer has no bias,
-    so its logits are the "unbiased" ones from which torch-fidelity takes the Inception Score.
+    Features are rectified units, as Inception's 2048 are, but they know where in the image something is. The last layer
+    has no bias, so its logits are the "unbiased" ones from which torch-fidelity takes the Inception Score.
     """
 
     def __init__(self, channels: int, classes: int, sizes: tuple[int, ...]) -> None:
@@ -127,7 +128,7 @@ def card_path(weights: Path) -> Path:
 
 
 def write_extractor(path: Path, weights: bytes, card: Card) -> None:
-    """Write the weights and their card, each in one step. A card that does not match the weights is noticed when they are read."""
+    """Write the weights and their card, each in one step. Reading them checks that they belong together."""
     with replacing(path) as temporary:
         temporary.write_bytes(weights)
     write_text(card_path(path), card.model_dump_json(indent=2) + "\n")
@@ -149,7 +150,7 @@ def read_card(path: Path) -> Card:
 
 
 def build(card: Card, weights: bytes) -> SmallCNN:
-    """The network of `card` with `weights` (safetensors), in evaluation mode. UserError when they are not of this network."""
+    """The network of `card` with `weights` (safetensors), in evaluation mode. UserError when these do not fit it."""
     network = SmallCNN(card.channels, len(card.classes), card.sizes)
     try:
         network.load_state_dict(safetensors.torch.load(weights))

@@ -5,7 +5,6 @@ Both are a few passes over the image; here they are written as such passes.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 

@@ -1,0 +1,51 @@
+"""The options that several commands share, each said once, and the reading of lists. Imports no torch."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddpm_bench.errors import UserError
+
+Grid = Annotated[str, typer.Option(help="A shipped grid (see `ddpm-bench grids`) or the path of a .toml file.")]
+Preset = Annotated[str, typer.Option(help="smoke, quick, cpu, short, paper, or the path of a .toml file.")]
+Cells = Annotated[str, typer.Option(help="Only these cells, separated by commas.")]
+Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas: each cell runs once a seed.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value, e.g. training.steps=1000. Repeatable.")]
+Data = Annotated[str | None, typer.Option(help="embedded, cifar10, mnist, fashion-mnist, folder:PATH or npz:PATH.")]
+DataName = Annotated[str | None, typer.Option(help="The label that results carry for a folder or npz.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Where downloaded data sets lie or are put.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Keep = Annotated[int, typer.Option(min=1, help="How many training checkpoints to keep on the disk.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Images a network call outside training; changes no result.")]
+Results = Annotated[Path | None, typer.Option(help="Folder of the records [default: results/GRID-PRESET].")]
+Reports = Annotated[Path | None, typer.Option(help="Folder of the report [default: reports/GRID-PRESET].")]
+Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
+Extractor = Annotated[str | None, typer.Option(help="inception, embedded, or the path of an extractor of your own.")]
+Weights = Annotated[Path | None, typer.Option(help="The Inception weights file, where it cannot be downloaded.")]
+Unverified = Annotated[
+    bool, typer.Option("--allow-unverified-weights", help="Accept other Inception weights; every table will say so.")
+]
+Cache = Annotated[Path, typer.Option(help="Folder for downloaded weights and reference features.")]
+
+CACHE = Path.home() / ".cache" / "ddpm-bench"
+
+
+def assignments(data: str | None, name: str | None, root: Path | None, extractor: str | None = None) -> list[str]:
+    """The options that stand for a --set."""
+    named = {"data.source": data, "data.name": name, "data.root": root, "scoring.extractor": extractor}
+    return [f"{key}={json.dumps(str(value))}" for key, value in named.items() if value is not None]
+
+
+def words(text: str) -> list[str]:
+    """`a, b` -> ["a", "b"]"""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def numbers(option: str, text: str) -> list[int]:
+    """`0,1,2` -> [0, 1, 2], each once; UserError naming the option for anything else."""
+    found = words(text)
+    if not found or not all(word.isdecimal() for word in found):
+        raise UserError(f"{option} '{text}' must be whole numbers separated by commas, such as 0,1,2.")
+    return [int(word) for word in dict.fromkeys(found)]

@@ -1,20 +1,20 @@
 """A grid from start to finish: resolve the cells, check what is there, run what is missing, keep going after a failure."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ddpm_bench.build import build_diffusion
-from ddpm_bench.compare import differences
 from ddpm_bench.console import say
 from ddpm_bench.data.images import ImageData
+from ddpm_bench.differences import differences
 from ddpm_bench.errors import UserError
 from ddpm_bench.grid import Grid, load_preset, parse_set, resolve
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.run import Bench, Job, data_info, run_cell
+from ddpm_bench.run import Bench, Job, data_info
 from ddpm_bench.store import Record, read_record, record_path, write_record
+from ddpm_bench.workers import measure_each
 
 
 @dataclass(frozen=True)
@@ -79,30 +79,28 @@ def set_aside(results: Path, jobs: Sequence[Job]) -> None:
                 path.rename(target)
 
 
-def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record]) -> Outcome:
-    """Run what is missing. A cell that fails is reported and the grid goes on; one that diverges is a result.
+def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], workers: int = 1) -> Outcome:
+    """Run what is missing, `workers` jobs at a time. A cell that fails is reported and the grid goes on; one that diverges is a result.
 
     A full disk is not a cell's failure: the OSError ends the grid. Raises Interrupted after saving.
     """
-    records, failed = [], []
-    for number, job in enumerate(jobs, start=1):
-        head = f"[{number}/{len(jobs)}] {job.name}"
+    missing = []
+    for job in jobs:
         if record := held.get(job.name):
-            say(f"{head}: measured already on {record.created}; --fresh measures it again")
-            records.append(record)
-            continue
-        say(f"{head}: {job.cell.group}; {job.cell.label}" if job.cell.group else f"{head}: {job.cell.label}")
-        began = time.monotonic()
-        try:
-            record = run_cell(job, bench)
-        except (RuntimeError, ArithmeticError, MemoryError) as error:  # torch raises RuntimeError, out of memory included
-            say(f"{head}: FAILED after {time.monotonic() - began:.0f} s: {type(error).__name__}: {error}")
+            say(f"{job.name}: measured already on {record.created}; --fresh measures it again")
+        else:
+            missing.append(job)
+    made, failed = {}, []
+    for job, result in measure_each(missing, bench, workers):
+        if isinstance(result, Record):
+            write_record(bench.results, result)
+            made[job.name] = result
+            say(f"{job.name}: {_summary(result)} ({len(made) + len(failed)} of {len(missing)})")
+        else:
             failed.append(job.name)
-            continue
-        write_record(bench.results, record)
-        records.append(record)
-        say(f"{head}: {_summary(record)} ({time.monotonic() - began:.0f} s)")
-    return Outcome(records, failed)
+            say(f"{job.name}: FAILED: {result} ({len(made) + len(failed)} of {len(missing)})")
+    found = held | made
+    return Outcome([found[job.name] for job in jobs if job.name in found], failed)
 
 
 def _summary(record: Record) -> str:

@@ -33,6 +33,7 @@ from ddpm_bench.options import (
     Set,
     Unverified,
     Weights,
+    Workers,
     assignments,
     numbers,
     words,
@@ -79,6 +80,7 @@ def ablate(
     reports: Reports = None,
     keep: Keep = 1,
     batch: Batch = None,
+    workers: Workers = None,
     cache: Cache = CACHE,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again; what was there is set aside, not lost.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the cells with their cost and disk space.")] = False,
@@ -98,6 +100,7 @@ def ablate(
     from ddpm_bench.metrics.anchors import anchors
     from ddpm_bench.provenance import choose_device
     from ddpm_bench.run import Bench
+    from ddpm_bench.workers import choose_workers
 
     chosen, table = choose_device(device), load_grid(grid)
     assign = [*(assign or ()), *assignments(data, data_name, data_root, extractor)]
@@ -117,7 +120,7 @@ def ablate(
             test_reference=settings.scoring.test_reference, neighborhood=settings.scoring.neighborhood,
         )  # fmt: skip
         bench = Bench(folder, chosen, images, features, scale, cache, keep, batch, stop)
-        outcome = run_jobs(jobs, bench, held)
+        outcome = run_jobs(jobs, bench, held, choose_workers(workers, len(jobs) - len(held), chosen))
     _render(folder, table, reports or Path("reports") / f"{table.name}-{jobs[0].preset}", as_json)
     if outcome.failed:
         raise typer.Exit(1)

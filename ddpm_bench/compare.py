@@ -19,6 +19,7 @@ import numpy as np
 from rich.table import Table
 from scipy import stats
 
+from ddpm_bench.differences import differences
 from ddpm_bench.errors import UserError
 from ddpm_bench.store import Record
 
@@ -94,18 +95,6 @@ def _refuse_other_conditions(record: Record, reference: Record) -> None:
                 f"Cell '{record.cell}': the {what} differ from the reference's, so nothing can be concluded.\n"
                 + "\n".join(lines) + "\nMeasure with the reference's own settings."
             )
-
-
-def differences(was: dict, now: dict, prefix: str = "") -> list[str]:
-    """Lines `key: was A, now B` for every leaf in which two nested dictionaries differ."""
-    lines = []
-    for key in sorted(set(was) | set(now)):
-        a, b = was.get(key), now.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            lines += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            lines.append(f"  {prefix}{key}: was {a}, now {b}")
-    return lines
 
 
 def _outcome(cell: str, new: list[Record], old: list[Record]) -> Check:

@@ -15,6 +15,12 @@ def say(message: str) -> None:
     stderr.print(message, markup=False, soft_wrap=True)
 
 
+def plain() -> None:
+    """Lines instead of bars from now on: for one of several processes at the same terminal."""
+    global stderr
+    stderr = Console(stderr=True, highlight=False, force_terminal=False)
+
+
 class Meter:
     """The handle that `progress` yields: how far, how fast, and a short note such as the loss."""
 

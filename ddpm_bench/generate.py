@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_bench.compare import differences
 from ddpm_bench.console import progress, say
+from ddpm_bench.differences import differences
 from ddpm_bench.diffusion.reverse import Diffusion, Network
 from ddpm_bench.diffusion.sampler import sample
 from ddpm_bench.errors import UserError

@@ -8,7 +8,8 @@ import pytest
 from records import make_record
 from scipy import stats
 
-from ddpm_bench.compare import ALPHA, TRANSFORMS, checks_table, compare, differences, limit_of_t, t_values
+from ddpm_bench.compare import ALPHA, TRANSFORMS, checks_table, compare, limit_of_t, t_values
+from ddpm_bench.differences import differences
 from ddpm_bench.errors import UserError
 from ddpm_bench.grid import load_grid
 from ddpm_bench.store import Checkpoint, Divergence, read_records

@@ -101,7 +101,7 @@ def protocol(samples: int, reference: int, *, neighborhood: int = 3, seed: int =
     if fewest < needed:
         raise UserError(
             f"{samples:,} samples against {reference:,} reference images are too few: the score is over {IS_SPLITS} "
-            f"splits and precision over {neighborhood} neighbours, which need {needed} images or more. Take more."
+            f"splits and precision over {neighborhood} neighbours, which need {needed} images or more. Give more."
         )
     return {
         "isc_splits": IS_SPLITS,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ddpm_bench.compare import differences as differing_lines
+from ddpm_bench.differences import differences as differing_lines
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.grid import AXES, Grid, load_preset, parse_set, resolve, shipped_presets
 from ddpm_bench.settings import DiffusionSettings, NetworkSettings, SamplingSettings, Settings, TrainingSettings

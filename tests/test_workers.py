@@ -1,0 +1,54 @@
+"""Cells side by side: the same records as one after the other, and a stop that reaches every process."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import SMALL
+
+from ddpm_bench.store import read_records
+from ddpm_bench.workers import choose_workers
+
+CELLS = "mu-L-fixed,mu-mse-fixed,eps-mse-fixed"
+
+
+def ablate(folder, workers, *more):
+    return [sys.executable, "-m", "ddpm_bench", "ablate", "--preset", "smoke", *SMALL, "--device", "cpu", "--cells", CELLS,
+            "--results", str(folder / "results"), "--reports", str(folder / "reports"), "--workers", str(workers), *more]  # fmt: skip
+
+
+def test_there_are_never_more_workers_than_jobs_or_by_default_more_than_cores(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert [choose_workers(None, jobs, cpu) for jobs in (0, 1, 3, 6)] == [1, 1, 3, 4]
+    assert [choose_workers(None, jobs, cuda) for jobs in (1, 6)] == [1, 1]
+    assert [choose_workers(wanted, 6, cuda) for wanted in (1, 2, 9)] == [1, 2, 6]
+
+
+def test_interrupted_side_by_side_all_save_and_the_same_command_finishes(tmp_path):
+    command = ablate(tmp_path, 2, "--set", "training.steps=400", "--set", "training.checkpoint_every=400")
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    work, deadline = tmp_path / "results" / "work", time.monotonic() + 120
+    while len(list(work.glob("*/log.jsonl"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGTERM)
+    _, said = first.communicate(timeout=120)
+    assert first.returncode == 130 and "the same command goes on" in said and "Traceback" not in said
+    assert len(list(work.glob("*/step-*/state.json"))) == 2
+    second = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert second.stderr.count("going on at step") == 2
+    assert sorted(record.cell for record in read_records(tmp_path / "results")) == sorted(CELLS.split(","))
+
+
+def test_side_by_side_gives_the_records_of_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name, workers in (("together", 3), ("apart", 1)):
+        subprocess.run(ablate(tmp_path / name, workers), check=True, capture_output=True)
+    together, apart = (read_records(tmp_path / name / "results") for name in ("together", "apart"))
+    for one, other in zip(together, apart, strict=True):
+        assert one.cell == other.cell
+        # Threads may differ, and with them the last digits.
+        assert one.last.metrics == pytest.approx(other.last.metrics, rel=0.02, abs=0.01)

@@ -296,7 +296,7 @@ def extractor_train(
     data: Data = "embedded",
     data_root: DataRoot = None,
     sizes: Annotated[str, typer.Option(help="Sides in pixels that it is trained for, separated by commas.")] = "16,32",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 12,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
     device: Device = "auto",
     as_json: Json = False,

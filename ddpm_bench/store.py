@@ -29,7 +29,7 @@ class DataInfo(Part):
 
 
 class ExtractorInfo(Part):
-    """What produced the features. `verified`: the weights' hash is the one that published numbers rest on or the package ships."""
+    """What produced the features. `verified`: the weights' hash is the one that published numbers rest on, or that of their own card."""
 
     name: str
     sha256: str

@@ -1,7 +1,7 @@
 """Where cells run: in this process, or several at a time in processes of their own with their share of the cores.
 
-A small network does not fill two cores: two cells side by side, one thread each, take about two thirds of the time that they
-take one after the other with two threads.
+A small network does not fill two cores: two cells side by side, one thread each, take about four fifths of the time that
+they take one after the other with two threads.
 """
 
 import multiprocessing
@@ -36,7 +36,6 @@ def measure_each(jobs: Sequence[Job], bench: Bench, workers: int) -> Iterator[tu
     """Each job with its record, or with what it failed of, as they finish. Raises Interrupted when all workers have saved."""
     if workers == 1:
         for job in jobs:
-            console.say(f"{job.name}: {job.cell.group}; {job.cell.label}")
             yield job, _measure(job, bench)
         return
     threads = max(1, (os.cpu_count() or 1) // workers)

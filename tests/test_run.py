@@ -19,8 +19,8 @@ DDPM_BENCH = [sys.executable, "-m", "ddpm_bench"]
 
 
 def ablate(folder, *more):
-    return ["ablate", "--preset", "smoke", *SMALL, "--device", "cpu", "--results", str(folder / "results"),
-            "--reports", str(folder / "reports"), *more]  # fmt: skip
+    return ["ablate", "--preset", "smoke", *SMALL, "--device", "cpu", "--workers", "1",
+            "--results", str(folder / "results"), "--reports", str(folder / "reports"), *more]  # fmt: skip
 
 
 def test_a_record_says_all_that_the_numbers_depend_on(small_run):

@@ -94,6 +94,7 @@ def ablate(
     """
     from ddpm_bench.ablate import check_results, plan, run_jobs, set_aside
     from ddpm_bench.cost import estimate
+    from ddpm_bench.data import load_data
     from ddpm_bench.files import make_folder
     from ddpm_bench.grid import load_grid
     from ddpm_bench.interrupt import Stop
@@ -108,9 +109,9 @@ def ablate(
     folder = results or Path("results") / f"{table.name}-{jobs[0].preset}"
     settings = jobs[0].settings
     with Stop() as stop:
-        images, features = _load(settings, inception_weights, allow_unverified_weights, cache)
         if dry_run:
-            return _show_costs(estimate(jobs, images, chosen, keep), as_json)
+            return _show_costs(estimate(jobs, load_data(settings.data), chosen, keep), as_json)
+        images, features = _load(settings, inception_weights, allow_unverified_weights, cache)
         if fresh:
             set_aside(folder, jobs)
         held = check_results(folder, jobs, images, features)
@@ -353,7 +354,7 @@ def _show_costs(costs, as_json: bool) -> None:
         size = f"{cost.disk_bytes / 1e6:,.0f} MB"
         typer.echo(f"{cost.job:<24} {cost.parameters:>12,} parameters  {cost.hours:>8.2f} h  {size:>10}")
     total = sum(cost.disk_bytes for cost in costs) / 1e6
-    typer.echo(f"{len(costs)} cells: about {sum(c.hours for c in costs):.2f} h and {total:,.0f} MB, scoring not counted")
+    typer.echo(f"{len(costs)} cells: about {sum(c.hours for c in costs):.2f} h one after the other and {total:,.0f} MB; scoring not counted")
 
 
 def _print(renderable) -> None:

@@ -29,7 +29,7 @@ def test_there_are_never_more_workers_than_jobs_or_by_default_more_than_cores(mo
 
 
 def test_interrupted_side_by_side_all_save_and_the_same_command_finishes(tmp_path):
-    command = ablate(tmp_path, 2, "--set", "training.steps=400", "--set", "training.checkpoint_every=400")
+    command = ablate(tmp_path, 2, "--set", "training.steps=150", "--set", "training.checkpoint_every=150")
     first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     work, deadline = tmp_path / "results" / "work", time.monotonic() + 120
     while len(list(work.glob("*/log.jsonl"))) < 2 and time.monotonic() < deadline:

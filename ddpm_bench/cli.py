@@ -118,7 +118,8 @@ def ablate(
         make_folder(folder)
         scale = {} if len(held) == len(jobs) else anchors(
             images, features, settings.sampling.samples, device=chosen, cache=cache,
-            test_reference=settings.scoring.test_reference, neighborhood=settings.scoring.neighborhood,
+            test_reference=settings.scoring.test_reference, precision_recall=settings.scoring.precision_recall,
+            neighborhood=settings.scoring.neighborhood, stop=stop,
         )  # fmt: skip
         bench = Bench(folder, chosen, images, features, scale, cache, keep, batch, stop)
         outcome = run_jobs(jobs, bench, held, choose_workers(workers, len(jobs) - len(held), chosen))

@@ -93,7 +93,7 @@ def run_cell(job: Job, bench: Bench) -> Record:
     """
     clock = Clock(bench.work(job) / "wall-time.json")
     trainer, diffusion = make_trainer(job, bench.data, bench.device, bench.work(job), bench.keep)
-    scored = _read_scores(bench.work(job))
+    scored = _read_scores(job, bench)
     divergence: Divergence | None = None
     for step in scoring_steps(job.settings):
         with clock("training"):
@@ -102,7 +102,7 @@ def run_cell(job: Job, bench: Bench) -> Record:
             break
         if step not in scored:
             scored[step] = _score_checkpoint(job, bench, trainer, diffusion, clock)
-            _write_scores(bench.work(job), scored)
+            _write_scores(job, bench, scored)
     checkpoints = tuple(Checkpoint(step=step, metrics=metrics) for step, metrics in sorted(scored.items()))
     bounds: tuple[BoundTerms, ...] = ()
     if not divergence:
@@ -157,7 +157,7 @@ def _score_checkpoint(job: Job, bench: Bench, trainer: Trainer, diffusion: Diffu
             samples, bench.data.train.images, bench.extractor,
             test_reference=bench.data.test.images if scoring.test_reference else None,
             precision_recall=scoring.precision_recall, neighborhood=scoring.neighborhood,
-            device=bench.device, cache=bench.cache,
+            device=bench.device, cache=bench.cache, stop=bench.stop,
         )  # fmt: skip
 
 
@@ -215,13 +215,21 @@ def data_info(data: ImageData) -> DataInfo:
     )
 
 
-def _read_scores(work: Path) -> dict[int, dict[str, float]]:
-    path = work / "scores.json"
-    return {int(step): metrics for step, metrics in json.loads(path.read_text()).items()} if path.exists() else {}
+def _read_scores(job: Job, bench: Bench) -> dict[int, dict[str, float]]:
+    """Metrics by step, as far as an interrupted run of the same settings and extractor got; another's are not taken for these."""
+    path = bench.work(job) / "scores.json"
+    held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if held.get("of") != _scored_identity(job, bench):
+        return {}
+    return {int(step): metrics for step, metrics in held["scores"].items()}
 
 
-def _write_scores(work: Path, scored: dict[int, dict[str, float]]) -> None:
-    write_json(work / "scores.json", scored)
+def _write_scores(job: Job, bench: Bench, scored: dict[int, dict[str, float]]) -> None:
+    write_json(bench.work(job) / "scores.json", {"of": _scored_identity(job, bench), "scores": scored})
+
+
+def _scored_identity(job: Job, bench: Bench) -> dict[str, object]:
+    return {"settings": job.settings.model_dump(mode="json"), "extractor": bench.extractor.info.sha256}
 
 
 class Clock:

@@ -105,6 +105,17 @@ def test_divergence_after_a_scored_snapshot_keeps_the_snapshots_scores(call, mon
     assert (tmp_path / "results" / record.sample_grid).is_file()
 
 
+def test_scores_of_other_sampling_settings_are_not_taken_for_these(call, tmp_path):
+    one_cell = ("--cells", "mu-L-fixed")
+    assert call(*ablate(tmp_path, *one_cell)).code == 0
+    (first,) = read_records(tmp_path / "results")
+    (tmp_path / "results" / "mu-L-fixed-seed0.json").unlink()  # as if interrupted after scoring
+    assert call(*ablate(tmp_path, *one_cell, "--set", "sampling.samples=48")).code == 0
+    (second,) = read_records(tmp_path / "results")
+    assert (first.samples, second.samples) == (32, 48)
+    assert first.last.metrics["fd_train"] != second.last.metrics["fd_train"]
+
+
 def test_scoring_steps_are_the_snapshots_and_the_end():
     cell = load_grid("table2").cells[0]
 

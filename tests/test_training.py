@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,15 +34,6 @@ SETTINGS = TrainingSettings(
     steps=100, batch=4, learning_rate=1e-2, warmup=5, clip=0.05, ema_decay=0.9, ema_ramp=True, checkpoint_every=4, log_every=3
 )
 NETWORK = NetworkSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=4, dropout=0.2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small are fastest on one thread, and do not mind a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Loss(LSimple):

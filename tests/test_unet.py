@@ -1,7 +1,6 @@
 """The network against diffusers' U-Net with copied weights, the paper's size, and its initial values."""
 
 import math
-from collections.abc import Iterator
 
 import diffusers
 import pytest
@@ -14,15 +13,6 @@ from ddpm_bench.network.unet import Attention, Block, Downsample, TimeEmbedding,
 from ddpm_bench.settings import NetworkSettings
 
 SMALL = NetworkSettings(base=16, multipliers=(1, 2), blocks=1, attention=(8,), groups=8)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small are fastest on one thread, and do not mind a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def reference(settings: NetworkSettings, channels: int, out_channels: int, size: int) -> diffusers.UNet2DModel:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ddpm_bench.build import build_diffusion
+from ddpm_bench.build import build_objective
 from ddpm_bench.console import say
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.differences import differences
@@ -33,7 +33,7 @@ def plan(grid: Grid, preset: str, cells: Sequence[str] | None, seeds: Sequence[i
     size, overrides = load_preset(preset), parse_set(assignments)
     settings = {cell: resolve(cell, size, overrides) for cell in grid.select(cells)}
     for each in settings.values():
-        build_diffusion(each.diffusion)
+        build_objective(each.diffusion)
     return [Job(grid.name, size.name, cell, each, seed) for seed in seeds for cell, each in settings.items()]
 
 

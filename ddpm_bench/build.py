@@ -1,4 +1,4 @@
-"""Names become objects: the one place where a cell's settings turn into a diffusion, an objective and a network."""
+"""Names become objects: the one place where settings turn into a diffusion, an objective and a network."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -12,32 +12,34 @@ from ddpm_bench.diffusion.schedule import SCHEDULES
 from ddpm_bench.diffusion.variance import VARIANCES
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.network.unet import UNet
-from ddpm_bench.settings import CellSettings, DiffusionSettings
+from ddpm_bench.settings import DiffusionSettings, NetworkSettings, ProcessSettings
 
 Named = TypeVar("Named")
 
 
-def build_diffusion(settings: DiffusionSettings) -> tuple[Diffusion, Objective]:
-    """The forward and reverse process of a cell, and what it is trained with.
-
-    UserError for an unknown name, or for an objective that cannot train the variance.
-    """
+def build_diffusion(settings: ProcessSettings) -> Diffusion:
+    """The forward and reverse process; UserError for an unknown name."""
     variance = settings.fixed_variance if settings.variance == "fixed" else settings.variance
     schedule = _named("schedule", settings.schedule, SCHEDULES)(settings.T, settings.beta_1, settings.beta_T)
-    diffusion = Diffusion(
-        schedule,
+    return Diffusion(
+        schedule.rescaled() if settings.rescale_timesteps else schedule,
         _named("parameterization", settings.parameterization, PARAMETERIZATIONS),
         _named("variance", variance, VARIANCES),
     )
+
+
+def build_objective(settings: DiffusionSettings) -> Objective:
+    """What a cell is trained with; UserError for an unknown name, or one that cannot train the variance."""
     objective = _named("objective", settings.objective, OBJECTIVES)
-    objective.check(diffusion.variance)
-    return diffusion, objective
+    objective.check(build_diffusion(settings).variance)
+    return objective
 
 
-def build_network(settings: CellSettings, channels: int, diffusion: Diffusion, seed: int) -> UNet:
-    """The cell's U-Net with initial values drawn from `seed`; the variance says how many output channels it needs."""
+def build_network(settings: NetworkSettings, shape: tuple[int, int, int], diffusion: Diffusion, seed: int = 0) -> UNet:
+    """The U-Net for images of `shape` (C, H, W), initial values drawn from `seed`; the variance decides its output channels."""
     torch.manual_seed(seed)
-    return UNet(channels, channels * diffusion.variance.outputs, settings.data.size, settings.network)
+    channels, size, _ = shape
+    return UNet(channels, channels * diffusion.variance.outputs, size, settings)
 
 
 def _named(axis: str, name: str, known: Mapping[str, Named]) -> Named:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ddpm_bench.build import build_diffusion, build_network
+from ddpm_bench.build import build_diffusion, build_network, build_objective
 from ddpm_bench.data.images import ImageData, to_model
 from ddpm_bench.diffusion.objective import Objective
 from ddpm_bench.diffusion.reverse import Diffusion
@@ -31,8 +31,8 @@ def estimate(jobs: Sequence[Job], data: ImageData, device: torch.device, keep: i
     costs, rates = [], {}
     for job in jobs:
         settings, name = job.settings, job.cell.name
-        diffusion, objective = build_diffusion(settings.diffusion)
-        network = build_network(settings, data.shape[0], diffusion, seed=0).to(device)
+        diffusion, objective = build_diffusion(settings.diffusion), build_objective(settings.diffusion)
+        network = build_network(settings.network, data.shape, diffusion).to(device)
         if name not in rates:
             rates[name] = _images_per_s(network, diffusion, objective, data, device)
         training_rate, forward_rate = rates[name]

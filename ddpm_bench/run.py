@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm_bench.build import build_diffusion, build_network
+from ddpm_bench.build import build_diffusion, build_network, build_objective
 from ddpm_bench.console import say
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.diffusion.bound import bits_per_dim
@@ -75,8 +75,8 @@ def training_identity(job: Job, data: ImageData) -> dict[str, object]:
 
 def make_trainer(job: Job, data: ImageData, device: torch.device, folder: Path, keep: int) -> tuple[Trainer, Diffusion]:
     """The cell's trainer at the newest checkpoint in `folder`, or at step 0."""
-    diffusion, objective = build_diffusion(job.settings.diffusion)
-    network = build_network(job.settings, data.shape[0], diffusion, job.seed)
+    diffusion, objective = build_diffusion(job.settings.diffusion), build_objective(job.settings.diffusion)
+    network = build_network(job.settings.network, data.shape, diffusion, job.seed)
     trainer = Trainer(
         network, diffusion, objective, data.train.images, job.settings.training, seed=job.seed, device=device,
         folder=folder, keep=keep, identity=training_identity(job, data), title=f"{job.name}: training",

@@ -26,10 +26,11 @@ class DataSettings(Settings):
     root: Path | None = Field(None, exclude=True)
 
 
-class DiffusionSettings(Settings):
-    """The forward process and the three axes of Table 2.
+class ProcessSettings(Settings):
+    """What a network's output means: the forward process, what is predicted, the variance, and how time is told.
 
     `variance = "fixed"` stands for `fixed_variance`: the paper found beta_t and beta-tilde_t to give similar results.
+    `rescale_timesteps`: the network is told t * 1000 / T of the 0-based t, as an option of improved-diffusion does.
     """
 
     schedule: str = "linear"
@@ -39,11 +40,23 @@ class DiffusionSettings(Settings):
     parameterization: str
     variance: str
     fixed_variance: str = "fixed-beta"
+    rescale_timesteps: bool = False
+
+
+class DiffusionSettings(ProcessSettings):
+    """A process and what it is trained with: together the three axes of Table 2."""
+
     objective: str
 
 
 class NetworkSettings(Settings):
-    """The paper's U-Net at any size; the defaults are the paper's."""
+    """The paper's U-Net at any size, and the dialects of other releases; the defaults are the paper's.
+
+    heads, head_channels: attention heads a layer, or channels a head where that is given. time_shift: the frequencies of the time
+    embedding are 10000^(-i / (half - time_shift)). scale_shift: the time embedding scales the second norm's output and
+    shifts it, instead of being added before it. padding: stride-2 convolutions pad at the "end" (right and bottom) or on
+    "both" sides. resample: levels are joined by a "conv"olution or by a residual "block". eps: of every GroupNorm.
+    """
 
     base: int = Field(128, ge=2)
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
@@ -51,6 +64,13 @@ class NetworkSettings(Settings):
     attention: tuple[int, ...] = (16,)
     groups: int = Field(32, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
+    heads: int = Field(1, ge=1)
+    head_channels: int | None = Field(None, ge=1)
+    time_shift: Literal[0, 1] = 1
+    scale_shift: bool = False
+    padding: Literal["end", "both"] = "end"
+    resample: Literal["conv", "block"] = "conv"
+    eps: float = Field(1e-6, gt=0)
 
 
 class TrainingSettings(Settings):

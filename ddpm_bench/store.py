@@ -1,16 +1,18 @@
 """The results store: one typed JSON record a cell and seed, written atomically. Imports no torch."""
 
 import json
+import math
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_json
 from ddpm_bench.settings import CellSettings
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the record's layout. A reader refuses a newer one."""
 
 
@@ -61,14 +63,39 @@ class LogPoint(Part):
 
 
 class BoundTerms(Part):
-    """Parts of the variational bound in bits/dim: total = prior + sum(terms), terms[t-1] is L_{t-1} (terms[0] is L_0)."""
+    """The variational bound of a split in bits/dim: total = prior + middle + first.
+
+    `exact`: every t for every image, so `evals` = T network calls an image. `estimate`: see `likelihood/estimate.py`; no single terms.
+    """
 
     split: Literal["train", "test"]
     images: int
+    method: Literal["exact", "estimate"] = "exact"
+    evals: int
+    clip_x0: bool = True
+    decoder: Literal["exact", "paper"] = "exact"
     total: float
-    standard_error: float  # of the mean over images
-    prior: float
-    terms: tuple[float, ...]
+    standard_error: float  # of the total, the images taken as a sample of the data; holds the estimate's own error too
+    estimate_error: float = 0.0  # of the total against `exact` on the same images
+    prior: float  # L_T
+    middle: float  # L_1 + ... + L_{T-1}
+    first: float  # L_0, the decoder's
+    terms: tuple[float, ...] = ()  # terms[t-1] is L_{t-1}
+    mse: tuple[float, ...] = ()  # mse[t-1]: mean squared error of the x_0 predicted at t, for images in [-1, 1]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95%, for the mean over the data that the images are a sample of."""
+        half = NormalDist().inv_cdf(0.975) * self.standard_error
+        return self.total - half, self.total + half
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "first" not in value and value.get("terms"):
+            first, *middle = value["terms"]
+            return value | {"evals": len(value["terms"]), "first": first, "middle": math.fsum(middle)}
+        return value
 
 
 class Record(Part):

@@ -26,8 +26,8 @@ class Schedule:
     """A chain of T noising steps. Tables are float64 on the CPU; entry t - 1 belongs to step t; `at` looks them up.
 
     betas: (T,) float64, each inside (0, 1).
-    network_steps: (T,) int64, the 0-based step that the network is told at each t. Empty means 0..T-1; a strided chain
-        keeps the steps of the chain that the network was trained on.
+    network_steps: (T,) int64 or float32, the 0-based step that the network is told at each t. Empty means 0..T-1; a
+        strided chain keeps the steps of the chain that the network was trained on.
     Raises UserError for values out of range.
     """
 
@@ -37,7 +37,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         betas = torch.as_tensor(self.betas, dtype=torch.float64, device="cpu")
-        steps = torch.as_tensor(self.network_steps, dtype=torch.int64, device="cpu")
+        steps = torch.as_tensor(self.network_steps, device="cpu")
         if betas.ndim != 1 or len(betas) == 0:
             raise UserError(f"A schedule needs a list of one beta or more, not a tensor of shape {tuple(betas.shape)}.")
         wrong = [f"beta_{i + 1} = {beta:g}" for i, beta in enumerate(betas.tolist()) if not 0 < beta < 1]
@@ -91,6 +91,11 @@ class Schedule:
         return torch.cat([self.log_beta_tilde[:1], self.betas[1:].log()])
 
     @cached_property
+    def true_log_beta(self) -> Tensor:
+        """log beta_t, at t = 1 too: the upper end of improved DDPM's variance."""
+        return self.betas.log()
+
+    @cached_property
     def posterior_x0(self) -> Tensor:
         """Weight of x_0 in mu_tilde; 1 at t = 1."""
         return self.alpha_bar_prev.sqrt() * self.betas / (1 - self.alpha_bar)
@@ -109,8 +114,12 @@ class Schedule:
         return self._table(name, like.dtype, like.device)[t].reshape(-1, *(1,) * (like.ndim - 1))
 
     def network_step(self, t: Tensor) -> Tensor:
-        """The 0-based step, int64 (B,), that a network is told at steps t, int64 (B,) in 1..T."""
-        return self._table("network_steps", torch.int64, t.device)[t]
+        """The 0-based step, (B,) like `network_steps`, that a network is told at steps t, int64 (B,) in 1..T."""
+        return self._table("network_steps", self.network_steps.dtype, t.device)[t]
+
+    def rescaled(self) -> "Schedule":
+        """The same chain for a network that is told t * 1000 / T, in float32, of the 0-based t (improved-diffusion)."""
+        return Schedule(self.betas, self.network_steps.float() * (1000 / self.T))
 
     def respaced(self, kept: Sequence[int]) -> "Schedule":
         """The strided chain that visits only the steps `kept`, increasing and in 1..T.

@@ -3,6 +3,7 @@
     fixed-beta         sigma_t^2 = beta_t, optimal for x_0 ~ N(0, 1); the original experiments' default
     fixed-beta-tilde   sigma_t^2 = beta_tilde_t, optimal for x_0 set to one point
     learned            log sigma_t^2 is the second half of the network's output channels ("learned diagonal")
+    learned-range      the second half, v, lies between the two: improved DDPM (Nichol, Dhariwal 2021, eq. 15)
 """
 
 from typing import Protocol
@@ -62,4 +63,20 @@ class LearnedDiagonal:
         return raw.to(like.dtype)
 
 
-VARIANCES: dict[str, Variance] = {v.name: v for v in (FixedBeta(), FixedBetaTilde(), LearnedDiagonal())}
+class LearnedRange:
+    """w log beta_t + (1 - w) log beta_tilde_t with w = (raw + 1) / 2, raw about in [-1, 1] and not clipped.
+
+    At t = 1 the upper end is the true log beta_1, not the log beta_tilde_2 of `FixedBeta`, as in the release.
+    """
+
+    name = "learned-range"
+    outputs = 2
+
+    def log_variance(self, schedule: Schedule, raw: Tensor | None, t: Tensor, like: Tensor) -> Tensor:
+        if raw is None:
+            raise ValueError("A learned variance needs the second half of the network's output channels.")
+        w = (raw.to(like.dtype) + 1) / 2
+        return w * schedule.at("true_log_beta", t, like) + (1 - w) * schedule.at("log_beta_tilde", t, like)
+
+
+VARIANCES: dict[str, Variance] = {v.name: v for v in (FixedBeta(), FixedBetaTilde(), LearnedDiagonal(), LearnedRange())}

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import make_folder, write_json
+from ddpm_bench.files import make_folder, sha256_file, write_json
 
 FORMAT = "ddpm-bench checkpoint 1"
 STATE, DIVERGED = "state.json", "diverged.json"
@@ -84,16 +84,19 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def load_weights(path: Path, which: Literal["ema", "raw"] = "ema") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A network's state dict, and what it is: step, seed, identity (the cell's settings), `weights` ('ema' or 'raw').
+    """A network's state dict, and what it is: step, seed, identity (the cell's settings), and the file's `sha256`.
 
     `path` is a snapshot, or a folder of them, of which the newest is taken. UserError when there is none, or it is damaged.
     """
     snapshot = path if (path / STATE).exists() else next(reversed(snapshots(path)), None)
     if snapshot is None:
-        raise UserError(f"There is no checkpoint of ddpm-bench in '{path}'. Give a folder that `ddpm-bench train` made.")
+        raise UserError(f"There is no checkpoint of ddpm-bench in '{path}'. Give a folder that "
+                        "`ddpm-bench train` or `ddpm-bench import` made.")  # fmt: skip
     state = load_state(snapshot)
     described = {key: state[key] for key in ("step", "seed", "identity")}
-    return load_tensors(snapshot, {"ema": "ema", "raw": "network"}[which]), described | {"weights": which}
+    stem = {"ema": "ema", "raw": "network"}[which]
+    weights = load_tensors(snapshot, stem)
+    return weights, described | {"sha256": sha256_file(snapshot / f"{stem}.safetensors")}
 
 
 def check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

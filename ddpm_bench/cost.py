@@ -12,6 +12,7 @@ from ddpm_bench.diffusion.objective import Objective
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.network.unet import UNet
 from ddpm_bench.run import Job, scoring_steps
+from ddpm_bench.settings import ScoringSettings
 
 PROBE_IMAGES, PROBE_REPEATS = 16, 3
 
@@ -38,13 +39,19 @@ def estimate(jobs: Sequence[Job], data: ImageData, device: torch.device, keep: i
         training_rate, forward_rate = rates[name]
         samples = len(scoring_steps(settings)) * settings.sampling.samples
         forwards = samples * (settings.sampling.steps or settings.diffusion.T)
-        forwards += 2 * settings.scoring.bound_images * settings.diffusion.T
+        forwards += _bound_calls(settings.scoring, settings.diffusion.T)
         seconds = settings.training.steps * settings.training.batch / training_rate + forwards / forward_rate
         parameters = sum(p.numel() for p in network.parameters())
         # Weights, their average and Adam's two moments in float32; one more snapshot exists while a new one is written.
         disk = (keep + 1) * 4 * 4 * parameters + samples * data.train.images[0].numel()
         costs.append(Cost(job.name, parameters, seconds / 3600, disk))
     return costs
+
+
+def _bound_calls(scoring: ScoringSettings, T: int) -> int:
+    if scoring.bound_evals is None or scoring.bound_evals >= T:
+        return 2 * scoring.bound_images * T
+    return 2 * scoring.bound_images * scoring.bound_evals + scoring.terms_images * T
 
 
 def _images_per_s(

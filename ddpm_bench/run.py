@@ -14,12 +14,12 @@ from torch import Tensor
 from ddpm_bench.build import build_diffusion, build_network, build_objective
 from ddpm_bench.console import say
 from ddpm_bench.data.images import ImageData
-from ddpm_bench.diffusion.bound import bits_per_dim
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.files import write_json
 from ddpm_bench.generate import default_batch, generate
 from ddpm_bench.grid import Cell
 from ddpm_bench.interrupt import NEVER, Stop
+from ddpm_bench.likelihood.measure import measure, spread
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.metrics.fidelity import score
 from ddpm_bench.network.unet import UNet
@@ -107,9 +107,10 @@ def run_cell(job: Job, bench: Bench) -> Record:
     bounds: tuple[BoundTerms, ...] = ()
     if not divergence:
         with clock("bound"):
-            bounds = measure_bounds(job.settings, diffusion, trainer.ema_network(), bench, job.seed, job.name)
+            bounds = measure_bounds(job, bench, diffusion, trainer.ema_network(), trainer.step)
         last = checkpoints[-1]
-        last.metrics.update({f"bound_{b.split}_bits_per_dim": b.total for b in bounds})
+        # In reverse: of two bounds of a split the first one counts.
+        last.metrics.update({f"bound_{b.split}_bits_per_dim": b.total for b in reversed(bounds)})
         noise = bench.anchors["uniform noise"]["fd_train"]
         divergence = worse_than_noise(last.metrics["fd_train"], noise, last.step)
     return Record(
@@ -178,35 +179,22 @@ def _samples(job: Job, bench: Bench, trainer: Trainer, diffusion: Diffusion) -> 
     )  # fmt: skip
 
 
-def measure_bounds(
-    settings: CellSettings, diffusion: Diffusion, network: UNet, bench: Bench, seed: int, name: str
-) -> tuple[BoundTerms, ...]:
-    """The variational bound of `bound_images` images of the test and of the training split, spread evenly over each."""
-    scoring, found = settings.scoring, []
-    splits = {"test": bench.data.test, "train": bench.data.train} if scoring.bound_images else {}
-    for split, images in splits.items():
-        chosen = spread(images.images, scoring.bound_images)
-        bound = bits_per_dim(
-            diffusion, network, chosen, seed=seed, batch=bench.batch or default_batch(bench.device),
-            clip_x0=settings.sampling.clip_x0, decoder=scoring.decoder, device=bench.device, stop=bench.stop,
-            title=f"{name}: bound ({split})",
+def measure_bounds(job: Job, bench: Bench, diffusion: Diffusion, network: UNet, step: int) -> tuple[BoundTerms, ...]:
+    """The variational bound of each split, test first; then, where these are estimates, the terms of some test images."""
+    scoring, test, train = job.settings.scoring, bench.data.test, bench.data.train
+    wanted = [("test", test, scoring.bound_images, scoring.bound_evals), ("train", train, scoring.bound_images, scoring.bound_evals)]
+    if scoring.bound_evals and scoring.bound_evals < diffusion.schedule.T:
+        wanted.append(("test", test, scoring.terms_images, None))
+    return tuple(
+        measure(
+            network, diffusion, spread(images.images, count), split=split, evals=evals, seed=job.seed,
+            batch=bench.batch or default_batch(bench.device), device=bench.device, clip_x0=job.settings.sampling.clip_x0,
+            decoder=scoring.decoder, folder=bench.work(job) / "bounds",
+            identity=training_identity(job, bench.data) | {"step": step}, stop=bench.stop, title=f"{job.name}: bound",
         )  # fmt: skip
-        terms = BoundTerms(
-            split=split,
-            images=len(chosen),
-            total=float(bound.total.mean()),
-            standard_error=float(bound.total.std() / len(chosen) ** 0.5),
-            prior=float(bound.prior.mean()),
-            terms=tuple(bound.terms.tolist()),
-        )
-        found.append(terms)
-    return tuple(found)
-
-
-def spread(images: Tensor, count: int) -> Tensor:
-    """`count` images evenly spread over `images` (N, ...), all of them when there are fewer: data sets are often sorted by class."""
-    count = min(count, len(images))
-    return images[torch.arange(count) * len(images) // count]
+        for split, images, count, evals in wanted
+        if count
+    )
 
 
 def data_info(data: ImageData) -> DataInfo:

@@ -100,8 +100,10 @@ class SamplingSettings(Settings):
 class ScoringSettings(Settings):
     """`extractor`: inception, embedded, or the path of one made by `ddpm-bench extractor train`.
 
-    `bound_images`: how many test images, and as many training images, have their variational bound measured with every t
-    at the end of training; 0 for none.
+    `bound_images`: how many test images, and as many training images, have their variational bound measured at the end of
+    training; 0 for none. `bound_evals`: by so many network calls an image, or with every t where it is None.
+    `terms_images`: beside such an estimate, so many test images are measured with every t, for the terms and the error of
+    x_0 by t; 0 for none.
     """
 
     extractor: str = "inception"
@@ -109,6 +111,8 @@ class ScoringSettings(Settings):
     precision_recall: bool = True
     neighborhood: int = Field(3, ge=1)
     bound_images: int = Field(10_000, ge=0)
+    bound_evals: int | None = Field(None, ge=5)
+    terms_images: int = Field(0, ge=0)
     decoder: Literal["exact", "paper"] = "exact"
 
 

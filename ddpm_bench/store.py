@@ -17,7 +17,11 @@ SCHEMA = 2
 
 
 class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    def as_json(self) -> dict[str, Any]:
+        """Values of strict JSON: a number that is not finite becomes a string such as "NaN", which is read back as a number."""
+        return json.loads(self.model_dump_json())
 
 
 class DataInfo(Part):
@@ -84,6 +88,11 @@ class BoundTerms(Part):
     mse: tuple[float, ...] = ()  # mse[t-1]: mean squared error of the x_0 predicted at t, for images in [-1, 1]
 
     @property
+    def sampling_error(self) -> float:
+        """Standard error of the images alone as a sample of the data."""
+        return max(self.standard_error**2 - self.estimate_error**2, 0.0) ** 0.5
+
+    @property
     def interval(self) -> tuple[float, float]:
         """95%, for the mean over the data that the images are a sample of."""
         half = NormalDist().inv_cdf(0.975) * self.standard_error
@@ -145,7 +154,7 @@ def record_path(folder: Path, cell: str, seed: int) -> Path:
 def write_record(folder: Path, record: Record) -> Path:
     """Write `record` atomically and return its path."""
     path = record_path(folder, record.cell, record.seed)
-    write_json(path, record.model_dump(mode="json"))
+    write_json(path, record.as_json())
     return path
 
 

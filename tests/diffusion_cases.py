@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ddpm_bench.diffusion.optimal import finite_eps, gaussian_eps  # noqa: F401
 from ddpm_bench.diffusion.schedule import Schedule, linear
 
 SHORT = linear(20, 1e-3, 0.3)
@@ -34,28 +35,5 @@ def some_network(outputs: int = 1) -> Callable[[Tensor, Tensor], Tensor]:
         s = step.reshape(-1, 1, 1, 1).to(x.dtype)
         head = 0.5 * x + torch.sin(2 * x + 0.1 * s)
         return head if outputs == 1 else torch.cat([head, -4 + torch.cos(x + s)], dim=1)
-
-    return network
-
-
-def gaussian_eps(schedule: Schedule, mean: float, variance: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """E[eps | x_t] where x_0 ~ N(mean, variance): the network that minimises every term of the bound."""
-
-    def network(x: Tensor, step: Tensor) -> Tensor:
-        a = schedule.alpha_bar[step].reshape(-1, 1, 1, 1)
-        return (1 - a).sqrt() * (x - a.sqrt() * mean) / (a * variance + 1 - a)
-
-    return network
-
-
-def finite_eps(schedule: Schedule, points: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """E[eps | x_t] where x_0 is one of `points` (K, C, H, W), equally likely."""
-
-    def network(x: Tensor, step: Tensor) -> Tensor:
-        a = schedule.alpha_bar[step].reshape(-1, 1, 1, 1)
-        distances = (x[:, None] - a.sqrt()[:, None] * points).square().flatten(2).sum(2)  # (B, K)
-        weights = torch.softmax(-distances / (2 * (1 - a.reshape(-1, 1))), dim=1)
-        expected_x0 = torch.einsum("bk,kchw->bchw", weights, points.to(weights.dtype))
-        return (x - a.sqrt() * expected_x0) / (1 - a).sqrt()
 
     return network

@@ -21,16 +21,15 @@ from torch import Tensor
 from ddpm_bench.compare import Check, compare
 from ddpm_bench.console import say
 from ddpm_bench.data import load_data
-from ddpm_bench.diffusion.bound import bits_per_dim
 from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep
 from ddpm_bench.diffusion.variance import FixedBeta
 from ddpm_bench.files import write_json, write_text
 from ddpm_bench.generate import default_batch, generate
+from ddpm_bench.likelihood.measure import measure, spread
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.metrics.fidelity import score
+from ddpm_bench.model import load_model
 from ddpm_bench.options import CACHE
-from ddpm_bench.run import spread
-from ddpm_bench.sampling import load_model
 from ddpm_bench.store import Checkpoint, Record, read_records
 
 CPU = torch.device("cpu")
@@ -71,18 +70,22 @@ FAULTS = {
 def metrics_with(fault: str, record: Record, work: Path, cache: Path) -> dict[str, float]:
     """What the code with the fault would have measured, from the same training."""
     settings = record.settings
-    _, diffusion, network, _ = load_model(work / f"{record.cell}-seed{record.seed}", FAULTS[fault].weights)
-    diffusion, data = FAULTS[fault].plant(diffusion), load_data(settings.data)
+    model = load_model(work / f"{record.cell}-seed{record.seed}", raw=FAULTS[fault].weights == "raw")
+    diffusion, data = FAULTS[fault].plant(model.diffusion), load_data(settings.data)
     extractor = load_extractor(settings.scoring.extractor, size=settings.data.size, cache=cache)
     with TemporaryDirectory() as folder:
         samples = generate(
-            diffusion, network, shape=data.shape, count=settings.sampling.samples, seed=record.seed, folder=Path(folder),
+            diffusion, model.network, shape=data.shape, count=settings.sampling.samples, seed=record.seed, folder=Path(folder),
             identity={"fault": fault}, device=CPU, clip_x0=settings.sampling.clip_x0, title=f"{fault}: {record.cell}",
         )  # fmt: skip
     metrics = score(samples, data.train.images, extractor, neighborhood=settings.scoring.neighborhood, device=CPU, cache=cache)
-    test = spread(data.test.images, settings.scoring.bound_images)
-    bound = bits_per_dim(diffusion, network, test, seed=record.seed, batch=default_batch(CPU), device=CPU)
-    metrics["bound_test_bits_per_dim"] = float(bound.total.mean())
+    scoring = settings.scoring
+    bound = measure(
+        model.network, diffusion, spread(data.test.images, scoring.bound_images), split="test", evals=scoring.bound_evals,
+        seed=record.seed, batch=default_batch(CPU), device=CPU, clip_x0=settings.sampling.clip_x0, decoder=scoring.decoder,
+        folder=None, identity={},
+    )  # fmt: skip
+    metrics["bound_test_bits_per_dim"] = bound.total
     return metrics
 
 

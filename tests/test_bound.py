@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from ddpm_bench.data.images import to_model
-from ddpm_bench.diffusion.bound import bits_per_dim, bound_term, gaussian_kl, prior_bits_per_dim
+from ddpm_bench.diffusion.bound import bound_term, gaussian_kl, prior_bits_per_dim
 from ddpm_bench.diffusion.decoder import DECODERS
 from ddpm_bench.diffusion.noise import BOUND, BlockNoise
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS, Eps, Mu
@@ -20,6 +20,7 @@ from ddpm_bench.diffusion.schedule import Schedule, linear
 from ddpm_bench.diffusion.variance import VARIANCES, FixedBeta, FixedBetaTilde
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.interrupt import Stop
+from ddpm_bench.likelihood import bits_per_dim
 
 CPU = torch.device("cpu")
 T_ALL = all_steps(SHORT)
@@ -66,7 +67,7 @@ def test_later_terms_are_the_weighted_noise_error_of_equation_12(variance: Fixed
     sigma2 = beta if variance.name == "fixed-beta" else beta_tilde
     constant = 0.5 * ((sigma2 / beta_tilde).log() - 1 + beta_tilde / sigma2)
     expected = (beta**2 / (2 * sigma2 * alpha * (1 - alpha_bar)) * error + constant) / math.log(2)
-    found = bound_term(Diffusion(SHORT, Eps(), variance), network, x0, LATER, eps, clip_x0=False)
+    found = bound_term(Diffusion(SHORT, Eps(), variance), network, x0, LATER, eps, clip_x0=False).bits
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-13)
 
 
@@ -78,7 +79,7 @@ def test_the_first_term_is_the_decoder(decoder: str) -> None:
     a = SHORT.alpha_bar[0]
     mean = (x_1 - (1 - a).sqrt() * some_network()(x_1, t - 1)) / a.sqrt()
     expected = -DECODERS[decoder](x0, mean, SHORT.beta_tilde[1].log()).mean(dim=(1, 2, 3)) / math.log(2)
-    found = bound_term(diffusion, some_network(), x0, t, eps, clip_x0=False, decoder=decoder)
+    found = bound_term(diffusion, some_network(), x0, t, eps, clip_x0=False, decoder=decoder).bits
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
 
 
@@ -95,7 +96,7 @@ def test_gaussian_data_with_its_optimal_network_has_the_known_bound(
     total, expected = 0.0, 0.0
     for t in LATER.tolist():
         steps = torch.full((len(x0),), t)
-        terms = bound_term(diffusion, gaussian_eps(SHORT, mean, spread**2), x0, steps, eps, clip_x0=False)
+        terms = bound_term(diffusion, gaussian_eps(SHORT, mean, spread**2), x0, steps, eps, clip_x0=False).bits
         total += (weight * terms).sum().item()
         # What remains unknown of eps, its posterior variance given x_t, in equation 12:
         beta, a, beta_tilde = (table[t - 1].item() for table in (SHORT.betas, SHORT.alpha_bar, SHORT.beta_tilde))
@@ -129,17 +130,17 @@ def test_float32_terms_keep_six_digits_at_every_step(parameterization: str, vari
     def network(x: Tensor, step: Tensor) -> Tensor:
         return some_network(diffusion.variance.outputs)(x.double(), step)  # only its own rounding is not ours
 
-    single = bound_term(diffusion, network, x0, t, eps, clip_x0=False)
-    double = bound_term(diffusion, network, x0.double(), t, eps.double(), clip_x0=False)
+    single = bound_term(diffusion, network, x0, t, eps, clip_x0=False).bits
+    double = bound_term(diffusion, network, x0.double(), t, eps.double(), clip_x0=False).bits
     torch.testing.assert_close(single, double, rtol=3e-6, atol=3e-7)
 
 
 def test_a_mixed_batch_is_its_rows() -> None:
     x0, eps = levels(SHORT.T, 1, 4, 4), normals(SHORT.T, 1, 4, 4)
     diffusion = Diffusion(SHORT, Mu(), VARIANCES["learned"])
-    together = bound_term(diffusion, some_network(2), x0, T_ALL, eps, clip_x0=False)
+    together = bound_term(diffusion, some_network(2), x0, T_ALL, eps, clip_x0=False).bits
     rows = [
-        bound_term(diffusion, some_network(2), x0[i : i + 1], T_ALL[i : i + 1], eps[i : i + 1], clip_x0=False)
+        bound_term(diffusion, some_network(2), x0[i : i + 1], T_ALL[i : i + 1], eps[i : i + 1], clip_x0=False).bits
         for i in range(SHORT.T)
     ]
     torch.testing.assert_close(together, torch.cat(rows), rtol=1e-12, atol=0)
@@ -155,7 +156,7 @@ def test_the_bound_is_the_sum_of_its_terms_over_every_t(clip: bool, decoder: str
     x0, noise = to_model(images), BlockNoise(7, 0, 5, (1, 4, 4), CPU, stream=BOUND)
     terms = torch.zeros(SHORT.T, 5, dtype=torch.float64)
     for t in range(SHORT.T, 0, -1):
-        terms[t - 1] = bound_term(diffusion, some_network(), x0, torch.full((5,), t), noise.draw(), clip, decoder)
+        terms[t - 1] = bound_term(diffusion, some_network(), x0, torch.full((5,), t), noise.draw(), clip, decoder).bits
     torch.testing.assert_close(bound.terms, terms.mean(1), rtol=1e-12, atol=0)
     torch.testing.assert_close(bound.prior, prior_bits_per_dim(SHORT, x0), rtol=1e-12, atol=0)
     torch.testing.assert_close(bound.total, bound.prior + terms.sum(0), rtol=1e-12, atol=0)

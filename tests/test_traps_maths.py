@@ -8,7 +8,7 @@ from diffusion_cases import SHORT, all_steps, levels, normals, some_network
 from torch import Tensor, nn
 
 from ddpm_bench.data.images import to_model
-from ddpm_bench.diffusion.bound import bits_per_dim, bound_term
+from ddpm_bench.diffusion.bound import bound_term
 from ddpm_bench.diffusion.noise import SAMPLING, BlockNoise
 from ddpm_bench.diffusion.objective import L, LSimple
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS, Eps, Mu
@@ -16,6 +16,7 @@ from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.sampler import sample, step
 from ddpm_bench.diffusion.schedule import linear
 from ddpm_bench.diffusion.variance import FixedBeta, FixedBetaTilde, LearnedDiagonal
+from ddpm_bench.likelihood import bits_per_dim
 
 CPU = torch.device("cpu")
 T_ALL = all_steps(SHORT)
@@ -138,7 +139,7 @@ def test_trap_05_samples_are_rounded_to_the_nearest_level_not_down() -> None:
 def test_trap_08_the_bound_is_in_bits_a_mean_over_dimensions_and_a_sum_over_steps() -> None:
     diffusion = Diffusion(SHORT, Eps(), FixedBeta())
     x0, eps = levels(1, 3, 4, 4), normals(1, 3, 4, 4)
-    found = bound_term(diffusion, some_network(), x0, torch.tensor([7]), eps, clip_x0=False).item()
+    found = bound_term(diffusion, some_network(), x0, torch.tensor([7]), eps, clip_x0=False).bits.item()
     i = 6
     a, before, beta, beta_tilde = (
         float(x[i]) for x in (SHORT.alpha_bar, SHORT.alpha_bar_prev, SHORT.betas, SHORT.beta_tilde)
@@ -165,7 +166,7 @@ def test_trap_08_a_decoder_that_knows_nothing_costs_8_bits() -> None:
     term = bound_term(
         Diffusion(schedule, Mu(), LearnedDiagonal()), network, x0, torch.tensor([1]), torch.zeros_like(x0), clip_x0=True
     )
-    assert term.item() == pytest.approx(8, rel=1e-10)
+    assert term.bits.item() == pytest.approx(8, rel=1e-10)
 
 
 def test_trap_13_samples_do_not_change_with_the_batch_size() -> None:

@@ -4,17 +4,16 @@ Schedules, the reverse process, its bound, its objectives and sampling. Everythi
 `network(x_t, step)`; see `reverse.Network`.
 """
 
-from ddpm_bench.diffusion.bound import Bound, bits_per_dim, bound_term
+from ddpm_bench.diffusion.bound import bound_term
 from ddpm_bench.diffusion.objective import L, LSimple
 from ddpm_bench.diffusion.parameterization import X0, Eps, Mu
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.sampler import sample
 from ddpm_bench.diffusion.schedule import Schedule, constant, cosine, linear, quadratic
-from ddpm_bench.diffusion.variance import FixedBeta, FixedBetaTilde, LearnedDiagonal
+from ddpm_bench.diffusion.variance import FixedBeta, FixedBetaTilde, LearnedDiagonal, LearnedRange
 
 __all__ = [
     "X0",
-    "Bound",
     "Diffusion",
     "Eps",
     "FixedBeta",
@@ -22,9 +21,9 @@ __all__ = [
     "L",
     "LSimple",
     "LearnedDiagonal",
+    "LearnedRange",
     "Mu",
     "Schedule",
-    "bits_per_dim",
     "bound_term",
     "constant",
     "cosine",

@@ -11,8 +11,8 @@ from ddpm_bench.errors import UserError
 NOISE_BLOCK = 64
 """Images that share a generator. Part of what a seed means: another value is other noise."""
 
-SAMPLING, BOUND = 0, 1
-"""Streams: samples and bounds of the same seed are independent."""
+SAMPLING, BOUND, PILOT, ESTIMATE = range(4)
+"""Streams: samples, exact bounds and the two passes of an estimated one are independent for the same seed."""
 
 
 class BlockNoise:
@@ -52,6 +52,16 @@ class BlockNoise:
     def _generator(self, seed: int, stream: int, block: int) -> torch.Generator:
         (state,) = np.random.SeedSequence((seed, stream, block)).generate_state(1, np.uint64)
         return torch.Generator(self.device).manual_seed(int(state) >> 1)  # 63 bits fit every backend
+
+
+def block_uniforms(seed: int, first: int, count: int, shape: tuple[int, ...], stream: int) -> np.ndarray:
+    """Uniform numbers in [0, 1), float64 (count, *shape), for the images first..first+count-1; a row depends on its image alone."""
+    blocks = [
+        np.random.default_rng(np.random.SeedSequence((seed, stream, block, 1))).random((NOISE_BLOCK, *shape))
+        for block in range(first // NOISE_BLOCK, -(-(first + count) // NOISE_BLOCK))
+    ]
+    start = first % NOISE_BLOCK
+    return np.concatenate(blocks)[start : start + count]
 
 
 def batches(count: int, batch: int) -> Iterator[tuple[int, int]]:

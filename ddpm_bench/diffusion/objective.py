@@ -40,7 +40,7 @@ class L:
         """Nothing to refuse."""
 
     def __call__(self, diffusion: Diffusion, network: Network, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        return bound_term(diffusion, network, x0, t, eps, clip_x0=False).to(x0.dtype)
+        return bound_term(diffusion, network, x0, t, eps, clip_x0=False).bits.to(x0.dtype)
 
 
 class LSimple:

@@ -1,0 +1,61 @@
+"""Pieces of a long measurement over images, kept where a stopped one finds them again."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddpm_bench.files import make_folder, replacing, write_json
+
+Arrays = dict[str, np.ndarray]
+
+
+class Ledger:
+    """Named arrays for consecutive ranges of images, on the disk or, without a folder, in memory.
+
+    folder: each `identity` has a place of its own there, named by its hash, so that results of one model, data set or
+        setting are never taken for another's. `identity`: JSON values, all that the arrays depend on beside their range.
+    """
+
+    def __init__(self, folder: Path | None = None, identity: Mapping[str, Any] | None = None) -> None:
+        self._memory: dict[tuple[str, int, int], Arrays] = {}
+        self._folder = None
+        if folder is not None:
+            text = json.dumps(identity, sort_keys=True)
+            self._folder = make_folder(folder / hashlib.sha256(text.encode()).hexdigest()[:16])
+            if not (self._folder / "of.json").exists():
+                write_json(self._folder / "of.json", identity)
+
+    def pieces(self, kind: str, count: int, batch: int) -> Iterator[tuple[int, int, Arrays]]:
+        """(start, end, arrays so far) of ranges that cover 0..count: those that are there, then new ones of `batch` images."""
+        start, known = 0, {begin: (end, arrays) for begin, end, arrays in self.read(kind)}
+        while start < count:
+            end, arrays = known.get(start, (min(start + batch, count), {}))
+            yield start, end, arrays
+            start = end
+
+    def save(self, kind: str, start: int, end: int, arrays: Arrays) -> None:
+        """Keep the arrays of a range; what was there for it is replaced."""
+        if self._folder is None:
+            self._memory[kind, start, end] = arrays
+            return
+        with replacing(self._folder / f"{kind}-{start:08d}-{end:08d}.npz") as path:
+            np.savez(path, **arrays)
+
+    def read(self, kind: str) -> Iterator[tuple[int, int, Arrays]]:
+        """(start, end, arrays) of what is there, in order."""
+        if self._folder is None:
+            yield from ((start, end, arrays) for (of, start, end), arrays in sorted(self._memory.items()) if of == kind)
+            return
+        for path in sorted(self._folder.glob(f"{kind}-????????-????????.npz")):
+            start, end = map(int, path.stem.split("-")[1:])
+            with np.load(path, allow_pickle=False) as stored:
+                yield start, end, dict(stored)
+
+    def join(self, kind: str) -> Arrays:
+        """All ranges put end to end; arrays without a row an image are left to the caller."""
+        parts = [arrays for _, _, arrays in self.read(kind)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,122 @@
+"""`ddpm-bench nll`: the variational bound of a checkpoint on images, with its parts and its errors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.table import Table
+
+from ddpm_bench.console import say
+from ddpm_bench.data.images import ImageData
+from ddpm_bench.generate import default_batch
+from ddpm_bench.interrupt import Stop
+from ddpm_bench.likelihood.measure import measure, spread
+from ddpm_bench.model import KINDS, Kind, Model
+from ddpm_bench.provenance import git_commit, hardware, versions
+from ddpm_bench.run import data_info
+from ddpm_bench.store import BoundTerms, DataInfo, Part
+
+SplitName = Literal["test", "train"]
+
+
+class Gap(Part):
+    """Bound of the test images minus that of the training images, in bits/dim, with its standard error."""
+
+    value: float
+    standard_error: float
+
+
+class Nll(Part):
+    """The bound of one checkpoint, and what it depends on."""
+
+    checkpoint: str
+    weights: Kind
+    weights_sha256: str
+    step: int | None
+    parameters: int
+    predicts: str
+    variance: str
+    T: int
+    data: DataInfo
+    seed: int
+    bounds: tuple[BoundTerms, ...]
+    gap: Gap | None
+    versions: dict[str, str]
+    git_commit: str | None
+    hardware: dict[str, str | int | float | bool | None]
+
+
+def measure_nll(
+    model: Model, data: ImageData, *, splits: Sequence[SplitName], images: int | None, evals: int | None, clip_x0: bool,
+    decoder: Literal["exact", "paper"], seed: int, device: torch.device, batch: int | None, folder: Path, stop: Stop,
+) -> Nll:  # fmt: skip
+    """The bound of `images` images of each split, spread evenly over it (all where None), by `evals` network calls an image.
+
+    `evals` None: every t. Finished pieces stay in `folder`, so an interrupted call goes on and a repeated one answers at once.
+    """
+    network, T = model.network.to(device), model.diffusion.schedule.T
+    if evals is not None and evals >= T:
+        say(f"The chain has {T} steps, no more than --evals {evals}: every one is evaluated.")
+    identity = {"model": model.identity, "data_sha256": data.sha256}
+    bounds = []
+    for split in splits:
+        of_split = getattr(data, split).images
+        bounds.append(measure(
+            network, model.diffusion, spread(of_split, images or len(of_split)), split=split, evals=evals, seed=seed,
+            batch=batch or default_batch(device), device=device, clip_x0=clip_x0, decoder=decoder, folder=folder,
+            identity=identity, stop=stop,
+        ))  # fmt: skip
+    return Nll(
+        checkpoint=model.name,
+        weights=model.weights,
+        weights_sha256=model.identity["weights_sha256"],
+        step=model.step,
+        parameters=sum(p.numel() for p in network.parameters()),
+        predicts=model.diffusion.parameterization.name,
+        variance=model.diffusion.variance.name,
+        T=T,
+        data=data_info(data),
+        seed=seed,
+        bounds=tuple(bounds),
+        gap=gap({bound.split: bound for bound in bounds}),
+        versions=versions(),
+        git_commit=git_commit(),
+        hardware=hardware(device),
+    )
+
+
+def gap(bounds: dict[str, BoundTerms]) -> Gap | None:
+    """Test minus training, where both were measured; the two are of different images, so their errors add up."""
+    if len(bounds) < 2:
+        return None
+    test, train = bounds["test"], bounds["train"]
+    return Gap(value=test.total - train.total, standard_error=(test.standard_error**2 + train.standard_error**2) ** 0.5)
+
+
+def nll_table(result: Nll) -> Table:
+    """A row a split: the parts, the total, and the two errors apart."""
+    first = result.bounds[0]
+    how = "every t" if first.method == "exact" else f"estimate from {first.evals} network calls an image"
+    step = "" if result.step is None else f", step {result.step:,}"
+    caption = [
+        f"{how}; x_0 {'clipped' if first.clip_x0 else 'not clipped'}; decoder: {first.decoder}; upper bounds on -log p(x_0). "
+        "± is a standard error; of the estimate: against every t on the same images; of the images: as a sample of the data. "
+        "The 95% interval holds both.",
+    ]
+    if result.gap:
+        caption.append(f"Gap, test minus train: {result.gap.value:+.4f} ± {result.gap.standard_error:.4f} bits/dim.")
+    table = Table(
+        title=f"Bits/dim of {result.checkpoint} ({KINDS[result.weights]}{step}) on {result.data.name}", caption="\n".join(caption)
+    )
+    table.add_column("split")
+    for head in ("images", "L_T", "L_1..L_T-1", "L_0", "total", "± estimate", "± images", "95% interval"):
+        table.add_column(head, justify="right")
+    for bound in result.bounds:
+        low, high = bound.interval
+        table.add_row(
+            bound.split, f"{bound.images:,}", f"{bound.prior:.1e}", f"{bound.middle:.4f}", f"{bound.first:.4f}",
+            f"{bound.total:.4f}", "none" if bound.method == "exact" else f"{bound.estimate_error:.4f}",
+            f"{bound.sampling_error:.4f}", f"{low:.3f} to {high:.3f}",
+        )  # fmt: skip
+    return table

@@ -7,11 +7,12 @@ A preset says how large the experiment is. A cell's settings are the preset's, t
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.published import Coding, Conditions, Frozen, Published
 from ddpm_bench.settings import CellSettings
 
 PACKAGE = Path(__file__).parent
@@ -19,20 +20,7 @@ AXES = ("parameterization", "objective", "variance")
 """The choices that tell the cells of one grid apart; each names a field of `DiffusionSettings`."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Published(_Frozen):
-    """What the source printed for a cell. `blank`: a dash there, so all numbers are None."""
-
-    is_mean: float | None = None
-    is_std: float | None = None
-    fid: float | None = None
-    blank: bool = False
-
-
-class Cell(_Frozen):
+class Cell(Frozen):
     """One row of a published table."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -53,26 +41,27 @@ class Cell(_Frozen):
         return {axis: getattr(self, axis) for axis in AXES}
 
 
-class Conditions(_Frozen):
-    """What the published numbers depend on; the report computes the differences from a record's own."""
+class OtherModel(Frozen):
+    """A published row that is no cell: another model, which nothing here measures."""
 
-    data: str
-    size: int
-    samples: int
-    training_steps: int
-    sampling_steps: int
-    extractor: str
-    checkpoint: Literal["last", "lowest FID during training"]
+    group: str = ""
+    label: str
+    published: Published
 
 
-class Grid(_Frozen):
-    """A published table as cells, in its own order."""
+class Grid(Frozen):
+    """A published table: its cells, and its rows of other models.
+
+    coding: name of the progressive code that the same source published (see `load_coding`), if it did.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str
     source: str
+    coding: str | None = None
     conditions: Conditions
     cells: tuple[Cell, ...] = Field(min_length=1)
+    others: tuple[OtherModel, ...] = ()
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Grid":
@@ -80,6 +69,19 @@ class Grid(_Frozen):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two cells are named '{twice[0]}'; records are filed by cell name, so names must differ")
         return self
+
+    @model_validator(mode="after")
+    def _nll_has_conditions(self) -> "Grid":
+        if self.conditions.nll is None and any(cell.published.has_nll for cell in self.cells):
+            raise ValueError("a cell has a published NLL, so [conditions.nll] must say what it depends on")
+        return self
+
+    @property
+    def rows(self) -> list[Cell | OtherModel]:
+        """All rows as they are shown: group after group, in each the other models first and then the cells."""
+        rows = [*self.others, *self.cells]
+        groups = list(dict.fromkeys(row.group for row in rows))
+        return sorted(rows, key=lambda row: groups.index(row.group))
 
     def select(self, names: Sequence[str] | None) -> list[Cell]:
         """The named cells in the grid's order, or all of them."""
@@ -90,7 +92,7 @@ class Grid(_Frozen):
         return [cell for cell in self.cells if not names or cell.name in names]
 
 
-class Preset(_Frozen):
+class Preset(Frozen):
     """The size of an experiment: partial settings by section."""
 
     name: str
@@ -130,13 +132,24 @@ def _read_toml(kind: str, name: str, shipped: dict[str, Path]) -> tuple[Path, di
 def load_grid(name: str) -> Grid:
     """A shipped grid by name, or a user's own by path (ending in .toml). UserError for whatever is wrong with it."""
     path, content = _read_toml("grid", name, shipped_grids())
-    if "cell" in content:
-        content["cells"] = content.pop("cell")
+    for kind in ("cell", "other"):
+        if kind in content:
+            content[f"{kind}s"] = content.pop(kind)
     try:
         return Grid.model_validate(content)
     except ValidationError as error:
-        cells = content.get("cells", [])
-        raise UserError(f"Grid file '{path}': {_explain(error, Grid, cells)}") from error
+        raise UserError(f"Grid file '{path}': {_explain(error, Grid, content)}") from error
+
+
+def load_coding(name: str) -> Coding:
+    """A shipped published progressive code by name, or a user's own by path (ending in .toml)."""
+    path, content = _read_toml("published code", name, _shipped("ablations/published"))
+    if "point" in content:
+        content["points"] = content.pop("point")
+    try:
+        return Coding.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"Published code '{path}': {_explain(error, Coding, content)}") from error
 
 
 def load_preset(name: str) -> Preset:
@@ -183,20 +196,21 @@ def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) ->
         raise UserError(f"Settings of cell '{cell.name}': {_explain(error, CellSettings)}") from error
 
 
-def _explain(error: ValidationError, model: type[BaseModel], cells: Sequence[Any] = ()) -> str:
+def _explain(error: ValidationError, model: type[BaseModel], content: Any = None) -> str:
     """The first fault in words: where, what, and for an unknown key the nearest known one."""
     first = error.errors()[0]
     where = list(first["loc"])
     dotted = ".".join(map(str, where))
-    if len(where) > 1 and where[0] == "cells" and isinstance(where[1], int):
-        name = cells[where[1]].get("name") if isinstance(cells[where[1]], dict) else None
-        dotted = f"cell '{name or where[1] + 1}'" + "".join(f", {part}" for part in where[2:])
+    if len(where) > 1 and where[0] in ("cells", "others") and isinstance(where[1], int):
+        row = content[where[0]][where[1]]
+        name = row.get("name", row.get("label")) if isinstance(row, dict) else None
+        dotted = f"{where[0][:-1]} '{name or where[1] + 1}'" + "".join(f", {part}" for part in where[2:])
     if first["type"] == "extra_forbidden":
         return f"unknown key '{dotted}'{near_miss(str(where[-1]), _fields_at(model, where[:-1]))}"
     if first["type"] == "missing":
         return f"'{dotted}' is missing."
     given = "" if isinstance(first["input"], (dict, list)) else f", not {first['input']!r}"
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
     return f"{dotted}{': ' if dotted else ''}{message}{given}."
 
 

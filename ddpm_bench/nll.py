@@ -9,15 +9,21 @@ from rich.table import Table
 
 from ddpm_bench.console import say
 from ddpm_bench.data.images import ImageData
+from ddpm_bench.files import write_json, write_text
 from ddpm_bench.generate import default_batch
+from ddpm_bench.grid import load_coding
 from ddpm_bench.interrupt import Stop
 from ddpm_bench.likelihood.measure import measure, spread
 from ddpm_bench.model import KINDS, Kind, Model
 from ddpm_bench.provenance import git_commit, hardware, versions
+from ddpm_bench.report.labels import escape_markdown
+from ddpm_bench.report.progressive import Coded, coded, split_in_words, to_markdown
+from ddpm_bench.report.progressive_plot import plot_progressive
 from ddpm_bench.run import data_info
 from ddpm_bench.store import BoundTerms, DataInfo, Part
 
 SplitName = Literal["test", "train"]
+PUBLISHED_CODE = "ddpm-table4"
 
 
 class Gap(Part):
@@ -92,6 +98,29 @@ def gap(bounds: dict[str, BoundTerms]) -> Gap | None:
         return None
     test, train = bounds["test"], bounds["train"]
     return Gap(value=test.total - train.total, standard_error=(test.standard_error**2 + train.standard_error**2) ** 0.5)
+
+
+def code_of(result: Nll) -> Coded:
+    """The progressive code that an exact measurement stands for: of the test images, or of the only split measured."""
+    bounds = {bound.split: bound for bound in result.bounds}
+    bound = bounds.get("test", result.bounds[0])
+    return coded(f"{result.checkpoint}, {bound.images:,} {bound.split} images of {result.data.name}", [bound])
+
+
+def write_progressive(result: Nll, out: Path) -> None:
+    """nll.json, the table of progressive coding as progressive.md, and its figure as PNG and PDF, in the folder `out`."""
+    code, published = code_of(result), load_coding(PUBLISHED_CODE)
+    write_json(out / "nll.json", result.as_json())
+    plot_progressive(out / "progressive.png", [code], published)
+    text = [
+        f"# Progressive coding: {escape_markdown(code.label)}",
+        escape_markdown(split_in_words(code, published)),
+        to_markdown(code, published),
+        "![Progressive coding](progressive.png)",
+        f"Published: {escape_markdown(published.source)}. It is another model on CIFAR-10, so the two columns are not comparable "
+        "unless this is that model and that data.",
+    ]
+    write_text(out / "progressive.md", "\n\n".join(text) + "\n")
 
 
 def nll_table(result: Nll) -> Table:

@@ -1,6 +1,7 @@
 """The options that several commands share, each said once, and the reading of lists. Imports no torch."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -13,16 +14,26 @@ Preset = Annotated[str, typer.Option(help="smoke, quick, cpu, short, paper, or t
 Cells = Annotated[str, typer.Option(help="Only these cells, separated by commas.")]
 Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas: each cell runs once a seed.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value, e.g. training.steps=1000. Repeatable.")]
-Data = Annotated[str | None, typer.Option(help="embedded, cifar10, mnist, fashion-mnist, folder:PATH or npz:PATH.")]
+DATA_HELP = "embedded, cifar10, mnist, fashion-mnist, folder:PATH or npz:PATH."
+Data = Annotated[str | None, typer.Option(help=DATA_HELP)]
 DataName = Annotated[str | None, typer.Option(help="The label that results carry for a folder or npz.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Where downloaded data sets lie or are put.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Keep = Annotated[int, typer.Option(min=1, help="How many training checkpoints to keep on the disk.")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Images a network call outside training; changes no result.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Cells at a time [default: one a core on a CPU, one on a GPU].")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Cells at a time [default: one a core on a CPU, one on a GPU].")
+]
+CKPT_HELP = "A checkpoint folder, as `train`, `ablate` and `import` leave it."
+Ckpt = Annotated[Path, typer.Option(help=CKPT_HELP)]
+Raw = Annotated[bool, typer.Option("--raw", help="The raw weights instead of their moving average.")]
+Steps = Annotated[
+    int | None, typer.Option(min=1, help="Fewer sampling steps than T: a strided chain with re-derived betas.")
+]
 Results = Annotated[Path | None, typer.Option(help="Folder of the records [default: results/GRID-PRESET].")]
 Reports = Annotated[Path | None, typer.Option(help="Folder of the report [default: reports/GRID-PRESET].")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again; what was there is set aside, not lost.")]
 Extractor = Annotated[str | None, typer.Option(help="inception, embedded, or the path of an extractor of your own.")]
 Weights = Annotated[Path | None, typer.Option(help="The Inception weights file, where it cannot be downloaded.")]
 Unverified = Annotated[
@@ -37,6 +48,13 @@ def assignments(data: str | None, name: str | None, root: Path | None, extractor
     """The options that stand for a --set."""
     named = {"data.source": data, "data.name": name, "data.root": root, "scoring.extractor": extractor}
     return [f"{key}={json.dumps(str(value))}" for key, value in named.items() if value is not None]
+
+
+def refuse(options: Mapping[str, object], why: str) -> None:
+    """UserError for the first of these options, by name, that was given."""
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise UserError(f"{name} {why}")
 
 
 def words(text: str) -> list[str]:

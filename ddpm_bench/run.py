@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -105,12 +106,12 @@ def run_cell(job: Job, bench: Bench) -> Record:
             _write_scores(job, bench, scored)
     checkpoints = tuple(Checkpoint(step=step, metrics=metrics) for step, metrics in sorted(scored.items()))
     bounds: tuple[BoundTerms, ...] = ()
+    terms: BoundTerms | None = None
     if not divergence:
         with clock("bound"):
-            bounds = measure_bounds(job, bench, diffusion, trainer.ema_network(), trainer.step)
+            bounds, terms = measure_bounds(job, bench, diffusion, trainer.ema_network(), trainer.step)
         last = checkpoints[-1]
-        # In reverse: of two bounds of a split the first one counts.
-        last.metrics.update({f"bound_{b.split}_bits_per_dim": b.total for b in reversed(bounds)})
+        last.metrics.update({f"bound_{b.split}_bits_per_dim": b.total for b in bounds})
         noise = bench.anchors["uniform noise"]["fd_train"]
         divergence = worse_than_noise(last.metrics["fd_train"], noise, last.step)
     return Record(
@@ -130,6 +131,7 @@ def run_cell(job: Job, bench: Bench) -> Record:
         sampling_steps=job.settings.sampling.steps or job.settings.diffusion.T,
         checkpoints=checkpoints,
         bounds=bounds,
+        terms=terms,
         anchors=bench.anchors,
         training_log=tuple(trainer.log),
         sample_grid=_picture(job, bench).name if scored else None,
@@ -179,22 +181,23 @@ def _samples(job: Job, bench: Bench, trainer: Trainer, diffusion: Diffusion) -> 
     )  # fmt: skip
 
 
-def measure_bounds(job: Job, bench: Bench, diffusion: Diffusion, network: UNet, step: int) -> tuple[BoundTerms, ...]:
-    """The variational bound of each split, test first; then, where these are estimates, the terms of some test images."""
-    scoring, test, train = job.settings.scoring, bench.data.test, bench.data.train
-    wanted = [("test", test, scoring.bound_images, scoring.bound_evals), ("train", train, scoring.bound_images, scoring.bound_evals)]
-    if scoring.bound_evals and scoring.bound_evals < diffusion.schedule.T:
-        wanted.append(("test", test, scoring.terms_images, None))
-    return tuple(
-        measure(
-            network, diffusion, spread(images.images, count), split=split, evals=evals, seed=job.seed,
+def measure_bounds(
+    job: Job, bench: Bench, diffusion: Diffusion, network: UNet, step: int
+) -> tuple[tuple[BoundTerms, ...], BoundTerms | None]:
+    """The variational bound of each split; and, where that is an estimate, every term of it for some test images."""
+    scoring, splits = job.settings.scoring, {"test": bench.data.test, "train": bench.data.train}
+
+    def of(split: Literal["test", "train"], count: int, evals: int | None) -> BoundTerms:
+        return measure(
+            network, diffusion, spread(splits[split].images, count), split=split, evals=evals, seed=job.seed,
             batch=bench.batch or default_batch(bench.device), device=bench.device, clip_x0=job.settings.sampling.clip_x0,
             decoder=scoring.decoder, folder=bench.work(job) / "bounds",
             identity=training_identity(job, bench.data) | {"step": step}, stop=bench.stop, title=f"{job.name}: bound",
         )  # fmt: skip
-        for split, images, count, evals in wanted
-        if count
-    )
+
+    bounds = tuple(of(split, scoring.bound_images, scoring.bound_evals) for split in splits if scoring.bound_images)
+    estimated = any(bound.method == "estimate" for bound in bounds)
+    return bounds, of("test", scoring.terms_images, None) if estimated and scoring.terms_images else None
 
 
 def data_info(data: ImageData) -> DataInfo:

@@ -126,7 +126,8 @@ class Record(Part):
     samples: int
     sampling_steps: int
     checkpoints: tuple[Checkpoint, ...] = ()
-    bounds: tuple[BoundTerms, ...] = ()
+    bounds: tuple[BoundTerms, ...] = ()  # at most one a split
+    terms: BoundTerms | None = None  # every term, of fewer test images, where the bounds are estimates
     anchors: dict[str, dict[str, float]] = {}
     training_log: tuple[LogPoint, ...] = ()
     sample_grid: str | None = None  # PNG beside the record
@@ -135,6 +136,11 @@ class Record(Part):
     git_commit: str | None
     hardware: dict[str, Any]
     created: str  # ISO 8601, UTC
+
+    @property
+    def every_term(self) -> BoundTerms | None:
+        """The bound of test images with L_{t-1} and the error of x_0 for every t, where that was measured."""
+        return self.terms or next((b for b in self.bounds if b.split == "test" and b.mse), None)
 
     @property
     def last(self) -> Checkpoint | None:

@@ -10,7 +10,9 @@ import pytest
 from ddpm_bench import __version__, run
 from ddpm_bench.store import read_records
 
-COMMANDS = ["ablate", "train", "sample", "evaluate", "report", "compare", "grids", "extractor train"]
+COMMANDS = [
+    "ablate", "train", "sample", "evaluate", "nll", "selftest", "report", "compare", "grids", "extractor train",
+]  # fmt: skip
 
 
 def test_help_needs_no_torch_and_answers_at_once():
@@ -58,7 +60,9 @@ def test_grids_lists_cells_and_presets_for_people_and_machines(call):
         (["ablate", "--preset", "smoke", "--extractor", "/no/such/extractor.safetensors"], "/no/such/extractor"),
         (["report", "--results", "/no/such/results"], "/no/such/results"),
         (["sample", "--ckpt", "/no/such/checkpoint", "--out", "x.npz"], "/no/such/checkpoint"),
+        (["sample", "--ckpt", "x", "--out", "x.png", "--interpolate", "3"], "requires 2 arguments"),
         (["evaluate", "--samples", "/no/such/images"], "/no/such/images"),
+        (["evaluate", "--ckpt", "/no/such/checkpoint"], "/no/such/checkpoint"),
         (["ablate", "--no-such-option"], "No such option"),
     ],
 )

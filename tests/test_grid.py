@@ -7,7 +7,16 @@ import tomllib
 import pytest
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.grid import AXES, load_grid, load_preset, parse_set, resolve, shipped_grids, shipped_presets
+from ddpm_bench.grid import (
+    AXES,
+    load_coding,
+    load_grid,
+    load_preset,
+    parse_set,
+    resolve,
+    shipped_grids,
+    shipped_presets,
+)
 
 GRID = shipped_grids()["table2"].read_text(encoding="utf-8")
 
@@ -24,7 +33,8 @@ def written(tmp_path, text):
 
 
 def test_table2_has_the_papers_rows_in_the_papers_order_with_its_numbers(table2):
-    rows = [(*cell.axes.values(), cell.published.is_mean, cell.published.is_std, cell.published.fid) for cell in table2.cells]
+    published = [cell.published for cell in table2.cells]
+    rows = [(*cell.axes.values(), p.is_mean, p.is_std, p.fid) for cell, p in zip(table2.cells, published, strict=True)]
     assert rows == [
         ("mu", "L", "learned", 7.28, 0.10, 23.69),
         ("mu", "L", "fixed", 8.06, 0.09, 13.22),
@@ -34,6 +44,45 @@ def test_table2_has_the_papers_rows_in_the_papers_order_with_its_numbers(table2)
         ("eps", "L_simple", "fixed", 9.46, 0.11, 3.17),
     ]
     assert [cell.published.blank for cell in table2.cells] == [False, False, True, True, False, False]
+
+
+def test_both_tables_publish_the_same_bounds_for_the_papers_own_rows(table2):
+    for grid in (table2, load_grid("table1")):
+        published = {cell.name: cell.published for cell in grid.cells}
+        nll = {name: (p.nll_test, p.nll_train, p.nll_bound) for name, p in published.items() if p.has_nll}
+        assert nll == {"eps-L-fixed": (3.70, 3.69, True), "eps-mse-fixed": (3.75, 3.72, True)}
+
+
+def test_cells_of_table1_are_those_of_table2_with_the_same_conditions(table2):
+    table1 = load_grid("table1")
+    axes = {cell.name: cell.axes for cell in table2.cells}
+    assert [cell.name for cell in table1.cells] == ["eps-L-fixed", "eps-mse-fixed"]
+    assert all(cell.axes == axes[cell.name] for cell in table1.cells)
+    assert table1.conditions == table2.conditions
+    assert load_coding(table1.coding).axes == axes["eps-mse-fixed"]
+
+
+def test_the_published_settings_are_all_that_the_paper_preset_decides(table2):
+    """The defaults of the settings are the paper's; none that changes a number is missing from the conditions."""
+    named = {"training": {"steps"}, "sampling": {"samples", "steps"}, "diffusion": set(AXES)}
+    no_number = {"training": {"checkpoint_every", "log_every", "snapshot_every"}}
+    paper = resolve(table2.cells[-1], load_preset("paper"), {})
+    for section, values in table2.conditions.settings.items():
+        resolved = dict(getattr(paper, section))
+        for name in named.get(section, set()) | no_number.get(section, set()):
+            del resolved[name]
+        assert values == resolved
+    assert set(table2.conditions.settings) == {"diffusion", "network", "training", "sampling"}
+
+
+def test_groups_stand_together_with_the_other_models_before_the_cells(tmp_path):
+    others = "".join(
+        f'[[other]]\ngroup = "{group}"\nlabel = "{label}"\npublished = {{ fid = 1.0 }}\n'
+        for group, label in (("new", "a"), ("epsilon prediction (ours)", "b"), ("new", "c"))
+    )
+    grid = load_grid(written(tmp_path, GRID + others))
+    labels = [row.label for row in grid.rows]
+    assert labels[:3] == ["a", "c", "b"] and labels[3:] == [cell.label for cell in (*grid.cells[3:], *grid.cells[:3])]
 
 
 def test_the_paper_preset_is_the_papers_experiment(table2):
@@ -75,11 +124,12 @@ def test_every_preset_resolves_for_every_cell_and_says_what_it_is(table2, name):
 
 
 def test_set_overrides_the_preset_and_reads_toml_values(table2):
-    overrides = parse_set(["training.steps=7", "network.multipliers=[1, 2, 4]", "data.source=folder:/some/where", "training.flips=true"])
+    assigned = ["training.steps=7", "network.multipliers=[1, 2, 4]", "data.source=folder:/x", "training.flips=true"]
+    overrides = parse_set(assigned)
     settings = resolve(table2.cells[0], load_preset("smoke"), overrides)
     assert settings.training.steps == 7 and settings.training.flips is True
     assert settings.network.multipliers == (1, 2, 4)
-    assert settings.data.source == "folder:/some/where"
+    assert settings.data.source == "folder:/x"
 
 
 @pytest.mark.parametrize(
@@ -126,13 +176,21 @@ def test_a_users_own_grid_is_read_by_path(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (('objective = "L"\nvariance = "learned"\n', 'variance = "learned"\n'), ["mu-L-learned", "objective", "missing"]),
+        (('objective = "L"\nvariance = "learned"', 'variance = "learned"'), ["mu-L-learned", "objective", "missing"]),
         (('published = "blank"', ""), ["mu-mse-fixed", "published", "missing"]),
         (('name = "mu-L-fixed"', 'name = "mu-L-learned"'), ["two cells", "mu-L-learned"]),
         (('name = "mu-L-fixed"', 'name = "../mu"'), ["name", "../mu"]),
         (('label = "L, learned', 'lable = "L, learned'), ["label"]),
         (("samples = 50000", 'samples = "many"'), ["conditions.samples"]),
         (("[[cell]]", "[[cell"), ["cannot be read as TOML"]),
+        (("fid = 23.69", "fdi = 23.69"), ["mu-L-learned", "fdi", "did you mean 'fid'"]),
+        (("[conditions.settings.training]", "[conditions.settings.trainng]"), ["trainng", "did you mean 'training'"]),
+        (("warmup = 5000", "warm_up = 5000"), ["training.warm_up", "did you mean 'warmup'"]),
+        (("warmup = 5000", "warmup = -1"), ["training.warmup", "greater than or equal to 0"]),
+        (("groups = 32", 'groups = "none"'), ["network.groups", "integer"]),
+        (("evals = 1000\n", ""), ["conditions.nll.evals", "missing"]),
+        (('[conditions.nll]', '[conditions.nil]'), ["conditions.nil", "did you mean 'nll'"]),
+        (("[[cell]]", '[[other]]\nlabel = "X"\n[[cell]]'), ["other 'X'", "published", "missing"]),
     ],
 )
 def test_a_faulty_grid_file_is_explained_with_its_path(tmp_path, change, said):
@@ -141,6 +199,20 @@ def test_a_faulty_grid_file_is_explained_with_its_path(tmp_path, change, said):
         load_grid(path)
     for part in [path, *said]:
         assert part in str(error.value)
+
+
+def test_a_published_nll_without_its_conditions_is_refused(tmp_path):
+    text = GRID[: GRID.index("[conditions.nll]")] + GRID[GRID.index("[conditions.settings.diffusion]") :]
+    with pytest.raises(UserError, match=r"\[conditions.nll\] must say"):
+        load_grid(written(tmp_path, text))
+
+
+def test_a_published_code_is_read_by_name_or_path_and_checked(tmp_path):
+    assert load_coding("ddpm-table4").T == 1000
+    with pytest.raises(UserError, match="did you mean 'ddpm-table4'"):
+        load_coding("ddpm-tabel4")
+    with pytest.raises(UserError, match="'source' is missing"):
+        load_coding(written(tmp_path, "T = 5"))
 
 
 def test_missing_files_are_named(tmp_path):

@@ -77,7 +77,7 @@ def test_every_returned_file_exists_and_nothing_else_was_written(rendered: Rende
 
 def test_every_picture_is_a_readable_png_and_the_page_shows_it(rendered: Rendered) -> None:
     pictures = [path for path in rendered.paths if path.suffix == ".png"]
-    assert {path.name for path in pictures} >= {"distance.png", "score.png", "loss.png"}
+    assert {path.name for path in pictures} >= {"distance.png", "score.png", "loss.png", "progressive.png"}
     for path in pictures:
         with Image.open(path) as image:
             image.load()
@@ -172,9 +172,15 @@ def test_hostile_text_comes_through_every_writer(tmp_path: Path) -> None:
     check_latex(tmp_path / "out")
 
 
-@pytest.mark.parametrize("records", [quick_records(), paper_records()], ids=["quick", "paper"])
+TABLE_1 = load_grid("table1")
+TABLE_1_RECORDS = [make_record(TABLE_1, cell.name, seed) for cell in TABLE_1.cells for seed in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    "records", [quick_records(), paper_records(), TABLE_1_RECORDS], ids=["quick", "paper", "table 1"]
+)
 def test_the_latex_table_compiles_in_a_document_of_its_own(tmp_path: Path, records: list[Record]) -> None:
-    tables = [make_table(summary) for summary in summaries(records, GRID)]
+    tables = [make_table(summary) for summary in summaries(records, load_grid(records[0].grid))]
     (tmp_path / "table.tex").write_text(to_latex(tables, "table2"))
     (tmp_path / "table-document.tex").write_text(DOCUMENT)
     check_latex(tmp_path)

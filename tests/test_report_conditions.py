@@ -88,7 +88,7 @@ def test_a_grid_of_last_checkpoints_compares_with_last_checkpoints() -> None:
 def test_quick_differs_in_every_named_condition_and_in_the_settings_it_changes() -> None:
     record = quick_records()[0]
     found = {d.name: (d.published, d.here) for d in differences(record, GRID, "last")}
-    assert set(type(GRID.conditions).model_fields) <= {name.replace(" ", "_") for name in found}
+    assert set(type(GRID.conditions).model_fields) - {"nll", "settings"} <= {name.replace(" ", "_") for name in found}
     assert found["samples"] == ("50,000", f"{record.settings.sampling.samples:,}")
     assert found["sampling steps"] == ("1,000", f"{record.settings.diffusion.T:,}")
     assert found["network.multipliers"] == ("1, 2, 2, 2", ", ".join(map(str, record.settings.network.multipliers)))
@@ -112,6 +112,14 @@ def test_quick_differs_in_every_named_condition_and_in_the_settings_it_changes()
 def test_each_single_change_is_a_difference(section: str, values: dict, name: str) -> None:
     record = changed(paper_records()[0], section, **values)
     assert [d.name for d in differences(record, GRID, "best")] == [name]
+
+
+def test_another_papers_grid_is_held_against_its_own_settings_alone() -> None:
+    record = changed(paper_records()[0], "diffusion", schedule="cosine", T=4000)
+    settings = {"diffusion": {"schedule": "cosine", "T": 4000}, "network": {"blocks": 3}}
+    conditions = GRID.conditions.model_copy(update={"settings": settings, "sampling_steps": 4000})
+    found = differences(record, GRID.model_copy(update={"conditions": conditions}), "best")
+    assert [(d.name, d.published, d.here) for d in found] == [("network.blocks", "3", "2")]
 
 
 def test_intervals_of_logging_and_checkpoints_change_no_number_and_are_no_difference() -> None:

@@ -8,8 +8,9 @@ from records import ANCHORS, UNVERIFIED, make_record, metrics, paper_records, qu
 from rich.cells import cell_len
 from rich.console import Console
 
-from ddpm_bench.grid import Grid, Published, load_grid
+from ddpm_bench.grid import Grid, load_grid
 from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.published import Published
 from ddpm_bench.report import terminal_table
 from ddpm_bench.report.layouts import to_frame, to_latex, to_markdown
 from ddpm_bench.report.summary import summaries
@@ -55,8 +56,8 @@ def test_rows_groups_and_labels_are_the_grids_in_its_order() -> None:
 def test_published_numbers_are_the_papers() -> None:
     table = table_of(quick_records())
     assert [published(table, cell.name) for cell in GRID.cells] == [
-        ["7.28 ± 0.10", "23.69"], ["8.06 ± 0.09", "13.22"], ["–", "–"],
-        ["–", "–"], ["7.67 ± 0.13", "13.51"], ["9.46 ± 0.11", "3.17"],
+        ["7.28 ± 0.10", "23.69", ""], ["8.06 ± 0.09", "13.22", ""], ["–", "–", ""], ["–", "–", ""],
+        ["7.67 ± 0.13", "13.51", "≤ 3.70 (3.69)"], ["9.46 ± 0.11", "3.17", "≤ 3.75 (3.72)"],
     ]  # fmt: skip
 
 
@@ -87,6 +88,59 @@ def test_the_number_of_samples_stands_under_the_table() -> None:
     for records in (quick_records(), paper_records()):
         count = records[0].settings.sampling.samples
         assert any(remark.startswith(f"{count:,} samples a run") for remark in table_of(records).remarks)
+
+
+def test_the_published_nll_says_that_it_is_a_bound_and_which_table_it_is_from() -> None:
+    table = table_of(quick_records())
+    column = table.columns[-1]
+    assert column == "NLL, test (train), bits/dim ↓"
+    assert note(table, "eps-mse-fixed", column) == "from Table 1 of the source"
+    assert note(table, "mu-L-fixed", column) == ""
+    assert any("published ≤ is an upper bound" in remark for remark in table.remarks)
+
+
+# Table 1 of the paper, row by row. 31.75 is NCSNv2's FID.
+TABLE_1 = [
+    ("Conditional", "EBM", "8.30", "37.9", ""),
+    ("Conditional", "JEM", "8.76", "38.4", ""),
+    ("Conditional", "BigGAN", "9.22", "14.73", ""),
+    ("Conditional", "StyleGAN2 + ADA (v1)", "10.06", "2.67", ""),
+    ("Unconditional", "Diffusion (original)", "", "", "≤ 5.40"),
+    ("Unconditional", "Gated PixelCNN", "4.60", "65.93", "3.03 (2.90)"),
+    ("Unconditional", "Sparse Transformer", "", "", "2.80"),
+    ("Unconditional", "PixelIQN", "5.29", "49.46", ""),
+    ("Unconditional", "EBM", "6.78", "38.2", ""),
+    ("Unconditional", "NCSNv2", "", "31.75", ""),
+    ("Unconditional", "NCSN", "8.87 ± 0.12", "25.32", ""),
+    ("Unconditional", "SNGAN", "8.22 ± 0.05", "21.7", ""),
+    ("Unconditional", "SNGAN-DDLS", "9.09 ± 0.10", "15.42", ""),
+    ("Unconditional", "StyleGAN2 + ADA (v1)", "9.74 ± 0.05", "3.26", ""),
+    ("Unconditional", "Ours (L, fixed isotropic Sigma)", "7.67 ± 0.13", "13.51", "≤ 3.70 (3.69)"),
+    ("Unconditional", "Ours (L_simple)", "9.46 ± 0.11", "3.17", "≤ 3.75 (3.72)"),
+]
+
+
+def test_table_1_has_the_papers_rows_and_numbers_in_its_order() -> None:
+    grid = load_grid("table1")
+    table = table_of([make_record(grid, "eps-mse-fixed")], grid)
+    assert [(line.group, line.label, *(f.text for f in line.fields[-3:])) for line in table.lines] == TABLE_1
+
+
+def test_rows_of_other_models_have_no_measured_numbers_and_the_table_says_whose_they_are() -> None:
+    grid = load_grid("table1")
+    records = [make_record(grid, "eps-mse-fixed"), make_record(grid, "eps-L-fixed", diverged=BLOWN_UP)]
+    table = table_of(records, grid)
+    measured = {line.label: {field.text for field in line.fields[: -table.published]} for line in table.lines}
+    assert all(measured[label] == {""} for _, label, *_ in TABLE_1[:-2])
+    assert "5.90 ± 0.11" in measured["Ours (L_simple)"] and "–" in measured["Ours (L, fixed isotropic Sigma)"]
+    assert any("did not measure them; nor did we" in remark for remark in table.remarks)
+    frame = to_frame(summaries(records, grid))
+    assert list(frame["label"]) == [label for _, label, *_ in TABLE_1]
+    assert set(frame["status"][:-2]) == {"quoted"} and frame["fd_train"][:-1].isna().all()
+    assert frame["published_nll_test"].tolist()[-2:] == [3.70, 3.75]
+    assert frame["published_nll_is_upper_bound"].dropna().tolist() == [True, False, False, True, True]
+    for text in (to_markdown(table), to_latex([table], "t"), terminal(records, grid=grid)):
+        assert "Gated PixelCNN" in text and "3.03 (2.90)" in text and "5.40" in text
 
 
 def test_the_bound_shows_test_and_train() -> None:
@@ -145,7 +199,7 @@ def test_a_cell_that_nobody_measured_says_so_and_is_no_dash() -> None:
 def test_a_cell_that_the_paper_left_blank_shows_our_numbers_beside_the_papers_dash() -> None:
     table = table_of(quick_records())
     assert entry(table, "eps-L-learned", "fd_train").startswith("64.30")
-    assert published(table, "eps-L-learned") == ["–", "–"]
+    assert published(table, "eps-L-learned") == ["–", "–", ""]
 
 
 def test_a_metric_that_one_run_lacks_is_neither_a_dash_nor_empty() -> None:
@@ -199,7 +253,9 @@ def test_every_layout_says_that_quick_is_not_comparable_and_why() -> None:
 def test_the_papers_conditions_are_comparable_at_the_best_checkpoint_and_not_at_the_last() -> None:
     last, best = (table_of(paper_records(), selection=i) for i in (0, 1))
     assert best.verdict == ""
-    assert last.verdict == "Not comparable with published numbers. Not as published: checkpoint."
+    assert last.verdict == (
+        "Not comparable with published numbers. Not as published: checkpoint, how the bound was measured."
+    )
 
 
 def test_unverified_weights_are_marked_at_every_heading_in_every_layout() -> None:
@@ -262,11 +318,23 @@ def test_csv_of_one_seed_claims_no_spread_over_seeds() -> None:
 
 @pytest.mark.parametrize("width", [80, 100, 120, 160])
 def test_the_terminal_table_fits_and_cuts_nothing(width: int) -> None:
-    for records in (quick_records(), paper_records(extractor=UNVERIFIED)):
-        text = terminal(records, width)
+    one = load_grid("table1")
+    tables = (
+        (quick_records(), GRID),
+        (paper_records(extractor=UNVERIFIED), GRID),
+        ([make_record(one, "eps-L-fixed")], one),
+    )
+    for records, grid in tables:
+        text = terminal(records, width, grid)
         assert max(map(cell_len, text.splitlines())) <= width
         assert "…" not in text.replace("bad0bad0bad0…", "")
-        for number in ("23.69", "13.22", "13.51", "3.17", "±0.13"):
+        for number in (
+            *(("23.69", "13.22") if grid is GRID else ("5.40", "31.75")),
+            "13.51",
+            "3.17",
+            "±0.13",
+            "(3.72)",
+        ):
             assert number in text
 
 

@@ -7,7 +7,7 @@ from records import make_record
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.grid import load_grid
-from ddpm_bench.store import SCHEMA, read_record, read_records, record_path, write_record
+from ddpm_bench.store import SCHEMA, BoundTerms, read_record, read_records, record_path, write_record
 
 
 def record(cell="eps-mse-fixed", seed=0):
@@ -62,9 +62,24 @@ def test_missing_and_empty_folders_are_named(tmp_path):
         read_record(tmp_path / "none.json")
 
 
+def test_bounds_of_the_first_schema_are_read_as_exact_ones():
+    old = {"split": "test", "images": 4, "total": 6.5, "standard_error": 0.1, "prior": 0.5, "terms": [3.0, 2.0, 1.0]}
+    bound = BoundTerms.model_validate(old)
+    assert (bound.method, bound.evals, bound.first, bound.middle, bound.mse) == ("exact", 3, 3.0, 3.0, ())
+    assert bound.prior + bound.middle + bound.first == bound.total
+
+
+def test_the_interval_of_a_bound_holds_95_percent():
+    [bound, _] = record().bounds
+    low, high = bound.interval
+    assert low == pytest.approx(bound.total - 1.96 * bound.standard_error, abs=1e-4)
+    assert high - bound.total == pytest.approx(bound.total - low)
+
+
 def test_the_best_checkpoint_is_the_one_of_the_lowest_distance_and_apart_from_the_last():
     one = record()
     first = one.checkpoints[0]
-    better = first.model_copy(update={"step": 1, "metrics": first.metrics | {"fd_train": first.metrics["fd_train"] / 2}})
+    metrics = first.metrics | {"fd_train": first.metrics["fd_train"] / 2}
+    better = first.model_copy(update={"step": 1, "metrics": metrics})
     both = one.model_copy(update={"checkpoints": (better, first)})
     assert both.best == better and both.last == first

@@ -1,4 +1,4 @@
-"""The network against diffusers' U-Net with copied weights, the paper's size, and its initial values."""
+"""The network and its dialects against diffusers' U-Net with copied weights, the paper's size, and its initial values."""
 
 import math
 
@@ -9,23 +9,28 @@ from torch import Tensor, nn
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.network.cpu import Dropout, GroupNorm
-from ddpm_bench.network.unet import Attention, Block, Downsample, TimeEmbedding, UNet, Upsample
+from ddpm_bench.network.blocks import Attention, Block, Downsample, TimeEmbedding, Upsample
+from ddpm_bench.network.unet import UNet
 from ddpm_bench.settings import NetworkSettings
 
 SMALL = NetworkSettings(base=16, multipliers=(1, 2), blocks=1, attention=(8,), groups=8)
 
 
 def reference(settings: NetworkSettings, channels: int, out_channels: int, size: int) -> diffusers.UNet2DModel:
-    """diffusers' U-Net with the choices of google/ddpm-cifar10-32."""
+    """diffusers' U-Net with the choices of google/ddpm-cifar10-32, and the dialect of `settings`."""
     attention = [size >> level in settings.attention for level in range(len(settings.multipliers))]
     return diffusers.UNet2DModel(
         sample_size=size, in_channels=channels, out_channels=out_channels, layers_per_block=settings.blocks,
         block_out_channels=tuple(settings.base * multiplier for multiplier in settings.multipliers),
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
-        attention_head_dim=None, norm_num_groups=settings.groups, norm_eps=1e-6, downsample_padding=0, flip_sin_to_cos=False,
-        freq_shift=1, add_attention=True, dropout=settings.dropout, act_fn="silu", center_input_sample=False,
-    )
+        attention_head_dim=settings.head_channels, norm_num_groups=settings.groups, norm_eps=settings.eps,
+        attn_norm_num_groups=settings.groups, downsample_padding={"end": 0, "both": 1}[settings.padding],
+        freq_shift=settings.time_shift, flip_sin_to_cos=False, add_attention=True, dropout=settings.dropout, act_fn="silu",
+        resnet_time_scale_shift="scale_shift" if settings.scale_shift else "default", center_input_sample=False,
+        downsample_type={"conv": "conv", "block": "resnet"}[settings.resample],
+        upsample_type={"conv": "conv", "block": "resnet"}[settings.resample],
+    )  # fmt: skip
 
 
 @torch.no_grad()
@@ -57,7 +62,8 @@ def copy_weights(theirs: diffusers.UNet2DModel, ours: UNet) -> None:
         for resnet, attention in zip(level.resnets, attentions, strict=False):
             copy_block(resnet, attention, targets.pop(0))
         for scaler in [*(getattr(level, "downsamplers", None) or []), *(getattr(level, "upsamplers", None) or [])]:
-            copy(scaler.conv, targets.pop(0).conv)
+            target = targets.pop(0)
+            copy_block(scaler, None, target) if isinstance(target, Block) else copy(scaler.conv, target.conv)
 
     copy(theirs.time_embedding.linear_1, ours.time.hidden)
     copy(theirs.time_embedding.linear_2, ours.time.out)
@@ -118,6 +124,13 @@ def test_paper_size_equals_diffusers_with_copied_weights() -> None:
         (SMALL, 1, 2, 16),
         (NetworkSettings(base=24, multipliers=(1, 2, 3), blocks=2, attention=(28, 7), groups=8), 3, 6, 28),
         (NetworkSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=4), 3, 3, 9),
+        (SMALL.model_copy(update={"eps": 0.1}), 1, 1, 16),
+        (SMALL.model_copy(update={"padding": "both"}), 1, 1, 16),
+        (SMALL.model_copy(update={"time_shift": 0}), 1, 1, 16),
+        (SMALL.model_copy(update={"scale_shift": True}), 1, 1, 16),
+        (SMALL.model_copy(update={"head_channels": 8}), 1, 1, 16),
+        (SMALL.model_copy(update={"resample": "block", "attention": (16, 8)}), 1, 1, 16),
+        (SMALL.model_copy(update={"resample": "block", "attention": (16, 8), "scale_shift": True}), 1, 1, 16),
     ],
 )
 def test_any_size_equals_diffusers_in_outputs_and_gradients(
@@ -170,6 +183,25 @@ def test_initial_weights_are_uniform_with_fan_average_variance_and_tiny_where_la
     for last in (block.conv2, block.attention.out, network.last):
         assert 0 < last.weight.abs().max() < 1e-4
     assert all(not p.any() for name, p in network.named_parameters() if name.endswith("bias"))
+
+
+def test_heads_are_as_many_as_asked_for_or_as_wide() -> None:
+    torch.manual_seed(0)
+    by_number, by_width = (
+        Attention(16, SMALL.model_copy(update=update)) for update in ({"heads": 4}, {"heads": 3, "head_channels": 4})
+    )
+    by_width.load_state_dict(by_number.state_dict())
+    x = torch.randn(2, 16, 4, 4)
+    assert by_number.heads == by_width.heads == 4
+    assert torch.equal(by_number(x), by_width(x))
+
+
+def test_dialects_have_the_same_initial_values_where_they_have_the_same_parameters() -> None:
+    networks = []
+    for update in ({}, {"heads": 2, "time_shift": 0, "padding": "both", "eps": 1e-5}):
+        torch.manual_seed(0)
+        networks.append(UNet(1, 1, 16, SMALL.model_copy(update=update)).state_dict())
+    assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[1])
 
 
 def test_dropout_acts_in_training_only() -> None:
@@ -237,6 +269,8 @@ def test_downsampling_pads_right_and_bottom_only() -> None:
         (NetworkSettings(base=32, multipliers=(1, 2), attention=(12,)), 16, r"attention at side 12.*\[16, 8\]"),
         (NetworkSettings(base=32, multipliers=(), attention=()), 16, "multipliers"),
         (NetworkSettings(base=32, multipliers=(1, 0), attention=()), 16, "multipliers"),
+        (NetworkSettings(base=32, multipliers=(1, 2), attention=(), heads=3), 16, "64 channels.*heads = 3"),
+        (NetworkSettings(base=32, multipliers=(3, 4), attention=(16,), head_channels=64), 16, "96 channels.*_channels = 64"),
     ],
 )
 def test_sizes_that_do_not_fit_together_are_refused_with_the_remedy(settings: NetworkSettings, size: int, said: str) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddpm_bench.grid import Published
 from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.published import Published
 from ddpm_bench.report.drawing import BLUE, GREEN, GREY, VERMILLION, drawn, plain_log
 from ddpm_bench.report.labels import escape_mathtext, mathtext
 from ddpm_bench.report.summary import Summary

@@ -1,8 +1,7 @@
 """The conditions of records: alike among themselves, as published or not, and how to have them again.
 
-Everything here is computed from the records and the grid; nothing is claimed. The settings that a grid's conditions do
-not name are held against the defaults of `settings.py`, which are DDPM's CIFAR-10 experiment (Ho, Jain, Abbeel 2020,
-section 4 and appendix B).
+Everything here is computed from the records and the grid; nothing is claimed. Published are the conditions that the
+grid states, its settings among them; what a grid does not state is not compared.
 """
 
 import json
@@ -14,18 +13,12 @@ from typing import Any, Literal
 from ddpm_bench.differences import differences as differing_lines
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.grid import AXES, Grid, load_preset, parse_set, resolve, shipped_presets
-from ddpm_bench.settings import DiffusionSettings, NetworkSettings, SamplingSettings, Settings, TrainingSettings
-from ddpm_bench.store import Record
+from ddpm_bench.store import BoundTerms, Record
 
 Selection = Literal["last", "best"]
 """Which checkpoint a number belongs to: the last, or the one with the lowest distance to the training set."""
 
-# Settings that change no number, or that the grid's conditions name already.
-_ELSEWHERE = {
-    "training": {"steps", "checkpoint_every", "log_every", "snapshot_every"},
-    "sampling": {"samples", "steps"},
-    "diffusion": set(AXES),
-}
+_BOUND_WORDS = {"evals": "network calls an image", "clip_x0": "clipping of x_0"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +60,7 @@ def checked(records: Sequence[Record], grid: Grid) -> list[Record]:
             raise UserError(f"Two records are of cell '{record.cell}', seed {record.seed}; keep one of them.")
         seen.add((record.cell, record.seed))
         _refuse_mixed(records[0], record)
+    _refuse_mixed_bounds(records)
     order = list(cells)
     return sorted(records, key=lambda record: (order.index(record.cell), record.seed))
 
@@ -80,6 +74,25 @@ def _refuse_mixed(first: Record, other: Record) -> None:
             + "\n".join(lines)
             + "\nKeep one configuration in a results folder, or choose another with --results DIR."
         )
+
+
+def _refuse_mixed_bounds(records: Sequence[Record]) -> None:
+    first: dict[str, tuple[Record, dict[str, Any]]] = {}
+    for record in records:
+        for bound in record.bounds:
+            one, was = first.setdefault(bound.split, (record, how_measured(bound)))
+            if lines := differing_lines(was, how_measured(bound)):
+                raise UserError(
+                    f"The {bound.split} bounds of cell '{one.cell}', seed {one.seed} (was) and of cell "
+                    f"'{record.cell}', seed {record.seed} (now) were measured in different ways:\n"
+                    + "\n".join(lines)
+                    + "\nBounds that are not measured alike do not share a column; measure one of the cells again."
+                )
+
+
+def how_measured(bound: BoundTerms) -> dict[str, Any]:
+    """Everything that a bound depends on beside the model, its data and the draws."""
+    return bound.model_dump(include={"images", "method", "evals", "clip_x0", "decoder"})
 
 
 def _shared(record: Record) -> dict[str, Any]:
@@ -96,7 +109,26 @@ def _shared(record: Record) -> dict[str, Any]:
 
 def differences(record: Record, grid: Grid, selection: Selection) -> tuple[Difference, ...]:
     """What is not as published when the checkpoint is chosen by `selection`; empty means comparable."""
-    return tuple(_named(record, grid, selection) + _unnamed(record))
+    return tuple(_named(record, grid, selection) + _of_settings(record, grid))
+
+
+def bound_differences(bounds: Sequence[BoundTerms], grid: Grid) -> tuple[Difference, ...]:
+    """What is not as published in how these bounds were measured; nothing if the grid publishes none."""
+    if grid.conditions.nll is None:
+        return ()
+    published = {"method": "exact"} | grid.conditions.nll.model_dump()
+    found = []
+    for bound in bounds:
+        here = how_measured(bound)
+        here[f"{bound.split}_images"] = here.pop("images")
+        found += [
+            Difference(
+                f"bound's {_BOUND_WORDS.get(name, name.replace('_', ' '))}", _show(published[name]), _show(value)
+            )
+            for name, value in here.items()
+            if value != published[name]
+        ]
+    return tuple(dict.fromkeys(found))
 
 
 def _named(record: Record, grid: Grid, selection: Selection) -> list[Difference]:
@@ -113,7 +145,7 @@ def _named(record: Record, grid: Grid, selection: Selection) -> list[Difference]
         "extractor": named_so + weights,
         "checkpoint": "last" if selection == "last" else f"lowest {extractor.labels[0]} during training",
     }
-    published = grid.conditions.model_dump()
+    published = grid.conditions.model_dump(exclude={"nll", "settings"})
     return [
         Difference(name.replace("_", " "), _show(value), _show(here[name]))
         for name, value in published.items()
@@ -121,19 +153,13 @@ def _named(record: Record, grid: Grid, selection: Selection) -> list[Difference]
     ]
 
 
-def _unnamed(record: Record) -> list[Difference]:
+def _of_settings(record: Record, grid: Grid) -> list[Difference]:
     found = []
-    sections: dict[str, type[Settings]] = {
-        "diffusion": DiffusionSettings,
-        "network": NetworkSettings,
-        "training": TrainingSettings,
-        "sampling": SamplingSettings,
-    }
-    for section, model in sections.items():
-        for name, field in model.model_fields.items():
-            value = getattr(getattr(record.settings, section), name)
-            if name not in _ELSEWHERE.get(section, ()) and value != field.default:
-                found.append(Difference(f"{section}.{name}", _show(field.default), _show(value)))
+    for section, values in grid.conditions.settings.items():
+        here = getattr(record.settings, section)
+        for name, value in values.items():
+            if getattr(here, name) != value:
+                found.append(Difference(f"{section}.{name}", _show(value), _show(getattr(here, name))))
     return found
 
 

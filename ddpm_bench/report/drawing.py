@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from ddpm_bench.files import replacing
 
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+PURPLE, SKY, ORANGE = "#CC79A7", "#56B4E9", "#E69F00"
 STYLE = {
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8, "xtick.labelsize": 8,
     "ytick.labelsize": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
@@ -20,13 +21,19 @@ STYLE = {
 
 
 @contextmanager
-def drawn(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """A figure of this size in inches, saved to `path` as PNG at the end, whatever the user's own matplotlib style."""
+def drawn(path: Path, width: float, height: float, pdf: bool = False) -> Iterator[Figure]:
+    """A figure of this size in inches, saved to `path` as PNG at the end, whatever the user's own matplotlib style.
+
+    `pdf`: also beside it, as PDF.
+    """
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png", metadata={"Software": None})
+        if pdf:
+            with replacing(path.with_suffix(".pdf")) as temporary:
+                figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
 
 
 def plain_log(axis: Axis) -> None:

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from statistics import fmean
 
 import pandas as pd
 
+from ddpm_bench.grid import Cell
 from ddpm_bench.report import labels
 from ddpm_bench.report.summary import Row, Summary
 from ddpm_bench.report.table import Field, Line, Table
@@ -53,9 +55,12 @@ def to_latex(tables: Sequence[Table], label: str) -> str:
 
 
 def _float(table: Table, label: str) -> str:
+    columns, measured = len(table.heads), len(table.heads) - table.published
+    wide = columns > 9
+
     def field(f: Field) -> str:
-        # The table has to fit a page: spreads as subscripts, "2/3" for "2 of 3".
-        text = labels.escape_tex(f.brief if re.fullmatch(r"\d+ of \d+", f.text) else f.text)
+        # The table has to fit a page: spreads as subscripts, "2/3" for "2 of 3", in a wide one some spreads not at all.
+        text = labels.escape_tex(f.brief if f.brief and (wide or re.fullmatch(r"\d+ of \d+", f.text)) else f.text)
         text = re.sub(r"^-(?=[0-9])", "$-$", re.sub(r" \$\\pm\$ ([0-9.]+)", r"$_{\\pm \1}$", text))
         return text + (rf"\textsuperscript{{{f.note}}}" if f.note else "")
 
@@ -68,7 +73,6 @@ def _float(table: Table, label: str) -> str:
         lines = text.replace(", ", r",\\") if ", " in text else text.replace(" (", r"\\(")
         return rf"\shortstack{{{lines}}}"
 
-    columns, measured = len(table.heads), len(table.heads) - table.published
     size = r"\footnotesize" if columns <= 8 else r"\scriptsize"
     spans = rf"\multicolumn{{{measured}}}{{c}}{{{MEASURED_HERE}}}"
     rules = rf"    \cmidrule(lr){{2-{measured + 1}}}"
@@ -88,6 +92,8 @@ def _float(table: Table, label: str) -> str:
     below = [rf"\textbf{{{labels.escape_tex(table.verdict)}}}"] if table.verdict else []
     below += [rf"\textsuperscript{{{letter}}}~{labels.escape_tex(text)}" for letter, text in table.notes]
     below += map(labels.escape_tex, table.remarks)
+    if wide and any("±" in f.text and f.brief and "±" not in f.brief for line in table.lines for f in line.fields):
+        below.append("Spreads of precision, recall and the bound are left out for want of room.")
     return "\n".join([
         r"\begin{table}",
         rf"  \centering{size}\setlength{{\tabcolsep}}{{2pt}}",
@@ -119,23 +125,42 @@ DOCUMENT = r"""\documentclass{article}
 
 
 def to_frame(tables: Sequence[Summary]) -> pd.DataFrame:
-    """One line a cell and selection: every metric with its standard deviation over seeds, and what was published."""
-    lines = [_numbers(summary, row) for summary in tables for row in summary.rows]
+    """One line a row and selection: every metric with its standard deviation over seeds, and what was published."""
+    lines = [line for summary in tables for line in _numbers(summary)]
     keys = sorted({key for summary in tables for row in summary.rows for key in row.estimates})
     metrics = [name for key in keys for name in (key, f"{key}_sd_over_seeds")]
-    fixed = [name for name in lines[0] if name not in metrics]
+    longest_first = sorted(lines, key=len, reverse=True)
+    fixed = [name for name in dict.fromkeys(name for line in longest_first for name in line) if name not in metrics]
     return pd.DataFrame(lines).reindex(columns=fixed + metrics)
 
 
-def _numbers(summary: Summary, row: Row) -> dict[str, object]:
-    extractor, published = summary.first.extractor, row.cell.published
-    line: dict[str, object] = {
-        "grid": summary.grid.name,
-        "preset": summary.first.preset,
-        "cell": row.cell.name,
-        "group": row.cell.group,
-        "label": row.cell.label,
-        "checkpoint": summary.selection,
+def _numbers(summary: Summary) -> Iterator[dict[str, object]]:
+    measured = {row.cell.name: row for row in summary.rows}
+    for row in summary.grid.rows:
+        published = row.published
+        found = measured[row.name] if isinstance(row, Cell) else None
+        yield {
+            "grid": summary.grid.name,
+            "preset": summary.first.preset,
+            "cell": row.name if isinstance(row, Cell) else "",
+            "group": row.group,
+            "label": row.label,
+            "checkpoint": summary.selection,
+            **(_measured(summary, found) if found else {"status": "quoted"}),
+            "published_is_mean": published.is_mean,
+            "published_is_std_over_splits": published.is_std,
+            "published_fid": published.fid,
+            "published_nll_test": published.nll_test,
+            "published_nll_train": published.nll_train,
+            "published_nll_is_upper_bound": published.nll_bound if published.has_nll else None,
+            "published_blank": published.blank,
+            **(_metrics(found) if found else {}),
+        }
+
+
+def _measured(summary: Summary, row: Row) -> dict[str, object]:
+    extractor = summary.first.extractor
+    return {
         "steps": " ".join(map(str, row.steps)),
         "status": row.status,
         "n": len(row.done),
@@ -144,12 +169,18 @@ def _numbers(summary: Summary, row: Row) -> dict[str, object]:
         "score": extractor.labels[1],
         "extractor_verified": extractor.verified,
         "comparable_with_published": summary.comparable,
-        "published_is_mean": published.is_mean,
-        "published_is_std_over_splits": published.is_std,
-        "published_fid": published.fid,
-        "published_blank": published.blank,
+        "bounds_comparable_with_published": summary.bounds_comparable,
     }
+
+
+def _metrics(row: Row) -> dict[str, object]:
+    line: dict[str, object] = {}
     for key, estimate in row.estimates.items():
         line[key] = estimate.mean
         line[f"{key}_sd_over_seeds"] = estimate.spread if estimate.n > 1 else None
+    for split in ("test", "train"):
+        if bounds := row.bounds_of(split):
+            line[f"bound_{split}_images"] = bounds[0].images
+            line[f"bound_{split}_method"] = bounds[0].method
+            line[f"bound_{split}_standard_error"] = fmean(bound.standard_error for bound in bounds)
     return line

@@ -3,7 +3,10 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ddpm_bench.report.conditions import Difference, command
+from ddpm_bench.evaluation.rows import Row as EvaluatedRow
+from ddpm_bench.report.bounds import bounds_section
+from ddpm_bench.report.checkpoints import checkpoints_section
+from ddpm_bench.report.conditions import command
 from ddpm_bench.report.labels import code_markdown, escape_markdown, markdown
 from ddpm_bench.report.layouts import MEASURED_HERE, PUBLISHED, to_markdown
 from ddpm_bench.report.samples import Picture
@@ -25,12 +28,22 @@ PLOTS = {
 }
 
 
-def page(summaries: Sequence[Summary], tables: Sequence[Table], pictures: Mapping[str, Picture]) -> str:
-    """Markdown of the whole report; `pictures` by name of cell. The plots lie beside it under the names in PLOTS."""
+def page(
+    summaries: Sequence[Summary],
+    tables: Sequence[Table],
+    pictures: Mapping[str, Picture],
+    checkpoints: Sequence[EvaluatedRow] = (),
+) -> str:
+    """Markdown of the whole report; `pictures` by name of cell. The plots lie beside it under the names in PLOTS.
+
+    `checkpoints`: rows of `evaluate --ckpt`, shown in a table of their own.
+    """
     parts = [_head(summaries[0])]
     for summary, table in zip(summaries, tables, strict=True):
         parts += [f"## Table: {escape_markdown(selection_name(summary))}" if len(summaries) > 1 else "## Table"]
-        parts += [to_markdown(table), _differences(summary.differences)]
+        parts += [to_markdown(table), _differences(summary)]
+    parts += checkpoints_section(checkpoints, summaries[0].first)
+    parts += bounds_section(summaries[0])
     parts += ["## Plots", *(f"**{name}.** {text}\n\n![{name}]({file})" for file, (name, text) in PLOTS.items())]
     parts += ["## Samples", _samples(summaries[0].rows, pictures)]
     parts += ["## Where the numbers come from", *_provenance(summaries[0])]
@@ -58,7 +71,8 @@ def _head(summary: Summary) -> str:
     )
 
 
-def _differences(differences: Sequence[Difference]) -> str:
+def _differences(summary: Summary) -> str:
+    differences = (*summary.differences, *summary.bound_differences)
     if not differences:
         return "Every condition that is checked is as published, so measured and published numbers can be compared."
     lines = [

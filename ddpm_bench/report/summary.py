@@ -10,8 +10,8 @@ from typing import Literal
 import pandas as pd
 
 from ddpm_bench.grid import Cell, Grid
-from ddpm_bench.report.conditions import Difference, Selection, checked, differences
-from ddpm_bench.store import Checkpoint, Record
+from ddpm_bench.report.conditions import Difference, Selection, bound_differences, checked, differences
+from ddpm_bench.store import BoundTerms, Checkpoint, Record
 
 UNIFORM_BITS_PER_DIM = 8.0
 """Code length of a uniformly distributed byte: a bound above it is worse than no model."""
@@ -35,13 +35,18 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """One cell of the grid with what was measured of it. `steps` are those of the selected checkpoints."""
+    """One cell of the grid with what was measured of it. `steps` and `bounds` are those of the selected checkpoints."""
 
     cell: Cell
     done: tuple[Record, ...]
     diverged: tuple[Record, ...]
     estimates: Mapping[str, Estimate]
     steps: tuple[int, ...]
+    bounds: tuple[BoundTerms, ...]
+
+    def bounds_of(self, split: str) -> list[BoundTerms]:
+        """The bounds of a split, one a seed that has it."""
+        return [bound for bound in self.bounds if bound.split == split]
 
     @property
     def status(self) -> Literal["measured", "partly diverged", "diverged", "not measured"]:
@@ -52,7 +57,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A grid measured, at the checkpoints chosen by `selection`; at least one record, in the grid's order."""
+    """A grid measured, at the checkpoints chosen by `selection`; at least one record, in the grid's order.
+
+    `differences` concern all numbers, `bound_differences` the bounds alone.
+    """
 
     grid: Grid
     selection: Selection
@@ -60,11 +68,17 @@ class Summary:
     rows: tuple[Row, ...]
     anchors: Mapping[str, Mapping[str, Estimate]]
     differences: tuple[Difference, ...]
+    bound_differences: tuple[Difference, ...]
 
     @property
     def comparable(self) -> bool:
-        """Were the measured numbers made under the published conditions?"""
+        """Were the scores made under the published conditions?"""
         return not self.differences
+
+    @property
+    def bounds_comparable(self) -> bool:
+        """Were the bounds made under the published conditions, too?"""
+        return self.comparable and not self.bound_differences
 
     @property
     def first(self) -> Record:
@@ -101,6 +115,8 @@ def _summary(records: Sequence[Record], grid: Grid, selection: Selection) -> Sum
             diverged=tuple(r for r in records if r.cell == cell.name and r.outcome == "diverged"),
             estimates=by_cell.get(cell.name, {}),
             steps=tuple(checkpoint.step for record, checkpoint in scored if record.cell == cell.name),
+            # A record's bounds are those of its last checkpoint.
+            bounds=tuple(b for r, c in scored if r.cell == cell.name and c is r.last for b in r.bounds),
         )
         for cell in grid.cells
     )
@@ -111,6 +127,7 @@ def _summary(records: Sequence[Record], grid: Grid, selection: Selection) -> Sum
         rows=rows,
         anchors=_estimates([(name, metrics) for (name, _), metrics in by_seed.items()]),
         differences=differences(records[0], grid, selection),
+        bound_differences=bound_differences([bound for row in rows for bound in row.bounds], grid),
     )
 
 

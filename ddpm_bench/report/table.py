@@ -2,14 +2,16 @@
 
 The writers of Markdown, LaTeX and the terminal only lay it out. What stands in a field is one of four things that are
 never confused: a number, DASH (diverged, or blank in the source), NOT_MEASURED (nobody has run it), NOT_SCORED (run,
-but without this metric).
+but without this metric). Where a row or a source has nothing to say, as rows of other models among measured numbers, it
+is EMPTY.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ddpm_bench.grid import Published
+from ddpm_bench.grid import OtherModel
 from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.published import Published
 from ddpm_bench.report.summary import UNIFORM_BITS_PER_DIM, Estimate, Row, Summary
 from ddpm_bench.report.words import (
     DASH,
@@ -28,6 +30,36 @@ ARROWS = {"up": "↑", "down": "↓"}
 BOUND_TEST, BOUND_TRAIN = "bound_test_bits_per_dim", "bound_train_bits_per_dim"
 MEASURED = ("is_mean", "fd_train", "fd_test", "kid_mean", "precision", "recall", BOUND_TEST)
 """Metrics of the measured columns, in order; one that no run has gets no column."""
+
+
+@dataclass(frozen=True)
+class SourceColumn:
+    """A column of published numbers."""
+
+    heading: str
+    stands_in: Callable[[Published], bool]
+    write: Callable[[Published], str]
+
+
+def _score(published: Published) -> str:
+    score = EMPTY if published.is_mean is None else f"{published.is_mean:.2f}"
+    return score if published.is_std is None else f"{score} ± {published.is_std:.2f}"
+
+
+def _nll(published: Published) -> str:
+    """As the source prints it: test (train)."""
+    test = EMPTY if published.nll_test is None else f"{published.nll_test:.2f}"
+    train = EMPTY if published.nll_train is None else f" ({published.nll_train:.2f})"
+    return f"{'≤ ' if published.nll_bound else ''}{test}{train}"
+
+
+NLL = SourceColumn("NLL, test (train), bits/dim ↓", lambda p: p.has_nll, _nll)
+# FID in as many digits as it was printed with: tables mix one and two.
+SOURCES = (
+    SourceColumn("IS ↑", lambda p: p.has_scores, _score),
+    SourceColumn("FID ↓", lambda p: p.has_scores, lambda p: EMPTY if p.fid is None else f"{p.fid:g}"),
+    NLL,
+)
 
 
 @dataclass(frozen=True)
@@ -89,26 +121,27 @@ def make_table(summary: Summary) -> Table:
     weights = "" if summary.first.extractor.verified else notes.letter(unverified(summary.first))
     heads = [Field(heading(key, summary.first), "" if key == BOUND_TEST else weights) for key in keys]
     heads += [Field("n")] + ([Field("step")] if summary.selection == "best" else [])
-    published = [row.cell.published for row in summary.rows]
-    has_published = any(p.blank or p.is_mean is not None or p.fid is not None for p in published)
-    sources = [Field("IS ↑"), Field("FID ↓")] if has_published else []
+    sources = [column for column in SOURCES if any(column.stands_in(row.published) for row in summary.grid.rows)]
+    measured = {row.cell.name: row for row in summary.rows}
     lines = []
-    for row in summary.rows:
-        fields = _measured(row, keys, notes)
-        if summary.selection == "best":
-            fields.append(Field(", ".join(f"{step:,}" for step in sorted(set(row.steps)))))
-        if has_published:
-            fields += _source(row.cell.published, notes)
-        lines.append(Line(row.cell.group, row.cell.label, tuple(fields)))
-    width = len(heads) + len(sources)
+    for row in summary.grid.rows:
+        if isinstance(row, OtherModel):
+            fields = [Field(EMPTY)] * len(heads)
+        else:
+            fields = _measured(measured[row.name], keys, notes)
+            if summary.selection == "best":
+                fields.append(Field(", ".join(f"{step:,}" for step in sorted(set(measured[row.name].steps)))))
+        fields += _source(row.published, sources, notes)
+        lines.append(Line(row.group, row.label, tuple(fields)))
+    heads += [Field(column.heading) for column in sources]
     return Table(
         title=title(summary),
-        verdict=verdict(summary) if has_published else "",
-        columns=(*keys, *(head.text for head in heads[len(keys) :] + sources)),
-        heads=tuple(heads + sources),
+        verdict=verdict(summary) if sources else "",
+        columns=(*keys, *(head.text for head in heads[len(keys) :])),
+        heads=tuple(heads),
         published=len(sources),
         lines=tuple(lines),
-        anchors=tuple(_anchor(name, estimates, keys, width) for name, estimates in summary.anchors.items()),
+        anchors=tuple(_anchor(name, estimates, keys, len(heads)) for name, estimates in summary.anchors.items()),
         notes=tuple(notes.lettered()),
         remarks=tuple(remarks(summary, keys)),
     )
@@ -170,13 +203,17 @@ def _estimate(key: str, row: Row, notes: Notes) -> Field:
     )
 
 
-def _source(published: Published, notes: Notes) -> list[Field]:
-    if published.blank:
-        return [Field(DASH, notes.letter("left blank by the source")), Field(DASH)]
-    score = EMPTY if published.is_mean is None else f"{published.is_mean:.2f}"
-    if published.is_std is not None:
-        score += f" ± {published.is_std:.2f}"
-    return [Field(score), Field(EMPTY if published.fid is None else f"{published.fid:.2f}")]
+def _source(published: Published, sources: Sequence[SourceColumn], notes: Notes) -> list[Field]:
+    fields = []
+    for column in sources:
+        if column is not NLL and published.blank:
+            # The note stands at the first dash of a row.
+            fields.append(Field(DASH, "" if fields else notes.letter("left blank by the source")))
+        else:
+            elsewhere = column is NLL and column.stands_in(published) and published.nll_source
+            note = notes.letter(f"from {elsewhere} of the source") if elsewhere else ""
+            fields.append(Field(column.write(published), note))
+    return fields
 
 
 def _anchor(name: str, estimates: dict[str, Estimate], keys: Sequence[str], width: int) -> Line:

@@ -41,6 +41,8 @@ class TerminalTable:
         if spare < 0:
             spare += sum(GAP + column.narrowest for column in columns if column.name in MINOR)
             columns = [column for column in columns if column.name not in MINOR]
+        if spare < 0:  # at last the labels break into single words
+            first = max(first + spare, *(cell_len(word) for name in names for word in name.split()))
         grid = RichTable(
             title=Text(table.title), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0)
         )

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.report.bounds import bound_remarks
+from ddpm_bench.report.conditions import Difference
 from ddpm_bench.report.summary import Row, Summary
 from ddpm_bench.store import Record
 
@@ -26,14 +28,20 @@ def selection_name(summary: Summary) -> str:
 def verdict(summary: Summary) -> str:
     """Why measured and published numbers cannot be compared; empty when all that is checked is as published."""
     if summary.comparable:
-        return ""
-    names = [difference.name for difference in summary.differences]
-    sections = dict.fromkeys(name.partition(".")[0] for name in names if "." in name)
-    differing = [name for name in names if "." not in name] + [f"settings of {section}" for section in sections]
+        of_bounds = ", ".join(_names(summary.bound_differences))
+        return f"Bounds are not comparable with the published NLL. Not as published: {of_bounds}." if of_bounds else ""
     distance, score = summary.first.extractor.labels
     other = f" {distance} is not FID and {score} is not IS: another network computes the features."
     said = f"Not comparable with published numbers.{'' if distance == 'FID' else other}"
-    return f"{said} Not as published: {', '.join(differing)}."
+    of_bounds = ["how the bound was measured"] if summary.bound_differences else []
+    return f"{said} Not as published: {', '.join(_names(summary.differences) + of_bounds)}."
+
+
+def _names(differences: Sequence[Difference]) -> list[str]:
+    """What differs; the single settings only by their section."""
+    names = [difference.name for difference in differences]
+    sections = dict.fromkeys(name.partition(".")[0] for name in names if "." in name)
+    return [name for name in names if "." not in name] + [f"settings of {section}" for section in sections]
 
 
 def divergence_note(row: Row) -> str:
@@ -86,10 +94,8 @@ def remarks(summary: Summary, keys: Sequence[str]) -> list[str]:
         said.append(
             f"Precision and recall: the same features ({summary.first.extractor.name}), k = {scoring.neighborhood}."
         )
-    images = {(bound.split, bound.images) for record in summary.records for bound in record.bounds}
-    if images and "bound_test_bits_per_dim" in keys:
-        counted = ", ".join(f"{count:,} {split}" for split, count in sorted(images))
-        said.append(
-            f"Bound: upper bound on the code length, all t summed, {scoring.decoder} decoder; images: {counted}."
-        )
-    return said
+    if summary.grid.others:
+        said.append("Rows of other models are quoted from the source, which did not measure them; nor did we.")
+    if any(row.published.nll_bound for row in summary.grid.rows):
+        said.append("A published ≤ is an upper bound, as every measured bound is.")
+    return said + bound_remarks(summary)

@@ -1,4 +1,4 @@
-"""`ddpm-bench evaluate`: anyone's images, scored beside anchors that give each distance a scale."""
+"""`ddpm-bench evaluate --samples`: anyone's images, scored beside anchors that give each distance a scale."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,8 +48,8 @@ def evaluate_images(
     data = load_data(DataSettings(source=source, name=name, size=size or side, root=root))
     if tuple(images.shape[1:]) != data.shape:
         raise UserError(
-            f"'{samples}' holds images of (C, H, W) = {tuple(images.shape[1:])} and the reference '{data.name}' of {data.shape}. "
-            "Convert the samples, or choose another --data or --size."
+            f"'{samples}' holds images of (C, H, W) = {tuple(images.shape[1:])} and the reference '{data.name}' of "
+            f"{data.shape}. Convert the samples, or choose another --data or --size."
         )
     features = load_extractor(
         extractor, size=side, inception_weights=inception_weights, allow_unverified=allow_unverified, cache=cache
@@ -65,8 +65,9 @@ def evaluation_table(result: Evaluation) -> Table:
     """A row for the samples and one for each anchor."""
     info = result.extractor
     mark = "" if info.verified else "; UNVERIFIED extractor weights"
+    against = f"{result.data.name} ({result.data.train_images:,} training images)"
     table = Table(
-        title=f"{result.images:,} images against {result.data.name} ({result.data.train_images:,} training images){mark}",
+        title=f"{result.images:,} images against {against}{mark}",
         caption=None if info.name == "inception" and info.verified else "Not comparable with published FID and IS.",
     )
     keys = list(result.metrics)

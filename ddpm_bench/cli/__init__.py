@@ -1,0 +1,80 @@
+"""The command line: parse, call, render. No maths, no input or output of its own.
+
+Heavy imports are inside the commands, so that `ddpm-bench --help` answers at once. Exit codes: 0 done (a diverged cell
+is a result), 1 a cell failed or a comparison did not hold or the disk is full, 2 a mistake in what was given, 130
+interrupted.
+
+    grids.py        ablate, train, report, compare, grids
+    checkpoints.py  sample, evaluate
+    likelihood.py   nll, selftest
+    extractors.py   extractor train
+    show.py         results on stdout
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ddpm_bench import __version__
+from ddpm_bench.cli import checkpoints, extractors, grids, likelihood
+from ddpm_bench.errors import Interrupted, UserError
+
+app = typer.Typer(
+    help="Table 2 of 'Denoising Diffusion Probabilistic Models', measured. Start with: ddpm-bench ablate --grid table2",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ddpm-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+for command in (
+    grids.ablate,
+    grids.train,
+    checkpoints.sample,
+    checkpoints.evaluate,
+    likelihood.nll,
+    likelihood.selftest,
+    grids.report,
+    grids.compare,
+    grids.grids,
+):
+    app.command()(command)
+app.add_typer(extractors.app, name="extractor")
+
+
+def main() -> None:
+    """The entry point: turns a user's mistake, a full disk and an interruption into a message and an exit code."""
+    from errno import EDQUOT, EFBIG, ENOSPC
+
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"ddpm-bench: {error}", err=True)
+        sys.exit(2)
+    except Interrupted:
+        typer.echo("ddpm-bench: interrupted; the same command goes on from here.", err=True)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT, EFBIG):
+            raise
+        typer.echo(
+            f"ddpm-bench: cannot write: {error.strerror}. Make room; the same command goes on from here.", err=True
+        )
+        sys.exit(1)

@@ -1,0 +1,40 @@
+"""`ddpm-bench extractor ...`: feature extractors of one's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddpm_bench.cli.show import print_json
+from ddpm_bench.options import Data, DataRoot, Device, Json, numbers
+
+app = typer.Typer(help="Feature extractors for data that Inception does not fit.", no_args_is_help=True)
+
+
+@app.command("train")
+def extractor_train(
+    out: Annotated[Path, typer.Option(help="The extractor's .safetensors file; a .json card is written beside it.")],
+    name: Annotated[str, typer.Option(help="Its name: scores will be headed FD (name).")],
+    data: Data = "embedded",
+    data_root: DataRoot = None,
+    sizes: Annotated[str, typer.Option(help="Sides in pixels that it is trained for, separated by commas.")] = "16,32",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train a small classifier on a labelled data set, to score generated images with its features.
+
+    Example: `ddpm-bench extractor train --data folder:photos --name photos --out photos.safetensors --sizes 32`
+    """
+    from ddpm_bench.interrupt import Stop
+    from ddpm_bench.metrics.embedded import train_extractor
+    from ddpm_bench.provenance import choose_device
+
+    with Stop() as stop:
+        card = train_extractor(
+            data or "embedded", out, name=name, data_root=data_root, sizes=numbers("--sizes", sizes), epochs=epochs,
+            seed=seed, device=choose_device(device), stop=stop,
+        )  # fmt: skip
+    if as_json:
+        print_json(card.model_dump(mode="json"))

@@ -1,0 +1,104 @@
+"""Commands about bits per dimension: `nll`, `selftest`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddpm_bench.cli.show import print_json, print_table
+from ddpm_bench.options import CACHE, Batch, Cache, Data, DataName, DataRoot, Device, Json
+
+
+class Split(StrEnum):
+    test = "test"
+    train = "train"
+    both = "both"
+
+
+class Decoder(StrEnum):
+    exact = "exact"
+    paper = "paper"
+
+
+def nll(
+    ckpt: Annotated[Path, typer.Option(help="A checkpoint folder, as `train`, `ablate` and `import` leave it.")],
+    split: Annotated[Split, typer.Option(help="The images to score; both: with the gap between the two.")] = Split.test,
+    images: Annotated[
+        int | None, typer.Option(min=2, help="So many of each split, spread over it [default: all].")
+    ] = None,
+    evals: Annotated[int, typer.Option(min=5, help="Network calls an image that the estimate may spend.")] = 10,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Every t for every image, one draw of noise each, as in the paper.")
+    ] = False,
+    progressive: Annotated[
+        bool, typer.Option("--progressive", help="With rate and distortion by reverse step, as table and figure; implies --exact.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of what --progressive writes [default: reports/nll-NAME].")] = None,
+    clip: Annotated[bool, typer.Option(help="Clip the predicted x_0 to [-1, 1], as the paper does.")] = True,
+    decoder: Annotated[
+        Decoder, typer.Option(help="exact, or the tanh approximation of the paper's release.")
+    ] = Decoder.exact,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    raw: Annotated[bool, typer.Option("--raw", help="The raw weights instead of their moving average.")] = False,
+    data: Data = None,
+    data_name: DataName = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    batch: Batch = None,
+    cache: Cache = CACHE,
+    as_json: Json = False,
+) -> None:
+    """Bits per dimension of a checkpoint: the variational bound with its parts and errors.
+
+    The same command goes on where it was interrupted.
+
+    Example: `ddpm-bench nll --ckpt runs/eps --split both`
+    """
+    from ddpm_bench.console import say
+    from ddpm_bench.grid import load_coding
+    from ddpm_bench.interrupt import Stop
+    from ddpm_bench.model import load_model
+    from ddpm_bench.nll import PUBLISHED_CODE, code_of, measure_nll, nll_table, write_progressive
+    from ddpm_bench.provenance import choose_device
+    from ddpm_bench.reference import reference_data
+    from ddpm_bench.report.progressive import to_rich
+
+    model = load_model(ckpt, raw)
+    with Stop() as stop:
+        result = measure_nll(
+            model, reference_data(model, data, data_name, data_root),
+            splits=("test", "train") if split is Split.both else (split.value,), images=images, 
+            evals=None if exact or progressive else evals,
+            clip_x0=clip, decoder=decoder.value, seed=seed, device=choose_device(device), batch=batch,
+            folder=cache.expanduser() / "bounds", stop=stop,
+        )  # fmt: skip
+    if progressive:
+        folder = out or Path("reports") / f"nll-{model.name.replace('/', '-')}"
+        write_progressive(result, folder)
+        say(f"Progressive coding in '{folder}'")
+    if as_json:
+        return print_json(result.as_json())
+    print_table(nll_table(result))
+    if progressive:
+        print_table(to_rich(code_of(result), load_coding(PUBLISHED_CODE)))
+
+
+def selftest(device: Device = "auto", as_json: Json = False) -> None:
+    """Check this installation against answers that are known in closed form. Exit code 1 if one is wrong.
+
+    Example: `ddpm-bench selftest`
+    """
+    from dataclasses import asdict
+
+    from ddpm_bench.provenance import choose_device
+    from ddpm_bench.selftest import checks_table
+    from ddpm_bench.selftest import selftest as run
+
+    checks = list(run(choose_device(device)))
+    if as_json:
+        print_json([asdict(check) | {"passed": check.passed} for check in checks])
+    else:
+        print_table(checks_table(checks))
+    if not all(check.passed for check in checks):
+        raise typer.Exit(1)

@@ -1,0 +1,57 @@
+"""`ddpm-bench import`: a checkpoint of other people into a folder that `--ckpt` takes."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ddpm_bench.options import Json
+
+
+def import_(
+    source: Annotated[str, typer.Argument(help="A .pt or .safetensors file, a diffusers folder, or a hub id.")],
+    out: Annotated[Path, typer.Option(help="The new folder, which --ckpt takes from then on.")],
+    format: Annotated[
+        str | None, typer.Option(help="diffusers, openai or pytorch-ddpm [default: recognised].")
+    ] = None,
+    flags: Annotated[
+        str | None, typer.Option(help='openai: the flags of its training, e.g. "--image_size 32 --num_heads 4".')
+    ] = None,
+    weights: Annotated[
+        Literal["ema", "raw", "unknown"] | None, typer.Option(help="What they are, where the file does not tell.")
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Take raw weights, not their moving average.")] = False,
+    name: Annotated[str | None, typer.Option(help="The model's name in results [default: that of the source].")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="linear, quadratic or cosine, where the source does not tell.")
+    ] = None,
+    T: Annotated[int | None, typer.Option("--T", min=2, help="Steps of the chain.")] = None,
+    beta_1: Annotated[float | None, typer.Option("--beta-1", help="The first beta [default: 0.0001].")] = None,
+    beta_T: Annotated[float | None, typer.Option("--beta-T", help="The last beta [default: 0.02].")] = None,
+    variance: Annotated[
+        str | None, typer.Option(help="fixed-beta, fixed-beta-tilde, learned or learned-range.")
+    ] = None,
+    predicts: Annotated[str | None, typer.Option(help="eps, x0 or mu: what the network predicts.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Convert a checkpoint of diffusers, OpenAI's improved- or guided-diffusion, or w86763777/pytorch-ddpm.
+
+    What it predicts, its schedule, variance and time indexing are stored with it. Nothing in a file is executed.
+
+    Example: `ddpm-bench import cifar10_uncond_50M_500K.pt --out models/improved`
+    """
+    from ddpm_bench.cli.show import print_json
+    from ddpm_bench.console import say
+    from ddpm_bench.interop import Asked, describe, import_checkpoint
+
+    process = {
+        "schedule": schedule, "T": T, "beta_1": beta_1, "beta_T": beta_T,
+        "variance": variance, "parameterization": predicts,
+    }  # fmt: skip
+    asked = Asked(flags, weights, raw, {key: value for key, value in process.items() if value is not None})
+    card = import_checkpoint(source, out, asked, format, name)
+    if as_json:
+        print_json(card.model_dump(mode="json"))
+    else:
+        typer.echo("\n".join(describe(card)))
+    say(f"Written to '{out}'; give it to --ckpt" + (" with --raw" if card.weights == "raw" else ""))

@@ -1,0 +1,482 @@
+"""OpenAI's checkpoints: the converted network against a forward pass written from the layout of their state dicts."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+import typer
+from torch import Tensor
+from typer.testing import CliRunner
+
+from ddpm_bench.cli_import import import_
+from ddpm_bench.errors import UserError
+from ddpm_bench.interop import Asked, describe, import_checkpoint, openai
+from ddpm_bench.interop.openai_flags import PUBLISHED
+from ddpm_bench.model import load_model
+
+SMALL = dict(base=32, multipliers=(1, 2), blocks=1, attention=(1,))
+FLAGS = "--image_size 16 --num_heads 4"
+
+
+def layout(
+    base: int, multipliers: tuple[int, ...], blocks: int, attention: tuple[int, ...], channels: int = 3,
+    outputs: int = 3, scale_shift: bool = True, updown: bool = False,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Their state dict with random weights. attention: the levels that have it."""
+    state: dict[str, Tensor] = {}
+
+    def put(name: str, *shape: int) -> None:
+        weight = torch.randn(*shape) / math.sqrt(math.prod(shape[1:]))
+        state[f"{name}.weight"] = weight if len(shape) > 1 else 1 + 0.2 * weight  # one dimension: the scale of a norm
+        state[f"{name}.bias"] = 0.2 * torch.randn(shape[0])
+
+    def put_block(name: str, before: int, after: int) -> None:
+        put(f"{name}.in_layers.0", before)
+        put(f"{name}.in_layers.2", after, before, 3, 3)
+        put(f"{name}.emb_layers.1", 2 * after if scale_shift else after, 4 * base)
+        put(f"{name}.out_layers.0", after)
+        put(f"{name}.out_layers.3", after, after, 3, 3)
+        if before != after:
+            put(f"{name}.skip_connection", after, before, 1, 1)
+
+    def put_attention(name: str, width: int) -> None:
+        put(f"{name}.norm", width)
+        put(f"{name}.qkv", 3 * width, width, 1)
+        put(f"{name}.proj_out", width, width, 1)
+
+    put("time_embed.0", 4 * base, base)
+    put("time_embed.2", 4 * base, 4 * base)
+    put("input_blocks.0.0", base, channels, 3, 3)
+    for name in ("input_blocks.0.0.weight", "input_blocks.0.0.bias"):
+        state[name] = 0.01 * state[name]  # so that the eps of the first norm matters
+    width, widths, number = base, [base], 1
+    for level, multiplier in enumerate(multipliers):
+        for _ in range(blocks):
+            put_block(f"input_blocks.{number}.0", width, base * multiplier)
+            width = base * multiplier
+            if level in attention:
+                put_attention(f"input_blocks.{number}.1", width)
+            widths.append(width)
+            number += 1
+        if level < len(multipliers) - 1:
+            if updown:
+                put_block(f"input_blocks.{number}.0", width, width)
+            else:
+                put(f"input_blocks.{number}.0.op", width, width, 3, 3)
+            widths.append(width)
+            number += 1
+    put_block("middle_block.0", width, width)
+    put_attention("middle_block.1", width)
+    put_block("middle_block.2", width, width)
+    number = 0
+    for level, multiplier in reversed(list(enumerate(multipliers))):
+        for index in range(blocks + 1):
+            put_block(f"output_blocks.{number}.0", width + widths.pop(), base * multiplier)
+            width = base * multiplier
+            if level in attention:
+                put_attention(f"output_blocks.{number}.1", width)
+            if level > 0 and index == blocks:
+                name = f"output_blocks.{number}.{1 + (level in attention)}"
+                put_block(name, width, width) if updown else put(f"{name}.conv", width, width, 3, 3)
+            number += 1
+    put("out.0", width)
+    put("out.2", outputs, width, 3, 3)
+    return state
+
+
+def forward(
+    state: dict[str, Tensor], x: Tensor, told: Tensor, halvings: Sequence[int] = (),
+    heads: Callable[[int], int] = lambda width: 4, legacy: bool = True,
+) -> Tensor:  # fmt: skip
+    """The function that such a state dict stands for.
+
+    told: the time as the network sees it. halvings: input blocks that halve the side by a residual block. heads: how
+    many at a number of channels. legacy: q, k and v lie head by head.
+    """
+
+    def at(name: str) -> tuple[Tensor, Tensor]:
+        return state[f"{name}.weight"], state[f"{name}.bias"]
+
+    def normal(name: str, h: Tensor) -> Tensor:
+        return F.group_norm(h, 32, *at(name))
+
+    def twice(h: Tensor) -> Tensor:
+        return h.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+    def residual(name: str, h: Tensor, resize=lambda h: h) -> Tensor:
+        around, h = resize(h), resize(F.silu(normal(f"{name}.in_layers.0", h)))
+        h = F.conv2d(h, *at(f"{name}.in_layers.2"), padding=1)
+        e = F.linear(F.silu(emb), *at(f"{name}.emb_layers.1"))[:, :, None, None]
+        width = h.shape[1]
+        if e.shape[1] == 2 * width:
+            h = normal(f"{name}.out_layers.0", h) * (1 + e[:, :width]) + e[:, width:]
+        else:
+            h = normal(f"{name}.out_layers.0", h + e)
+        h = F.conv2d(F.silu(h), *at(f"{name}.out_layers.3"), padding=1)
+        if f"{name}.skip_connection.weight" in state:
+            around = F.conv2d(around, *at(f"{name}.skip_connection"))
+        return around + h
+
+    def attend(name: str, h: Tensor) -> Tensor:
+        batch, width, *sides = h.shape
+        pixels = h.flatten(2)
+        qkv = F.conv1d(normal(f"{name}.norm", pixels), *at(f"{name}.qkv"))
+        each = width // heads(width)
+        results = []
+        for head in range(heads(width)):
+            if legacy:
+                q, k, v = qkv[:, 3 * each * head : 3 * each * (head + 1)].split(each, dim=1)
+            else:
+                q, k, v = (qkv[:, part * width + each * head :][:, :each] for part in range(3))
+            weights = torch.softmax(q.transpose(1, 2) @ k / math.sqrt(each), dim=2)
+            results.append(v @ weights.transpose(1, 2))
+        return (pixels + F.conv1d(torch.cat(results, 1), *at(f"{name}.proj_out"))).view(batch, width, *sides)
+
+    base = state["time_embed.0.weight"].shape[1]
+    phase = told.float()[:, None] * torch.exp(-math.log(10_000) * torch.arange(base // 2) / (base // 2))
+    emb = F.linear(torch.cat([phase.cos(), phase.sin()], 1), *at("time_embed.0"))
+    emb = F.linear(F.silu(emb), *at("time_embed.2"))
+    h = F.conv2d(x, *at("input_blocks.0.0"), padding=1)
+    kept, number = [h], 1
+    while any(name.startswith(f"input_blocks.{number}.") for name in state):
+        name = f"input_blocks.{number}"
+        if f"{name}.0.op.weight" in state:
+            h = F.conv2d(h, *at(f"{name}.0.op"), stride=2, padding=1)
+        else:
+            h = residual(f"{name}.0", h, (lambda h: F.avg_pool2d(h, 2)) if number in halvings else (lambda h: h))
+        h = attend(f"{name}.1", h) if f"{name}.1.qkv.weight" in state else h
+        kept.append(h)
+        number += 1
+    h = residual("middle_block.2", attend("middle_block.1", residual("middle_block.0", h)))
+    for number in range(len(kept)):
+        h = residual(f"output_blocks.{number}.0", torch.cat([h, kept.pop()], dim=1))
+        for name in (f"output_blocks.{number}.1", f"output_blocks.{number}.2"):
+            if f"{name}.qkv.weight" in state:
+                h = attend(name, h)
+            elif f"{name}.conv.weight" in state:
+                h = F.conv2d(twice(h), *at(f"{name}.conv"), padding=1)
+            elif f"{name}.in_layers.0.weight" in state:
+                h = residual(name, h, twice)
+    return F.conv2d(F.silu(normal("out.0", h)), *at("out.2"), padding=1)
+
+
+def saved(folder: Path, state: dict, name: str = "weights.pt") -> str:
+    torch.save(state, folder / name)
+    return str(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("shape", "flags", "original"),
+    [
+        (SMALL, FLAGS, {}),
+        (
+            SMALL | {"scale_shift": False, "channels": 1, "outputs": 2},
+            f"{FLAGS} --num_heads 1", {"heads": lambda width: 1},
+        ),
+        (
+            SMALL | {"attention": (0, 1), "updown": True, "outputs": 6, "blocks": 2},
+            "--image_size 16 --channel_mult 1,2 --num_head_channels 16 --resblock_updown True",
+            {"heads": lambda width: width // 16, "halvings": [3]},
+        ),
+        (SMALL, f"{FLAGS} --use_new_attention_order True", {"legacy": False}),
+        (SMALL | {"base": 96, "multipliers": (1,), "attention": ()}, "--image_size 16 --num_heads 4", {}),
+    ],
+    ids=["improved", "one head, time added, grey, learned variance", "guided", "new attention order", "one level"],
+)
+def test_the_converted_network_gives_the_originals_output(tmp_path: Path, shape, flags: str, original) -> None:
+    torch.manual_seed(0)
+    state, x = layout(**shape), torch.randn(4, shape.get("channels", 3), 16, 16)
+    import_checkpoint(saved(tmp_path, state), tmp_path / "out", Asked(flags=flags))
+    model, t = load_model(tmp_path / "out"), torch.tensor([1, 2, 501, 1000])
+    with torch.no_grad():
+        expected = forward(state, x, t - 1, **original)
+        found = model.network(x, model.diffusion.schedule.network_step(t))
+    assert (found - expected).norm() < 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize(("rescale", "told"), [(True, [0, 0.25, 499.75, 999.75]), (False, [0, 1, 1999, 3999])])
+def test_the_network_is_told_t_1000_over_T_where_the_flags_say_so(tmp_path: Path, rescale: bool, told: list) -> None:
+    torch.manual_seed(0)
+    state, x = layout(**SMALL), torch.randn(4, 3, 16, 16)
+    flags = f"{FLAGS} --diffusion_steps 4000 --rescale_timesteps {rescale}"
+    import_checkpoint(saved(tmp_path, state), tmp_path / "out", Asked(flags=flags))
+    model = load_model(tmp_path / "out")
+    steps = model.diffusion.schedule.network_step(torch.tensor([1, 2, 2000, 4000]))
+    assert steps.tolist() == told
+    with torch.no_grad():
+        expected, found = forward(state, x, torch.tensor(told)), model.network(x, steps)
+    assert (found - expected).norm() < 1e-4 * expected.norm()  # phases of thousands of radians in float32
+
+
+def read(state: dict[str, Tensor], flags: str | None, name: str = "weights.pt", **asked) -> openai.Found:
+    """What is made of a state dict, without files."""
+    source = SimpleNamespace(given=f"models/{name}", path=Path(name), content=state)
+    return openai.read(source, Asked(flags=flags, **asked))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("", {"schedule": "linear", "T": 1000, "beta_1": 1e-4, "beta_T": 0.02, "parameterization": "eps"}),
+        ("--diffusion_steps 500 --rescale_timesteps False", {"T": 500, "beta_1": 2e-4, "beta_T": 0.04}),
+        ("--noise_schedule cosine", {"schedule": "cosine", "variance": "fixed-beta", "rescale_timesteps": False}),
+        ("--sigma_small True --predict_xstart=true", {"variance": "fixed-beta-tilde", "parameterization": "x0"}),
+        ("--diffusion_steps 4000 --rescale_timesteps True", {"T": 4000, "rescale_timesteps": True}),
+        ("--diffusion_steps 4000 --use_new_attention_order False", {"rescale_timesteps": False}),  # guided-diffusion's
+        ("--dropout 0.3 --lr 1e-4 --use_fp16 True --timestep_respacing 250", {"T": 1000}),
+    ],
+)
+def test_flags_decide_the_process(flags: str, expected: dict) -> None:
+    process = read(layout(**SMALL), f"{FLAGS} {flags}").process.model_dump()
+    assert {key: process[key] for key in expected} == pytest.approx(expected)
+
+
+def test_twice_the_channels_are_a_learned_range() -> None:
+    found = read(layout(**SMALL, outputs=6), FLAGS)
+    assert (found.process.variance, found.shape) == ("learned-range", (3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "parameters", "process"),
+    [
+        (
+            "cifar10_uncond_50M_500K.pt", {"base": 128, "multipliers": (1, 2, 2, 2), "blocks": 3, "attention": (1, 2)},
+            52_546_438, {"schedule": "cosine", "T": 4000, "rescale_timesteps": True},
+        ),
+        (
+            "imagenet64_uncond_vlb_100M_1500K.pt",
+            {"base": 128, "multipliers": (1, 2, 3, 4), "blocks": 3, "attention": (2, 3)},
+            121_063_942, {"schedule": "cosine", "T": 4000, "rescale_timesteps": True},
+        ),
+        (
+            "lsun_uncond_100M_2400K_bs64.pt",
+            {"base": 128, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": (4,), "scale_shift": False},
+            113_676_678, {"schedule": "linear", "T": 1000, "rescale_timesteps": False},
+        ),
+        (
+            "256x256_diffusion_uncond.pt",
+            {"base": 256, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": (3, 4, 5), "updown": True},
+            552_814_086, {"schedule": "linear", "T": 1000, "rescale_timesteps": False},
+        ),
+    ],
+)  # fmt: skip
+def test_published_files_are_known_by_name_and_their_networks_are_expressed(name, shape, parameters, process) -> None:
+    with torch.device("meta"):
+        state = layout(**shape, outputs=6)
+    found = read(state, None, name)
+    assert sum(tensor.numel() for tensor in found.state.values()) == parameters
+    assert found.process.variance == "learned-range" and found.weights == "unknown"
+    assert {key: getattr(found.process, key) for key in process} == process
+
+
+def test_all_published_names_have_flags_that_can_be_read() -> None:
+    assert len(PUBLISHED) == 11
+    for name in PUBLISHED:
+        openai.read_flags(None, name, name)
+
+
+@pytest.mark.parametrize(
+    ("changed", "flags", "said"),
+    [
+        ({}, f"{FLAGS} --num_channels 64", "--num_channels 64 contradicts the tensors.* say 32"),
+        ({}, f"{FLAGS} --num_res_blocks 3", "--num_res_blocks 3 contradicts .* say 1"),
+        ({}, f"{FLAGS} --learn_sigma True", "--learn_sigma True contradicts .* say False"),
+        ({}, f"{FLAGS} --use_scale_shift_norm False", "--use_scale_shift_norm False contradicts .* say True"),
+        ({}, f"{FLAGS} --resblock_updown True", "--resblock_updown True contradicts .* say False"),
+        ({}, f"{FLAGS} --attention_resolutions 16", r"attention at sides \[16\], but .* at \[8\]"),
+        ({}, f"{FLAGS} --attention_resolutions high", "must be sides"),
+        ({}, "--image_size 16 --channel_mult 1,4", "--channel_mult 1,4 contradicts .* say 1,2"),
+        ({}, "--image_size 32", "--image_size 32 means --channel_mult 1,2,2,2, but .* say 1,2"),
+        ({}, f"{FLAGS} --num_heads 5", "heads"),
+        ({}, f"{FLAGS} --num_heads_upsample 2", "one number of heads"),
+        ({}, f"{FLAGS} --class_cond True", "unconditional"),
+        ({}, f"{FLAGS} --num_head 4", "no flag '--num_head'; did you mean 'num_heads'"),
+        ({}, f"{FLAGS} --num_heads", "pairs of --name value"),
+        ({}, f"{FLAGS} --num_heads many", "num_heads = 'many'"),
+        ({}, f"{FLAGS} --diffusion_steps 4000", "needs --rescale_timesteps"),
+        ({}, f"{FLAGS} --diffusion_steps 10 --rescale_timesteps True", "beta_T = 2"),
+        ({}, f"{FLAGS} --noise_schedule sqrt", "noise_schedule = 'sqrt'"),
+        ({}, None, "does not say how it was trained.*--flags"),
+        ({"channels": 6}, FLAGS, "6 channels: it is an upsampler"),
+        ({"outputs": 5}, FLAGS, "gives 5 channels for images of 3"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_reason(changed: dict, flags: str | None, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        read(layout(**SMALL | changed), flags)
+
+
+def test_process_options_may_repeat_the_flags_but_not_contradict_them() -> None:
+    assert read(layout(**SMALL), FLAGS, process={"T": 1000}).process.T == 1000
+    with pytest.raises(UserError, match="--T 500 contradicts --flags, which says 1000"):
+        read(layout(**SMALL), FLAGS, process={"T": 500})
+
+
+def without(name: str):
+    return lambda state: state.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (without("middle_block.1.qkv.bias"), "middle_block.1.qkv.bias is missing"),
+        (without("input_blocks.2.0.op.weight"), "input_blocks.2.0.op.weight is missing"),
+        (without("out.2.weight"), "out.2.weight is missing.*a classifier, or not whole"),
+        (without("output_blocks.1.2.conv.weight"), "4 output blocks, of which 0 upsample|is missing"),
+        (lambda s: s.update(extra=torch.ones(1)), "extra is not expected"),
+        (lambda s: s.update({"label_emb.weight": torch.ones(1000, 128)}), "label_emb.weight: it is class-conditional"),
+        (lambda s: s.update({"out.0.weight": torch.ones(7)}), r"out.0.weight is \[7\] where \[32\] is expected"),
+        (
+            lambda s: s.update({"middle_block.0.emb_layers.1.bias": torch.ones(64)}),
+            r"middle_block.0.emb_layers.1.bias is \[64\] where \[128\].*--use_scale_shift_norm",
+        ),
+        (lambda s: s.update({"input_blocks.0.0.weight": torch.ones(16, 3, 3, 3)}), "first multiplier of 0.5"),
+        (lambda s: s.update(step=3), "'step' is a int"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(change, said: str) -> None:
+    state = layout(**SMALL)
+    change(state)
+    with pytest.raises(UserError, match=said):
+        read(state, FLAGS)
+
+
+def test_of_many_tensors_that_do_not_fit_the_first_are_named() -> None:
+    state = {name: tensor for name, tensor in layout(**SMALL).items() if not name.startswith("middle_block")}
+    with pytest.raises(UserError, match=r"middle_block[^;]*; middle_block[^;]*; middle_block[^;]*, and \d+ more\."):
+        read(state, FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "kind", "step"),
+    [
+        ("ema_0.9999_200000.pt", {}, "ema", 200_000),
+        ("model200000.pt", {"raw": True}, "raw", 200_000),
+        ("weights.pt", {}, "unknown", None),
+        ("weights.pt", {"weights": "ema"}, "ema", None),
+        ("weights.pt", {"weights": "raw", "raw": True}, "raw", None),
+    ],
+)
+def test_the_name_says_whether_weights_are_a_moving_average(name: str, asked: dict, kind: str, step) -> None:
+    found = read(layout(**SMALL), FLAGS, name, **asked)
+    assert (found.weights, found.step) == (kind, step)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "said"),
+    [
+        ("model200000.pt", {}, "raw, not EMA; give --raw"),
+        ("weights.pt", {"weights": "raw"}, "give --raw"),
+        ("weights.pt", {"raw": True}, "not known whether EMA; add --weights raw"),
+        ("ema_0.9999_200000.pt", {"raw": True}, "leave --raw out"),
+        ("ema_0.9999_200000.pt", {"weights": "raw", "raw": True}, "--weights raw contradicts the name"),
+    ],
+)
+def test_raw_weights_are_used_only_when_asked_for(name: str, asked: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        read(layout(**SMALL), FLAGS, name, **asked)
+
+
+class Harmful:
+    """What would run a command, if it were unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.proof),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_needs_to_be_executed_is_refused_and_not_executed(tmp_path: Path, zipped: bool) -> None:
+    proof = tmp_path / "executed"
+    content = layout(**SMALL) | {"time_embed.0.weight": Harmful(proof)}
+    torch.save(content, tmp_path / "weights.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=r"refused, and nothing in it was executed.*mkdir"):
+        import_checkpoint(str(tmp_path / "weights.pt"), tmp_path / "out", Asked(flags=FLAGS))
+    assert not proof.exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("part", [0, 0.01, 0.5, 0.99])
+def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, zipped: bool, part: float) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(layout(**SMALL), path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(UserError, match="cannot be read: it is damaged"):
+        import_checkpoint(str(path), tmp_path / "out", Asked(flags=FLAGS))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [([1, 2], "holds a list"), ({"weights": torch.ones(1)}, "first keys are weights"), ({}, "file is empty")],
+)
+def test_a_file_of_something_else_is_refused(tmp_path: Path, content, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        import_checkpoint(saved(tmp_path, content), tmp_path / "out", Asked())
+
+
+def command(*arguments: object):
+    """`ddpm-bench import ...` on its own."""
+    app = typer.Typer()
+    app.command()(import_)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_command_says_what_was_recognised_and_writes_a_model(tmp_path: Path) -> None:
+    path, out = saved(tmp_path, layout(**SMALL, outputs=6), "ema_0.9999_000300.pt"), tmp_path / "out"
+    flags = f"{FLAGS} --diffusion_steps 4000 --noise_schedule cosine --rescale_timesteps True"
+    done = command(path, "--out", out, "--flags", flags, "--name", "mine")
+    assert done.exit_code == 0, done.output
+    for said in ("mine: openai, 757,030 parameters", "3x16x16", "[8] with 4 heads", "cosine, T = 4000", "learned-range",
+                 "t * 1000 / 4000", "EMA, step 300"):  # fmt: skip
+        assert said in done.stdout
+    card = json.loads((out / "model.json").read_text())
+    assert set(card["source"]) == {"format", "path", "sha256"} and card["source"]["path"] == "ema_0.9999_000300.pt"
+    assert str(tmp_path) not in (out / "model.json").read_text()
+    assert load_model(out).name == "mine"
+    again = command(path, "--out", out, "--flags", flags)
+    assert isinstance(again.exception, UserError) and "exists already" in str(again.exception)
+
+
+def test_the_command_prints_the_card_as_json(tmp_path: Path) -> None:
+    done = command(saved(tmp_path, layout(**SMALL)), "--out", tmp_path / "out", "--flags", FLAGS, "--T", 1000, "--json")
+    assert json.loads(done.stdout) == json.loads((tmp_path / "out" / "model.json").read_text())
+
+
+def test_a_safetensors_file_of_the_same_tensors_is_read_too(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    state = layout(**SMALL)
+    save_file(state, tmp_path / "weights.safetensors")
+    one = import_checkpoint(str(tmp_path / "weights.safetensors"), tmp_path / "one", Asked(flags=FLAGS))
+    import_checkpoint(saved(tmp_path, state), tmp_path / "two", Asked(flags=FLAGS))
+    one_file, two_file = ((tmp_path / out / "weights.safetensors").read_bytes() for out in ("one", "two"))
+    assert one_file == two_file and any("not known whether EMA" in line for line in describe(one))
+
+
+@pytest.mark.parametrize(
+    ("given", "format", "said"),
+    [
+        ("nothing.pt", None, "no file or folder 'nothing.pt'"),
+        ("weights.pt", "opneai", "no format 'opneai'; did you mean 'openai'"),
+    ],
+)
+def test_what_is_not_there_is_said(tmp_path: Path, monkeypatch, given: str, format: str | None, said: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path, layout(**SMALL))
+    with pytest.raises(UserError, match=said):
+        import_checkpoint(given, tmp_path / "out", Asked(flags=FLAGS), format)
+
+
+def test_our_own_checkpoints_need_no_import(tmp_path: Path) -> None:
+    import_checkpoint(saved(tmp_path, layout(**SMALL)), tmp_path / "out", Asked(flags=FLAGS))
+    with pytest.raises(UserError, match="give it to --ckpt"):
+        import_checkpoint(str(tmp_path / "out"), tmp_path / "again", Asked())

@@ -1,0 +1,40 @@
+"""A checkpoint and a data set small enough to be sampled and scored in a test, neither of them trained or real."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ddpm_bench.build import build_diffusion, build_network
+from ddpm_bench.model import Kind, ModelCard, save_model
+from ddpm_bench.settings import NetworkSettings, ProcessSettings
+
+SHAPE = (1, 16, 16)
+
+
+def tiny_checkpoint(
+    folder: Path,
+    *,
+    parameterization: str = "eps",
+    variance: str = "fixed",
+    T: int = 6,
+    weights: Kind = "ema",
+    seed: int = 0,
+) -> Path:
+    """A converted checkpoint in `folder`: random weights, 16x16 grey images, a chain of T steps."""
+    process = ProcessSettings(parameterization=parameterization, variance=variance, T=T, beta_1=0.05, beta_T=0.7)
+    settings = NetworkSettings(base=4, multipliers=(1,), blocks=1, attention=(), groups=2)
+    network = build_network(settings, SHAPE, build_diffusion(process), seed)
+    card = ModelCard(
+        name=folder.name, weights=weights, shape=SHAPE, process=process, network=settings, source={"path": "nowhere"}
+    )
+    save_model(folder, card, network.state_dict())
+    return folder
+
+
+def tiny_data(path: Path, train: int = 40, test: int = 24, channels: int = 1) -> str:
+    """An npz of smooth random images; returns the --data for it."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (train + test, channels, 4, 4), dtype=np.uint8)
+    images = coarse.repeat(4, axis=2).repeat(4, axis=3)
+    np.savez(path, train=images[:train], test=images[train:])
+    return f"npz:{path}"

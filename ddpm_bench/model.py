@@ -13,7 +13,7 @@ sampled or scored as something else.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors.torch
 from pydantic import ValidationError
@@ -21,31 +21,15 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ddpm_bench.build import build_diffusion, build_network
+from ddpm_bench.card import KINDS, Kind, ModelCard
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, replacing, sha256_file, write_json
 from ddpm_bench.network.unet import UNet
-from ddpm_bench.settings import DataSettings, NetworkSettings, ProcessSettings, Settings
+from ddpm_bench.settings import DataSettings, DiffusionSettings, NetworkSettings, ProcessSettings
 from ddpm_bench.training.checkpoint import load_weights
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
-Kind = Literal["ema", "raw", "unknown"]
-KINDS: dict[Kind, str] = {"ema": "EMA", "raw": "raw, not EMA", "unknown": "not known whether EMA"}
-"""What weights are, as every result says."""
-
-
-class ModelCard(Settings):
-    """All that is known of a converted checkpoint. `source`: its format, its path or hub id, and the hash of its file."""
-
-    format: Literal["ddpm-bench model 1"] = "ddpm-bench model 1"
-    name: str
-    weights: Kind
-    step: int | None = None
-    shape: tuple[int, int, int]  # (C, H, W)
-    process: ProcessSettings
-    network: NetworkSettings
-    source: dict[str, str]
-
 
 @dataclass(frozen=True)
 class Model:
@@ -57,6 +41,7 @@ class Model:
 
     name: str
     network: UNet
+    process: ProcessSettings
     diffusion: Diffusion
     shape: tuple[int, int, int]
     weights: Kind
@@ -87,15 +72,14 @@ def _trained(ckpt: Path, raw: bool) -> Model:
     kind: Kind = "raw" if raw else "ema"
     weights, metadata = load_weights(ckpt, kind)
     identity = metadata["identity"]
-    data, process = DataSettings(**identity["data"]), dict(identity["diffusion"])
-    del process["objective"]
-    diffusion = build_diffusion(ProcessSettings(**process))
+    data, process = DataSettings(**identity["data"]), DiffusionSettings(**identity["diffusion"])
+    diffusion = build_diffusion(process)
     shape = (identity["channels"], data.size, data.size)
     network = build_network(NetworkSettings(**identity["network"]), shape, diffusion)
     network.load_state_dict(weights)
     return Model(
         name=ckpt.resolve().parent.name if ckpt.name.startswith("step-") else ckpt.resolve().name,
-        network=network.eval(), diffusion=diffusion, shape=shape, weights=kind, step=metadata["step"],
+        network=network.eval(), process=process, diffusion=diffusion, shape=shape, weights=kind, step=metadata["step"],
         identity=identity | {"step": metadata["step"], "weights": kind, "weights_sha256": metadata["sha256"]}, data=data,
     )  # fmt: skip
 
@@ -116,5 +100,5 @@ def _imported(folder: Path, raw: bool) -> Model:
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(f"'{folder / WEIGHTS}' does not fit its card ({error}). Import the checkpoint again.") from error
     identity = card.model_dump(mode="json") | {"weights_sha256": sha256_file(folder / WEIGHTS)}
-    return Model(card.name, network.eval(), diffusion, card.shape, card.weights, card.step, identity)
+    return Model(card.name, network.eval(), card.process, diffusion, card.shape, card.weights, card.step, identity)
 

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from rich.table import Table
 
+from ddpm_bench.card import KINDS, Kind
 from ddpm_bench.console import say
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.files import write_json, write_text
@@ -14,7 +15,7 @@ from ddpm_bench.generate import default_batch
 from ddpm_bench.grid import load_coding
 from ddpm_bench.interrupt import Stop
 from ddpm_bench.likelihood.measure import measure, spread
-from ddpm_bench.model import KINDS, Kind, Model
+from ddpm_bench.model import Model
 from ddpm_bench.provenance import git_commit, hardware, versions
 from ddpm_bench.report.labels import escape_markdown
 from ddpm_bench.report.progressive import Coded, coded, split_in_words, to_markdown

@@ -42,7 +42,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        return self.deviation <= self.allowed  # False for NaN
+        return bool(self.deviation <= self.allowed)  # False for NaN
 
 
 def selftest(device: torch.device) -> Iterator[Check]:

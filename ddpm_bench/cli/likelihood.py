@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ddpm_bench.cli.show import print_json, print_table
-from ddpm_bench.options import CACHE, Batch, Cache, Data, DataName, DataRoot, Device, Json
+from ddpm_bench.options import CACHE, Batch, Cache, Ckpt, Data, DataName, DataRoot, Device, Json, Raw
 
 
 class Split(StrEnum):
@@ -22,7 +22,7 @@ class Decoder(StrEnum):
 
 
 def nll(
-    ckpt: Annotated[Path, typer.Option(help="A checkpoint folder, as `train`, `ablate` and `import` leave it.")],
+    ckpt: Ckpt,
     split: Annotated[Split, typer.Option(help="The images to score; both: with the gap between the two.")] = Split.test,
     images: Annotated[
         int | None, typer.Option(min=2, help="So many of each split, spread over it [default: all].")
@@ -40,7 +40,7 @@ def nll(
         Decoder, typer.Option(help="exact, or the tanh approximation of the paper's release.")
     ] = Decoder.exact,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
-    raw: Annotated[bool, typer.Option("--raw", help="The raw weights instead of their moving average.")] = False,
+    raw: Raw = False,
     data: Data = None,
     data_name: DataName = None,
     data_root: DataRoot = None,
@@ -68,7 +68,7 @@ def nll(
     with Stop() as stop:
         result = measure_nll(
             model, reference_data(model, data, data_name, data_root),
-            splits=("test", "train") if split is Split.both else (split.value,), images=images, 
+            splits=("test", "train") if split is Split.both else (split.value,), images=images,
             evals=None if exact or progressive else evals,
             clip_x0=clip, decoder=decoder.value, seed=seed, device=choose_device(device), batch=batch,
             folder=cache.expanduser() / "bounds", stop=stop,

@@ -102,7 +102,7 @@ def default_name(model: Model) -> str:
 
 def make_setup(asked: Asked, model: Model, data: ImageData, extractor: Extractor) -> Setup:
     """All that the numbers will depend on. UserError for what cannot be measured."""
-    diffusion, process = model.diffusion, model.identity.get("process") or model.identity["diffusion"]
+    diffusion = model.diffusion
     T = diffusion.schedule.T
     images = BOUND_IMAGES.get(extractor.info.name, FEWER) if asked.bound_images is None else asked.bound_images
     if images == 1:
@@ -121,7 +121,7 @@ def make_setup(asked: Asked, model: Model, data: ImageData, extractor: Extractor
             parameters=sum(parameter.numel() for parameter in model.network.parameters()),
             predicts=diffusion.parameterization.name,
             variance=diffusion.variance.name,
-            schedule=process["schedule"],
+            schedule=model.process.schedule,
             T=T,
             identity=model.identity,
         ),

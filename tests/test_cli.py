@@ -11,7 +11,7 @@ from ddpm_bench import __version__, run
 from ddpm_bench.store import read_records
 
 COMMANDS = [
-    "ablate", "train", "sample", "evaluate", "nll", "selftest", "report", "compare", "grids", "extractor train",
+    "ablate", "train", "sample", "evaluate", "nll", "selftest", "import", "report", "compare", "grids", "extractor train",
 ]  # fmt: skip
 
 

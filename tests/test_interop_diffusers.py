@@ -339,10 +339,10 @@ def test_without_the_hubs_package_the_remedy_is_to_install_it(tmp_path: Path, mo
 def test_options_that_repeat_the_scheduler_pass_and_others_are_contradictions(tmp_path: Path) -> None:
     folder = pipeline(tmp_path / "p")
     import_checkpoint(str(folder), tmp_path / "out", Asked(process={"variance": "fixed-beta", "T": 1000}))
-    with pytest.raises(UserError, match="--variance fixed-beta-tilde contradicts .*, which says fixed-beta"):
+    with pytest.raises(UserError, match=r"--variance fixed-beta-tilde contradicts .*, which says fixed-beta"):
         import_checkpoint(str(folder), tmp_path / "again", Asked(process={"variance": "fixed-beta-tilde"}))
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="folder has no config.json"):
+    with pytest.raises(UserError, match=r"folder has no config\.json"):
         import_checkpoint(str(tmp_path), tmp_path / "out", Asked())

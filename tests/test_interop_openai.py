@@ -14,7 +14,7 @@ import typer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from ddpm_bench.cli_import import import_
+from ddpm_bench.cli.imports import import_
 from ddpm_bench.errors import UserError
 from ddpm_bench.interop import Asked, describe, import_checkpoint, openai
 from ddpm_bench.interop.openai_flags import PUBLISHED
@@ -435,7 +435,7 @@ def test_the_command_says_what_was_recognised_and_writes_a_model(tmp_path: Path)
     flags = f"{FLAGS} --diffusion_steps 4000 --noise_schedule cosine --rescale_timesteps True"
     done = command(path, "--out", out, "--flags", flags, "--name", "mine")
     assert done.exit_code == 0, done.output
-    for said in ("mine: openai, 757,030 parameters", "3x16x16", "[8] with 4 heads", "cosine, T = 4000", "learned-range",
+    for said in ("mine: openai, 757,030 parameters", "3x16x16", "[8] with heads = 4", "cosine, T = 4000", "range",
                  "t * 1000 / 4000", "EMA, step 300"):  # fmt: skip
         assert said in done.stdout
     card = json.loads((out / "model.json").read_text())

@@ -1,4 +1,4 @@
-"""The network and its dialects against diffusers' U-Net with copied weights, the paper's size, and its initial values."""
+"""The network and its dialects against diffusers' U-Net with copied weights, its size, and its initial values."""
 
 import math
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.network.cpu import Dropout, GroupNorm
 from ddpm_bench.network.blocks import Attention, Block, Downsample, TimeEmbedding, Upsample
+from ddpm_bench.network.cpu import Dropout, GroupNorm
 from ddpm_bench.network.unet import UNet
 from ddpm_bench.settings import NetworkSettings
 
@@ -26,7 +26,8 @@ def reference(settings: NetworkSettings, channels: int, out_channels: int, size:
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
         attention_head_dim=settings.head_channels, norm_num_groups=settings.groups, norm_eps=settings.eps,
         attn_norm_num_groups=settings.groups, downsample_padding={"end": 0, "both": 1}[settings.padding],
-        freq_shift=settings.time_shift, flip_sin_to_cos=False, add_attention=True, dropout=settings.dropout, act_fn="silu",
+        freq_shift=settings.time_shift, flip_sin_to_cos=False, add_attention=True, dropout=settings.dropout,
+        act_fn="silu",
         resnet_time_scale_shift="scale_shift" if settings.scale_shift else "default", center_input_sample=False,
         downsample_type={"conv": "conv", "block": "resnet"}[settings.resample],
         upsample_type={"conv": "conv", "block": "resnet"}[settings.resample],
@@ -50,9 +51,10 @@ def copy_weights(theirs: diffusers.UNet2DModel, ours: UNet) -> None:
             pairs.append((resnet.conv_shortcut, target.shortcut))
         if isinstance(target.attention, Attention):
             pairs += [(attention.group_norm, target.attention.norm), (attention.to_out[0], target.attention.out)]
+            parts = (attention.to_q, attention.to_k, attention.to_v)
             for kind in ("weight", "bias"):
                 merged = getattr(target.attention.qkv, kind)
-                merged.copy_(torch.cat([getattr(part, kind) for part in (attention.to_q, attention.to_k, attention.to_v)]))
+                merged.copy_(torch.cat([getattr(part, kind) for part in parts]))
                 copied.add(id(merged))
         for source, part in pairs:
             copy(source, part)
@@ -270,9 +272,9 @@ def test_downsampling_pads_right_and_bottom_only() -> None:
         (NetworkSettings(base=32, multipliers=(), attention=()), 16, "multipliers"),
         (NetworkSettings(base=32, multipliers=(1, 0), attention=()), 16, "multipliers"),
         (NetworkSettings(base=32, multipliers=(1, 2), attention=(), heads=3), 16, "64 channels.*heads = 3"),
-        (NetworkSettings(base=32, multipliers=(3, 4), attention=(16,), head_channels=64), 16, "96 channels.*_channels = 64"),
+        (NetworkSettings(base=32, multipliers=(3, 4), attention=(16,), head_channels=64), 16, "96 channels.* = 64"),
     ],
 )
-def test_sizes_that_do_not_fit_together_are_refused_with_the_remedy(settings: NetworkSettings, size: int, said: str) -> None:
+def test_sizes_that_do_not_fit_together_are_refused_with_the_remedy(settings, size: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
         UNet(1, 1, size, settings)

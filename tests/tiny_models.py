@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_bench.build import build_diffusion, build_network
-from ddpm_bench.model import Kind, ModelCard, save_model
+from ddpm_bench.card import Kind, ModelCard
+from ddpm_bench.model import save_model
 from ddpm_bench.settings import NetworkSettings, ProcessSettings
 
 SHAPE = (1, 16, 16)

@@ -7,6 +7,7 @@ interrupted.
     grids.py        ablate, train, report, compare, grids
     checkpoints.py  sample, evaluate
     likelihood.py   nll, selftest
+    imports.py      import
     extractors.py   extractor train
     show.py         results on stdout
 """
@@ -17,7 +18,7 @@ from typing import Annotated
 import typer
 
 from ddpm_bench import __version__
-from ddpm_bench.cli import checkpoints, extractors, grids, likelihood
+from ddpm_bench.cli import checkpoints, extractors, grids, imports, likelihood
 from ddpm_bench.errors import Interrupted, UserError
 
 app = typer.Typer(
@@ -56,6 +57,7 @@ for command in (
     grids.grids,
 ):
     app.command()(command)
+app.command("import")(imports.import_)
 app.add_typer(extractors.app, name="extractor")
 
 

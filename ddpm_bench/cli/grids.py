@@ -25,6 +25,7 @@ from ddpm_bench.options import (
     Results,
     Seeds,
     Set,
+    Tensorboard,
     Unverified,
     Weights,
     Workers,
@@ -54,6 +55,7 @@ def ablate(
     workers: Workers = None,
     cache: Cache = CACHE,
     fresh: Fresh = False,
+    tensorboard: Tensorboard = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list the cells with their cost and disk space.")
     ] = False,
@@ -68,6 +70,7 @@ def ablate(
     from ddpm_bench.ablate import check_results, plan, run_jobs, set_aside
     from ddpm_bench.cost import estimate
     from ddpm_bench.data import load_data
+    from ddpm_bench.events import check_tensorboard
     from ddpm_bench.files import make_folder
     from ddpm_bench.grid import load_grid
     from ddpm_bench.interrupt import Stop
@@ -76,6 +79,7 @@ def ablate(
     from ddpm_bench.run import Bench
     from ddpm_bench.workers import choose_workers
 
+    check_tensorboard(tensorboard)
     chosen, table = choose_device(device), load_grid(grid)
     assign = [*(assign or ()), *assignments(data, data_name, data_root, extractor)]
     jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)
@@ -94,7 +98,7 @@ def ablate(
             test_reference=settings.scoring.test_reference, precision_recall=settings.scoring.precision_recall,
             neighborhood=settings.scoring.neighborhood, stop=stop,
         )  # fmt: skip
-        bench = Bench(folder, chosen, images, features, scale, cache, keep, batch, stop)
+        bench = Bench(folder, chosen, images, features, scale, cache, keep, batch, stop, tensorboard)
         outcome = run_jobs(jobs, bench, held, choose_workers(workers, len(jobs) - len(held), chosen))
     _render(folder, table, reports or Path("reports") / f"{table.name}-{jobs[0].preset}", as_json)
     if outcome.failed:
@@ -113,6 +117,7 @@ def train(
     data_root: DataRoot = None,
     device: Device = "auto",
     keep: Keep = 1,
+    tensorboard: Tensorboard = None,
     as_json: Json = False,
 ) -> None:
     """Train one cell and keep its checkpoint, without scoring it.
@@ -122,15 +127,17 @@ def train(
     from ddpm_bench.ablate import plan
     from ddpm_bench.console import say
     from ddpm_bench.data import load_data
+    from ddpm_bench.events import check_tensorboard, event_log
     from ddpm_bench.grid import load_grid
     from ddpm_bench.interrupt import Stop
     from ddpm_bench.provenance import choose_device
     from ddpm_bench.run import make_trainer
 
+    check_tensorboard(tensorboard)
     chosen = choose_device(device)
     (job,) = plan(load_grid(grid), preset, [cell], [seed], [*(assign or ()), *assignments(data, data_name, data_root)])
-    with Stop() as stop:
-        trainer, _ = make_trainer(job, load_data(job.settings.data), chosen, out, keep)
+    with Stop() as stop, event_log(tensorboard) as events:
+        trainer, _ = make_trainer(job, load_data(job.settings.data), chosen, out, keep, events)
         divergence = trainer.run(job.settings.training.steps, stop)
     said = (
         f"diverged at step {divergence.step}: {divergence.reason}" if divergence else f"trained to step {trainer.step}"

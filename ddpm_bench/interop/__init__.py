@@ -19,7 +19,8 @@ from ddpm_bench.interop import diffusers, openai, pytorch_ddpm
 from ddpm_bench.interop.asked import Asked
 from ddpm_bench.interop.convert import Found, outline
 from ddpm_bench.interop.source import Source
-from ddpm_bench.model import KINDS, ModelCard, save_model
+from ddpm_bench.card import KINDS, ModelCard
+from ddpm_bench.model import save_model
 
 __all__ = ["FORMATS", "Asked", "describe", "import_checkpoint"]
 
@@ -66,7 +67,7 @@ def describe(card: ModelCard) -> Sequence[str]:
     channels, size, _ = card.shape
     outputs = channels * build_diffusion(process).variance.outputs
     parameters = sum(p.numel() for p in outline(network, channels, outputs, size).parameters())
-    heads = f"{network.head_channels} channels a head" if network.head_channels else f"{network.heads} heads"
+    heads = f"{network.head_channels} channels a head" if network.head_channels else f"heads = {network.heads}"
     betas = "" if process.schedule == "cosine" else f" from {process.beta_1:g} to {process.beta_T:g}"
     told = f"t * 1000 / {process.T}" if process.rescale_timesteps else "t"
     return (

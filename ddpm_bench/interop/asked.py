@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.model import KINDS, Kind
+from ddpm_bench.card import KINDS, Kind
 from ddpm_bench.settings import ProcessSettings
 
 OPTIONS = {

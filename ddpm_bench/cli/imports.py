@@ -1,4 +1,4 @@
-"""`ddpm-bench import`: a checkpoint of other people into a folder that `--ckpt` takes."""
+"""The command `import`: a checkpoint of other people into a folder that `--ckpt` takes."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,0 +1,128 @@
+"""The pages under docs/ keep their word: every example runs as it is printed, every test they name exists."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm_bench.data import SOURCES, load_data
+from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS
+from ddpm_bench.diffusion.process import q_sample
+from ddpm_bench.diffusion.schedule import linear
+from ddpm_bench.grid import load_grid, load_preset, resolve, shipped_presets
+from ddpm_bench.run import scoring_steps
+from ddpm_bench.settings import DataSettings
+
+ROOT = Path(__file__).parent.parent
+DOCS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+
+
+def examples(page: str, name: str) -> list[str]:
+    return re.findall(rf"<!-- example: {re.escape(name)} -->\n```\w+\n(.*?)```", DOCS[page], re.DOTALL)
+
+
+def run_commands(call, text: str) -> None:
+    for line in text.splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == "ddpm-bench"
+        done = call(*arguments)
+        assert done.code == 0, f"{line}\n{done.err}"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder to type commands in, with a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_the_tour_can_be_taken(call, folder) -> None:
+    for block in re.findall(r"```sh\n(.*?)```", DOCS["tour"], re.DOTALL):
+        run_commands(call, block)
+    for made in ("report/report.md", "progressive.png", "between.png", "coding/progressive.md", "checkpoints/table.md"):
+        assert (folder / "tour" / made).stat().st_size > 0
+
+
+def test_a_cell_of_ones_own(call, folder) -> None:
+    (grid,), (command, _) = examples("extending", "mine.toml"), examples("extending", "command")
+    (folder / "mine.toml").write_text(grid)
+    run_commands(call, command)
+    assert (folder / "results" / "mine-smoke" / "eps-small-seed0.json").exists()
+
+
+def test_an_axis_value_of_ones_own(call, folder, monkeypatch) -> None:
+    monkeypatch.setattr("ddpm_bench.diffusion.parameterization.PARAMETERIZATIONS", dict(PARAMETERIZATIONS))
+    known = dict(PARAMETERIZATIONS)
+    try:
+        scope: dict = {}
+        exec(examples("extending", "v.py")[0].replace("PARAMETERIZATIONS[V.name] = V()", ""), scope)
+        PARAMETERIZATIONS["v"] = scope["V"]()
+        schedule, t = linear(10, 1e-2, 0.5), torch.arange(1, 11)
+        x0, eps = torch.randn(10, 1, 4, 4, dtype=torch.float64), torch.randn(10, 1, 4, 4, dtype=torch.float64)
+        x_t = q_sample(schedule, x0, t, eps)
+        v = PARAMETERIZATIONS["v"]
+        torch.testing.assert_close(v.x0(schedule, v.target(schedule, x0, x_t, eps, t), x_t, t), x0, rtol=1e-9, atol=1e-9)
+        grid = examples("extending", "mine.toml")[0].replace('parameterization = "eps"', 'parameterization = "v"')
+        (folder / "mine.toml").write_text(grid)
+        run_commands(call, "ddpm-bench ablate --grid mine.toml --preset smoke --set training.steps=50 --workers 1")
+    finally:
+        PARAMETERIZATIONS.clear()
+        PARAMETERIZATIONS.update(known)
+
+
+def test_a_data_set_of_ones_own() -> None:
+    known = dict(SOURCES)
+    try:
+        exec(examples("extending", "stripes.py")[0], {})
+        data = load_data(DataSettings(source="stripes", size=16))
+        assert (data.name, len(data.train), len(data.test), data.shape) == ("stripes", 2000, 500, (1, 16, 16))
+        assert set(data.train.images.unique().tolist()) == {0, 255}
+    finally:
+        SOURCES.clear()
+        SOURCES.update(known)
+
+
+def test_an_extractor_of_ones_own(call, folder) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 20)):
+        for label in ("dark", "light"):
+            (folder / "photos" / split / label).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 128, (16, 16), dtype=np.uint8) + (128 if label == "light" else 0)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / "photos" / split / label / f"{i}.png")
+    np.savez(folder / "samples.npz", rng.integers(0, 256, (40, 16, 16, 1), dtype=np.uint8))
+    run_commands(call, examples("extending", "command")[1])
+    assert (folder / "photos.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", re.findall(r"`(test_\w+)`", DOCS["pitfalls"]))
+def test_every_pitfall_names_a_test_that_is_there(name: str) -> None:
+    assert any(f"def {name}(" in path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+
+
+def test_all_sixteen_pitfalls_are_told() -> None:
+    assert len(re.findall(r"^\|.*`test_\w+` \|$", DOCS["pitfalls"], re.MULTILINE)) == 16
+
+
+@pytest.mark.parametrize("name", list(shipped_presets()))
+def test_the_counts_of_the_costs_are_those_of_the_presets(name: str) -> None:
+    settings = resolve(load_grid("table2").cells[-1], load_preset(name), {})
+    (row,) = re.findall(rf"^\| `{name}` \|(.*)\|$", DOCS["costs"], re.MULTILINE)
+    training, sampling, bound = (_count(text) for text in row.split("|"))
+    T, scoring = settings.diffusion.T, settings.scoring
+    assert training == pytest.approx(settings.training.steps * settings.training.batch, rel=0.03)
+    samples = len(scoring_steps(settings)) * settings.sampling.samples
+    assert sampling == pytest.approx(samples * (settings.sampling.steps or T), rel=0.03)
+    estimated = scoring.bound_evals is not None and scoring.bound_evals < T
+    calls = 2 * scoring.bound_images * (scoring.bound_evals if estimated else T)
+    assert bound == pytest.approx(calls + (scoring.terms_images * T if estimated else 0), rel=0.03)
+
+
+def _count(text: str) -> float:
+    number, million = re.match(r"\s*([\d.,]+)( million)?", text).groups()
+    return float(number.replace(",", "")) * (1e6 if million else 1)

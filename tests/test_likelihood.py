@@ -185,6 +185,13 @@ def test_a_ledger_never_hands_out_another_models_pieces(tmp_path) -> None:
     assert (start, end, arrays["x"].tolist()) == (0, 2, [1, 1])
 
 
+def test_overlapping_pieces_are_not_counted_twice(tmp_path) -> None:
+    ledger = Ledger(tmp_path, {})
+    for start, end in ((0, 4), (0, 8), (4, 6), (6, 10), (8, 10)):
+        ledger.save("exact", start, end, {"x": np.arange(start, end)})
+    assert ledger.join("exact")["x"].tolist() == list(range(10))
+
+
 def test_no_more_calls_than_steps() -> None:
     """Where the chain is no longer than the budget, every t is evaluated, and the result says so."""
     common = {"seed": 0, "batch": 8, "device": CPU, "clip_x0": True, "decoder": "paper", "folder": None, "identity": {}}

@@ -154,4 +154,4 @@ def _bits(scored: Scored, t: np.ndarray, start: int, stream: int, stop: Stop) ->
         term = bound_term(scored.diffusion, scored.network, x0, steps[:, k], noise.draw(), scored.clip_x0, scored.decoder)
         columns.append(term.bits)
     prior = prior_bits_per_dim(scored.diffusion.schedule, x0)
-    return torch.stack(columns, 1).double().cpu().numpy(), prior.double().cpu().numpy()
+    return torch.stack(columns, 1).cpu().double().numpy(), prior.cpu().double().numpy()

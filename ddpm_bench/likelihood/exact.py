@@ -71,7 +71,7 @@ def _score(scored: Scored, start: int, end: int, state: Arrays, ledger: Ledger, 
     def save(left: int, first: Tensor) -> None:
         values = {"prior": prior_bits_per_dim(scored.diffusion.schedule, x0), "middle": middle, "first": first, "terms": terms}
         values["squared_error"] = squared_error
-        arrays = {name: value.double().cpu().numpy() for name, value in values.items()}
+        arrays = {name: value.cpu().double().numpy() for name, value in values.items()}
         ledger.save("exact", start, end, arrays | {"left": np.array(left)})
 
     saved = time.monotonic()

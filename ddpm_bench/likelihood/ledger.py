@@ -42,20 +42,33 @@ class Ledger:
         if self._folder is None:
             self._memory[kind, start, end] = arrays
             return
-        with replacing(self._folder / f"{kind}-{start:08d}-{end:08d}.npz") as path:
+        with replacing(self._path(kind, start, end)) as path:
             np.savez(path, **arrays)
 
     def read(self, kind: str) -> Iterator[tuple[int, int, Arrays]]:
-        """(start, end, arrays) of what is there, in order."""
-        if self._folder is None:
-            yield from ((start, end, arrays) for (of, start, end), arrays in sorted(self._memory.items()) if of == kind)
-            return
-        for path in sorted(self._folder.glob(f"{kind}-????????-????????.npz")):
-            start, end = map(int, path.stem.split("-")[1:])
-            with np.load(path, allow_pickle=False) as stored:
-                yield start, end, dict(stored)
+        """(start, end, arrays) of what is there, in order and without gap or overlap from image 0 on."""
+        reached = 0
+        for start, end in self._ranges(kind):
+            if start == reached:  # two processes with other batches may have left overlapping ranges
+                yield start, end, self._load(kind, start, end)
+                reached = end
 
     def join(self, kind: str) -> Arrays:
         """All ranges put end to end; arrays without a row an image are left to the caller."""
         parts = [arrays for _, _, arrays in self.read(kind)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _ranges(self, kind: str) -> list[tuple[int, int]]:
+        if self._folder is None:
+            return sorted((start, end) for of, start, end in self._memory if of == kind)
+        stems = (path.stem for path in self._folder.glob(f"{kind}-????????-????????.npz"))
+        return sorted((int(stem.split("-")[1]), int(stem.split("-")[2])) for stem in stems)
+
+    def _load(self, kind: str, start: int, end: int) -> Arrays:
+        if self._folder is None:
+            return self._memory[kind, start, end]
+        with np.load(self._path(kind, start, end), allow_pickle=False) as stored:
+            return dict(stored)
+
+    def _path(self, kind: str, start: int, end: int) -> Path:
+        return self._folder / f"{kind}-{start:08d}-{end:08d}.npz"

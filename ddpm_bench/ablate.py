@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from ddpm_bench.build import build_objective
@@ -10,9 +9,11 @@ from ddpm_bench.console import say
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.differences import differences
 from ddpm_bench.errors import UserError
+from ddpm_bench.files import move_aside
 from ddpm_bench.grid import Grid, load_preset, parse_set, resolve
+from ddpm_bench.live import board
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.run import Bench, Job, data_info
+from ddpm_bench.run import PICTURES, Bench, Job, data_info, picture_path
 from ddpm_bench.store import Record, read_record, record_path, write_record
 from ddpm_bench.workers import measure_each
 
@@ -68,15 +69,10 @@ def _wanted(job: Job, data: ImageData, extractor: Extractor) -> dict:
 
 
 def set_aside(results: Path, jobs: Sequence[Job]) -> None:
-    """Move what the jobs left in `results` into a dated folder beside it: `--fresh` loses nothing."""
-    stamp = datetime.now(UTC).strftime("before-%Y%m%d-%H%M%S")
-    for job in jobs:
-        record = record_path(results, job.cell.name, job.seed)
-        for path in (record, record.with_suffix(".png"), results / "work" / job.name):
-            if path.exists():
-                target = results / stamp / path.relative_to(results)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                path.rename(target)
+    """Move aside what the jobs left in `results`: record, pictures, checkpoints and samples."""
+    records = {job.name: record_path(results, job.cell.name, job.seed) for job in jobs}
+    pictures = [picture_path(record, name) for record in records.values() for name in (None, *PICTURES)]
+    move_aside(results, [*records.values(), *pictures, *(results / "work" / name for name in records)])
 
 
 def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], workers: int = 1) -> Outcome:
@@ -84,21 +80,22 @@ def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], workers
 
     A full disk is not a cell's failure: the OSError ends the grid. Raises Interrupted after saving.
     """
-    missing = []
-    for job in jobs:
-        if record := held.get(job.name):
-            say(f"{job.name}: measured already on {record.created}; --fresh measures it again")
-        else:
-            missing.append(job)
+    missing = [job for job in jobs if job.name not in held]
     made, failed = {}, []
-    for job, result in measure_each(missing, bench, workers):
-        if isinstance(result, Record):
-            write_record(bench.results, result)
-            made[job.name] = result
-            say(f"{job.name}: {_summary(result)} ({len(made) + len(failed)} of {len(missing)})")
-        else:
-            failed.append(job.name)
-            say(f"{job.name}: FAILED: {result} ({len(made) + len(failed)} of {len(missing)})")
+    with board(jobs, bench.extractor.info.labels) as table:
+        for job in jobs:
+            if record := held.get(job.name):
+                table.hold(job.name, record)
+                say(f"{job.name}: measured already on {record.created}; --fresh measures it again")
+        for job, result in measure_each(missing, bench, workers, table.screen):
+            table.settle(job.name, result)
+            if isinstance(result, Record):
+                write_record(bench.results, result)
+                made[job.name], said = result, _summary(result)
+            else:
+                failed.append(job.name)
+                said = f"FAILED: {result}"
+            say(f"{job.name}: {said} ({len(made) + len(failed)} of {len(missing)})")
     found = held | made
     return Outcome([found[job.name] for job in jobs if job.name in found], failed)
 

@@ -63,17 +63,36 @@ def compare(measured: Sequence[Record], reference: Sequence[Record]) -> list[Che
 
     UserError when the two were not made with the same settings, data or extractor, or when the reference has no spread.
     """
+    if fault := why_not(measured, reference):
+        raise UserError(fault)
+    return repeats(measured, reference)
+
+
+def why_not(measured: Sequence[Record], reference: Sequence[Record]) -> str:
+    """Why nothing can be said of whether `measured` repeats `reference`; empty if it can."""
     new, old = _by_cell(measured), _by_cell(reference)
     if unknown := sorted(set(new) - set(old)):
-        raise UserError(f"The reference has no cell '{unknown[0]}'; it has {', '.join(sorted(old))}.")
-    for cell in new:
-        for record in new[cell]:
-            _refuse_other_conditions(record, old[cell][0])
+        return f"The reference has no cell '{unknown[0]}'; it has {', '.join(sorted(old))}."
+    for record in measured:
+        if fault := _other_conditions(record, old[record.cell][0]):
+            return fault
+    if (numeric := _numeric(new, old)) and all(len(old[cell]) == 1 for cell in numeric):
+        return "The reference has one seed a cell and so no spread; measure it with --seeds 0,1,2 or more."
+    return ""
+
+
+def repeats(measured: Sequence[Record], reference: Sequence[Record]) -> list[Check]:
+    """The checks of `compare`, where `why_not` says nothing against them."""
+    new, old = _by_cell(measured), _by_cell(reference)
     checks = [_outcome(cell, new[cell], old[cell]) for cell in new]
-    numeric = [cell for cell in new if all(r.outcome == "done" for r in new[cell] + old[cell])]
-    if numeric:
+    if numeric := _numeric(new, old):
         checks += _metric_checks({c: new[c] for c in numeric}, {c: old[c] for c in numeric})
     return checks
+
+
+def _numeric(new: dict[str, list[Record]], old: dict[str, list[Record]]) -> list[str]:
+    """The cells in which every run has numbers."""
+    return [cell for cell in new if all(r.outcome == "done" for r in new[cell] + old[cell])]
 
 
 def _by_cell(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -83,7 +102,7 @@ def _by_cell(records: Iterable[Record]) -> dict[str, list[Record]]:
     return dict(cells)
 
 
-def _refuse_other_conditions(record: Record, reference: Record) -> None:
+def _other_conditions(record: Record, reference: Record) -> str:
     pairs = {
         "settings": (record.settings, reference.settings),
         "data": (record.data, reference.data),
@@ -91,10 +110,11 @@ def _refuse_other_conditions(record: Record, reference: Record) -> None:
     }
     for what, (mine, theirs) in pairs.items():
         if lines := differences(theirs.model_dump(mode="json"), mine.model_dump(mode="json")):
-            raise UserError(
+            return (
                 f"Cell '{record.cell}': the {what} differ from the reference's, so nothing can be concluded.\n"
                 + "\n".join(lines) + "\nMeasure with the reference's own settings."
             )
+    return ""
 
 
 def _outcome(cell: str, new: list[Record], old: list[Record]) -> Check:
@@ -106,8 +126,6 @@ def _metric_checks(new: dict[str, list[Record]], old: dict[str, list[Record]]) -
     cells = list(new)
     keys = [k for k in TRANSFORMS if all(k in r.last.metrics for c in cells for r in new[c] + old[c])]
     freedom = sum(len(old[c]) - 1 for c in cells)
-    if freedom < 1:
-        raise UserError("The reference has one seed a cell and so no spread; measure it with --seeds 0,1,2 or more.")
     limit = limit_of_t(len(keys), len(cells), freedom)
     checks = []
     for key in keys:

@@ -8,6 +8,10 @@ class UserError(ValueError):
     """A mistake in what the user gave. The command line prints it and exits with 2."""
 
 
+class NotFinite(UserError):
+    """A model whose samples hold NaN or infinity. In a grid that is a result: the cell has diverged."""
+
+
 class Interrupted(Exception):
     """A safe stop after SIGINT or SIGTERM: all work so far is on the disk. Exit code 130."""
 

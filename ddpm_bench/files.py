@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,16 @@ def make_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise UserError(f"Cannot write to the folder '{path}': permission denied. Choose another folder.")
     return path
+
+
+def move_aside(folder: Path, paths: Iterable[Path]) -> None:
+    """Move those of `paths`, all in `folder`, that exist into a dated folder there: `--fresh` loses nothing."""
+    stamp = datetime.now(UTC).strftime("before-%Y%m%d-%H%M%S")
+    for path in paths:
+        if path.exists():
+            target = folder / stamp / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
 
 
 def sha256_file(path: Path) -> str:

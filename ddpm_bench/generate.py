@@ -15,6 +15,12 @@ from ddpm_bench.diffusion.sampler import sample
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, replacing, write_json
 from ddpm_bench.interrupt import NEVER, Stop
+from ddpm_bench.settings import completed
+
+MOST = {"cpu": 128, "cuda": 512}
+"""Images a network call beyond which none gets faster."""
+BYTES_A_PIXEL = 24 * 1024
+"""What the paper's network needs to score or sample an image, by its pixels: 24 MiB for one of 32x32, generously."""
 
 
 def generate(
@@ -44,7 +50,7 @@ def generate(
     if done < count:
         with progress(title, count, "images", done) as meter:
             batches = sample(
-                diffusion, network, shape=shape, first=done, count=count - done, seed=seed, batch=batch or default_batch(device),
+                diffusion, network, shape=shape, first=done, count=count - done, seed=seed, batch=batch or default_batch(device, shape[1]),
                 device=device, clip_x0=clip_x0, stop=stop, on_progress=lambda more: meter.update(done + more),
             )  # fmt: skip
             for start, images in batches:
@@ -60,9 +66,17 @@ def generate(
     return images
 
 
-def default_batch(device: torch.device) -> int:
-    """Images a network call: enough to fill the device, small enough for the paper's network on common ones."""
-    return 512 if device.type == "cuda" else 128
+def default_batch(device: torch.device, side: int = 32) -> int:
+    """Images of `side` pixels a network call: enough to fill the device, small enough for its memory that is free.
+
+    A power of two. On a GPU the paper's network may take half of what is free; elsewhere nobody knows how much is.
+    """
+    pixels = max(side, 32) ** 2
+    fits = MOST["cpu"] * 32**2 // pixels
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        fits = free // 2 // (BYTES_A_PIXEL * pixels)
+    return min(1 << max(fits, 1).bit_length() - 1, MOST.get(device.type, MOST["cpu"]))
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
@@ -71,7 +85,7 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
         write_json(path, identity)
         return
     held = json.loads(path.read_text(encoding="utf-8"))
-    if lines := differences(held, json.loads(json.dumps(identity))):
+    if lines := differences(completed(held), completed(json.loads(json.dumps(identity)))):
         raise UserError(
             f"'{folder}' holds samples of something else:\n" + "\n".join(lines) + "\nChoose another folder, or remove this one."
         )

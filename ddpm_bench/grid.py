@@ -6,13 +6,14 @@ A preset says how large the experiment is. A cell's settings are the preset's, t
 
 import tomllib
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from ddpm_bench.errors import UserError, near_miss
-from ddpm_bench.published import Coding, Conditions, Frozen, Published
+from ddpm_bench.published import Claim, Coding, Conditions, Frozen, Printed, Published, PublishedTable, QuotedRow
 from ddpm_bench.settings import CellSettings
 
 PACKAGE = Path(__file__).parent
@@ -50,7 +51,7 @@ class OtherModel(Frozen):
 
 
 class Grid(Frozen):
-    """A published table: its cells, and its rows of other models.
+    """A published table: its cells, its rows of other models, and what its source claims of their order.
 
     coding: name of the progressive code that the same source published (see `load_coding`), if it did.
     """
@@ -62,6 +63,7 @@ class Grid(Frozen):
     conditions: Conditions
     cells: tuple[Cell, ...] = Field(min_length=1)
     others: tuple[OtherModel, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Grid":
@@ -75,6 +77,25 @@ class Grid(Frozen):
         if self.conditions.nll is None and any(cell.published.has_nll for cell in self.cells):
             raise ValueError("a cell has a published NLL, so [conditions.nll] must say what it depends on")
         return self
+
+    @model_validator(mode="after")
+    def _claims_are_of_cells(self) -> "Grid":
+        names = [cell.name for cell in self.cells]
+        for claim in self.claims:
+            for name in (name for pair in claim.pairs for name in pair):
+                if name not in names:
+                    raise ValueError(f"the claim '{claim.text}' is of a cell '{name}'{near_miss(name, names)}")
+        return self
+
+    @property
+    def table(self) -> PublishedTable:
+        """The published half as a table, for listings."""
+        columns = {"is": "IS ↑", "fid": "FID ↓", "nll": "NLL, test (train), bits/dim ↓"}
+        rows = [QuotedRow(group=row.group, label=row.label, values=_printed(row.published)) for row in self.rows]
+        kept = {key: heading for key, heading in columns.items() if any(key in row.values for row in rows)}
+        return PublishedTable(
+            title=self.title, source=self.source, data=(self.conditions.data,), columns=kept, rows=tuple(rows)
+        )
 
     @property
     def rows(self) -> list[Cell | OtherModel]:
@@ -117,12 +138,20 @@ def shipped_presets() -> dict[str, Path]:
     return _shipped("presets")
 
 
-def _read_toml(kind: str, name: str, shipped: dict[str, Path]) -> tuple[Path, dict[str, Any]]:
+def _printed(published: Published) -> dict[str, Printed]:
+    """The entries of a grid's row, a dash where the source left a blank."""
+    dashes = {"is": "–", "fid": "–"} if published.blank else {}
+    return dashes | {key: text for key, text in published.texts.items() if text}
+
+
+def _read_toml(
+    kind: str, name: str, shipped: dict[str, Path], parse_float: type = float
+) -> tuple[Path, dict[str, Any]]:
     path = Path(name) if name.endswith(".toml") else shipped.get(name)
     if path is None:
         raise UserError(f"There is no {kind} '{name}'{near_miss(name, shipped)} Or give the path of a .toml file.")
     try:
-        return path, tomllib.loads(path.read_text(encoding="utf-8"))
+        return path, tomllib.loads(path.read_text(encoding="utf-8"), parse_float=parse_float)
     except FileNotFoundError:
         raise UserError(f"There is no {kind} file '{path}'. Shipped: {', '.join(shipped)}.") from None
     except (OSError, ValueError) as error:
@@ -132,7 +161,7 @@ def _read_toml(kind: str, name: str, shipped: dict[str, Path]) -> tuple[Path, di
 def load_grid(name: str) -> Grid:
     """A shipped grid by name, or a user's own by path (ending in .toml). UserError for whatever is wrong with it."""
     path, content = _read_toml("grid", name, shipped_grids())
-    for kind in ("cell", "other"):
+    for kind in ("cell", "other", "claim"):
         if kind in content:
             content[f"{kind}s"] = content.pop(kind)
     try:
@@ -143,13 +172,34 @@ def load_grid(name: str) -> Grid:
 
 def load_coding(name: str) -> Coding:
     """A shipped published progressive code by name, or a user's own by path (ending in .toml)."""
-    path, content = _read_toml("published code", name, _shipped("ablations/published"))
+    path, content = _read_toml("published code", name, shipped_published())
     if "point" in content:
         content["points"] = content.pop("point")
     try:
         return Coding.model_validate(content)
     except ValidationError as error:
         raise UserError(f"Published code '{path}': {_explain(error, Coding, content)}") from error
+
+
+def shipped_published() -> dict[str, Path]:
+    """Name and file of everything published that comes with the package and is no grid."""
+    return _shipped("ablations/published")
+
+
+def load_published(name: str) -> PublishedTable:
+    """What a source published, as a table: a shipped one by name, a grid's or a code's too, or a file's by path."""
+    grids = shipped_grids()
+    if name in grids:
+        return load_grid(name).table
+    path, content = _read_toml("published table", name, shipped_published() | grids, parse_float=Decimal)
+    if "point" in content:
+        return load_coding(name).table
+    if "row" in content:
+        content["rows"] = content.pop("row")
+    try:
+        return PublishedTable.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"Published table '{path}': {_explain(error, PublishedTable, content)}") from error
 
 
 def load_preset(name: str) -> Preset:

@@ -33,6 +33,9 @@ Steps = Annotated[
 Results = Annotated[Path | None, typer.Option(help="Folder of the records [default: results/GRID-PRESET].")]
 Reports = Annotated[Path | None, typer.Option(help="Folder of the report [default: reports/GRID-PRESET].")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
+Tensorboard = Annotated[
+    Path | None, typer.Option(help="Write TensorBoard event files into this folder (extra `tensorboard`).")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again; what was there is set aside, not lost.")]
 Extractor = Annotated[str | None, typer.Option(help="inception, embedded, or the path of an extractor of your own.")]
 Weights = Annotated[Path | None, typer.Option(help="The Inception weights file, where it cannot be downloaded.")]

@@ -16,8 +16,13 @@ from ddpm_bench.errors import UserError, near_miss
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     packages = ("torch", "torchvision", "torch-fidelity", "numpy", "scipy")
-    found = {name: importlib.metadata.version(name) for name in packages}
+    found = {name: package_version(name) for name in packages}
     return {"ddpm-bench": __version__, "python": platform.python_version()} | found
+
+
+def package_version(name: str) -> str:
+    """Of an installed distribution."""
+    return importlib.metadata.version(name)
 
 
 def git_commit() -> str | None:
@@ -39,7 +44,11 @@ def _git(top: Path, *arguments: str) -> str:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """The machine, as far as it matters for speed and for the last digits."""
+    """The machine, as far as it matters for speed and for the last digits.
+
+    Of a GPU also what networks compute in there, what float32 means ("ieee", or "tf32" with factors of 10 bits), and
+    whether the fastest algorithms were searched for.
+    """
     facts: dict[str, Any] = {
         "device": device.type,
         "system": platform.system(),
@@ -49,7 +58,14 @@ def hardware(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
     }
     if device.type == "cuda":
-        facts |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+        facts |= {
+            "gpu": torch.cuda.get_device_name(device),
+            "cuda": torch.version.cuda,
+            "networks": "bfloat16 autocast, float32 weights",
+            "float32_convolutions": torch.backends.cudnn.conv.fp32_precision,
+            "float32_products": torch.backends.cuda.matmul.fp32_precision,
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        }
     return facts
 
 
@@ -63,7 +79,19 @@ def _processor() -> str:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes CUDA, then MPS, then the CPU. UserError when the named device is not there."""
+    """`auto` takes CUDA, then MPS, then the CPU. UserError when the named device is not there.
+
+    A GPU is set up for the whole process: float32 means float32 there, since what may be rounded is in bfloat16
+    already, and convolutions, whose sizes stay the same, are searched for their fastest algorithm.
+    """
+    device = _present(name)
+    if device.type == "cuda":
+        torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "ieee"
+        torch.backends.cudnn.benchmark = True
+    return device
+
+
+def _present(name: str) -> torch.device:
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))

@@ -4,10 +4,11 @@ Names (of a schedule, an objective, ...) are checked against their registries wh
 here are shapes, ranges and the rules between fields. No torch is imported.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Settings(BaseModel):
@@ -104,6 +105,8 @@ class ScoringSettings(Settings):
     training; 0 for none. `bound_evals`: by so many network calls an image, or with every t where it is None.
     `terms_images`: beside such an estimate, so many test images are measured with every t, for the terms and the error of
     x_0 by t; 0 for none.
+    `bootstrap`: replicates behind the intervals of scores and bounds (`metrics/uncertainty.py`); 0 for no intervals.
+    `neighbours`: so many samples are shown beside the training images nearest to them; 0 for none.
     """
 
     extractor: str = "inception"
@@ -114,6 +117,15 @@ class ScoringSettings(Settings):
     bound_evals: int | None = Field(None, ge=5)
     terms_images: int = Field(0, ge=0)
     decoder: Literal["exact", "paper"] = "exact"
+    bootstrap: int = Field(200, ge=0)
+    neighbours: int = Field(8, ge=0)
+
+    @field_validator("bootstrap")
+    @classmethod
+    def _enough(cls, value: int) -> int:
+        if 0 < value < 40:
+            raise ValueError(f"{value} replicates have no quantile at 2.5%; use 40 or more, or 0 for no intervals")
+        return value
 
 
 class CellSettings(Settings):
@@ -146,3 +158,11 @@ class CellSettings(Settings):
         if every is not None and every > self.training.steps:
             raise ValueError(f"training.snapshot_every = {every} exceeds training.steps = {self.training.steps}")
         return self
+
+
+def completed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values that hold sections of `CellSettings`, with the defaults of what these gained since they were written."""
+    fields = CellSettings.model_fields
+    known = [name for name, value in values.items() if name in fields and isinstance(value, Mapping)]
+    sections = {name: fields[name].annotation.model_validate(values[name]).model_dump(mode="json") for name in known}
+    return {**values, **sections}

@@ -15,6 +15,9 @@ from ddpm_bench.settings import CellSettings
 SCHEMA = 2
 """Version of the record's layout. A reader refuses a newer one."""
 
+QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
+"""At which a bootstrap's interval is kept: the median, and both ends at one standard deviation and at 95%."""
+
 
 class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -52,10 +55,15 @@ class Divergence(Part):
 
 
 class Checkpoint(Part):
-    """The scores of the EMA weights after `step` training steps. Keys of `metrics` are those of `metrics/registry.py`."""
+    """The scores of the EMA weights after `step` training steps. Keys of `metrics` are those of `metrics/registry.py`.
+
+    quantiles: by metric, what a bootstrap over samples or images puts at QUANTILES (`metrics/uncertainty.py`). It says
+    how sure the number is for these weights; how it varies between training runs only several seeds show.
+    """
 
     step: int
     metrics: dict[str, float]
+    quantiles: dict[str, tuple[float, ...]] = {}
 
 
 class LogPoint(Part):
@@ -86,6 +94,7 @@ class BoundTerms(Part):
     first: float  # L_0, the decoder's
     terms: tuple[float, ...] = ()  # terms[t-1] is L_{t-1}
     mse: tuple[float, ...] = ()  # mse[t-1]: mean squared error of the x_0 predicted at t, for images in [-1, 1]
+    quantiles: tuple[float, ...] = ()  # of the total at QUANTILES, by a bootstrap over the images
 
     @property
     def sampling_error(self) -> float:
@@ -105,6 +114,16 @@ class BoundTerms(Part):
             first, *middle = value["terms"]
             return value | {"evals": len(value["terms"]), "first": first, "middle": math.fsum(middle)}
         return value
+
+
+class Neighbours(Part):
+    """Distances to the nearest training image: of generated samples and, as a scale, of as many held-out test images.
+
+    Root mean square over pixels in [0, 1], or over features. Samples much nearer than test images are copies.
+    """
+
+    samples: tuple[float, ...]
+    test: tuple[float, ...]
 
 
 class Record(Part):
@@ -131,9 +150,12 @@ class Record(Part):
     anchors: dict[str, dict[str, float]] = {}
     training_log: tuple[LogPoint, ...] = ()
     sample_grid: str | None = None  # PNG beside the record
+    pictures: dict[str, str] = {}  # PNGs beside the record: "progressive", "neighbours-pixel", "neighbours-feature"
+    neighbours: dict[str, Neighbours] = {}  # by space: "pixel", "feature"
     wall_time_s: dict[str, float] = {}
     versions: dict[str, str]
-    git_commit: str | None
+    git_commit: str | None  # that finished the record
+    training_commits: tuple[str, ...] = ()  # that trained the weights, in order
     hardware: dict[str, Any]
     created: str  # ISO 8601, UTC
 
@@ -183,11 +205,16 @@ def read_record(path: Path) -> Record:
         raise UserError(f"'{path}' is not a record of ddpm-bench: {where}: {first['msg']}. Measure the cell again or remove the file.") from error
 
 
-def read_records(folder: Path) -> list[Record]:
-    """All records of a folder, in order of file name. UserError when it does not exist or has none."""
+def record_paths(folder: Path) -> list[Path]:
+    """The records of a folder, in order of file name. UserError when it does not exist or has none."""
     if not folder.is_dir():
         raise UserError(f"There is no results folder '{folder}'. Make one with `ddpm-bench ablate --results {folder}`.")
     paths = sorted(folder.glob("*-seed*.json"))
     if not paths:
         raise UserError(f"The folder '{folder}' holds no records (<cell>-seed<n>.json). Make some with `ddpm-bench ablate`.")
-    return [read_record(path) for path in paths]
+    return paths
+
+
+def read_records(folder: Path) -> list[Record]:
+    """All records of a folder, in order of file name. UserError when it does not exist or has none, or for a broken one."""
+    return [read_record(path) for path in record_paths(folder)]

@@ -4,10 +4,12 @@ A small network does not fill two cores: two cells side by side, one thread each
 they take one after the other with two threads.
 """
 
+import contextlib
 import multiprocessing
 import os
+import queue
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -16,11 +18,16 @@ from multiprocessing.synchronize import Event
 import torch
 
 from ddpm_bench import console
+from ddpm_bench.console import Reading, Screen
 from ddpm_bench.errors import Interrupted
 from ddpm_bench.interrupt import NEVER, Stop
 from ddpm_bench.run import Bench, Job, run_cell
 from ddpm_bench.store import Record
 
+ScreenOf = Callable[[str], Screen]
+"""The screen of a job, by its name."""
+UNREAD = 1000
+"""Messages of workers that may wait to be shown; each is far below what a pipe takes in one piece."""
 FAILURES = (RuntimeError, ArithmeticError, MemoryError)
 """What costs a cell but not the grid; torch raises RuntimeError, out of memory included."""
 
@@ -32,30 +39,74 @@ def choose_workers(wanted: int | None, jobs: int, device: torch.device) -> int:
     return max(1, min(wanted or default, jobs))
 
 
-def measure_each(jobs: Sequence[Job], bench: Bench, workers: int) -> Iterator[tuple[Job, Record | str]]:
+class Wire(Screen):
+    """In a worker: what a job says and how far it is, sent to its screen in the parent. Sending never waits."""
+
+    def __init__(self, job: str, messages: multiprocessing.Queue, every: float) -> None:
+        self.job, self.messages, self.every = job, messages, every
+
+    def _send(self, what: str, value: object) -> None:
+        with contextlib.suppress(queue.Full):  # the parent is gone: there is nobody to tell
+            self.messages.put_nowait((self.job, what, value))
+
+    def say(self, message: str) -> None:
+        self._send("say", message)
+
+    def show(self, reading: Reading) -> None:
+        self._send("show", reading)
+
+    def phase(self, name: str) -> None:
+        self._send("phase", name)
+
+    def scores(self, metrics: dict[str, float]) -> None:
+        self._send("scores", metrics)
+
+
+def _show_all(messages: multiprocessing.Queue, screen_of: ScreenOf) -> None:
+    """What workers have sent so far, each on its job's screen."""
+    with contextlib.suppress(queue.Empty):
+        while True:
+            job, what, value = messages.get_nowait()
+            getattr(screen_of(job), what)(value)
+
+
+def measure_each(
+    jobs: Sequence[Job], bench: Bench, workers: int, screen_of: ScreenOf
+) -> Iterator[tuple[Job, Record | str]]:
     """Each job with its record, or with what it failed of, as they finish. Raises Interrupted when all workers have saved."""
     if workers == 1:
         for job in jobs:
-            yield job, _measure(job, bench)
+            with console.shown_on(screen_of(job.name)):
+                result = _measure(job, bench)
+            yield job, result
         return
     threads = max(1, (os.cpu_count() or 1) // workers)
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    stopping = context.Event()
-    with ProcessPoolExecutor(workers, context, _begin, (threads, stopping)) as pool:
-        running = {pool.submit(_measure_alone, job, replace(bench, stop=NEVER)): job for job in jobs}
-        try:
-            yield from _as_they_finish(running, bench.stop, stopping)
-        except BaseException:  # a full disk, say, or the caller lost interest
-            _tell(stopping)
-            raise
+    stopping, messages = context.Event(), context.Queue(UNREAD)
+    shared = (threads, stopping, messages, screen_of(jobs[0].name).every)
+    try:
+        with ProcessPoolExecutor(workers, context, _begin, shared) as pool:
+            running = {pool.submit(_measure_alone, job, replace(bench, stop=NEVER)): job for job in jobs}
+            try:
+                for each in _as_they_finish(running, bench.stop, stopping):
+                    _show_all(messages, screen_of)
+                    if each:
+                        yield each
+            except BaseException:  # a full disk, say, or the caller lost interest
+                _tell(stopping)
+                raise
+    finally:
+        _show_all(messages, screen_of)
 
 
-def _as_they_finish(running: dict[Future, Job], stop: Stop, stopping: Event) -> Iterator[tuple[Job, Record | str]]:
+def _as_they_finish(running: dict[Future, Job], stop: Stop, stopping: Event) -> Iterator[tuple[Job, Record | str] | None]:
+    """Each job with its result; None a few times a second."""
     left = set(running)
     while left:
         if stop.requested:
             _tell(stopping)
         done, left = wait(left, timeout=0.2, return_when=FIRST_COMPLETED)
+        yield None
         for future in done:
             try:
                 result = future.result()
@@ -74,19 +125,20 @@ def _tell(stopping: Event) -> None:
             worker.terminate()
 
 
-def _begin(threads: int, stopping: Event) -> None:
-    global _stopping
-    _stopping = stopping
+def _begin(threads: int, stopping: Event, messages: multiprocessing.Queue, every: float) -> None:
+    global _shared
+    _shared = stopping, messages, every
+    messages.cancel_join_thread()  # a worker ends even when nobody reads what it said last
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on as SIGTERM
     torch.set_num_threads(threads)
-    console.plain()
 
 
 def _measure_alone(job: Job, bench: Bench) -> Record | str | None:
     """In a worker: None when it was interrupted and has saved, or was not begun."""
+    stopping, messages, every = _shared
     try:
-        with Stop((signal.SIGTERM,)) as stop:
-            return None if _stopping.is_set() else _measure(job, replace(bench, stop=stop))
+        with Stop((signal.SIGTERM,)) as stop, console.shown_on(Wire(job.name, messages, every)):
+            return None if stopping.is_set() else _measure(job, replace(bench, stop=stop))
     except Interrupted:
         return None
 

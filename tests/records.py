@@ -14,8 +14,8 @@ from ddpm_bench.store import (
     Divergence,
     ExtractorInfo,
     LogPoint,
+    Neighbours,
     Record,
-    record_path,
     write_record,
 )
 
@@ -49,10 +49,33 @@ def metrics(cell: str, seed: int, factor: float = 1.0) -> dict[str, float]:
     shift = (0.0, 0.31, -0.17, 0.12)[seed % 4]
     return {
         "is_mean": score + 0.3 * shift, "is_std": 0.11, "fd_train": distance * factor * (1 + 0.1 * shift),
+        "fd_infinity": 0.9 * distance * factor * (1 + 0.1 * shift),
         "kid_mean": 0.2457 + 0.01 * shift, "kid_std": 0.0539,
         "precision": 0.612 + 0.1 * shift, "recall": 0.404 - 0.1 * shift,
         "bound_test_bits_per_dim": bound + 0.05 * shift, "bound_train_bits_per_dim": bound - 0.02 + 0.05 * shift,
     }  # fmt: skip
+
+
+def quantiles(metrics: dict[str, float]) -> dict[str, tuple[float, ...]]:
+    """Symmetric intervals, 3% of the value to either side at 95%, for the metrics that have one."""
+    having = ("is_mean", "fd_train", "fd_test", "fd_infinity", "bound_test_bits_per_dim", "bound_train_bits_per_dim")
+    return {key: _around(metrics[key], 0.03) for key in having if key in metrics}
+
+
+def _around(value: float, share: float) -> tuple[float, ...]:
+    return tuple(value * (1 + share * at) for at in (-1, -0.5, 0, 0.5, 1))
+
+
+PICTURES = ("progressive", "neighbours-pixel", "neighbours-feature")
+NEIGHBOURS = {
+    "pixel": Neighbours(
+        samples=(0.121, 0.087, 0.143, 0.099, 0.132, 0.110, 0.156, 0.104),
+        test=(0.119, 0.092, 0.151, 0.098, 0.127, 0.103, 0.149, 0.113),
+    ),
+    "feature": Neighbours(
+        samples=(0.41, 0.37, 0.52, 0.44, 0.39, 0.47, 0.60, 0.43), test=(0.33, 0.29, 0.45, 0.31, 0.35, 0.38, 0.41, 0.30)
+    ),
+}
 
 
 def make_record(
@@ -71,7 +94,7 @@ def make_record(
     settings = resolve(row, load_preset(preset), overrides or {})
     steps = settings.training.steps
     if checkpoints is None:
-        checkpoints = () if diverged else (Checkpoint(step=steps, metrics=metrics(cell, seed)),)
+        checkpoints = () if diverged else (make_checkpoint(steps, metrics(cell, seed)),)
     end = diverged.step if diverged else steps
     ticks = range(settings.training.log_every, end + 1, settings.training.log_every)
     log = [
@@ -109,12 +132,19 @@ def make_record(
         anchors=ANCHORS,
         training_log=tuple(log),
         sample_grid=None if diverged else f"{cell}-seed{seed}.png",
+        pictures={} if diverged else {name: f"{cell}-seed{seed}-{name}.png" for name in PICTURES},
+        neighbours={} if diverged else NEIGHBOURS,
         wall_time_s={"training": 61.2, "sampling": 33.1, "scoring": 4.5, "bound": 20.25},
         versions={"ddpm-bench": "0.1.0", "python": "3.11.2", "torch": "2.15.0", "torch-fidelity": "0.4.0"},
         git_commit="0123456789abcdef0123456789abcdef01234567",
         hardware={"device": "cpu", "processor": "Synthetic CPU @ 2.00 GHz", "cores": 2, "threads": 2},
         created="2026-11-21T21:00:00+00:00",
     )
+
+
+def make_checkpoint(step: int, found: dict[str, float]) -> Checkpoint:
+    """With intervals, as a run scores one."""
+    return Checkpoint(step=step, metrics=found, quantiles=quantiles(found))
 
 
 def make_bound(cell: str, seed: int, split: str, settings: CellSettings) -> BoundTerms:
@@ -135,6 +165,7 @@ def make_bound(cell: str, seed: int, split: str, settings: CellSettings) -> Boun
         first=first,
         terms=(first, *rest),
         mse=tuple(0.2 * (t / T) ** 2 for t in range(1, T + 1)),
+        quantiles=_around(total, 0.03),
     )
 
 
@@ -161,7 +192,7 @@ def paper_records(grid: Grid | None = None, extractor: ExtractorInfo = INCEPTION
             found = metrics(cell.name, 0, factor)
             if step != 800_000:  # the bound is measured for the last checkpoint only
                 found = {key: value for key, value in found.items() if not key.startswith("bound")}
-            scored.append(Checkpoint(step=step, metrics=found))
+            scored.append(make_checkpoint(step, found))
         overrides = {"training": {"log_every": 20_000}}
         records.append(
             make_record(
@@ -172,9 +203,9 @@ def paper_records(grid: Grid | None = None, extractor: ExtractorInfo = INCEPTION
 
 
 def write_results(folder: Path, records: list[Record]) -> None:
-    """Write records and a picture beside each, as `ablate` does."""
+    """Write records and their pictures beside each, as `ablate` does."""
     for record in records:
         write_record(folder, record)
-        if record.sample_grid:
-            noise = Image.effect_noise((265, 265), 60 + 10 * record.seed)
-            noise.save(record_path(folder, record.cell, record.seed).with_suffix(".png"))
+        for name in (record.sample_grid, *record.pictures.values()):
+            if name:
+                Image.effect_noise((265, 265), 60 + 10 * record.seed).save(folder / name)

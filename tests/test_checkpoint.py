@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ddpm_bench.errors import UserError
+from ddpm_bench.files import sha256_file
+from ddpm_bench.settings import NetworkSettings
 from ddpm_bench.training.checkpoint import check_identity, load_state, load_tensors, load_weights, save, snapshots
 
 IDENTITY = {"network": {"base": 8, "multipliers": (1, 2)}, "data": "embedded"}
@@ -49,9 +51,10 @@ def test_weights_come_back_bitwise_with_what_they_are(tmp_path: Path) -> None:
     for path in (tmp_path, snapshot):
         ema, metadata = load_weights(path)
         assert torch.equal(ema["w"], 2 * value)
-        assert metadata == {"step": 7, "seed": 3, "identity": json.loads(json.dumps(IDENTITY)), "weights": "ema"}
+        digest = sha256_file(snapshot / "ema.safetensors")
+        assert metadata == {"step": 7, "seed": 3, "identity": json.loads(json.dumps(IDENTITY)), "sha256": digest}
     raw, metadata = load_weights(tmp_path, "raw")
-    assert torch.equal(raw["w"], value) and metadata["weights"] == "raw"
+    assert torch.equal(raw["w"], value) and metadata["sha256"] == sha256_file(snapshot / "network.safetensors")
 
 
 def test_only_the_newest_snapshots_are_kept_in_order_of_step(tmp_path: Path) -> None:
@@ -141,3 +144,12 @@ def test_another_identity_is_refused_and_every_difference_shown() -> None:
         "  network.base: was 8, now 16", "  new: was absent, now None", "  gone: was True, now absent",
     ]  # fmt: skip
     assert "runs/a" in str(raised.value) and "network.multipliers" not in str(raised.value)
+
+
+def test_settings_that_a_section_has_gained_since_have_their_defaults() -> None:
+    """A checkpoint of an earlier version goes on, unless the new setting is given another value than the one it had."""
+    now = {"network": NetworkSettings(base=8, groups=4).model_dump(mode="json"), "seed": 0}
+    was = {"network": {key: value for key, value in now["network"].items() if key not in ("heads", "padding")}, "seed": 0}
+    check_identity(Path("x"), was, now)
+    with pytest.raises(UserError, match="network.heads: was 1, now 2"):
+        check_identity(Path("x"), was, {**now, "network": {**now["network"], "heads": 2}})

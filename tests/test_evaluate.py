@@ -121,7 +121,7 @@ def test_an_interrupted_evaluation_goes_on_with_its_samples_and_scores(evaluate,
         assert evaluate("eps").code == 130
     assert rows(tmp_path) == {}
     monkeypatch.setattr("ddpm_bench.generate.sample", lambda *_, **__: pytest.fail("sampled again"))
-    monkeypatch.setattr(checkpoint, "score", lambda *_, **__: pytest.fail("scored again"))
+    monkeypatch.setattr(checkpoint, "scores", lambda *_, **__: pytest.fail("scored again"))
     assert evaluate("eps").code == 0
     assert rows(tmp_path)["eps"].bounds
 

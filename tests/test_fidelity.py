@@ -19,8 +19,11 @@ from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.interrupt import Stop
 from ddpm_bench.metrics import feature_cache, fidelity
 from ddpm_bench.metrics.extractor import Extractor
-from ddpm_bench.metrics.fidelity import protocol, score
+from ddpm_bench.metrics.fidelity import features_of as measured_features
+from ddpm_bench.metrics.fidelity import protocol, score, scores
 from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.metrics.uncertainty import frechet as frechet_distance
+from ddpm_bench.metrics.uncertainty import score_quantiles
 from ddpm_bench.store import ExtractorInfo
 
 CLASSES = 5
@@ -134,6 +137,54 @@ def test_scores_are_those_of_the_registry_and_repeat_exactly():
     other = score(SAMPLES, REFERENCE, projection(), seed=1, precision_recall=False)
     assert other["is_std"] != both["is_std"]
     assert set(both) - set(other) == {"precision", "recall", "fd_test"}
+
+
+def test_intervals_are_of_the_numbers_that_torch_fidelity_gives():
+    extractor = projection()
+    (x, logits), (y, _) = (features_of(extractor, each) for each in (SAMPLES, REFERENCE))
+    found = scores(SAMPLES, REFERENCE, projection(), test_reference=images(40, 9), bootstrap=50, bootstrap_seed=7)
+    assert found.metrics == score(SAMPLES, REFERENCE, projection(), test_reference=images(40, 9))
+    distance = frechet_distance(torch.from_numpy(x), y.mean(0), np.cov(y, rowvar=False), replicates=50, seed=7)
+    assert distance.value == pytest.approx(found.metrics["fd_train"], rel=1e-9)
+    assert distance.infinity == pytest.approx(found.metrics["fd_infinity"], rel=1e-9)
+    shuffled = torch.from_numpy(logits)[np.random.RandomState(0).permutation(70)]
+    value, interval = score_quantiles(shuffled, 10, 50, 7)
+    assert value == pytest.approx(found.metrics["is_mean"], rel=1e-9)
+    assert set(found.quantiles) == {"is_mean", "fd_train", "fd_test", "fd_infinity"}
+    assert found.quantiles["is_mean"] == pytest.approx(interval, rel=1e-9)
+    assert found.quantiles["fd_train"] == pytest.approx(distance.quantiles, rel=1e-9)
+    assert found.quantiles["fd_infinity"] == pytest.approx(distance.infinity_quantiles, rel=1e-9)
+    for key, interval in found.quantiles.items():
+        assert interval[0] < found.metrics[key] < interval[-1] and list(interval) == sorted(interval)
+
+
+def test_too_few_samples_for_the_number_of_features_have_no_distance_at_infinity():
+    enough, too_few = (scores(SAMPLES[:n], REFERENCE, projection(), bootstrap=50) for n in (24, 23))
+    assert "fd_infinity" in enough.metrics and "fd_infinity" in enough.quantiles
+    assert "fd_infinity" not in too_few.metrics and set(too_few.quantiles) == {"is_mean", "fd_train"}
+
+
+def test_intervals_can_be_interrupted(monkeypatch):
+    stop = Stop()
+    real = fidelity.frechet
+
+    def ask(*args, on_replicate=None, **how):
+        stop.requested = True
+        return real(*args, on_replicate=on_replicate, **how)
+
+    monkeypatch.setattr(fidelity, "frechet", ask)
+    with pytest.raises(Interrupted):
+        scores(SAMPLES, REFERENCE, projection(), bootstrap=50, stop=stop)
+
+
+@pytest.mark.parametrize("with_cache", [False, True])
+def test_features_alone_are_those_that_scores_rest_on_and_come_from_its_cache(tmp_path, with_cache):
+    cache, extractor = tmp_path if with_cache else None, projection()
+    score(SAMPLES, REFERENCE, projection(), cache=cache)
+    found = measured_features(REFERENCE, extractor, cache=cache)
+    assert extractor.network.count == (0 if with_cache else len(REFERENCE))
+    assert found.dtype == torch.float64
+    assert found.numpy() == pytest.approx(features_of(extractor, REFERENCE)[0], rel=1e-6)
 
 
 def test_scoring_prints_nothing_on_stdout(capfd):
@@ -330,11 +381,13 @@ def test_scoring_stops_between_batches_when_asked_to():
 
 def test_only_inceptions_numbers_are_called_fid_is_and_kid():
     inception = [metric.heading(("FID", "IS")) for metric in METRICS.values()]
-    assert inception[:6] == ["IS", "IS, std", "FID", "FID, test set", "KID", "KID, std"]
+    assert inception[:7] == [
+        "IS", "IS, std", "FID", "FID, test set", "FID, infinite samples", "KID", "KID, std"
+    ]  # fmt: skip
     own = [metric.heading(("FD (embedded)", "IS (embedded)")) for metric in METRICS.values()]
-    assert own[:6] == [
+    assert own[:7] == [
         "IS (embedded)", "IS (embedded), std", "FD (embedded)", "FD (embedded), test set",
-        "KD (embedded)", "KD (embedded), std",
+        "FD (embedded), infinite samples", "KD (embedded)", "KD (embedded), std",
     ]  # fmt: skip
     assert METRICS["kid_mean"].heading(("FID (unverified)", "IS (unverified)")) == "KID (unverified)"
     assert all(key == metric.key for key, metric in METRICS.items())

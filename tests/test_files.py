@@ -7,7 +7,7 @@ import os
 import pytest
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import make_folder, replacing, sha256_file, write_json, write_text
+from ddpm_bench.files import make_folder, move_aside, replacing, sha256_file, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
@@ -51,3 +51,15 @@ def test_an_unwritable_folder_is_a_users_mistake(tmp_path, monkeypatch):
 def test_the_hash_is_sha256_of_the_bytes(tmp_path):
     (tmp_path / "empty").write_bytes(b"")
     assert sha256_file(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_what_is_moved_aside_keeps_its_place_below_a_dated_folder(tmp_path):
+    (tmp_path / "work" / "a").mkdir(parents=True)
+    (tmp_path / "work" / "a" / "inside").write_text("1")
+    (tmp_path / "a.json").write_text("2")
+    (tmp_path / "b.json").write_text("3")
+    move_aside(tmp_path, [tmp_path / "a.json", tmp_path / "work" / "a", tmp_path / "none.png"])
+    assert (tmp_path / "b.json").exists() and not (tmp_path / "a.json").exists()
+    (aside,) = tmp_path.glob("before-*")
+    assert (aside / "a.json").read_text() == "2" and (aside / "work" / "a" / "inside").read_text() == "1"
+    assert {path.name for path in aside.iterdir()} == {"a.json", "work"}

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -20,10 +21,11 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.grid import Grid, load_grid
 from ddpm_bench.report import render
 from ddpm_bench.report.comparison import draw_comparison
-from ddpm_bench.report.curves import plot_losses
+from ddpm_bench.report.curves import draw_losses
+from ddpm_bench.report.intake import readable_records, usual_grid
 from ddpm_bench.report.layouts import DOCUMENT, to_latex
 from ddpm_bench.report.page import page
-from ddpm_bench.report.samples import copy_pictures
+from ddpm_bench.report.samples import PictureFolder, copy_pictures
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.table import make_table
 from ddpm_bench.store import Divergence, Record, read_records
@@ -135,14 +137,40 @@ def test_the_same_records_give_the_same_bytes(rendered: Rendered, tmp_path: Path
         assert first.read_bytes() == second.read_bytes(), first.name
 
 
-def test_mixed_records_write_nothing(tmp_path: Path) -> None:
-    records = [
-        make_record(GRID, "mu-L-fixed"),
-        make_record(GRID, "mu-L-fixed", 1, overrides={"training": {"steps": 9}}),
-    ]
-    with pytest.raises(UserError, match=r"training\.steps: was \d+, now 9"):
-        render(records, GRID, tmp_path / "out", tmp_path)
-    assert not (tmp_path / "out").exists()
+def test_records_of_other_conditions_are_said_and_the_rest_comes_out(tmp_path: Path, capsys) -> None:
+    odd = make_record(GRID, "mu-L-fixed", 1, overrides={"training": {"steps": 9}})
+    render([odd, *(make_record(GRID, "mu-L-fixed", seed) for seed in (0, 2))], GRID, tmp_path / "out", tmp_path)
+    page = (tmp_path / "out" / "report.md").read_text()
+    for text in (page, " ".join(capsys.readouterr().err.split())):
+        assert "cell 'mu-L-fixed', seed 1: " in text and "training.steps: was 400, now 9" in text
+    assert "**Set aside, and in no number of this report** (1)" in page
+    assert pd.read_csv(tmp_path / "out" / "table.csv").set_index("cell").loc["mu-L-fixed", "n"] == 2
+
+
+def test_a_broken_and_a_newer_record_are_said_and_the_rest_is_read(tmp_path: Path, capsys) -> None:
+    write_results(tmp_path, [make_record(GRID, "mu-L-fixed", seed) for seed in (0, 1, 2)])
+    (tmp_path / "mu-L-fixed-seed0.json").write_text("{")
+    newer = json.loads((tmp_path / "mu-L-fixed-seed1.json").read_text()) | {"schema_version": 99}
+    (tmp_path / "mu-L-fixed-seed1.json").write_text(json.dumps(newer))
+    assert [record.seed for record in readable_records(tmp_path)] == [2]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "mu-L-fixed-seed0.json' is not a readable JSON record" in said and "has record schema 99" in said
+
+
+def test_a_folder_without_readable_records_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no records"):
+        readable_records(tmp_path)
+    (tmp_path / "x-seed0.json").write_text("[]")
+    with pytest.raises(UserError, match=r"None of the records can be read\.\n.*x-seed0"):
+        readable_records(tmp_path)
+    with pytest.raises(UserError, match="no results folder"):
+        readable_records(tmp_path / "none")
+
+
+def test_the_grid_of_most_records_is_the_reports() -> None:
+    records = [make_record(GRID, "eps-L-fixed", seed) for seed in (0, 1)]
+    other = make_record(load_grid("table1"), "eps-L-fixed")
+    assert usual_grid([other, *records]) == "table2" and usual_grid([other, records[0]]) == "table1"
 
 
 def test_an_unwritable_report_folder_is_one_clear_message(tmp_path: Path) -> None:
@@ -256,12 +284,12 @@ def test_a_grid_where_everything_diverged_still_has_its_page_and_plots(tmp_path:
     gone = Divergence(step=2, reason="the loss is not finite")
     records = [make_record(GRID, cell.name, diverged=gone) for cell in GRID.cells]
     measured = summaries([record.model_copy(update={"training_log": (), "anchors": {}}) for record in records], GRID)
-    pictures = copy_pictures(measured[0].rows, tmp_path, tmp_path / "samples")
+    pictures = copy_pictures(measured[0].rows, PictureFolder(tmp_path), tmp_path / "samples")
     assert page(measured, [make_table(measured[0])], pictures).count("diverged before sampling") == len(GRID.cells)
     for key in ("fd_train", "is_mean"):
         _, axes = draw_comparison(Figure(), measured, key)
         assert [text.get_text() for text in axes.texts].count("diverged here") == len(GRID.cells)
-    plot_losses(tmp_path / "loss.png", measured[0].rows)
+    assert draw_losses(Figure(), measured, PictureFolder(tmp_path))
 
 
 def test_nothing_about_reports_loads_torch() -> None:

@@ -3,14 +3,14 @@
 import math
 
 import pytest
-from records import INCEPTION, make_record, paper_records, quick_records
+from records import EMBEDDED, INCEPTION, make_record, paper_records, quick_records
 
-from ddpm_bench.errors import UserError
 from ddpm_bench.grid import Grid, load_grid
+from ddpm_bench.published import Published
 from ddpm_bench.report.bounds import bound_remarks, bounds_section, codes_of, gaps
-from ddpm_bench.report.conditions import bound_differences, checked
+from ddpm_bench.report.conditions import sorted_out
 from ddpm_bench.report.summary import summaries
-from ddpm_bench.report.table import make_table
+from ddpm_bench.report.table import BOUND_TEST, BOUND_TRAIN, make_table
 from ddpm_bench.store import Record
 
 GRID = load_grid("table2")
@@ -44,8 +44,8 @@ def summary_of(records: list[Record], grid: Grid = GRID):
 
 
 def test_a_bound_that_was_measured_as_published_differs_in_nothing() -> None:
-    assert bound_differences(as_published().bounds, TABLE_1) == ()
     summary = summary_of([as_published()], last(TABLE_1))
+    assert summary.comparable_in(BOUND_TEST) and summary.comparable_in(BOUND_TRAIN)
     assert summary.comparable and summary.bounds_comparable and make_table(summary).verdict == ""
 
 
@@ -62,25 +62,46 @@ def test_a_bound_that_was_measured_as_published_differs_in_nothing() -> None:
 )
 def test_each_way_of_measuring_otherwise_is_a_difference_of_the_bound_alone(change, name, published, here) -> None:
     summary = summary_of([with_bounds(as_published(), **change)], last(TABLE_1))
-    [found] = summary.bound_differences
+    [found] = {found for key in (BOUND_TEST, BOUND_TRAIN) for found in summary.differences[key]}
     assert (found.name, found.published, found.here) == (name, published, here)
     assert summary.comparable and not summary.bounds_comparable
     assert make_table(summary).verdict == f"Bounds are not comparable with the published NLL. Not as published: {name}."
 
 
-def test_a_grid_that_says_nothing_of_nll_has_no_such_differences() -> None:
-    conditions = TABLE_1.conditions.model_copy(update={"nll": None})
-    assert (
-        bound_differences(
-            make_record(GRID, "eps-L-fixed").bounds, TABLE_1.model_copy(update={"conditions": conditions})
-        )
-        == ()
+def test_a_bound_does_not_depend_on_samples_or_features() -> None:
+    record = as_published()
+    settings = record.settings.model_copy(
+        update={
+            "sampling": record.settings.sampling.model_copy(update={"samples": 64, "steps": 10}),
+            "scoring": record.settings.scoring.model_copy(update={"extractor": "embedded"}),
+        }
     )
+    summary = summary_of([record.model_copy(update={"settings": settings, "extractor": EMBEDDED})], last(TABLE_1))
+    assert summary.bounds_comparable and not summary.comparable
+    text = make_table(summary).verdict
+    assert text.startswith("Scores are not comparable") and text.endswith("The bounds are comparable.")
+    assert "Not as published: samples, sampling steps, extractor." in text
+
+
+def test_other_training_concerns_the_bounds_too() -> None:
+    record = as_published()
+    training = record.settings.training.model_copy(update={"steps": 7})
+    record = record.model_copy(update={"settings": record.settings.model_copy(update={"training": training})})
+    summary = summary_of([record], last(TABLE_1))
+    assert [d.name for d in summary.differences[BOUND_TEST]] == ["training steps"]
+
+
+def test_a_grid_that_publishes_no_nll_holds_no_bounds_against_it() -> None:
+    cells = tuple(cell.model_copy(update={"published": Published(fid=1.0)}) for cell in TABLE_1.cells)
+    conditions = TABLE_1.conditions.model_copy(update={"nll": None})
+    summary = summary_of([as_published()], TABLE_1.model_copy(update={"conditions": conditions, "cells": cells}))
+    assert BOUND_TEST not in summary.differences and not summary.bounds_comparable
 
 
 def test_bounds_that_are_not_shown_make_no_difference() -> None:
     _, best = summaries(paper_records(), GRID)
-    assert best.bound_differences == () and bound_remarks(best) == [] and bounds_section(best) == []
+    assert set(best.differences) == {"is_mean", "fd_train"}
+    assert bound_remarks(best) == [] and bounds_section(best) == []
 
 
 def test_bounds_measured_in_different_ways_share_no_table() -> None:
@@ -88,8 +109,9 @@ def test_bounds_measured_in_different_ways_share_no_table() -> None:
         make_record(GRID, "mu-L-fixed"),
         with_bounds(make_record(GRID, "eps-L-fixed"), method="estimate", evals=10),
     )
-    with pytest.raises(UserError, match=r"evals: was 100, now 10\n  method: was exact, now estimate"):
-        checked([one, other], GRID)
+    kept, aside = sorted_out([one, other], GRID)
+    assert kept == [one] and aside[0].what == "cell 'eps-L-fixed', seed 0"
+    assert "evals: was 100, now 10; test bound.method: was exact, now estimate" in aside[0].why
 
 
 def test_the_gap_is_test_less_train_with_the_error_of_both() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from records import ANCHORS, make_record
 
-from ddpm_bench.errors import UserError
 from ddpm_bench.evaluation.rows import ModelInfo, Row, Setup, write_row
 from ddpm_bench.grid import load_grid
 from ddpm_bench.report import render
@@ -77,7 +76,7 @@ def test_a_metric_or_bound_that_a_row_lacks_is_said() -> None:
     bare = make_row("bare").model_copy(update={"bounds": (), "metrics": {"fd_train": 12.0}})
     text = "\n".join(checkpoints_section([make_row(), bare], RECORD))
     line = next(line for line in text.splitlines() if line.startswith("| bare"))
-    assert "| 12.00 |" in line and line.count("n/a") == 6 and line.count("|") == text.splitlines()[2].count("|")
+    assert "| 12.00 |" in line and line.count("n/a") == 7 and line.count("|") == text.splitlines()[2].count("|")
 
 
 def test_the_report_finds_the_rows_in_the_results_folder(tmp_path: Path) -> None:
@@ -87,9 +86,9 @@ def test_the_report_finds_the_rows_in_the_results_folder(tmp_path: Path) -> None
     assert "## Other checkpoints, scored the same way" in page and "| theirs |" in page
 
 
-def test_a_broken_row_is_one_message_and_nothing_is_written(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
+def test_a_broken_row_is_said_and_the_rest_comes_out(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_row(tmp_path / "checkpoints", make_row())
     (tmp_path / "checkpoints" / "x.json").write_text(json.dumps({"name": "x"}))
-    with pytest.raises(UserError, match=r"x\.json"):
-        render([RECORD], GRID, tmp_path / "out", tmp_path)
-    assert not (tmp_path / "out").exists()
+    assert [row.name for row in rows_beside(tmp_path)] == ["theirs"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Left out of the report" in said and "x.json" in said

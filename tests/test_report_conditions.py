@@ -1,4 +1,4 @@
-"""Conditions: records that do not belong together are refused, and differences from the published ones are computed."""
+"""Conditions: records that do not belong together are set aside; differences from published ones are computed."""
 
 import shlex
 
@@ -7,8 +7,16 @@ from records import EMBEDDED, INCEPTION, UNVERIFIED, make_record, paper_records,
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.grid import Grid, load_grid, load_preset, parse_set, resolve
-from ddpm_bench.report.conditions import checked, command, differences
-from ddpm_bench.store import Record
+from ddpm_bench.report.conditions import (
+    Difference,
+    command,
+    measurement_conditions,
+    model_conditions,
+    sorted_out,
+    unstated,
+)
+from ddpm_bench.report.conditions import differences as differences_in
+from ddpm_bench.store import Divergence, Record
 
 GRID = load_grid("table2")
 
@@ -19,10 +27,15 @@ def changed(record: Record, section: str, **values: object) -> Record:
     return record.model_copy(update={"settings": record.settings.model_copy(update={section: part})})
 
 
+def aside_of(records: list[Record]) -> tuple[list[Record], list[str]]:
+    kept, aside = sorted_out(records, GRID)
+    return kept, [f"{one.what}: {one.why}" for one in aside]
+
+
 def test_records_come_out_in_the_grids_order_then_by_seed() -> None:
-    records = checked(quick_records()[::-1], GRID)
+    records, aside = sorted_out(quick_records()[::-1], GRID)
     order = [cell.name for cell in GRID.cells]
-    assert [(r.cell, r.seed) for r in records] == sorted(
+    assert not aside and [(r.cell, r.seed) for r in records] == sorted(
         ((r.cell, r.seed) for r in records), key=lambda key: (order.index(key[0]), key[1])
     )
 
@@ -31,46 +44,93 @@ def test_records_come_out_in_the_grids_order_then_by_seed() -> None:
     ("section", "key", "value"),
     [("training", "steps", 7), ("sampling", "samples", 65), ("scoring", "decoder", "paper"), ("diffusion", "T", 77)],
 )
-def test_mixed_settings_are_refused_and_the_difference_is_printed(section: str, key: str, value: object) -> None:
-    first, other = make_record(GRID, "mu-L-fixed"), make_record(GRID, "eps-L-fixed", 1)
-    with pytest.raises(UserError, match="eps-L-fixed', seed 1") as error:
-        checked([first, changed(other, section, **{key: value})], GRID)
-    was = getattr(getattr(first.settings, section), key)
-    assert f"{section}.{key}: was {was}, now {value}" in str(error.value)
+def test_records_of_other_settings_than_most_are_set_aside_with_the_difference(section, key, value) -> None:
+    odd = changed(make_record(GRID, "eps-L-fixed", 1), section, **{key: value})
+    usual = [make_record(GRID, "mu-L-fixed", seed) for seed in (0, 1)]
+    kept, [said] = aside_of([odd, *usual])
+    assert kept == usual
+    was = getattr(getattr(usual[0].settings, section), key)
+    assert said.startswith("cell 'eps-L-fixed', seed 1: ") and f"{section}.{key}: was {was}, now {value}" in said
 
 
-def test_other_data_and_another_extractor_are_refused() -> None:
+def test_of_equally_many_the_first_conditions_are_kept() -> None:
+    first = make_record(GRID, "mu-L-fixed")
+    other = make_record(GRID, "eps-L-fixed", overrides={"training": {"steps": 500}})
+    assert aside_of([first, other])[0] == [first]
+    assert aside_of([other, first])[0] == [other]
+
+
+def test_other_data_and_another_extractor_are_set_aside() -> None:
     first, other = make_record(GRID, "mu-L-fixed"), make_record(GRID, "mu-L-fixed", 1)
     data = other.data.model_copy(update={"sha256": "f" * 64})
-    with pytest.raises(UserError, match=r"data_set\.sha256"):
-        checked([first, other.model_copy(update={"data": data})], GRID)
-    with pytest.raises(UserError, match=r"extractor\.sha256"):
-        checked([first, other.model_copy(update={"extractor": INCEPTION})], GRID)
+    assert "data_set.sha256" in aside_of([first, other.model_copy(update={"data": data})])[1][0]
+    assert "extractor.sha256" in aside_of([first, other.model_copy(update={"extractor": INCEPTION})])[1][0]
 
 
 def test_cells_may_differ_in_the_axes_and_in_nothing_else() -> None:
-    assert len(checked([make_record(GRID, cell.name) for cell in GRID.cells], GRID)) == len(GRID.cells)
+    kept, aside = aside_of([make_record(GRID, cell.name) for cell in GRID.cells])
+    assert len(kept) == len(GRID.cells) and not aside
 
 
-def test_a_record_of_another_grid_an_unknown_cell_or_other_axes_is_refused() -> None:
+def test_a_record_of_another_grid_an_unknown_cell_or_other_axes_is_set_aside() -> None:
     record = make_record(GRID, "mu-L-fixed")
-    with pytest.raises(UserError, match="--grid other"):
-        checked([record.model_copy(update={"grid": "other"})], GRID)
-    with pytest.raises(UserError, match="did you mean 'mu-L-fixed'"):
-        checked([record.model_copy(update={"cell": "mu-L-fix"})], GRID)
-    with pytest.raises(UserError, match="parameterization: was mu, now eps"):
-        checked([changed(record, "diffusion", parameterization="eps")], GRID)
+    for odd, said in (
+        (record.model_copy(update={"grid": "other"}), "--grid other"),
+        (record.model_copy(update={"cell": "mu-L-fix"}), "did you mean 'mu-L-fixed'"),
+        (changed(record, "diffusion", parameterization="eps"), "parameterization: was mu, now eps"),
+    ):
+        kept, [why] = aside_of([odd, make_record(GRID, "eps-L-fixed")])
+        assert [r.cell for r in kept] == ["eps-L-fixed"] and said in why
 
 
-def test_two_records_of_one_cell_and_seed_are_refused() -> None:
+def test_the_first_of_two_records_of_one_cell_and_seed_is_kept() -> None:
     record = make_record(GRID, "mu-L-fixed")
-    with pytest.raises(UserError, match="Two records"):
-        checked([record, record], GRID)
+    twin = record.model_copy(update={"created": "later"})
+    kept, [said] = aside_of([record, twin])
+    assert kept[0] is record and "same cell and seed" in said
 
 
-def test_no_records_is_said_with_the_remedy() -> None:
+def test_a_diverged_run_without_bounds_is_at_home_beside_the_others() -> None:
+    gone = make_record(GRID, "mu-L-fixed", diverged=Divergence(step=1, reason="x"))
+    assert aside_of([gone, make_record(GRID, "eps-L-fixed")])[1] == []
+
+
+def test_no_records_and_none_that_belong_are_said_with_the_remedy_and_the_reasons() -> None:
     with pytest.raises(UserError, match="ddpm-bench ablate"):
-        checked([], GRID)
+        sorted_out([], GRID)
+    with pytest.raises(UserError, match="--grid other"):
+        sorted_out([make_record(GRID, "mu-L-fixed").model_copy(update={"grid": "other"})], GRID)
+
+
+def differences(record: Record, grid: Grid, selection: str, key: str = "fd_train") -> tuple[Difference, ...]:
+    return differences_in(record, grid, key, selection)
+
+
+def test_every_number_names_all_that_it_depends_on() -> None:
+    record = paper_records()[0]
+    shared = {"data", "hash of the data", "size", "training steps", "weights", "checkpoint", "training.ema_decay"}
+    score = {"samples", "sampling steps", "extractor", "hash of the extractor", "quantisation"}
+    found = {
+        key: set(model_conditions(record, key, "best")) | set(measurement_conditions(record, key))
+        for key in ("is_mean", "fd_train", "fd_test", "recall", "bound_test_bits_per_dim")
+    }
+    assert all(shared <= names for names in found.values())
+    assert all(score <= names for key, names in found.items() if not key.startswith("bound"))
+    assert not score & found["bound_test_bits_per_dim"]
+    assert "reference split" in found["fd_train"] and "reference split" not in found["is_mean"]
+    splits = [measurement_conditions(record, key)["reference split"] for key in ("fd_train", "fd_test", "recall")]
+    assert splits == ["train", "test", "train"] and "neighborhood" in found["recall"]
+    assert "bound's test images" in found["bound_test_bits_per_dim"]
+
+
+def test_what_the_source_does_not_state_is_not_compared_and_said() -> None:
+    assert unstated(GRID, "fd_train") == ["hash of the data", "quantisation"]
+    stated = {"data_sha256": "0" * 64, "quantisation": "none", "weights": "raw"}
+    grid = GRID.model_copy(update={"conditions": GRID.conditions.model_copy(update=stated)})
+    found = {d.name: (d.published, d.here) for d in differences(paper_records()[0], grid, "best")}
+    assert unstated(grid, "fd_train") == []
+    assert found["weights"] == ("raw", "ema") and found["quantisation"] == ("none", "rounded to uint8")
+    assert found["hash of the data"] == ("0" * 64, "d" * 64)
 
 
 def test_the_papers_own_conditions_differ_in_nothing_at_the_best_checkpoint() -> None:
@@ -88,7 +148,8 @@ def test_a_grid_of_last_checkpoints_compares_with_last_checkpoints() -> None:
 def test_quick_differs_in_every_named_condition_and_in_the_settings_it_changes() -> None:
     record = quick_records()[0]
     found = {d.name: (d.published, d.here) for d in differences(record, GRID, "last")}
-    assert set(type(GRID.conditions).model_fields) - {"nll", "settings"} <= {name.replace(" ", "_") for name in found}
+    silent = {"nll", "settings", "data_sha256", "quantisation", "weights"}
+    assert set(type(GRID.conditions).model_fields) - silent <= {name.replace(" ", "_") for name in found}
     assert found["samples"] == ("50,000", f"{record.settings.sampling.samples:,}")
     assert found["sampling steps"] == ("1,000", f"{record.settings.diffusion.T:,}")
     assert found["network.multipliers"] == ("1, 2, 2, 2", ", ".join(map(str, record.settings.network.multipliers)))

@@ -71,13 +71,42 @@ def test_several_seeds_give_the_mean_and_the_sample_standard_deviation(key: str)
     assert any("sample standard deviation over n training runs" in remark for remark in table.remarks)
 
 
-def test_one_seed_shows_the_spread_over_splits_for_the_score_only_and_says_so() -> None:
-    table = table_of([make_record(GRID, "mu-L-fixed")])
+def without_quantiles(record: Record) -> Record:
+    """The record as older versions wrote it."""
+    bare = tuple(checkpoint.model_copy(update={"quantiles": {}}) for checkpoint in record.checkpoints)
+    return record.model_copy(update={"checkpoints": bare})
+
+
+def test_one_seed_shows_the_interval_within_the_run_and_says_so() -> None:
+    record = make_record(GRID, "mu-L-fixed")
+    table = table_of([record])
+    for key in ("is_mean", "fd_train", "fd_infinity"):
+        low, *_, high = record.last.quantiles[key]
+        assert entry(table, "mu-L-fixed", key) == f"{record.last.metrics[key]:.2f} [{low:.2f}, {high:.2f}]"
+    assert entry(table, "mu-L-fixed", "kid_mean") == "0.2457 ± 0.0539"
+    assert any(r.startswith("n = 1: brackets are 95% intervals within the run") for r in table.remarks)
+    assert any(r.startswith("n = 1: the ± of KD (embedded) is over subsets") for r in table.remarks)
+    assert not any("of IS (embedded) is over splits" in r for r in table.remarks)
+
+
+def test_several_seeds_show_no_interval_within_a_run() -> None:
+    table = table_of([make_record(GRID, "mu-L-fixed", seed) for seed in (0, 1)])
+    assert "[" not in entry(table, "mu-L-fixed", "is_mean") and not any("brackets" in r for r in table.remarks)
+
+
+def test_one_seed_without_quantiles_shows_the_spread_over_splits_for_the_score_only_and_says_so() -> None:
+    table = table_of([without_quantiles(make_record(GRID, "mu-L-fixed"))])
     assert entry(table, "mu-L-fixed", "is_mean") == "4.80 ± 0.11"
     assert entry(table, "mu-L-fixed", "fd_train") == "81.00"
     assert entry(table, "mu-L-fixed", "n") == "1"
     assert any(r.startswith("n = 1: the ± of IS (embedded) is over splits") for r in table.remarks)
     assert not any("standard deviation over" in remark for remark in table.remarks)
+
+
+def test_the_distance_for_infinitely_many_samples_has_its_column_and_a_remark() -> None:
+    table = table_of([make_record(GRID, "mu-L-fixed")])
+    assert table.heads[table.columns.index("fd_infinity")].text == "FD (embedded), infinite samples ↓"
+    assert any("Chong and Forsyth 2020" in remark for remark in table.remarks)
 
 
 def test_the_published_spread_is_said_to_be_over_splits_and_not_over_runs() -> None:
@@ -132,7 +161,8 @@ def test_rows_of_other_models_have_no_measured_numbers_and_the_table_says_whose_
     table = table_of(records, grid)
     measured = {line.label: {field.text for field in line.fields[: -table.published]} for line in table.lines}
     assert all(measured[label] == {""} for _, label, *_ in TABLE_1[:-2])
-    assert "5.90 ± 0.11" in measured["Ours (L_simple)"] and "–" in measured["Ours (L, fixed isotropic Sigma)"]
+    assert any(text.startswith("5.90 [") for text in measured["Ours (L_simple)"])
+    assert "–" in measured["Ours (L, fixed isotropic Sigma)"]
     assert any("did not measure them; nor did we" in remark for remark in table.remarks)
     frame = to_frame(summaries(records, grid))
     assert list(frame["label"]) == [label for _, label, *_ in TABLE_1]
@@ -145,7 +175,9 @@ def test_rows_of_other_models_have_no_measured_numbers_and_the_table_says_whose_
 
 def test_the_bound_shows_test_and_train() -> None:
     table = table_of([make_record(GRID, "mu-L-fixed")])
-    assert entry(table, "mu-L-fixed", BOUND_TEST) == "4.710 (4.690)"
+    assert entry(table, "mu-L-fixed", BOUND_TEST) .startswith("4.710 [")
+    older = table_of([without_quantiles(make_record(GRID, "mu-L-fixed"))])
+    assert entry(older, "mu-L-fixed", BOUND_TEST) == "4.710 (4.690)"
 
 
 def test_a_bound_above_8_bits_per_dim_is_flagged_and_one_below_is_not() -> None:
@@ -186,7 +218,7 @@ def test_a_partly_diverged_cell_shows_the_other_seeds_with_a_note() -> None:
 def test_scores_of_a_diverged_seed_are_not_in_the_mean_of_the_others() -> None:
     bad = with_metrics(make_record(GRID, "mu-L-fixed", 1), fd_train=900.0)
     bad = bad.model_copy(update={"outcome": "diverged", "divergence": BLOWN_UP})
-    assert entry(table_of([make_record(GRID, "mu-L-fixed"), bad]), "mu-L-fixed", "fd_train") == "81.00"
+    assert entry(table_of([make_record(GRID, "mu-L-fixed"), bad]), "mu-L-fixed", "fd_train").startswith("81.00 [")
 
 
 def test_a_cell_that_nobody_measured_says_so_and_is_no_dash() -> None:
@@ -245,7 +277,7 @@ def test_every_layout_says_that_quick_is_not_comparable_and_why() -> None:
     for text in layouts(quick_records()):
         assert "Not comparable with published numbers" in text
         assert "FD (embedded) is not FID" in text
-        assert "data, size, samples, training steps" in text
+        assert "data, size, training steps" in text
     frame = to_frame(summaries(quick_records(), GRID))
     assert not frame["comparable_with_published"].any()
 
@@ -271,8 +303,8 @@ def test_unverified_weights_are_marked_at_every_heading_in_every_layout() -> Non
 
 def test_last_and_best_checkpoints_are_apart_and_never_mixed() -> None:
     last, best = (table_of(paper_records(), selection=i) for i in (0, 1))
-    assert entry(last, "eps-mse-fixed", "fd_train") == "33.00"
-    assert entry(best, "eps-mse-fixed", "fd_train") == "26.40"
+    assert entry(last, "eps-mse-fixed", "fd_train") == "33.00 [32.01, 33.99]"
+    assert entry(best, "eps-mse-fixed", "fd_train").startswith("26.40 [")
     assert entry(best, "eps-mse-fixed", "step") == "600,000"
     assert "last checkpoint" in last.title and "lowest FID" in best.title
     # The bound was measured for the last checkpoint only and must not stand beside the best one's scores.

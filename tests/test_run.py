@@ -10,10 +10,17 @@ import pytest
 import torch
 from conftest import SMALL
 
-from ddpm_bench.data import read_images
+from ddpm_bench import run
+from ddpm_bench.ablate import set_aside
+from ddpm_bench.data import ImageData, Split, load_data, read_images
+from ddpm_bench.diffusion import sampler
+from ddpm_bench.errors import Interrupted
 from ddpm_bench.grid import load_grid, load_preset, parse_set, resolve
-from ddpm_bench.run import scoring_steps, spread
-from ddpm_bench.store import read_record, read_records
+from ddpm_bench.metrics.extractors import load_extractor
+from ddpm_bench.run import Bench, Job, run_cell, scoring_steps, spread
+from ddpm_bench.scored import Scored
+from ddpm_bench.settings import DataSettings
+from ddpm_bench.store import QUANTILES, read_record, read_records, write_record
 
 DDPM_BENCH = [sys.executable, "-m", "ddpm_bench"]
 
@@ -36,6 +43,13 @@ def test_a_record_says_all_that_the_numbers_depend_on(small_run):
     assert set(record.anchors) == {"held-out real", "blurred", "uniform noise"}
     assert {"training", "sampling", "scoring", "bound"} <= set(record.wall_time_s)
     assert (small_run.results / record.sample_grid).is_file()
+    assert set(record.pictures) == {"progressive", "neighbours-pixel", "neighbours-feature"}
+    assert all((small_run.results / name).is_file() for name in record.pictures.values())
+    assert {space: len(found.samples) for space, found in record.neighbours.items()} == {"pixel": 8, "feature": 8}
+    assert all(len(found.test) == 8 for found in record.neighbours.values())
+    assert set(record.last.quantiles) == {"is_mean", "fd_train", "bound_test_bits_per_dim", "bound_train_bits_per_dim"}
+    for key, interval in record.last.quantiles.items():
+        assert len(interval) == len(QUANTILES) and interval[0] < record.last.metrics[key] < interval[-1]
     assert record.training_log[-1].step == 40
 
 
@@ -45,6 +59,7 @@ def test_the_bound_in_a_record_is_the_sum_of_its_terms(small_run):
         for bound in record.bounds:
             assert bound.total == pytest.approx(bound.prior + sum(bound.terms), rel=1e-9)
             assert record.last.metrics[f"bound_{bound.split}_bits_per_dim"] == bound.total
+            assert record.last.quantiles[f"bound_{bound.split}_bits_per_dim"] == bound.quantiles
 
 
 def test_killed_and_started_again_it_ends_with_the_same_numbers(tmp_path):
@@ -64,7 +79,7 @@ def test_killed_and_started_again_it_ends_with_the_same_numbers(tmp_path):
     straight, broken = (
         json.loads((tmp_path / name / "results" / "eps-L-fixed-seed0.json").read_text()) for name in ("straight", "broken")
     )
-    for part in ("checkpoints", "bounds", "training_log", "outcome", "images_seen"):
+    for part in ("checkpoints", "bounds", "training_log", "outcome", "images_seen", "pictures", "neighbours"):
         assert straight[part] == broken[part]
 
 
@@ -80,6 +95,72 @@ def test_a_cell_that_diverges_is_a_result_and_the_grid_goes_on(call, tmp_path):
     assert "diverged" in table
     again = call(*ablate(tmp_path, *explosive))
     assert again.code == 0 and "measured already" in again.err
+
+
+@pytest.fixture
+def bench(tmp_path) -> Bench:
+    """A cell's surroundings with a handful of images and the shipped extractor."""
+    images = load_data(DataSettings(source="embedded", size=16)).test.images
+    data = ImageData("few", Split(images[:40]), Split(images[40:64]), "f" * 64)
+    extractor = load_extractor("embedded", size=16, cache=tmp_path / "cache")
+    scale = {"uniform noise": {"fd_train": 1e9}}
+    return Bench(tmp_path / "results", torch.device("cpu"), data, extractor, scale, tmp_path / "cache")
+
+
+def tiny_job(*assignments: str) -> Job:
+    grid = load_grid("table2")
+    [cell] = grid.select(["mu-L-fixed"])
+    small = ("training.steps=4", "sampling.samples=12", "scoring.bound_images=2", "training.log_every=2", *assignments)
+    return Job("table2", "smoke", cell, resolve(cell, load_preset("smoke"), parse_set(small)), seed=0)
+
+
+def test_samples_that_are_not_finite_are_a_divergence_and_no_picture(bench, monkeypatch):
+    real = sampler._previous
+    monkeypatch.setattr(sampler, "_previous", lambda *given: real(*given) * float("nan"))
+    record = run_cell(tiny_job(), bench)
+    assert record.outcome == "diverged" and record.divergence.step == 4
+    assert record.divergence.reason.startswith("12 of 12 samples are not finite")
+    assert record.checkpoints == record.bounds == () and record.sample_grid is None and record.pictures == {}
+    assert not list(bench.results.rglob("*.png"))
+
+
+def stopped(*_: object) -> None:
+    raise Interrupted
+
+
+def test_after_an_interruption_behind_the_scores_only_the_rest_is_done(bench, monkeypatch):
+    job = tiny_job("scoring.neighbours=3", "training.snapshot_every=2")
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(run, "measure_bounds", stopped)
+        run_cell(job, bench)
+    whole = Scored.model_validate_json((bench.work(job) / "scores.json").read_text())
+    for name in ("scores", "find_neighbours", "progressive"):
+        monkeypatch.setattr(run, name, lambda *_, **__: pytest.fail("done again"))
+    record = run_cell(job, bench)
+    assert [checkpoint.step for checkpoint in record.checkpoints] == [2, 4]
+    kept = whole.checkpoints[-1]
+    assert kept.metrics and kept.metrics.items() <= record.last.metrics.items()
+    assert kept.quantiles and kept.quantiles.items() <= record.last.quantiles.items()
+    assert (record.pictures, record.neighbours) == (whole.pictures, whole.neighbours)
+    assert len(record.neighbours["pixel"].samples) == 3
+
+
+def test_fresh_sets_pictures_aside_with_their_record(bench):
+    job = tiny_job("scoring.neighbours=1", "scoring.bootstrap=0")
+    record = run_cell(job, bench)
+    assert record.last.quantiles == {} and record.bounds[0].quantiles == ()
+    write_record(bench.results, record)
+    names = {path.name for path in bench.results.iterdir()}
+    assert names == {"mu-L-fixed-seed0.json", "work", record.sample_grid, *record.pictures.values()}
+    set_aside(bench.results, [job])
+    (aside,) = bench.results.glob("before-*")
+    assert {path.name for path in aside.iterdir()} == names
+
+
+def test_without_neighbours_there_is_progressive_generation_alone(bench):
+    record = run_cell(tiny_job("scoring.neighbours=0", "scoring.bootstrap=0"), bench)
+    assert set(record.pictures) == {"progressive"} and record.neighbours == {}
+    assert (bench.results / record.pictures["progressive"]).is_file()
 
 
 def test_snapshots_are_scored_during_training_and_kept_apart_from_the_last(call, tmp_path):

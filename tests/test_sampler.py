@@ -14,7 +14,7 @@ from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.sampler import sample, step
 from ddpm_bench.diffusion.schedule import Schedule, linear
 from ddpm_bench.diffusion.variance import VARIANCES, FixedBeta, FixedBetaTilde
-from ddpm_bench.errors import Interrupted, UserError
+from ddpm_bench.errors import Interrupted, NotFinite, UserError
 from ddpm_bench.interrupt import Stop
 
 CPU = torch.device("cpu")
@@ -188,3 +188,20 @@ def test_bad_requests_are_refused() -> None:
         BlockNoise(-1, 0, 1, (1, 2, 2), CPU)
     with pytest.raises(UserError, match="at least one image, not 0"):
         list(batches(5, 0))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_sample_that_is_not_finite_never_becomes_a_picture(value: float, clip: bool) -> None:
+    def network(x_t: Tensor, t: Tensor) -> Tensor:
+        spoilt = torch.zeros_like(x_t)
+        spoilt[1, 0, 0, 0] = value
+        return spoilt
+
+    diffusion = Diffusion(linear(4), Eps(), FixedBeta())
+    common = {"shape": (1, 2, 2), "count": 3, "seed": 0, "batch": 3, "device": CPU}
+    if clip and value == float("inf"):  # an infinite prediction is clipped to a finite x_0, as any other
+        assert len(list(sample(diffusion, network, clip_x0=clip, **common))) == 1
+        return
+    with pytest.raises(NotFinite, match="1 of 3 samples are not finite"):
+        list(sample(diffusion, network, clip_x0=clip, **common))

@@ -83,3 +83,16 @@ def test_the_best_checkpoint_is_the_one_of_the_lowest_distance_and_apart_from_th
     better = first.model_copy(update={"step": 1, "metrics": metrics})
     both = one.model_copy(update={"checkpoints": (better, first)})
     assert both.best == better and both.last == first
+
+
+def test_records_without_intervals_pictures_and_neighbours_are_read(tmp_path):
+    path = write_record(tmp_path, record())
+    content = json.loads(path.read_text())
+    del content["pictures"], content["neighbours"]
+    for part in (*content["checkpoints"], *content["bounds"]):
+        del part["quantiles"]
+    del content["settings"]["scoring"]["bootstrap"], content["settings"]["scoring"]["neighbours"]
+    path.write_text(json.dumps(content))
+    old = read_record(path)
+    assert old.last.quantiles == old.pictures == old.neighbours == {}
+    assert old.bounds[0].quantiles == ()

@@ -4,10 +4,12 @@ Heavy imports are inside the commands, so that `ddpm-bench --help` answers at on
 is a result), 1 a cell failed or a comparison did not hold or the disk is full, 2 a mistake in what was given, 130
 interrupted.
 
-    grids.py        ablate, train, report, compare, grids
+    grids.py        ablate, train, report, reproduce, grids
+    records.py      compare, merge
     checkpoints.py  sample, evaluate
     likelihood.py   nll, selftest
     imports.py      import
+    published.py    published
     extractors.py   extractor train
     show.py         results on stdout
 """
@@ -18,7 +20,7 @@ from typing import Annotated
 import typer
 
 from ddpm_bench import __version__
-from ddpm_bench.cli import checkpoints, extractors, grids, imports, likelihood
+from ddpm_bench.cli import checkpoints, extractors, grids, imports, likelihood, published, records
 from ddpm_bench.errors import Interrupted, UserError
 
 app = typer.Typer(
@@ -53,8 +55,11 @@ for command in (
     likelihood.nll,
     likelihood.selftest,
     grids.report,
-    grids.compare,
+    records.compare,
+    records.merge,
+    grids.reproduce,
     grids.grids,
+    published.published,
 ):
     app.command()(command)
 app.command("import")(imports.import_)

@@ -1,4 +1,4 @@
-"""Commands around a grid: `ablate`, `train`, `report`, `compare`, `grids`."""
+"""Commands around a grid: `ablate`, `train`, `report`, `reproduce`, `grids`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +31,7 @@ from ddpm_bench.options import (
     Workers,
     assignments,
     numbers,
+    refuse,
     words,
 )
 
@@ -74,8 +75,8 @@ def ablate(
     from ddpm_bench.files import make_folder
     from ddpm_bench.grid import load_grid
     from ddpm_bench.interrupt import Stop
-    from ddpm_bench.metrics.anchors import anchors
     from ddpm_bench.provenance import choose_device
+    from ddpm_bench.report.intake import readable_records
     from ddpm_bench.run import Bench
     from ddpm_bench.workers import choose_workers
 
@@ -93,14 +94,11 @@ def ablate(
             set_aside(folder, jobs)
         held = check_results(folder, jobs, images, features)
         make_folder(folder)
-        scale = {} if len(held) == len(jobs) else anchors(
-            images, features, settings.sampling.samples, device=chosen, cache=cache,
-            test_reference=settings.scoring.test_reference, precision_recall=settings.scoring.precision_recall,
-            neighborhood=settings.scoring.neighborhood, stop=stop,
-        )  # fmt: skip
+        scale = {} if len(held) == len(jobs) else _anchors(images, features, settings, chosen, cache, stop)
         bench = Bench(folder, chosen, images, features, scale, cache, keep, batch, stop, tensorboard)
         outcome = run_jobs(jobs, bench, held, choose_workers(workers, len(jobs) - len(held), chosen))
-    _render(folder, table, reports or Path("reports") / f"{table.name}-{jobs[0].preset}", as_json)
+    out = reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
+    _render(readable_records(folder), folder, table, out, as_json)
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -155,6 +153,9 @@ def report(
     grid: Annotated[
         str | None, typer.Option(help="The grid file, where the records' grid is not a shipped one.")
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Render again whenever records arrive, until Ctrl-C.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Render records: Markdown, LaTeX, CSV, the terminal table and pictures.
@@ -162,33 +163,86 @@ def report(
     Example: `ddpm-bench report --results results/table2-quick`
     """
     from ddpm_bench.grid import load_grid
-    from ddpm_bench.store import read_records
+    from ddpm_bench.interrupt import Stop
+    from ddpm_bench.report.intake import readable_records, usual_grid
+    from ddpm_bench.watch import watch as keep_rendering
 
-    name = grid or read_records(results)[0].grid
-    _render(results, load_grid(name), reports or Path("reports") / results.resolve().name, as_json)
+    folder = reports or Path("reports") / results.resolve().name
+
+    def render(records) -> None:
+        _render(records, results, load_grid(grid or usual_grid(records)), folder, as_json)
+
+    if not watch:
+        return render(readable_records(results))
+    refuse({"--json": as_json}, "prints one result; --watch renders many times. Leave one of them out.")
+    with Stop() as stop:
+        keep_rendering(results, render, stop)
 
 
-def compare(
-    measured: Annotated[Path, typer.Argument(help="Folder of new records.")],
-    reference: Annotated[Path, typer.Argument(help="Folder of the records to repeat, two or more seeds a cell.")],
+def reproduce(
+    record: Annotated[Path, typer.Argument(help="The record, <cell>-seed<n>.json; those beside it give the spread.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the new record [default: reproduced/FOLDER-RECORD].")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Where the record's images lie here, if elsewhere.")] = None,
+    data_root: DataRoot = None,
+    extractor: Annotated[str | None, typer.Option(help="Where the record's extractor lies here, if elsewhere.")] = None,
+    inception_weights: Weights = None,
+    allow_unverified_weights: Unverified = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps [default: the record's].")] = None,
+    batch: Batch = None,
+    cache: Cache = CACHE,
+    fresh: Fresh = False,
     as_json: Json = False,
 ) -> None:
-    """Does a new measurement repeat the committed one, within the spread over seeds? Exit code 1 if not.
+    """Measure one record again from its own settings and say whether it came out within tolerance. Exit code 1 if not.
 
-    Example: `ddpm-bench compare reproduced/table2-quick results/table2-quick`
+    The same command goes on where it was interrupted.
+
+    Example: `ddpm-bench reproduce results/table2-quick/eps-mse-fixed-seed0.json`
     """
     from dataclasses import asdict
 
-    from ddpm_bench.compare import checks_table
-    from ddpm_bench.compare import compare as check
-    from ddpm_bench.store import read_records
+    import torch
 
-    checks = check(read_records(measured), read_records(reference))
+    from ddpm_bench.ablate import check_results, run_jobs, set_aside
+    from ddpm_bench.console import say
+    from ddpm_bench.errors import UserError
+    from ddpm_bench.files import make_folder
+    from ddpm_bench.interrupt import Stop
+    from ddpm_bench.provenance import choose_device
+    from ddpm_bench.reproduce import check_same, job_of, judge, siblings, verdict_table
+    from ddpm_bench.run import Bench
+    from ddpm_bench.store import read_record
+
+    expected = read_record(record)
+    folder = out or Path("reproduced") / f"{record.resolve().parent.name}-{record.stem}"
+    if folder.resolve() == record.resolve().parent:
+        raise UserError(f"--out '{folder}' is the folder of the record itself; choose another one.")
+    chosen = choose_device(device or expected.hardware["device"])
+    if chosen.type == "cpu" and "threads" in expected.hardware:  # sums in another order have other last digits
+        torch.set_num_threads(expected.hardware["threads"])
+    job = job_of(expected, data, extractor, data_root)
+    with Stop() as stop:
+        images, features = _load(job.settings, inception_weights, allow_unverified_weights, cache)
+        check_same(expected, images, features)
+        if fresh:
+            set_aside(folder, [job])
+        held = check_results(folder, [job], images, features)
+        make_folder(folder)
+        scale = {} if held else _anchors(images, features, job.settings, chosen, cache, stop)
+        outcome = run_jobs([job], Bench(folder, chosen, images, features, scale, cache, batch=batch, stop=stop), held)
+    if outcome.failed:
+        raise typer.Exit(1)
+    verdict = judge(outcome.records[0], expected, siblings(record, expected))
     if as_json:
-        print_json([asdict(each) for each in checks])
+        print_json(asdict(verdict) | {"holds": verdict.holds})
     else:
-        print_table(checks_table(checks))
-    if not all(each.passed for each in checks):
+        print_table(verdict_table(verdict))
+    if verdict.others:
+        say("Not as in the record:\n" + "\n".join(verdict.others))
+    say(f"New record in '{folder}'")
+    if not verdict.holds:
         raise typer.Exit(1)
 
 
@@ -224,12 +278,20 @@ def _load(settings, weights: Path | None, allow_unverified: bool, cache: Path):
     return load_data(settings.data), features
 
 
-def _render(results: Path, grid, reports: Path, as_json: bool) -> None:
+def _anchors(images, features, settings, device, cache: Path, stop):
+    from ddpm_bench.metrics.anchors import anchors
+
+    return anchors(
+        images, features, settings.sampling.samples, device=device, cache=cache,
+        test_reference=settings.scoring.test_reference, precision_recall=settings.scoring.precision_recall,
+        neighborhood=settings.scoring.neighborhood, stop=stop,
+    )  # fmt: skip
+
+
+def _render(records, results: Path, grid, reports: Path, as_json: bool) -> None:
     from ddpm_bench.console import say
     from ddpm_bench.report import render, terminal_table
-    from ddpm_bench.store import read_records
 
-    records = [record for record in read_records(results) if record.grid == grid.name]
     render(records, grid, reports, results)
     if as_json:
         print_json([record.model_dump(mode="json") for record in records])

@@ -13,6 +13,7 @@ from torch import Tensor
 from ddpm_bench.data.images import to_uint8
 from ddpm_bench.diffusion.noise import BlockNoise, batches
 from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep, all_at, evaluating
+from ddpm_bench.errors import NotFinite
 from ddpm_bench.interrupt import NEVER, Stop
 
 
@@ -40,7 +41,8 @@ def denoise(
     """The reverse process from x_t (B, C, H, W) down to x_0, steps t..1.
 
     Each step takes one draw of `noise`, of B images or of one that all share. Modules are in evaluation mode meanwhile.
-    Raises Interrupted between two steps when `stop` is set.
+    Raises Interrupted between two steps when `stop` is set, and NotFinite for an x_0 that is no image: rounding to
+    uint8 would hide it.
     """
     with evaluating(network):
         for s in range(t, 0, -1):
@@ -48,6 +50,8 @@ def denoise(
             steps = all_at(s, len(x_t), x_t.device)
             reverse = diffusion.reverse(network, x_t, steps, clip_x0)
             x_t = _previous(reverse, x_t, steps, noise.draw())
+            if s == 1 and (bad := int((~x_t.isfinite()).flatten(1).any(1).sum())):
+                raise NotFinite(f"{bad} of {len(x_t)} samples are not finite (NaN or infinity)")
             yield Denoised(s, reverse.x0, x_t)
 
 

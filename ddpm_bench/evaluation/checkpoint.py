@@ -1,6 +1,5 @@
 """`ddpm-bench evaluate --ckpt`: a checkpoint -> samples -> scores and bound -> a row of the table of its folder."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,21 +13,22 @@ from ddpm_bench.console import say
 from ddpm_bench.data import ImageData
 from ddpm_bench.errors import UserError
 from ddpm_bench.evaluation.rows import ModelInfo, Row, Setup, check_name, held_row, row_path, set_aside, write_row
-from ddpm_bench.files import make_folder, write_json
+from ddpm_bench.files import make_folder
 from ddpm_bench.generate import default_batch, generate
 from ddpm_bench.interrupt import NEVER, Stop
 from ddpm_bench.likelihood.estimate import Budget
 from ddpm_bench.likelihood.measure import measure, spread
 from ddpm_bench.metrics.anchors import anchors
 from ddpm_bench.metrics.extractors import Extractor, load_extractor
-from ddpm_bench.metrics.fidelity import protocol, score
+from ddpm_bench.metrics.fidelity import Scores, protocol, scores
 from ddpm_bench.model import Model, load_model
 from ddpm_bench.pictures import write_image_grid
 from ddpm_bench.provenance import git_commit, hardware, versions
 from ddpm_bench.reference import reference_data
 from ddpm_bench.run import PICTURED, Clock, data_info
 from ddpm_bench.sampling import chain_of
-from ddpm_bench.store import BoundTerms
+from ddpm_bench.scored import read_scored
+from ddpm_bench.store import BoundTerms, Checkpoint
 
 SAMPLES = {"inception": 50_000}
 BOUND_IMAGES = {"inception": 10_000}
@@ -58,6 +58,7 @@ class Asked:
     bound_images: int | None = None
     evals: int | None = 10
     decoder: Literal["exact", "paper"] = "exact"
+    bootstrap: int = 200
     fresh: bool = False
 
 
@@ -133,6 +134,7 @@ def make_setup(asked: Asked, model: Model, data: ImageData, extractor: Extractor
         clip_x0=True,
         neighborhood=asked.neighborhood,
         test_reference=asked.test_reference,
+        bootstrap=asked.bootstrap,
         bound_images=images,
         evals=evals,
         decoder=asked.decoder,
@@ -162,14 +164,15 @@ def _measure(
     write_image_grid(picture, samples[:PICTURED])
     with clock("scoring"):
         common["test_reference"] = data.test.images if setup.test_reference else None
-        scores = work / "scores.json"
-        metrics = _kept(scores, setup, lambda: score(samples, data.train.images, extractor, **common))
+        common |= {"bootstrap": setup.bootstrap, "bootstrap_seed": setup.seed}
+        found = _kept(work / "scores.json", setup, lambda: scores(samples, data.train.images, extractor, **common))
     with clock("bound"):
         bounds = _bounds(name, setup, work / "bound", model, data, bench)
     return Row(
         name=name,
         setup=setup,
-        metrics=metrics | {f"bound_{bound.split}_bits_per_dim": bound.total for bound in bounds},
+        metrics=found.metrics | {f"bound_{bound.split}_bits_per_dim": bound.total for bound in bounds},
+        quantiles=found.quantiles | {f"bound_{bound.split}_bits_per_dim": bound.quantiles for bound in bounds},
         bounds=bounds,
         anchors=scale,
         sample_grid=picture.name,
@@ -181,15 +184,15 @@ def _measure(
     )
 
 
-def _kept(path: Path, setup: Setup, measure_them: Callable[[], dict[str, float]]) -> dict[str, float]:
+def _kept(path: Path, setup: Setup, measure_them: Callable[[], Scores]) -> Checkpoint:
     """The scores that an interrupted run of the same setup left at `path`, or new ones, which are left there."""
-    of = setup.model_dump(mode="json")
-    held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if held.get("of") == of:
-        return held["scores"]
-    scores = measure_them()
-    write_json(path, {"of": of, "scores": scores})
-    return scores
+    scored = read_scored(path, setup.model_dump(mode="json"))
+    if not scored.checkpoints:
+        found = measure_them()
+        checkpoint = Checkpoint(step=setup.model.step or 0, metrics=found.metrics, quantiles=found.quantiles)
+        scored = scored.having(checkpoints=(checkpoint,))
+        scored.write(path)
+    return scored.checkpoints[0]
 
 
 def _bounds(
@@ -202,7 +205,8 @@ def _bounds(
             model.network, model.diffusion, spread(images, setup.bound_images), split=split, evals=setup.evals,
             seed=setup.seed, batch=bench.batch or default_batch(bench.device), device=bench.device,
             clip_x0=setup.clip_x0, decoder=setup.decoder, folder=folder,
-            identity=model.identity | {"reference_sha256": data.sha256}, stop=bench.stop, title=f"{name}: bound",
+            identity=model.identity | {"reference_sha256": data.sha256}, bootstrap=setup.bootstrap, stop=bench.stop,
+            title=f"{name}: bound",
         )
         for split, images in splits.items()
     )  # fmt: skip

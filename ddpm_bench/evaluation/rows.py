@@ -2,15 +2,14 @@
 
 import json
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from ddpm_bench.differences import differences
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import write_json
+from ddpm_bench.files import move_aside, write_json
 from ddpm_bench.store import BoundTerms, DataInfo, ExtractorInfo, Part
 
 SCHEMA = 1
@@ -43,6 +42,7 @@ class Setup(Part):
     clip_x0: bool
     neighborhood: int  # k of precision and recall
     test_reference: bool
+    bootstrap: int = 0  # replicates behind intervals; 0: none
     bound_images: int  # of each split; 0: no bound
     evals: int | None  # network calls an image; None: exact, with every t
     decoder: Literal["exact", "paper"]
@@ -60,6 +60,7 @@ class Row(Part):
     name: str
     setup: Setup
     metrics: dict[str, float]
+    quantiles: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # as of `store.Checkpoint`
     bounds: tuple[BoundTerms, ...]
     anchors: dict[str, dict[str, float]]
     sample_grid: str  # PNG beside the row
@@ -87,7 +88,7 @@ def write_row(folder: Path, row: Row) -> None:
 
 def read_rows(folder: Path) -> list[Row]:
     """All rows of a folder, in order of name. UserError for a file that is none."""
-    return [_read(path) for path in sorted(folder.glob("*.json"))]
+    return [read_row(path) for path in sorted(folder.glob("*.json"))]
 
 
 def held_row(folder: Path, name: str, setup: Setup) -> Row | None:
@@ -95,7 +96,7 @@ def held_row(folder: Path, name: str, setup: Setup) -> Row | None:
     path = row_path(folder, name)
     if not path.exists():
         return None
-    row = _read(path)
+    row = read_row(path)
     if lines := differences(row.setup.model_dump(mode="json"), setup.model_dump(mode="json")):
         raise UserError(
             f"'{path}' was measured with another configuration:\n" + "\n".join(lines)
@@ -105,17 +106,13 @@ def held_row(folder: Path, name: str, setup: Setup) -> Row | None:
 
 
 def set_aside(folder: Path, name: str) -> None:
-    """Move what there is of a row into a dated folder beside it: `--fresh` loses nothing."""
-    stamp = datetime.now(UTC).strftime("before-%Y%m%d-%H%M%S")
+    """Move aside what there is of a row: the row, its picture, samples and scores."""
     path = row_path(folder, name)
-    for left in (path, path.with_suffix(".png"), folder / "work" / name):
-        if left.exists():
-            target = folder / stamp / left.relative_to(folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            left.rename(target)
+    move_aside(folder, (path, path.with_suffix(".png"), folder / "work" / name))
 
 
-def _read(path: Path) -> Row:
+def read_row(path: Path) -> Row:
+    """One row. UserError for a file that is none, or of a newer schema."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content.get("schema_version") if isinstance(content, dict) else None

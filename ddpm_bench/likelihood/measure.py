@@ -12,6 +12,7 @@ from ddpm_bench.interrupt import NEVER, Stop
 from ddpm_bench.likelihood.estimate import estimate_bits_per_dim
 from ddpm_bench.likelihood.exact import bits_per_dim
 from ddpm_bench.likelihood.ledger import Ledger
+from ddpm_bench.metrics.uncertainty import mean_quantiles
 from ddpm_bench.store import BoundTerms
 
 
@@ -29,13 +30,15 @@ def measure(
     decoder: Literal["exact", "paper"],
     folder: Path | None,
     identity: Mapping[str, Any],
+    bootstrap: int = 0,
     stop: Stop = NEVER,
     title: str = "bound",
 ) -> BoundTerms:
     """The bound of `images`, uint8 (N, C, H, W), by `evals` network calls an image, or with every t where that is None or no more.
 
-    An interrupted measurement goes on from `folder`. `identity`: JSON values that say which model and data these are; what
-    else the numbers depend on is added here.
+    An interrupted measurement goes on from `folder`. `identity`: JSON values that say which model and data these are;
+    what else the numbers depend on is added here. `bootstrap`: replicates over the images, for the quantiles of the
+    total; 0 for none.
     """
     T = diffusion.schedule.T
     exact = evals is None or evals >= T
@@ -54,6 +57,7 @@ def measure(
         split=split, images=len(images), method="exact" if exact else "estimate", **how,
         total=float(bound.total.mean()), standard_error=bound.standard_error, estimate_error=bound.estimate_error,
         prior=float(bound.prior.mean()), middle=float(bound.middle.mean()), first=float(bound.first.mean()),
+        quantiles=mean_quantiles(bound.total, bootstrap, seed) if bootstrap else (),
         terms=() if bound.terms is None else tuple(bound.terms.tolist()), mse=() if bound.mse is None else tuple(bound.mse.tolist()),
     )  # fmt: skip
 

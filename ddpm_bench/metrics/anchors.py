@@ -23,6 +23,7 @@ from ddpm_bench.files import write_json
 from ddpm_bench.interrupt import NEVER, Stop
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.fidelity import protocol, score
+from ddpm_bench.metrics.registry import METRICS
 
 REAL, BLURRED, NOISE = "held-out real", "blurred", "uniform noise"
 BLUR = 1 / 16  # standard deviation, in sides of the image
@@ -49,7 +50,7 @@ def anchors(
     settings = protocol(n, len(data.train), neighborhood=neighborhood, seed=seed)
     identity = settings | {
         "data": data.sha256, "extractor": extractor.info.sha256, "n": n, "precision_recall": precision_recall,
-        "test": test_reference,
+        "test": test_reference, "keys": sorted(METRICS),
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     kept = cache and cache / f"anchors-{key}.json"

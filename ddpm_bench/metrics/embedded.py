@@ -151,7 +151,7 @@ def _fit(
             optimizer.zero_grad()
             schedule.step()
             if step % 20 == 0 or step + 1 == steps:
-                meter.update(step + 1, f"loss {loss.item():.3f}", per_unit=batch)
+                meter.update(step + 1, loss.item(), per_unit=batch)
 
 
 @torch.no_grad()

@@ -22,46 +22,49 @@ ARRAYS = {"numpy._core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype",
 
 
 @contextlib.contextmanager
-def cache_folder(cache: Path | None, needed: bool) -> Iterator[Path | None]:
-    """Where features may lie: in `cache`; without one, in a passing folder if that is `needed`, else nowhere."""
+def cache_folder(cache: Path | None) -> Iterator[Path]:
+    """Where features may lie: in `cache`, or without one in a passing folder."""
     if cache is not None:
         yield make_folder(cache / "features")
-    elif needed:
+    else:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
-    else:
-        yield None
 
 
-def reference_name(folder: Path | None, images: MeasuredImages, extractor: Extractor) -> str | None:
-    """The name under which the features of `images` are, or shall be, kept in `folder`; None where that cannot be.
+def reference_name(folder: Path, images: MeasuredImages, extractor: Extractor) -> str | None:
+    """The name under which the features of `images` are, or shall be, kept in `folder`; None where there is no room.
 
     A damaged or foreign entry is thrown away, to be made again.
     """
-    if folder is None:
-        return None
     name = images.sha256()
     entries = list(folder.glob(f"{name}-*{extractor.info.sha256}-*.pt"))
     for path in entries:
         if not _holds_arrays_only(path):
             say(f"Making '{path}' again: it was damaged.")
             path.unlink(missing_ok=True)
-    most = 8 * len(images) * 2 * extractor.info.feature_dim  # bytes of float64 features, and no more of logits
-    if not entries and shutil.disk_usage(folder).free < 2 * most:
-        say(f"Too little room in '{folder}' to keep the features of {len(images):,} images; going on without.")
-        return None
-    return name
+    return name if entries or _has_room(folder, images, extractor) else None
 
 
 @contextlib.contextmanager
-def kept_meanwhile(folder: Path, images: MeasuredImages) -> Iterator[str]:
-    """A name, also of their content, for features that several calls share and that go afterwards."""
+def kept_meanwhile(folder: Path, images: MeasuredImages, extractor: Extractor) -> Iterator[str | None]:
+    """A name, also of their content, for features that several calls share and that then go; None without room."""
+    if not _has_room(folder, images, extractor):
+        yield None
+        return
     name = f"samples-{images.sha256()}"
     try:
         yield name
     finally:
         for path in folder.glob(f"{name}-*"):
             path.unlink(missing_ok=True)
+
+
+def _has_room(folder: Path, images: MeasuredImages, extractor: Extractor) -> bool:
+    most = 8 * len(images) * 2 * extractor.info.feature_dim  # bytes of float64 features, and no more of logits
+    if shutil.disk_usage(folder).free >= 2 * most:
+        return True
+    say(f"Too little room in '{folder}' to keep the features of {len(images):,} images; going on without.")
+    return False
 
 
 def _holds_arrays_only(path: Path) -> bool:

@@ -36,6 +36,9 @@ METRICS = {
         Metric("is_std", "spread of the Inception Score over splits", "", "down", 2, "{score}, std"),
         Metric("fd_train", "Frechet distance to the training set", "", "down", 2, "{distance}"),
         Metric("fd_test", "Frechet distance to the test set", "", "down", 2, "{distance}, test set"),
+        Metric(
+            "fd_infinity", "Frechet distance for infinitely many samples", "", "down", 2, "{distance}, infinite samples"
+        ),
         Metric("kid_mean", "kernel distance to the training set", "", "down", 4, "{kernel}"),
         Metric("kid_std", "spread of the kernel distance over subsets", "", "down", 4, "{kernel}, std"),
         Metric("precision", "precision", "", "up", 3, "precision"),

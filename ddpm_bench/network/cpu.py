@@ -14,6 +14,8 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
             return super().forward(x)
+        if x.dtype == torch.bfloat16:  # as autocast does it on a GPU
+            return super().forward(x.float())
         return _GroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps)
 
 

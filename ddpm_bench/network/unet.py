@@ -7,6 +7,7 @@ outputs equal those of diffusers' `UNet2DModel` in the google/ddpm-cifar10-32 co
 Other settings make it the networks of other releases, for `ddpm_bench/interop`.
 
 Written for two cores: channels-last memory, one product for q, k and v, and upsampling as one transposed convolution.
+On a GPU it computes in bfloat16 by autocast, in training, sampling and bounds; weights and predictions are float32.
 """
 
 import torch
@@ -29,6 +30,9 @@ class UNet(nn.Module):
 
     Initial values are drawn from torch's global generator. Raises UserError for sizes that do not fit together.
     """
+
+    half: bool | None = None
+    """Whether to compute in bfloat16; None: on a GPU."""
 
     def __init__(self, in_channels: int, out_channels: int, size: int, settings: NetworkSettings) -> None:
         super().__init__()
@@ -69,6 +73,13 @@ class UNet(nn.Module):
 
         Returns (B, out_channels, size, size).
         """
+        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=x_t.is_cuda if self.half is None else self.half):
+            h = self._features(x_t, step)
+        with torch.autocast(x_t.device.type, enabled=False):  # the prediction is never rounded to bfloat16
+            return self.last(F.silu(self.norm(h.float() if h.dtype == torch.bfloat16 else h)))
+
+    def _features(self, x_t: Tensor, step: Tensor) -> Tensor:
+        """What the last norm gets, (B, base, size, size)."""
         time = self.time(step)
         h = self.first(x_t.contiguous(memory_format=torch.channels_last))
         skips = [h]
@@ -79,8 +90,7 @@ class UNet(nn.Module):
             h = layer(h, time)
         for layer in self.up:
             h = layer(h if resamples(layer) else torch.cat((h, skips.pop()), dim=1), time)
-        with torch.autocast(h.device.type, enabled=False):  # the prediction is never rounded to bfloat16
-            return self.last(F.silu(self.norm(h.float() if h.dtype == torch.bfloat16 else h)))
+        return h
 
 
 def check(size: int, settings: NetworkSettings) -> None:

@@ -91,7 +91,7 @@ def codes_of(summary: Summary) -> dict[Cell, Coded]:
     found = {}
     for row in summary.rows:
         if bounds := [record.every_term for record in row.done if record.every_term and has_progressive(record.every_term)]:
-            found[row.cell] = coded(_name(row), bounds)
+            found[row.cell] = coded(row_name(row), bounds)
     return found
 
 
@@ -126,7 +126,7 @@ def bounds_section(summary: Summary) -> list[str]:
 def _line(row: Row, split: str, bounds: Sequence[BoundTerms]) -> list[str]:
     total, error = fmean(b.total for b in bounds), fmean(b.standard_error for b in bounds)
     return [
-        markdown(_name(row)), split, f"{bounds[0].images:,}", f"{total:.3f}", f"{error:.3f}",
+        markdown(row_name(row)), split, f"{bounds[0].images:,}", f"{total:.3f}", f"{error:.3f}",
         f"{total - Z * error:.3f} to {total + Z * error:.3f}", f"{fmean(b.prior for b in bounds):.1e}",
         f"{fmean(b.middle for b in bounds):.3f}", f"{fmean(b.first for b in bounds):.3f}",
     ]  # fmt: skip
@@ -153,6 +153,6 @@ def _progressive(summary: Summary) -> list[str]:
     return parts
 
 
-def _name(row: Row) -> str:
+def row_name(row: Row) -> str:
     """The row's label with its group, since labels may be alike in several groups."""
     return f"{row.cell.group}: {row.cell.label}" if row.cell.group else row.cell.label

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ddpm_bench.console import say
 from ddpm_bench.differences import differences
-from ddpm_bench.evaluation.rows import Row, read_rows
+from ddpm_bench.errors import UserError
+from ddpm_bench.evaluation.rows import Row, read_row
 from ddpm_bench.metrics.registry import METRICS
 from ddpm_bench.report.bounds import Z
 from ddpm_bench.report.labels import escape_markdown
@@ -19,8 +21,14 @@ SCORES = tuple(key for key in MEASURED if not key.startswith("bound"))
 
 
 def rows_beside(results: Path) -> list[Row]:
-    """The rows in the results folder, in order of name. UserError for a file there that is none."""
-    return read_rows(results / FOLDER)
+    """The rows in the results folder, in order of name. A file there that is none is said and left out."""
+    rows = []
+    for path in sorted((results / FOLDER).glob("*.json")):
+        try:
+            rows.append(read_row(path))
+        except UserError as error:
+            say(f"Left out of the report: {error}")
+    return rows
 
 
 def checkpoints_section(rows: Sequence[Row], record: Record) -> list[str]:

@@ -4,25 +4,29 @@ A measured value stands on the published axis only when everything it depends on
 panels of their own, side by side with the rows in the same order, so that orders can be compared and lengths cannot.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddpm_bench.metrics.registry import METRICS
-from ddpm_bench.published import Published
-from ddpm_bench.report.drawing import BLUE, GREEN, GREY, VERMILLION, drawn, plain_log
+from ddpm_bench.report.drawing import BLUE, GREEN, GREY, VERMILLION, WIDTH, measured_on, plain_log
 from ddpm_bench.report.labels import escape_mathtext, mathtext
-from ddpm_bench.report.summary import Summary
+from ddpm_bench.report.samples import PictureFolder
+from ddpm_bench.report.summary import Estimate, Summary
 from ddpm_bench.report.words import NOT_MEASURED, selection_name
 
 LOG_FROM = 12
 """A distance axis whose values span more than this factor is logarithmic."""
 
-PUBLISHED_NAMES = {"is_mean": "IS", "fd_train": "FID"}
-"""The metrics that have published values, by what the source calls them."""
+PUBLISHED_NAMES = {"is_mean": "IS", "fd_train": "FID", "bound_test_bits_per_dim": "NLL"}
+"""Metrics that have published values, by what sources call them."""
+UNITS = {"bound_test_bits_per_dim": "bits/dim"}
+EXTRAPOLATED = {"fd_train": "fd_infinity"}
+"""A distance depends on the number of samples; hollow marks show it extrapolated to infinitely many."""
+INFINITE = "extrapolated to infinitely many samples"
 
 
 @dataclass(frozen=True)
@@ -38,19 +42,31 @@ class Layout:
         return min((*self.rows, *self.anchors)) - 0.8
 
 
-def plot_comparison(path: Path, summaries: Sequence[Summary], key: str) -> None:
-    """Draw the metric `key` of PUBLISHED_NAMES of all rows; last and best checkpoints apart where there are both."""
-    with drawn(path, 6.6, 1.6 - 0.26 * _layout(summaries[-1], key).bottom) as figure:
-        draw_comparison(figure, summaries, key)
+def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key: str) -> str:
+    """The metric `key` of PUBLISHED_NAMES of all rows; of bounds nothing where none is measured."""
+    if key in UNITS:
+        summaries = summaries[:1]  # bounds are those of the last checkpoint
+    summary = summaries[-1]
+    if key in UNITS and not any(key in row.estimates for row in summary.rows):
+        return ""
+    figure.set_size_inches(WIDTH, 1.75 - 0.21 * _layout(summary, key).bottom)
+    draw_comparison(figure, summaries, key)
+    apart = "They are comparable and share an axis." if summary.comparable_in(key) else (
+        "They are not comparable, so each has an axis of its own: orders can be compared, lengths cannot."
+    )  # fmt: skip
+    return (
+        f"{METRICS[key].label}, measured and published, rows in the order of the table. {apart} Published: {summary.grid.source}. "
+        f"Measured: {measured_on(summary)} {_whiskers(summary, key)}"
+    )
 
 
 def draw_comparison(figure: Figure, summaries: Sequence[Summary], key: str) -> tuple[Axes, Axes]:
     """Fill `figure`; return the axes of the published and of the measured values, the same only if they compare."""
     summary = summaries[-1]  # the best checkpoints where there are several: what the source reports
-    layout = _layout(summary, key)
-    if summary.comparable:
+    layout, together = _layout(summary, key), summary.comparable_in(key)
+    if together:
         published = measured = figure.subplots()
-        measured.set_xlabel(f"{PUBLISHED_NAMES[key]} ({_better(key)})")
+        measured.set_xlabel(f"{PUBLISHED_NAMES[key]}{_unit(key)}, {_better(key)}")
     else:
         published, measured = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.3))
         _head(published, measured, summary, key)
@@ -61,26 +77,44 @@ def draw_comparison(figure: Figure, summaries: Sequence[Summary], key: str) -> t
         _dress(axes, layout, key)
     _draw_anchors(measured, summary, layout, key)
     _label_rows(published, summary, layout)
+    _legend(figure, published, measured)
+    return published, measured
+
+
+def _legend(figure: Figure, published: Axes, measured: Axes) -> None:
+    """Every name once; in one column where two would not fit."""
     handles: dict[str, object] = {}
-    for axes in (published, measured):
+    for axes in dict.fromkeys((published, measured)):
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
+    if INFINITE in handles:
+        handles[INFINITE] = handles.pop(INFINITE)  # it explains the others' hollow marks, so it stands behind them
+    columns = 1 if any(len(name) > 45 for name in handles) else 2
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False, handletextpad=0.4
+        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False, handletextpad=0.4
     )
-    return published, measured
 
 
 def _head(published: Axes, measured: Axes, summary: Summary, key: str) -> None:
     record, conditions = summary.first, summary.grid.conditions
-    weights = "" if record.extractor.verified else "\n(unverified extractor weights)"
+    weights = "" if record.extractor.verified or key in UNITS else "\n(unverified extractor weights)"
     published.set_title(f"Published {PUBLISHED_NAMES[key]}", color=VERMILLION)
-    measured.set_title(
-        f"Measured {escape_mathtext(METRICS[key].heading(record.extractor.labels))}{weights}", color=BLUE
-    )
-    published.set_xlabel(f"{_better(key)}\n{escape_mathtext(conditions.data)}, {conditions.samples:,} samples")
-    data = f"{escape_mathtext(record.data.name)}, {record.settings.sampling.samples:,} samples"
-    measured.set_xlabel(f"{_better(key)}\n{data}\nnot comparable with published values")
+    heading = METRICS[key].heading(record.extractor.labels).removesuffix(" (bits/dim)")
+    measured.set_title(f"Measured {escape_mathtext(heading)}{weights}", color=BLUE)
+    theirs, ours = (f"{count:,} samples" for count in (conditions.samples, record.settings.sampling.samples))
+    published.set_xlabel(_lines(key, conditions.data, theirs))
+    measured.set_xlabel(_lines(key, record.data.name, ours) + "\nnot comparable with published values")
+
+
+def _lines(key: str, data: str, samples: str) -> str:
+    """What an axis shows, and of what. A bound is of no samples."""
+    better = f"{UNITS[key]}, {_better(key)}" if key in UNITS else _better(key)
+    lines = [better, *textwrap.wrap(data, 38), *([] if key in UNITS else [samples])]
+    return "\n".join(map(escape_mathtext, lines))
+
+
+def _unit(key: str) -> str:
+    return f" in {UNITS[key]}" if key in UNITS else ""
 
 
 def _better(key: str) -> str:
@@ -102,36 +136,54 @@ def _layout(summary: Summary, key: str) -> Layout:
 
 def _draw_published(axes: Axes, summary: Summary, layout: Layout, key: str) -> None:
     label = f"published {PUBLISHED_NAMES[key]}" + (" (± over splits of one run)" if key == "is_mean" else "")
+    if any(row.cell.published.nll_bound for row in summary.rows) and key in UNITS:
+        label += " (upper bound)"
     for row, y in zip(summary.rows, layout.rows, strict=True):
-        value, error = _published(row.cell.published, key)
+        value = row.cell.published.of(key)
+        error = row.cell.published.is_std if key == "is_mean" else None
         if value is not None:
             axes.errorbar(
                 value, y, xerr=error, fmt="s", color=VERMILLION, markersize=4.5, capsize=4, label=label, zorder=3
             )
-        elif row.cell.published.blank:
+        elif row.cell.published.blank and key not in UNITS:
+            together = summary.comparable_in(key)
             # Beside the axes where measured values may stand in them.
-            _say(axes, y, "published: –", 1.01 if summary.comparable else 0.97, left=summary.comparable)
+            _say(axes, y, "published: –", 1.01 if together else 0.97, left=together)
 
 
 def _draw_measured(axes: Axes, summary: Summary, layout: Layout, key: str, apart: bool) -> None:
     best = summary.selection == "best"
     colour, mark = (GREEN, "D") if best else (BLUE, "o")
-    shift = {"last": 0.16, "best": -0.16}[summary.selection] if apart else (0.0 if not summary.comparable else -0.2)
-    several_seeds = any(len(row.done) > 1 for row in summary.rows)
-    label = (selection_name(summary) if apart else "measured") + _spread(key, several_seeds)
+    shift = {"last": 0.16, "best": -0.16}[summary.selection] if apart else (-0.2 if summary.comparable_in(key) else 0.0)
+    several_seeds = _several(summary)
+    label = (selection_name(summary) if apart else "measured") + _spread(summary, key)
+    beyond = EXTRAPOLATED.get(key, "")
     for row, y in zip(summary.rows, layout.rows, strict=True):
         if estimate := row.estimates.get(key):
             if estimate.n > 1:
-                below = y + shift + (0.25 if shift > 0 else -0.25)
+                below = y + shift + (0.28 if shift > 0 else -0.28)
                 axes.plot(estimate.values, [below] * estimate.n, ".", color=colour, alpha=0.6, markersize=3)
-            # A spread over splits beside spreads over seeds would be taken for one of them.
-            spread = estimate.spread if estimate.n > 1 or not several_seeds else None
+            # A spread within a run beside spreads over seeds would be taken for one of them.
+            around = _around(estimate) if estimate.n > 1 or not several_seeds else None
             axes.errorbar(
-                estimate.mean, y + shift, xerr=spread, fmt=mark, color=colour, markersize=4.5, capsize=4,
+                estimate.mean, y + shift, xerr=around, fmt=mark, color=colour, markersize=4.5, capsize=3,
                 label=escape_mathtext(label), zorder=3,
             )  # fmt: skip
         elif row.status in ("diverged", "not measured") and not best:
             _say(axes, y, "diverged here" if row.status == "diverged" else NOT_MEASURED, 0.03, left=True)
+        if extrapolated := row.estimates.get(beyond):
+            axes.plot(
+                extrapolated.mean, y + shift, mark, color=colour, markerfacecolor="white", markersize=4, zorder=4,
+                label="" if apart and not best else INFINITE,
+            )  # fmt: skip
+
+
+def _around(estimate: Estimate) -> float | tuple[list[float], list[float]] | None:
+    """The lengths of the whiskers: over seeds, else the bootstrap's interval, else the spread within the run, else none."""
+    if estimate.n == 1 and estimate.interval:
+        low, high = estimate.interval  # either end may be on the other side, where the bootstrap corrects a bias
+        return [max(estimate.mean - low, 0.0)], [max(high - estimate.mean, 0.0)]
+    return estimate.spread
 
 
 def _draw_anchors(axes: Axes, summary: Summary, layout: Layout, key: str) -> None:
@@ -152,20 +204,32 @@ def _draw_anchors(axes: Axes, summary: Summary, layout: Layout, key: str) -> Non
             _say(axes, y, f"◂ {text}" if value < low else f"{text} ▸", 0.02 if value < low else 0.98, left=value < low)
 
 
-def _spread(key: str, several_seeds: bool) -> str:
-    if several_seeds:
+def _several(summary: Summary) -> bool:
+    return any(len(row.done) > 1 for row in summary.rows)
+
+
+def _spread(summary: Summary, key: str) -> str:
+    if _several(summary):
         return " (± s.d. over seeds; dots: seeds)"
+    if any(row.estimates[key].interval for row in summary.rows if key in row.estimates):
+        return " (one seed; 95% bootstrap interval)"
     return " (one seed; ± over splits)" if key == "is_mean" else " (one seed)"
 
 
-def _published(published: Published, key: str) -> tuple[float | None, float | None]:
-    return (published.is_mean, published.is_std) if key == "is_mean" else (published.fid, None)
+def _whiskers(summary: Summary, key: str) -> str:
+    """What the whiskers are, and are not."""
+    if _several(summary):
+        return "Whiskers: sample standard deviation over training runs with different seeds; a cell with one seed has none."
+    if any(row.estimates[key].interval for row in summary.rows if key in row.estimates):
+        over = "images" if key in UNITS else "samples"
+        return f"Whiskers: 95% interval by a bootstrap over the {over} of one run, which says nothing about another run."
+    return "One run a cell: nothing here says how another run would come out."
 
 
 def _say(axes: Axes, y: float, text: str, x: float, left: bool) -> None:
     """Words beside or in place of a mark; `x`, a fraction of the axis, is their left or their right end."""
     place = axes.get_yaxis_transform()
-    axes.text(x, y, text, transform=place, ha="left" if left else "right", va="center", color=GREY, fontsize=8)
+    axes.text(x, y, text, transform=place, ha="left" if left else "right", va="center", color=GREY, fontsize=7)
 
 
 def _dress(axes: Axes, layout: Layout, key: str) -> None:

@@ -1,12 +1,14 @@
 """The conditions of records: alike among themselves, as published or not, and how to have them again.
 
-Everything here is computed from the records and the grid; nothing is claimed. Published are the conditions that the
-grid states, its settings among them; what a grid does not state is not compared.
+Everything here is computed from the records and the grid; nothing is claimed. Every number has conditions of its own: a
+bound depends on no samples, a score on no way of measuring bounds. Published are the conditions that the grid states,
+its settings among them; what a grid does not state is not compared, and said.
 """
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +20,19 @@ from ddpm_bench.store import BoundTerms, Record
 Selection = Literal["last", "best"]
 """Which checkpoint a number belongs to: the last, or the one with the lowest distance to the training set."""
 
+QUANTISED = "rounded to uint8"
+"""What samples are before anything scores them, in every record."""
+_REFERENCES = {
+    "fd_train": "train",
+    "fd_infinity": "train",
+    "kid_mean": "train",
+    "precision": "train",
+    "recall": "train",
+    "fd_test": "test",
+}
 _BOUND_WORDS = {"evals": "network calls an image", "clip_x0": "clipping of x_0"}
+# Settings that change no number, and one that has a name of its own.
+_NO_CONDITIONS = {"training.steps", "training.checkpoint_every", "training.log_every", "training.snapshot_every"}
 
 
 @dataclass(frozen=True)
@@ -30,72 +44,83 @@ class Difference:
     here: str
 
 
-def checked(records: Sequence[Record], grid: Grid) -> list[Record]:
-    """The records in the grid's order of cells, then by seed.
+@dataclass(frozen=True)
+class SetAside:
+    """A record that a report goes without, and why."""
 
-    UserError when there are none, when one does not belong to the grid, when two are of the same cell and seed, or when
-    they were not measured under the same conditions; the message prints the difference.
+    what: str
+    why: str
+
+
+def sorted_out(records: Sequence[Record], grid: Grid) -> tuple[list[Record], list[SetAside]]:
+    """The records that share a table, in the grid's order of cells, then by seed; and the others, with reasons.
+
+    A table holds one set of conditions: those that most records share, of equally many the ones that come first. Set
+    aside are records of other conditions, of another grid, of a cell that the grid has not or has with other axes, and
+    a second record of a cell and seed. UserError when nothing is left.
     """
-    if not records:
-        raise UserError(f"There are no records of grid '{grid.name}' to report. Make some with `ddpm-bench ablate`.")
-    cells = {cell.name: cell for cell in grid.cells}
-    seen: set[tuple[str, int]] = set()
+    aside: list[SetAside] = []
+    order = [cell.name for cell in grid.cells]
+    kept: dict[tuple[str, int], Record] = {}
     for record in records:
-        if record.grid != grid.name:
-            raise UserError(
-                f"A record is of grid '{record.grid}', not of '{grid.name}'; report it with `--grid {record.grid}`."
-            )
-        if record.cell not in cells:
-            raise UserError(
-                f"Grid '{grid.name}' has no cell '{record.cell}', which a record is of{near_miss(record.cell, cells)}"
-            )
-        measured = {axis: getattr(record.settings.diffusion, axis) for axis in AXES}
-        if lines := differing_lines(cells[record.cell].axes, measured):
-            raise UserError(
-                f"The record of cell '{record.cell}', seed {record.seed}, has other axes than the grid's row:\n"
-                + "\n".join(lines)
-                + "\nMeasure it again, or report it with the grid it was measured with."
-            )
-        if (record.cell, record.seed) in seen:
-            raise UserError(f"Two records are of cell '{record.cell}', seed {record.seed}; keep one of them.")
-        seen.add((record.cell, record.seed))
-        _refuse_mixed(records[0], record)
-    _refuse_mixed_bounds(records)
-    order = list(cells)
-    return sorted(records, key=lambda record: (order.index(record.cell), record.seed))
-
-
-def _refuse_mixed(first: Record, other: Record) -> None:
-    lines = differing_lines(_shared(first), _shared(other))
-    if lines:
+        if fault := _foreign(record, grid):
+            aside.append(SetAside(_name(record), fault))
+        elif (record.cell, record.seed) in kept:
+            aside.append(SetAside(_name(record), "another record is of the same cell and seed"))
+        else:
+            kept[record.cell, record.seed] = record
+    alike = list(kept.values())
+    for conditions in (shared, *(_bound_conditions(split) for split in ("test", "train"))):
+        alike, odd = _majority(alike, conditions)
+        aside += odd
+    if not alike:
+        reasons = "".join(f"\n  {one.what}: {one.why}" for one in aside)
         raise UserError(
-            "Records measured under different conditions do not share a table: "
-            f"cell '{first.cell}', seed {first.seed} (was) and cell '{other.cell}', seed {other.seed} (now):\n"
-            + "\n".join(lines)
-            + "\nKeep one configuration in a results folder, or choose another with --results DIR."
+            f"There are no records of grid '{grid.name}' to report. Make some with `ddpm-bench ablate`.{reasons}"
         )
+    return sorted(alike, key=lambda record: (order.index(record.cell), record.seed)), aside
 
 
-def _refuse_mixed_bounds(records: Sequence[Record]) -> None:
-    first: dict[str, tuple[Record, dict[str, Any]]] = {}
-    for record in records:
-        for bound in record.bounds:
-            one, was = first.setdefault(bound.split, (record, how_measured(bound)))
-            if lines := differing_lines(was, how_measured(bound)):
-                raise UserError(
-                    f"The {bound.split} bounds of cell '{one.cell}', seed {one.seed} (was) and of cell "
-                    f"'{record.cell}', seed {record.seed} (now) were measured in different ways:\n"
-                    + "\n".join(lines)
-                    + "\nBounds that are not measured alike do not share a column; measure one of the cells again."
-                )
+def _name(record: Record) -> str:
+    return f"cell '{record.cell}', seed {record.seed}"
 
 
-def how_measured(bound: BoundTerms) -> dict[str, Any]:
-    """Everything that a bound depends on beside the model, its data and the draws."""
-    return bound.model_dump(include={"images", "method", "evals", "clip_x0", "decoder"})
+def _foreign(record: Record, grid: Grid) -> str:
+    """Why a record does not belong to the grid; empty when it does."""
+    cells = {cell.name: cell for cell in grid.cells}
+    if record.grid != grid.name:
+        return f"it is of grid '{record.grid}', not of '{grid.name}'; report it with `--grid {record.grid}`"
+    if record.cell not in cells:
+        return f"grid '{grid.name}' has no such cell{near_miss(record.cell, cells)}"
+    measured = {axis: getattr(record.settings.diffusion, axis) for axis in AXES}
+    if lines := differing_lines(cells[record.cell].axes, measured):
+        return f"it has other axes than the grid's row:{_joined(lines)}"
+    return ""
 
 
-def _shared(record: Record) -> dict[str, Any]:
+def _majority(
+    records: Sequence[Record], conditions: Callable[[Record], dict[str, Any] | None]
+) -> tuple[list[Record], list[SetAside]]:
+    """The records of the conditions that most of them have, and the others; None is at home everywhere."""
+    found = {id(record): conditions(record) for record in records}
+    texts = {key: json.dumps(value, sort_keys=True) for key, value in found.items() if value is not None}
+    if len(set(texts.values())) < 2:
+        return list(records), []
+    [(usual, _)] = Counter(texts.values()).most_common(1)
+    aside = [
+        SetAside(_name(record), f"it was measured under other conditions than the others:{_joined(lines)}")
+        for record in records
+        if texts.get(id(record), usual) != usual
+        and (lines := differing_lines(json.loads(usual), json.loads(texts[id(record)])))
+    ]
+    return [record for record in records if texts.get(id(record), usual) == usual], aside
+
+
+def _joined(lines: Sequence[str]) -> str:
+    return ";".join(f" {line.strip()}" for line in lines)
+
+
+def shared(record: Record) -> dict[str, Any]:
     """What must be equal in all records of a table: all but the axes and the seed."""
     settings = record.settings.model_dump(mode="json")
     for axis in AXES:
@@ -107,60 +132,126 @@ def _shared(record: Record) -> dict[str, Any]:
     }
 
 
-def differences(record: Record, grid: Grid, selection: Selection) -> tuple[Difference, ...]:
-    """What is not as published when the checkpoint is chosen by `selection`; empty means comparable."""
-    return tuple(_named(record, grid, selection) + _of_settings(record, grid))
+def _bound_conditions(split: str) -> Callable[[Record], dict[str, Any] | None]:
+    def of(record: Record) -> dict[str, Any] | None:
+        bound = _bound(record, split)
+        return {f"{split} bound": how_measured(bound)} if bound else None
+
+    return of
 
 
-def bound_differences(bounds: Sequence[BoundTerms], grid: Grid) -> tuple[Difference, ...]:
-    """What is not as published in how these bounds were measured; nothing if the grid publishes none."""
-    if grid.conditions.nll is None:
-        return ()
-    published = {"method": "exact"} | grid.conditions.nll.model_dump()
-    found = []
-    for bound in bounds:
-        here = how_measured(bound)
-        here[f"{bound.split}_images"] = here.pop("images")
-        found += [
-            Difference(
-                f"bound's {_BOUND_WORDS.get(name, name.replace('_', ' '))}", _show(published[name]), _show(value)
-            )
-            for name, value in here.items()
-            if value != published[name]
-        ]
-    return tuple(dict.fromkeys(found))
+def _bound(record: Record, split: str) -> BoundTerms | None:
+    return next((bound for bound in record.bounds if bound.split == split), None)
 
 
-def _named(record: Record, grid: Grid, selection: Selection) -> list[Difference]:
+def how_measured(bound: BoundTerms) -> dict[str, Any]:
+    """Everything that a bound depends on beside the model, its data and the draws."""
+    return bound.model_dump(include={"images", "method", "evals", "clip_x0", "decoder"})
+
+
+def model_conditions(record: Record, key: str, selection: Selection = "last") -> dict[str, Any]:
+    """What was trained, on what, which of its weights the number `key` is of, and for scores the sampling."""
     settings, extractor = record.settings, record.extractor
-    weights = "" if extractor.verified else " (unverified weights)"
-    # Only the setting 'inception' is Inception: an extractor of one's own may carry any name.
-    named_so = extractor.name if settings.scoring.extractor == extractor.name else f"{extractor.name} (of one's own)"
-    here: dict[str, object] = {
+    conditions: dict[str, Any] = {
         "data": settings.data.source,
+        "hash of the data": record.data.sha256,
         "size": settings.data.size,
-        "samples": settings.sampling.samples,
-        "training_steps": settings.training.steps,
-        "sampling_steps": settings.sampling.steps or settings.diffusion.T,
-        "extractor": named_so + weights,
+        "training steps": settings.training.steps,
+        "weights": "ema",
         "checkpoint": "last" if selection == "last" else f"lowest {extractor.labels[0]} during training",
     }
-    published = grid.conditions.model_dump(exclude={"nll", "settings"})
-    return [
-        Difference(name.replace("_", " "), _show(value), _show(here[name]))
-        for name, value in published.items()
-        if here[name] != value
-    ]
+    if not key.startswith("bound_"):
+        conditions["sampling steps"] = settings.sampling.steps or settings.diffusion.T
+        conditions["sampling.clip_x0"] = settings.sampling.clip_x0
+    sections = ("diffusion.", "network.", "training.")
+    return conditions | {
+        name: value for name, value in _flat(record).items() if name.startswith(sections) and name not in _NO_CONDITIONS
+    }
 
 
-def _of_settings(record: Record, grid: Grid) -> list[Difference]:
-    found = []
-    for section, values in grid.conditions.settings.items():
-        here = getattr(record.settings, section)
-        for name, value in values.items():
-            if getattr(here, name) != value:
-                found.append(Difference(f"{section}.{name}", _show(value), _show(getattr(here, name))))
-    return found
+def _flat(record: Record) -> dict[str, Any]:
+    return {f"{section}.{name}": value for section, part in record.settings for name, value in part}
+
+
+def measurement_conditions(record: Record, key: str) -> dict[str, Any]:
+    """How the metric `key` was measured: a bound's way, or the samples and the features behind a score."""
+    if key.startswith("bound_"):
+        split = key.split("_")[1]
+        if not (bound := _bound(record, split)):
+            return {}
+        here = how_measured(bound)
+        return {_bound_name(split, name): value for name, value in here.items()}
+    settings, extractor = record.settings, record.extractor
+    # Only the setting 'inception' is Inception: an extractor of one's own may carry any name.
+    named_so = extractor.name if settings.scoring.extractor == extractor.name else f"{extractor.name} (of one's own)"
+    conditions = {
+        "samples": settings.sampling.samples,
+        "quantisation": QUANTISED,
+        "extractor": named_so + ("" if extractor.verified else " (unverified weights)"),
+        "hash of the extractor": extractor.sha256,
+    }
+    if key in _REFERENCES:
+        conditions["reference split"] = _REFERENCES[key]
+    if key in ("precision", "recall"):
+        conditions["neighborhood"] = settings.scoring.neighborhood
+    return conditions
+
+
+def _bound_name(split: str, name: str) -> str:
+    if name == "images":
+        return f"bound's {split} images"
+    return f"bound's {_BOUND_WORDS.get(name, name)}"
+
+
+def published_conditions(grid: Grid, key: str) -> dict[str, Any]:
+    """What the grid says of the conditions of its number for the metric `key`; None where the source does not say."""
+    stated = grid.conditions
+    conditions = {
+        "data": stated.data,
+        "hash of the data": stated.data_sha256,
+        "size": stated.size,
+        "training steps": stated.training_steps,
+        "weights": stated.weights,
+        "checkpoint": stated.checkpoint,
+    }
+    if key.startswith("bound_"):
+        split = key.split("_")[1]
+        if stated.nll:
+            nll = {"method": "exact"} | stated.nll.model_dump()
+            nll["images"] = nll[f"{split}_images"]
+            conditions |= {
+                _bound_name(split, name): nll[name] for name in ("images", "method", "evals", "clip_x0", "decoder")
+            }
+    else:
+        conditions |= {
+            "samples": stated.samples,
+            "sampling steps": stated.sampling_steps,
+            "extractor": stated.extractor,
+            "quantisation": stated.quantisation,
+        }
+    no_matter = ("sampling", "scoring") if key.startswith("bound_") else ()
+    return conditions | {
+        f"{section}.{name}": value
+        for section, values in stated.settings.items()
+        if section not in no_matter
+        for name, value in values.items()
+    }
+
+
+def differences(record: Record, grid: Grid, key: str, selection: Selection) -> tuple[Difference, ...]:
+    """What is not as published in the number `key` of the checkpoint chosen by `selection`; empty means comparable."""
+    here = _flat(record) | model_conditions(record, key, selection) | measurement_conditions(record, key)
+    return tuple(
+        Difference(name, _show(value), _show(here[name]))
+        for name, value in published_conditions(grid, key).items()
+        if name in here and name not in unstated(grid, key) and here[name] != value
+    )
+
+
+def unstated(grid: Grid, key: str) -> list[str]:
+    """The conditions that the source does not state, so that nobody can compare them."""
+    may = {"hash of the data", "weights", "quantisation"}
+    return [name for name, value in published_conditions(grid, key).items() if value is None and name in may]
 
 
 def _show(value: object) -> str:

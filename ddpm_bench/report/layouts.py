@@ -9,12 +9,15 @@ import pandas as pd
 
 from ddpm_bench.grid import Cell
 from ddpm_bench.report import labels
+from ddpm_bench.report.against import verdicts
 from ddpm_bench.report.summary import Row, Summary
 from ddpm_bench.report.table import Field, Line, Table
 from ddpm_bench.report.words import EMPTY
 
 ANCHORS = "Anchors: known images, scored in the same way"
 MEASURED_HERE, PUBLISHED = "Measured here", "Published"
+ENDS = ("brackets are", "sub- and superscripts are the ends of")
+"""How a remark speaks of intervals, and how in LaTeX."""
 
 
 def grouped(lines: Iterable[Line]) -> Iterator[tuple[str, list[Line]]]:
@@ -59,8 +62,10 @@ def _float(table: Table, label: str) -> str:
     wide = columns > 9
 
     def field(f: Field) -> str:
-        # The table has to fit a page: spreads as subscripts, "2/3" for "2 of 3", in a wide one some spreads not at all.
+        # The table has to fit a page: spreads as subscripts, the ends of intervals as sub- and superscript, "2/3" for
+        # "2 of 3", in a wide one some spreads not at all.
         text = labels.escape_tex(f.brief if f.brief and (wide or re.fullmatch(r"\d+ of \d+", f.text)) else f.text)
+        text = re.sub(r" \[(-?[0-9.]+), (-?[0-9.]+)\]", r"$_{\1}^{\2}$", text)
         text = re.sub(r"^-(?=[0-9])", "$-$", re.sub(r" \$\\pm\$ ([0-9.]+)", r"$_{\\pm \1}$", text))
         return text + (rf"\textsuperscript{{{f.note}}}" if f.note else "")
 
@@ -69,8 +74,7 @@ def _float(table: Table, label: str) -> str:
 
     def stacked(f: Field) -> str:
         # Long headings would set the width of their column.
-        text = field(f)
-        lines = text.replace(", ", r",\\") if ", " in text else text.replace(" (", r"\\(")
+        lines = field(f).replace(" ", r"\\")
         return rf"\shortstack{{{lines}}}"
 
     size = r"\footnotesize" if columns <= 8 else r"\scriptsize"
@@ -91,9 +95,9 @@ def _float(table: Table, label: str) -> str:
         body += [line(labels.escape_tex(member.label), map(field, member.fields)) for member in table.anchors]
     below = [rf"\textbf{{{labels.escape_tex(table.verdict)}}}"] if table.verdict else []
     below += [rf"\textsuperscript{{{letter}}}~{labels.escape_tex(text)}" for letter, text in table.notes]
-    below += map(labels.escape_tex, table.remarks)
-    if wide and any("±" in f.text and f.brief and "±" not in f.brief for line in table.lines for f in line.fields):
-        below.append("Spreads of precision, recall and the bound are left out for want of room.")
+    below += [labels.escape_tex(remark.replace(*ENDS)) for remark in table.remarks]
+    if wide and any(f.brief and len(f.brief) < len(f.text) for line in table.lines for f in line.fields):
+        below.append("Spreads and intervals of precision, recall and the bound are left out for want of room.")
     return "\n".join([
         r"\begin{table}",
         rf"  \centering{size}\setlength{{\tabcolsep}}{{2pt}}",
@@ -116,7 +120,7 @@ def _float(table: Table, label: str) -> str:
 
 DOCUMENT = r"""\documentclass{article}
 \usepackage[utf8]{inputenc}
-\usepackage[margin=2cm]{geometry}
+\usepackage[margin=1.5cm]{geometry}
 \usepackage{booktabs}
 \begin{document}
 \input{table}
@@ -125,10 +129,14 @@ DOCUMENT = r"""\documentclass{article}
 
 
 def to_frame(tables: Sequence[Summary]) -> pd.DataFrame:
-    """One line a row and selection: every metric with its standard deviation over seeds, and what was published."""
+    """One line a row and selection: every metric with its spread, what was published, and the verdicts.
+
+    The spread is the standard deviation over seeds, or of one seed the 95% interval within the run.
+    """
     lines = [line for summary in tables for line in _numbers(summary)]
     keys = sorted({key for summary in tables for row in summary.rows for key in row.estimates})
-    metrics = [name for key in keys for name in (key, f"{key}_sd_over_seeds")]
+    beside = ("", "_sd_over_seeds", "_low_within_run", "_high_within_run")
+    metrics = [name for key in keys for suffix in beside if any((name := f"{key}{suffix}") in line for line in lines)]
     longest_first = sorted(lines, key=len, reverse=True)
     fixed = [name for name in dict.fromkeys(name for line in longest_first for name in line) if name not in metrics]
     return pd.DataFrame(lines).reindex(columns=fixed + metrics)
@@ -170,6 +178,7 @@ def _measured(summary: Summary, row: Row) -> dict[str, object]:
         "extractor_verified": extractor.verified,
         "comparable_with_published": summary.comparable,
         "bounds_comparable_with_published": summary.bounds_comparable,
+        **{f"verdict_{one.key}": one.said for one in verdicts(summary) if one.row is row},
     }
 
 
@@ -178,6 +187,8 @@ def _metrics(row: Row) -> dict[str, object]:
     for key, estimate in row.estimates.items():
         line[key] = estimate.mean
         line[f"{key}_sd_over_seeds"] = estimate.spread if estimate.n > 1 else None
+        if estimate.interval:
+            line[f"{key}_low_within_run"], line[f"{key}_high_within_run"] = estimate.interval
     for split in ("test", "train"):
         if bounds := row.bounds_of(split):
             line[f"bound_{split}_images"] = bounds[0].images

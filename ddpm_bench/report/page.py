@@ -4,28 +4,20 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ddpm_bench.evaluation.rows import Row as EvaluatedRow
+from ddpm_bench.report.against import against_section
 from ddpm_bench.report.bounds import bounds_section
 from ddpm_bench.report.checkpoints import checkpoints_section
+from ddpm_bench.report.claims import claims_section
 from ddpm_bench.report.conditions import command
+from ddpm_bench.report.figures import Figure
 from ddpm_bench.report.labels import code_markdown, escape_markdown, markdown
 from ddpm_bench.report.layouts import MEASURED_HERE, PUBLISHED, to_markdown
+from ddpm_bench.report.quoted import quoted_section
 from ddpm_bench.report.samples import Picture
 from ddpm_bench.report.summary import Row, Summary
 from ddpm_bench.report.table import Table
 from ddpm_bench.report.words import selection_name
 from ddpm_bench.store import Record
-
-PLOTS = {
-    "distance.png": (
-        "Distance",
-        "Rows in the order of the table. Published and measured values share an axis only where they are comparable.",
-    ),
-    "score.png": ("Score", "Likewise; here the published values have a ± too, over splits of one sample set."),
-    "loss.png": (
-        "Training loss",
-        "Mean over the steps of a tick; every panel has its own scale, since objectives have different units.",
-    ),
-}
 
 
 def page(
@@ -33,19 +25,22 @@ def page(
     tables: Sequence[Table],
     pictures: Mapping[str, Picture],
     checkpoints: Sequence[EvaluatedRow] = (),
+    figures: Sequence[Figure] = (),
 ) -> str:
-    """Markdown of the whole report; `pictures` by name of cell. The plots lie beside it under the names in PLOTS.
+    """Markdown of the whole report; `pictures` by name of cell. `figures` lie beside it.
 
     `checkpoints`: rows of `evaluate --ckpt`, shown in a table of their own.
     """
-    parts = [_head(summaries[0])]
+    parts = [_head(summaries[0]), *_set_aside(summaries[0])]
     for summary, table in zip(summaries, tables, strict=True):
         parts += [f"## Table: {escape_markdown(selection_name(summary))}" if len(summaries) > 1 else "## Table"]
-        parts += [to_markdown(table), _differences(summary)]
+        parts += [to_markdown(table), *against_section(summary)]
+    parts += claims_section(summaries)
     parts += checkpoints_section(checkpoints, summaries[0].first)
     parts += bounds_section(summaries[0])
-    parts += ["## Plots", *(f"**{name}.** {text}\n\n![{name}]({file})" for file, (name, text) in PLOTS.items())]
+    parts += ["## Plots", *map(_figure, figures)] if figures else []
     parts += ["## Samples", _samples(summaries[0].rows, pictures)]
+    parts += quoted_section(summaries[0])
     parts += ["## Where the numbers come from", *_provenance(summaries[0])]
     return "\n\n".join(parts) + "\n"
 
@@ -71,22 +66,17 @@ def _head(summary: Summary) -> str:
     )
 
 
-def _differences(summary: Summary) -> str:
-    differences = (*summary.differences, *summary.bound_differences)
-    if not differences:
-        return "Every condition that is checked is as published, so measured and published numbers can be compared."
-    lines = [
-        f"| {escape_markdown(d.name)} | {escape_markdown(d.published)} | {escape_markdown(d.here)} |"
-        for d in differences
-    ]
-    return "\n".join(
-        [
-            "**Differences from the published conditions**\n",
-            "| condition | published | here |",
-            "| --- | --- | --- |",
-            *lines,
-        ]
-    )
+def _set_aside(summary: Summary) -> list[str]:
+    """What is not in the report, and why."""
+    if not summary.set_aside:
+        return []
+    lines = [f"- {escape_markdown(one.what)}: {escape_markdown(one.why)}" for one in summary.set_aside]
+    return [f"**Set aside, and in no number of this report** ({len(lines)})", "\n".join(lines)]
+
+
+def _figure(figure: Figure) -> str:
+    links = f"![{figure.title}]({figure.png.name})\n\n{escape_markdown(figure.caption)} ([PDF]({figure.pdf.name}))"
+    return f"### {figure.title}\n\n{links}"
 
 
 def _samples(rows: Sequence[Row], pictures: Mapping[str, Picture]) -> str:
@@ -119,6 +109,7 @@ def _provenance(summary: Summary) -> list[str]:
         ("extractor", lambda r: f"{r.extractor.name}, SHA-256 {r.extractor.sha256}"),
         ("extractor weights", lambda r: "verified" if r.extractor.verified else "UNVERIFIED"),
         ("git commit", lambda r: r.git_commit or "none (an installed package)"),
+        ("trained by git commit", lambda r: ", ".join(r.training_commits) or "not recorded"),
         ("versions", lambda r: ", ".join(f"{name} {version}" for name, version in r.versions.items())),
         ("hardware", lambda r: ", ".join(f"{name}: {value}" for name, value in r.hardware.items())),
     ]  # fmt: skip

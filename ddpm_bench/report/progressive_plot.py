@@ -8,32 +8,51 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddpm_bench.published import Coding, CodingPoint
-from ddpm_bench.report.drawing import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, drawn
-from ddpm_bench.report.labels import mathtext
+from ddpm_bench.report.bounds import codes_of, published_code
+from ddpm_bench.report.drawing import LINES, VERMILLION, WIDTH, canvas, measured_on, save
+from ddpm_bench.report.labels import mathtext, plain
 from ddpm_bench.report.progressive import Coded, Point
+from ddpm_bench.report.samples import PictureFolder
+from ddpm_bench.report.summary import Summary
 
-LINES = ((BLUE, "-"), (GREEN, "--"), (PURPLE, "-."), (SKY, ":"), ("black", (0, (5, 1, 1, 1, 1, 1))), (ORANGE, "-"))
 STEPS, RATE, ERROR = "reverse steps", "rate, bits/dim", "RMSE, 0..255"
+
+
+def draw_codes(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) -> str:
+    """The code of every cell that has the data, with the published one where the grid names it."""
+    summary = summaries[0]
+    codes, published = codes_of(summary), published_code(summary.grid)
+    if not codes:
+        return ""
+    comparable = summary.bounds_comparable
+    draw_progressive(figure, list(codes.values()), published, comparable)
+    apart = "" if comparable else ", not comparable with the measured codes and so on axes of its own"
+    theirs = f" Published: {published.source}, {plain(published.label)}{apart}." if published else ""
+    return (
+        "Progressive coding of test images: the root mean squared error of the predicted image, of pixels 0..255, and the rate, the "
+        f"bits/dim sent so far, after each reverse step; and the error against the rate.{theirs} Depends on: {measured_on(summary)}"
+    )
 
 
 def plot_progressive(
     path: Path, codes: Sequence[Coded], published: Coding | None = None, comparable: bool = False
 ) -> None:
-    """Draw the codes to `path`, a PNG, and beside it as PDF.
-
-    Published points stand on the axes of the measured ones only where they are `comparable`, else in panels of their
-    own.
-    """
-    height = 2.1 + 0.16 * (len(codes) + 1) + (1.9 if published and not comparable else 0)
-    with drawn(path, 5.5, height, pdf=True) as figure:
+    """Draw the codes to `path`, a PNG, and beside it as PDF."""
+    with canvas() as figure:
         draw_progressive(figure, codes, published, comparable)
+        save(figure, path)
 
 
 def draw_progressive(
     figure: Figure, codes: Sequence[Coded], published: Coding | None = None, comparable: bool = False
 ) -> tuple[list[Axes], list[Axes]]:
-    """Fill `figure`; return the three panels of the measured codes and those of the published one, if any."""
+    """Fill `figure` and set its size; return the three panels of the measured codes and those of the published one, if any.
+
+    Published points stand on the axes of the measured ones only where they are `comparable`, else in panels of their
+    own.
+    """
     apart = published is not None and not comparable
+    figure.set_size_inches(WIDTH, 2.1 + 0.16 * (len(codes) + 1) + (1.9 if apart else 0))
     rows = figure.subplots(2 if apart else 1, 3, squeeze=False)
     measured, theirs = list(rows[0]), list(rows[-1]) if published else []
     for code, (colour, dashes) in zip(codes, cycle(LINES), strict=False):

@@ -4,13 +4,14 @@ s = sqrt( sum_i (y_i - mean)^2 / (n - 1) ),   n seeds;  not defined for n = 1.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pandas as pd
 
 from ddpm_bench.grid import Cell, Grid
-from ddpm_bench.report.conditions import Difference, Selection, bound_differences, checked, differences
+from ddpm_bench.published import PUBLISHED_KEYS
+from ddpm_bench.report.conditions import Difference, Selection, SetAside, differences, sorted_out
 from ddpm_bench.store import BoundTerms, Checkpoint, Record
 
 UNIFORM_BITS_PER_DIM = 8.0
@@ -22,11 +23,15 @@ WITHIN_RUN = {"is_mean": "is_std", "kid_mean": "kid_std"}
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric of a cell. `spread`: standard deviation over `n` seeds; for n = 1 the one within the run, if any."""
+    """A metric of a cell. `spread`: standard deviation over `n` seeds; for n = 1 the one within the run, if any.
+
+    interval: for n = 1 the bootstrap's 95% within the run, where there is one; it says nothing about another run.
+    """
 
     mean: float
     spread: float | None
     values: tuple[float, ...]  # one a seed
+    interval: tuple[float, float] | None = None
 
     @property
     def n(self) -> int:
@@ -59,7 +64,8 @@ class Row:
 class Summary:
     """A grid measured, at the checkpoints chosen by `selection`; at least one record, in the grid's order.
 
-    `differences` concern all numbers, `bound_differences` the bounds alone.
+    differences: what is not as published, by metric, for the metrics that are measured and published. set_aside:
+    records that do not share the table.
     """
 
     grid: Grid
@@ -67,18 +73,23 @@ class Summary:
     records: tuple[Record, ...]
     rows: tuple[Row, ...]
     anchors: Mapping[str, Mapping[str, Estimate]]
-    differences: tuple[Difference, ...]
-    bound_differences: tuple[Difference, ...]
+    differences: Mapping[str, tuple[Difference, ...]]
+    set_aside: tuple[SetAside, ...] = ()
+
+    def comparable_in(self, key: str) -> bool:
+        """Is this metric measured under the published conditions, as far as the source states them?"""
+        return key in self.differences and not self.differences[key]
 
     @property
     def comparable(self) -> bool:
         """Were the scores made under the published conditions?"""
-        return not self.differences
+        return not any(found for key, found in self.differences.items() if not key.startswith("bound_"))
 
     @property
     def bounds_comparable(self) -> bool:
-        """Were the bounds made under the published conditions, too?"""
-        return self.comparable and not self.bound_differences
+        """Were the bounds made under the published conditions? Not if none is published or measured."""
+        found = [found for key, found in self.differences.items() if key.startswith("bound_")]
+        return bool(found) and not any(found)
 
     @property
     def first(self) -> Record:
@@ -89,11 +100,12 @@ class Summary:
 def summaries(records: Sequence[Record], grid: Grid) -> list[Summary]:
     """The grid at the last checkpoint and, where runs have several checkpoints, at the best one too; never mixed.
 
-    UserError as `checked` says.
+    Records that do not share a table are set aside. UserError when none are left.
     """
-    ordered = checked(records, grid)
-    several = any(len(record.checkpoints) > 1 for record in ordered)
-    return [_summary(ordered, grid, selection) for selection in (("last", "best") if several else ("last",))]
+    alike, aside = sorted_out(records, grid)
+    several = any(len(record.checkpoints) > 1 for record in alike)
+    selections: tuple[Selection, ...] = ("last", "best") if several else ("last",)
+    return [_summary(alike, aside, grid, selection) for selection in selections]
 
 
 def chosen(record: Record, selection: Selection) -> Checkpoint | None:
@@ -103,9 +115,11 @@ def chosen(record: Record, selection: Selection) -> Checkpoint | None:
     return record.last if selection == "last" else record.best
 
 
-def _summary(records: Sequence[Record], grid: Grid, selection: Selection) -> Summary:
+def _summary(records: Sequence[Record], aside: Sequence[SetAside], grid: Grid, selection: Selection) -> Summary:
     scored = [(record, checkpoint) for record in records if (checkpoint := chosen(record, selection))]
     by_cell = _estimates([(record.cell, checkpoint.metrics) for record, checkpoint in scored])
+    # Where a cell has several checkpoints here, its estimates have several seeds, and no interval.
+    by_cell |= {record.cell: _with_intervals(by_cell[record.cell], checkpoint) for record, checkpoint in scored}
     # The anchors of a seed are the same in all its cells.
     by_seed = {(name, record.seed): metrics for record in records for name, metrics in record.anchors.items()}
     rows = tuple(
@@ -126,9 +140,29 @@ def _summary(records: Sequence[Record], grid: Grid, selection: Selection) -> Sum
         records=tuple(records),
         rows=rows,
         anchors=_estimates([(name, metrics) for (name, _), metrics in by_seed.items()]),
-        differences=differences(records[0], grid, selection),
-        bound_differences=bound_differences([bound for row in rows for bound in row.bounds], grid),
+        differences={key: differences(_one_with(key, records), grid, key, selection) for key in _held(rows, grid)},
+        set_aside=tuple(aside),
     )
+
+
+def _held(rows: Sequence[Row], grid: Grid) -> list[str]:
+    """The metrics held against published ones: the two scores in any case, and what else is measured and published."""
+    published = {key for key in PUBLISHED_KEYS for cell in grid.cells if cell.published.of(key) is not None}
+    measured = {key for row in rows for key in row.estimates}
+    return [key for key in PUBLISHED_KEYS if key in ("is_mean", "fd_train") or key in published & measured]
+
+
+def _one_with(key: str, records: Sequence[Record]) -> Record:
+    """A record that has the metric; all are measured alike."""
+    return next((record for record in records if record.last and key in record.last.metrics), records[0])
+
+
+def _with_intervals(estimates: Mapping[str, Estimate], checkpoint: Checkpoint) -> dict[str, Estimate]:
+    quantiles = checkpoint.quantiles
+    return {
+        key: replace(one, interval=(quantiles[key][0], quantiles[key][-1])) if one.n == 1 and key in quantiles else one
+        for key, one in estimates.items()
+    }
 
 
 def _estimates(measured: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, dict[str, Estimate]]:

@@ -28,7 +28,7 @@ from ddpm_bench.store import Record
 
 ARROWS = {"up": "↑", "down": "↓"}
 BOUND_TEST, BOUND_TRAIN = "bound_test_bits_per_dim", "bound_train_bits_per_dim"
-MEASURED = ("is_mean", "fd_train", "fd_test", "kid_mean", "precision", "recall", BOUND_TEST)
+MEASURED = ("is_mean", "fd_train", "fd_infinity", "fd_test", "kid_mean", "precision", "recall", BOUND_TEST)
 """Metrics of the measured columns, in order; one that no run has gets no column."""
 
 
@@ -41,23 +41,10 @@ class SourceColumn:
     write: Callable[[Published], str]
 
 
-def _score(published: Published) -> str:
-    score = EMPTY if published.is_mean is None else f"{published.is_mean:.2f}"
-    return score if published.is_std is None else f"{score} ± {published.is_std:.2f}"
-
-
-def _nll(published: Published) -> str:
-    """As the source prints it: test (train)."""
-    test = EMPTY if published.nll_test is None else f"{published.nll_test:.2f}"
-    train = EMPTY if published.nll_train is None else f" ({published.nll_train:.2f})"
-    return f"{'≤ ' if published.nll_bound else ''}{test}{train}"
-
-
-NLL = SourceColumn("NLL, test (train), bits/dim ↓", lambda p: p.has_nll, _nll)
-# FID in as many digits as it was printed with: tables mix one and two.
+NLL = SourceColumn("NLL, test (train), bits/dim ↓", lambda p: p.has_nll, lambda p: p.texts["nll"])
 SOURCES = (
-    SourceColumn("IS ↑", lambda p: p.has_scores, _score),
-    SourceColumn("FID ↓", lambda p: p.has_scores, lambda p: EMPTY if p.fid is None else f"{p.fid:g}"),
+    SourceColumn("IS ↑", lambda p: p.has_scores, lambda p: p.texts["is"]),
+    SourceColumn("FID ↓", lambda p: p.has_scores, lambda p: p.texts["fid"]),
     NLL,
 )
 
@@ -161,8 +148,11 @@ def heading(key: str, record: Record) -> str:
 
 
 def number(key: str, estimate: Estimate) -> str:
-    """`mean ± spread` with the metric's digits."""
+    """`mean ± spread`, or of one run `value [95% interval within it]`, with the metric's digits."""
     digits = METRICS[key].digits
+    if estimate.interval:
+        low, high = estimate.interval
+        return f"{estimate.mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
     spread = "" if estimate.spread is None else f" ± {estimate.spread:.{digits}f}"
     return f"{estimate.mean:.{digits}f}{spread}"
 

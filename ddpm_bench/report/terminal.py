@@ -1,5 +1,6 @@
 """The table at the terminal: as wide as it is, down to 80 characters."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -8,11 +9,14 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ddpm_bench.report.against import verdict_lines
+from ddpm_bench.report.claims import claim_lines
 from ddpm_bench.report.labels import plain
 from ddpm_bench.report.layouts import grouped
+from ddpm_bench.report.summary import Summary
 from ddpm_bench.report.table import Field, Line, Table
 
-MINOR = ("kid_mean", "precision", "recall")
+MINOR = ("fd_infinity", "kid_mean", "precision", "recall")
 """The columns that a narrow terminal goes without."""
 GAP = 2
 SUPERSCRIPT = str.maketrans("abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
@@ -63,6 +67,19 @@ class TerminalTable:
         for anchor in table.anchors:
             grid.add_row(Text(anchor.label), *(column.entry(anchor) for column in columns), style="dim")
         return grid
+
+
+def below(summaries: Sequence[Summary]) -> list[Text]:
+    """What stands below the tables: verdicts of comparable numbers, and the source's claims."""
+    verdicts = [line for summary in summaries for line in verdict_lines(summary)]
+    parts = []
+    for heading, lines in (
+        ("Against the published numbers", verdicts),
+        ("The source's claims", claim_lines(summaries)),
+    ):
+        if lines:
+            parts += [Text(heading, style="bold"), *(Text(f"- {line}") for line in lines), Text("")]
+    return parts
 
 
 class _Column:

@@ -27,17 +27,29 @@ def selection_name(summary: Summary) -> str:
 
 def verdict(summary: Summary) -> str:
     """Why measured and published numbers cannot be compared; empty when all that is checked is as published."""
-    if summary.comparable:
-        of_bounds = ", ".join(_names(summary.bound_differences))
-        return f"Bounds are not comparable with the published NLL. Not as published: {of_bounds}." if of_bounds else ""
+    of_scores, of_bounds = (_union(summary, bounds) for bounds in (False, True))
+    if not of_scores and not of_bounds:
+        return ""
+    if not of_scores:
+        differing = ", ".join(condition_names(of_bounds))
+        return f"Bounds are not comparable with the published NLL. Not as published: {differing}."
     distance, score = summary.first.extractor.labels
     other = f" {distance} is not FID and {score} is not IS: another network computes the features."
-    said = f"Not comparable with published numbers.{'' if distance == 'FID' else other}"
-    of_bounds = ["how the bound was measured"] if summary.bound_differences else []
-    return f"{said} Not as published: {', '.join(_names(summary.differences) + of_bounds)}."
+    bounds_are = " The bounds are comparable." if summary.bounds_comparable else ""
+    differing = condition_names(of_scores) + (["how the bound was measured"] if set(of_bounds) - set(of_scores) else [])
+    return (
+        f"{'Scores are not' if bounds_are else 'Not'} comparable with published numbers."
+        f"{'' if distance == 'FID' else other} Not as published: {', '.join(differing)}.{bounds_are}"
+    )
 
 
-def _names(differences: Sequence[Difference]) -> list[str]:
+def _union(summary: Summary, bounds: bool) -> list[Difference]:
+    """What is not as published in any of the bounds, or in any of the scores; each once."""
+    kinds = [found for key, found in summary.differences.items() if key.startswith("bound_") == bounds]
+    return list(dict.fromkeys(difference for found in kinds for difference in found))
+
+
+def condition_names(differences: Sequence[Difference]) -> list[str]:
     """What differs; the single settings only by their section."""
     names = [difference.name for difference in differences]
     sections = dict.fromkeys(name.partition(".")[0] for name in names if "." in name)
@@ -77,12 +89,7 @@ def remarks(summary: Summary, keys: Sequence[str]) -> list[str]:
     if max(counts, default=0) > 1:
         said.append("± of measured numbers: sample standard deviation over n training runs with different seeds.")
     if 1 in counts:
-        score, kernel = (METRICS[key].heading(summary.first.extractor.labels) for key in ("is_mean", "kid_mean"))
-        within = f", that of {kernel} over subsets of it" if "kid_mean" in keys else ""
-        said.append(
-            f"{'n = 1' if counts == {1} else 'Rows with n = 1'}: the ± of {score} is over splits of one sample set"
-            f"{within}; it says nothing about another training run."
-        )
+        said += _of_one_run(summary, keys, "n = 1" if counts == {1} else "Rows with n = 1")
     if any(row.cell.published.is_std is not None for row in summary.rows):
         said.append("± of published IS: spread over splits of one sample set of one training run, not over runs.")
     statuses = {row.status for row in summary.rows}
@@ -98,4 +105,31 @@ def remarks(summary: Summary, keys: Sequence[str]) -> list[str]:
         said.append("Rows of other models are quoted from the source, which did not measure them; nor did we.")
     if any(row.published.nll_bound for row in summary.grid.rows):
         said.append("A published ≤ is an upper bound, as every measured bound is.")
+    if "fd_infinity" in keys:
+        said.append(
+            f"{METRICS['fd_infinity'].heading(summary.first.extractor.labels)}: extrapolated to infinitely many "
+            "samples (Chong and Forsyth 2020), which takes the bias of few samples away, not their scatter."
+        )
     return said + bound_remarks(summary)
+
+
+def _of_one_run(summary: Summary, keys: Sequence[str], which: str) -> list[str]:
+    """What stands beside the numbers of one run: bootstrap intervals, and the spreads where there are none."""
+    shown = {
+        key: row.estimates[key] for row in summary.rows if len(row.done) == 1 for key in keys if key in row.estimates
+    }
+    said = []
+    if any(one.interval for one in shown.values()):
+        said.append(
+            f"{which}: brackets are 95% intervals within the run, by a bootstrap over its samples or over the bound's "
+            "images; they say nothing about another training run."
+        )
+    over = {"is_mean": "over splits of one sample set", "kid_mean": "over subsets of it"}
+    spreads = [
+        f"the ± of {METRICS[key].heading(summary.first.extractor.labels)} is {words}"
+        for key, words in over.items()
+        if key in shown and shown[key].spread is not None and not shown[key].interval
+    ]
+    if spreads:
+        said.append(f"{which}: {', '.join(spreads)}; it says nothing about another training run.")
+    return said

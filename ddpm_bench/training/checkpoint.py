@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, sha256_file, write_json
+from ddpm_bench.settings import completed
 
 FORMAT = "ddpm-bench checkpoint 1"
 STATE, DIVERGED = "state.json", "diverged.json"
@@ -101,12 +103,20 @@ def load_weights(path: Path, which: Literal["ema", "raw"] = "ema") -> tuple[dict
 
 def check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """UserError listing every 'key: was A, now B', when the checkpoint at `path` is of another configuration."""
-    was, now = _flat(found), _flat(json.loads(json.dumps(expected)))
+    was, now = (_flat(_completed(path, json.loads(json.dumps(identity)))) for identity in (found, expected))
     keys = [key for key in now | was if was.get(key, "absent") != now.get(key, "absent")]
     if keys:
         lines = "\n".join(f"  {key}: was {was.get(key, 'absent')}, now {now.get(key, 'absent')}" for key in keys)
         raise UserError(f"'{path}' was trained with another configuration:\n{lines}\n"
                         "Use the same configuration, another folder, or start afresh with --fresh.")  # fmt: skip
+
+
+def _completed(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity as this version would have written it: what settings have gained since has its default."""
+    try:
+        return completed(identity)
+    except ValidationError as error:
+        raise _damaged(path, f"its settings are unknown here: {error.errors()[0]['msg']}") from error
 
 
 def save_divergence(folder: Path, state: Mapping[str, Any]) -> None:

@@ -3,7 +3,8 @@
 A cell has diverged when
 
 1. the loss or the norm of the gradient (before clipping) of a training step is not finite; it is looked at in every step,
-2. or the distance of its samples to the training set is not finite or exceeds that of uniform noise, scored the same way.
+2. or a sample is not finite, or the distance of its samples to the training set is not finite or exceeds that of
+   uniform noise, scored the same way.
 
 Nothing else is: a poor score is a score. The paper left blank what was "unstable to train and generated poor samples with
 out-of-range scores" (Table 2); the first rule is the instability, the second the scores. Gradients are never repaired (no

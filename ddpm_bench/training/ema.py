@@ -32,6 +32,8 @@ class Ema:
         """A copy of the network with the averaged weights, in evaluation mode: no dropout, no gradients."""
         averaged = copy.deepcopy(self._network).eval().requires_grad_(False)
         averaged.load_state_dict(self.state_dict())
+        if self._network._compiled_call_impl is not None:  # a copy is not compiled, even of a network that is
+            averaged.compile(dynamic=False)
         return averaged
 
     def state_dict(self) -> dict[str, torch.Tensor]:

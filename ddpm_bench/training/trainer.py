@@ -7,7 +7,7 @@ The loop never waits for the device: losses, norms and the check for divergence 
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.files import make_folder, write_text
 from ddpm_bench.interrupt import NEVER, Stop
+from ddpm_bench.provenance import git_commit
 from ddpm_bench.settings import TrainingSettings
 from ddpm_bench.store import Divergence, LogPoint
 from ddpm_bench.training import checkpoint
@@ -41,11 +42,13 @@ class Trainer:
         keep: how many snapshots to retain, at least 1.
         identity: JSON values that the run depends on. A checkpoint of another one is refused.
         title: of the progress bar.
+        on_tick: called with each line of the log; by `resume`, with those from before.
     """
 
     def __init__(
         self, network: nn.Module, diffusion: Diffusion, objective: Objective, images: Tensor, settings: TrainingSettings, *,
         seed: int, device: torch.device, folder: Path, keep: int = 1, identity: Mapping[str, Any], title: str = "training",
+        on_tick: Callable[[dict[str, float]], None] = lambda line: None,
     ) -> None:  # fmt: skip
         if keep < 1:
             raise UserError(f"keep = {keep} would leave no checkpoint to go on from; keep at least 1.")
@@ -53,12 +56,13 @@ class Trainer:
         self.diffusion, self.objective, self.settings = diffusion, objective, settings
         self.draws = Draws(images, settings.batch, settings.flips, diffusion.schedule.T, seed, device)
         self.seed, self.device, self.folder, self.keep, self.title = seed, device, folder, keep, title
-        self.identity = identity
+        self.identity, self.on_tick = identity, on_tick
         fused = device.type in ("cpu", "cuda", "mps")
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate, fused=fused)
         self.ema = Ema(self.network, settings.ema_decay, settings.ema_ramp)
         self.step = 0
         self.seconds = 0.0
+        self.commits: list[str] = []  # of the source trees that trained, in order; see `git_commit`
         self.divergence: Divergence | None = None
         self._watch = Watch(device)
         self._means = torch.zeros(2, device=device)  # of loss and gradient norm; complete at the next tick
@@ -102,21 +106,22 @@ class Trainer:
             return self.divergence
         if self.step == 0:
             self._begin()
+        self.commits = list(dict.fromkeys([*self.commits, git_commit() or "an installed package"]))
         self.network.train()
         with borrowed_globals(self.device), progress(self.title, until, "images", self.step) as meter:
-            began, seconds, note = time.monotonic(), self.seconds, ""
+            began, seconds = time.monotonic(), self.seconds
             while self.step < until:
                 self._train_step()
                 self.seconds = seconds + time.monotonic() - began
                 stopping = stop.requested  # read once: a signal after this line waits for the next step
                 due = self.step % self.settings.checkpoint_every == 0 or self.step == until or stopping
                 if self.step % self.settings.log_every == 0:
-                    note = self._tick()
+                    self._tick()
                 if due and not self.divergence:
                     self._save()
                 if self.divergence:
                     return self.divergence
-                meter.update(self.step, note, self.settings.batch)
+                meter.update(self.step, self._lines[-1]["loss"] if self._lines else None, self.settings.batch)
                 if stopping and self.step < until:
                     raise Interrupted
         return None
@@ -137,10 +142,10 @@ class Trainer:
             say(f"{self.title}: after {steps} steps the averaged weights will still be {share:.0%} random initial ones "
                 f"(ema_decay {decay}); for a short run set training.ema_ramp=true.")  # fmt: skip
 
-    def _tick(self) -> str:
-        """Read the device: log the means since the last tick, or find that the run has diverged. Returns a note."""
+    def _tick(self) -> None:
+        """Read the device: log the means since the last tick, or find that the run has diverged."""
         if self._diverged():
-            return ""
+            return
         loss, norm = self._means.tolist()
         self._means.zero_()
         speed = self.settings.batch * self.settings.log_every / max(self.seconds - self._tick_seconds, 1e-9)
@@ -149,7 +154,7 @@ class Trainer:
         self._tick_seconds = self.seconds
         with (make_folder(self.folder) / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
-        return f"loss {loss:.4f}"
+        self.on_tick(line)
 
     def _diverged(self) -> bool:
         """Has it? Then record it, so that the same run again knows without training."""
@@ -163,7 +168,10 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         tick = {"means": self._means.tolist(), "seconds": self._tick_seconds} if not self.divergence else None
-        return {"seed": self.seed, "identity": self.identity, "seconds": self.seconds, "tick": tick, "log": self._lines}
+        return {
+            "seed": self.seed, "identity": self.identity, "commits": self.commits, "seconds": self.seconds, "tick": tick,
+            "log": self._lines,
+        }  # fmt: skip
 
     def _save(self) -> None:
         """Write a snapshot of this step, unless the weights turn out to have diverged."""
@@ -201,8 +209,11 @@ class Trainer:
             self._means = torch.tensor(state["tick"]["means"], device=self.device)
             self._tick_seconds = state["tick"]["seconds"]
         self.seconds, self._lines = state["seconds"], state["log"]
+        self.commits = state.get("commits", ["not recorded"])
         # Lines beyond the checkpoint will be written again.
         write_text(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self._lines))
+        for line in self._lines:
+            self.on_tick(line)
         return self.step
 
     @torch.no_grad()

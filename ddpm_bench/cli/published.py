@@ -1,0 +1,29 @@
+"""What sources printed: `published`."""
+
+from typing import Annotated
+
+import typer
+
+from ddpm_bench.cli.show import print_json, print_table
+from ddpm_bench.options import Json
+
+
+def published(
+    name: Annotated[str, typer.Argument(help="One of the names listed without it, or the path of a .toml file.")] = "",
+    as_json: Json = False,
+) -> None:
+    """List the published tables with their sources, or print one.
+
+    Example: `ddpm-bench published ddim-cifar10`
+    """
+    from ddpm_bench.grid import load_published, shipped_grids, shipped_published
+    from ddpm_bench.report.quoted import published_table
+
+    names = [name] if name else [*shipped_grids(), *shipped_published()]
+    tables = {each: load_published(each) for each in names}
+    if as_json:
+        return print_json([{"name": each, **table.model_dump(mode="json")} for each, table in tables.items()])
+    if name:
+        return print_table(published_table(tables[name]))
+    for each, table in tables.items():
+        typer.echo(f"{each}: {table.title}\n  {table.origin}")

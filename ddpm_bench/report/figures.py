@@ -1,0 +1,72 @@
+"""All figures of the report, from records and the pictures beside them alone. One more is a function and an entry in PLOTS."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from matplotlib.figure import Figure as Canvas
+
+from ddpm_bench.report import comparison
+from ddpm_bench.report.bounds import PROGRESSIVE
+from ddpm_bench.report.curves import draw_distances, draw_losses
+from ddpm_bench.report.drawing import canvas, save
+from ddpm_bench.report.mosaics import draw_generation, draw_neighbours, draw_samples
+from ddpm_bench.report.nearness import draw_nearness
+from ddpm_bench.report.progressive_plot import draw_codes
+from ddpm_bench.report.samples import PictureFolder
+from ddpm_bench.report.schedule_plot import draw_schedule
+from ddpm_bench.report.summary import Summary
+from ddpm_bench.report.terms import draw_terms
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that was drawn. `name`: the stem of its files. title, caption: plain text, not escaped."""
+
+    name: str
+    title: str
+    caption: str
+    png: Path
+    pdf: Path
+
+
+@dataclass(frozen=True)
+class Plot:
+    """`draw` fills an empty figure, sets its size, and returns the caption: what is shown and what it depends on.
+
+    It returns an empty text, and draws nothing, where the records have nothing for it.
+    """
+
+    name: str
+    title: str
+    draw: Callable[[Canvas, Sequence[Summary], PictureFolder], str]
+
+
+PLOTS = (
+    Plot("distance", "Distance, measured and published", partial(comparison.draw, key="fd_train")),
+    Plot("score", "Score, measured and published", partial(comparison.draw, key="is_mean")),
+    Plot("bound", "Bound, measured and published", partial(comparison.draw, key="bound_test_bits_per_dim")),
+    Plot("samples", "Samples of all cells", draw_samples),
+    Plot("loss", "Training loss", draw_losses),
+    Plot("distance-by-step", "Distance by training step", draw_distances),
+    Plot("terms", "The bound term by term", draw_terms),
+    Plot(PROGRESSIVE, "Rate and distortion", draw_codes),
+    Plot("generation", "Progressive generation", draw_generation),
+    Plot("schedule", "The forward process", draw_schedule),
+    Plot("neighbours-pixel", "Nearest training images, in pixels", partial(draw_neighbours, space="pixel")),
+    Plot("neighbours-feature", "Nearest training images, in features", partial(draw_neighbours, space="feature")),
+    Plot("nearness", "Distances to the nearest training image", draw_nearness),
+)
+"""In the order of the report. Names are those of files that other documents link to."""
+
+
+def draw_figures(summaries: Sequence[Summary], pictures: PictureFolder, out: Path) -> list[Figure]:
+    """Draw into the folder `out` all figures that the records allow, each as PNG and PDF; missing pictures are said."""
+    drawn = []
+    for plot in PLOTS:
+        with canvas() as figure:
+            if caption := plot.draw(figure, summaries, pictures):
+                png = out / f"{plot.name}.png"
+                drawn.append(Figure(plot.name, plot.title, caption, png, save(figure, png)))
+    return drawn

@@ -1,0 +1,29 @@
+"""The records of a folder that can be read: a broken one, or one of a newer schema, is said and left out."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ddpm_bench.console import say
+from ddpm_bench.errors import UserError
+from ddpm_bench.store import Record, read_record, record_paths
+
+
+def readable_records(folder: Path) -> list[Record]:
+    """In order of file name. UserError when there is no folder, no record in it, or none that can be read."""
+    records, faults = [], []
+    for path in record_paths(folder):
+        try:
+            records.append(read_record(path))
+        except UserError as error:
+            faults.append(str(error))
+    if not records:
+        raise UserError("\n".join(["None of the records can be read.", *faults]))
+    for fault in faults:
+        say(f"Left out of the report: {fault}")
+    return records
+
+
+def usual_grid(records: Sequence[Record]) -> str:
+    """The grid that most records are of; of equally many the first."""
+    return Counter(record.grid for record in records).most_common(1)[0][0]

@@ -1,0 +1,118 @@
+"""Contenders side by side: each round times every contender once, so that what slows the machine slows all of them."""
+
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ddpm_bench.console import progress
+from ddpm_bench.errors import UserError
+from ddpm_bench.interrupt import NEVER, Stop
+from ddpm_bench.speed.case import Case
+from ddpm_bench.speed.machine import memory_of, seconds_of
+from ddpm_bench.speed.result import WORKS, Ratio, Row, Work
+from ddpm_bench.speed.work import Call, Contender
+
+WARM_UP = 2
+SHORTEST = 0.2
+"""Seconds that a timing lasts at least, by repeating the call."""
+CONFIDENCE = 0.95
+
+
+@dataclass
+class Entrant:
+    """A contender at one kind of work, warmed up."""
+
+    contender: Contender
+    call: Call
+    flops: float
+    memory: int | None
+    compile_seconds: float | None
+    seconds: list[float]
+
+
+def race(
+    work: Work, contenders: Sequence[Contender], case: Case, repeats: int, stop: Stop = NEVER
+) -> list[Row]:
+    """`repeats` interleaved rounds. Ratios are to the first contender, which is ours."""
+    with tempfile.TemporaryDirectory() as folder, progress(f"{work} steps", repeats + 1, "rounds") as meter:
+        entrants = [_warmed_up(work, contender, case, Path(folder) / str(i)) for i, contender in enumerate(contenders)]
+        meter.update(1)
+        calls = max(1, math.ceil(SHORTEST / min(_quick(entrant, case) for entrant in entrants)))
+        for number in range(repeats):
+            for entrant in _rotated(entrants, number):
+                stop.check()
+                entrant.seconds.append(seconds_of(entrant.call, case.device, calls))
+            meter.update(number + 2)
+    ours = entrants[0]
+    return [
+        Row(
+            work=work, contender=each.contender.name, equal_work=each.contender.peer.equal_work,
+            precision=each.contender.precision, batch=case.batch, seconds=tuple(each.seconds),
+            flops=each.flops / case.batch, memory=each.memory, compile_seconds=each.compile_seconds,
+            ours=None if each is ours else ratio(ours.seconds, each.seconds),
+        )
+        for each in entrants
+    ]  # fmt: skip
+
+
+def race_all(contenders: Sequence[Contender], case: Case, repeats: int, stop: Stop = NEVER) -> Iterator[Row]:
+    """The rows of every kind of work, one kind after another."""
+    for work in WORKS:
+        yield from race(work, contenders, case, repeats, stop)
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """How many times as fast ours is, from the times of the same rounds.
+
+    The interval is that of the sign test: between the k-th smallest and the k-th largest ratio, for the largest k that
+    covers the true median with CONFIDENCE; fewer than six rounds cannot, and then it is all of them.
+    """
+    ratios = sorted(b / a for a, b in zip(ours, theirs, strict=True))
+    n, k, outside = len(ratios), 1, 2 * 0.5 ** len(ratios)
+    while 2 * (k + 1) <= n and (more := outside + 2 * math.comb(n, k) * 0.5**n) <= 1 - CONFIDENCE:
+        k, outside = k + 1, more
+    return Ratio(median=median(ratios), low=ratios[k - 1], high=ratios[n - k], coverage=max(0.0, 1 - outside))
+
+
+def _warmed_up(work: Work, contender: Contender, case: Case, folder: Path) -> Entrant:
+    eager = contender.call(work, case, folder / "eager", compiled=False)
+    eager()  # what is made once, such as the optimizer's moments, is not counted
+    memory = None if contender.compiled else memory_of(eager, case.device)
+    with FlopCounterMode(display=False) as counter:
+        eager()
+    call, compile_seconds = eager, None
+    if contender.compiled:
+        call = contender.call(work, case, folder / "compiled")
+        compile_seconds = _compile(call, case.device)
+        memory = memory_of(call, case.device)
+    for _ in range(WARM_UP):
+        call()
+    return Entrant(contender, call, counter.get_total_flops(), memory, compile_seconds, [])
+
+
+def _compile(call: Call, device: torch.device) -> float:
+    """Seconds of the first call. UserError where nothing here can compile."""
+    began = time.perf_counter()
+    try:
+        seconds_of(call, device)
+    except RuntimeError as error:  # the same call without compiling has worked
+        told = " ".join(str(error).split())[:300]
+        raise UserError(f"--compile: torch.compile does not work on this machine ({told}). Leave it out.") from error
+    return time.perf_counter() - began
+
+
+def _quick(entrant: Entrant, case: Case) -> float:
+    return seconds_of(entrant.call, case.device)
+
+
+def _rotated(entrants: Sequence[Entrant], number: int) -> list[Entrant]:
+    """Another one begins each round: who comes first finds other caches than who comes last."""
+    first = number % len(entrants)
+    return [*entrants[first:], *entrants[:first]]

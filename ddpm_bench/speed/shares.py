@@ -1,0 +1,155 @@
+"""Where the time of a cell goes, seen in the very code that trains, samples, bounds and scores it.
+
+A part begins where the one before ends, so the parts of a phase add up to all of its time. On a GPU every mark waits
+for the device: that makes the whole slower, and each part what it costs there.
+"""
+
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_bench.cost import _bound_calls
+from ddpm_bench.generate import generate
+from ddpm_bench.interrupt import NEVER, Stop
+from ddpm_bench.likelihood import estimate_bits_per_dim
+from ddpm_bench.speed.case import Case
+from ddpm_bench.speed.machine import wait
+from ddpm_bench.speed.peers import OURS
+from ddpm_bench.speed.result import COUNTED, Phase
+from ddpm_bench.speed.work import trainer_of
+from ddpm_bench.training.trainer import Trainer
+
+NETWORK, LOSS, OPTIMIZER = COUNTED
+STEPS, EVALS = 5, 10
+"""Training steps and steps of a chain that are looked at; network calls an image where a preset's bound is exact."""
+
+
+class Marks:
+    """A clock that always runs for one part."""
+
+    def __init__(self, device: torch.device, first: str) -> None:
+        self.device, self.part, self.seconds = device, first, defaultdict(float)
+        self._since = time.perf_counter()
+
+    def switch(self, part: str) -> None:
+        """What comes from now on is `part`'s."""
+        wait(self.device)
+        now = time.perf_counter()
+        self.seconds[self.part] += now - self._since
+        self.part, self._since = part, now
+
+    def around(self, function: Callable[..., Any], inside: str, after: str) -> Callable[..., Any]:
+        """The function, with its time for `inside` and what follows it for `after`."""
+
+        def marked(*arguments: Any) -> Any:
+            self.switch(inside)
+            result = function(*arguments)
+            self.switch(after)
+            return result
+
+        return marked
+
+    def network(self, network: nn.Module, after: str) -> None:
+        """From now on the time of the network's calls is its own, and what follows them for `after`."""
+        network.register_forward_pre_hook(lambda *_: self.switch(NETWORK))
+        network.register_forward_hook(lambda *_: self.switch(after))
+
+    def parts(self) -> dict[str, float]:
+        """Seconds by part up to now."""
+        self.switch(self.part)
+        return dict(self.seconds)
+
+
+def phases(case: Case, stop: Stop = NEVER) -> list[Phase]:
+    """Training, sampling and bound of the preset; scoring too where its extractor comes with the package."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of(case, OURS.network(case).to(case.device), Path(folder))
+        found = [training(case, trainer, stop), sampling(case, trainer.ema_network(), Path(folder), stop)]
+        found += [bound(case, trainer.ema_network(), stop)] if case.settings.scoring.bound_images else []
+    return [*found, scoring(case, stop)] if case.settings.scoring.extractor == "embedded" else found
+
+
+def training(case: Case, trainer: Trainer, stop: Stop = NEVER) -> Phase:
+    """`Trainer.run`. The checkpoint at its end counts as often as the preset writes one."""
+    trainer.run(1, stop)
+    marks = Marks(case.device, "other")
+    marks.network(trainer.network, LOSS)
+    trainer.draws.at = marks.around(trainer.draws.at, "data", "other")
+    trainer.objective = marks.around(trainer.objective, LOSS, LOSS)
+    trainer.optimizer.register_step_pre_hook(lambda *_: marks.switch(OPTIMIZER))
+    trainer.ema.update = marks.around(trainer.ema.update, OPTIMIZER, "other")
+    trainer._save = marks.around(trainer._save, "checkpoints", "other")
+    trainer.run(1 + STEPS, stop)
+    parts, settings = marks.parts(), case.settings.training
+    parts["checkpoints"] *= min(1.0, STEPS / settings.checkpoint_every)
+    images = settings.steps * settings.batch
+    return Phase(name="training", parts=parts, cell_seconds=sum(parts.values()) * images / (STEPS * case.batch))
+
+
+def sampling(case: Case, network: nn.Module, folder: Path, stop: Stop = NEVER) -> Phase:
+    """`generate`, with a chain of few steps."""
+    steps = min(STEPS, case.diffusion.schedule.T)
+    _warm_up(case, network)
+    marks = Marks(case.device, "sampling arithmetic")
+    marks.network(network, "sampling arithmetic")
+    generate(
+        case.diffusion.respaced(steps), network, shape=case.shape, count=case.batch, seed=0, folder=folder / "samples",
+        identity={}, device=case.device, batch=case.batch, stop=stop,
+    )  # fmt: skip
+    parts, settings = marks.parts(), case.settings.sampling
+    calls = settings.samples * (settings.steps or case.diffusion.schedule.T)
+    return Phase(name="sampling", parts=parts, cell_seconds=sum(parts.values()) * calls / (steps * case.batch))
+
+
+def bound(case: Case, network: nn.Module, stop: Stop = NEVER) -> Phase:
+    """`estimate_bits_per_dim`; an exact bound, with fewer dear decoder terms, is taken to cost as much a call."""
+    scoring = case.settings.scoring
+    evals = scoring.bound_evals or EVALS
+    _warm_up(case, network)
+    marks = Marks(case.device, "bound arithmetic")
+    marks.network(network, "bound arithmetic")
+    estimate_bits_per_dim(
+        case.diffusion, network, case.images(case.batch), evals=evals, seed=0, batch=case.batch, device=case.device,
+        stop=stop,
+    )  # fmt: skip
+    parts, calls = marks.parts(), _bound_calls(scoring, case.diffusion.schedule.T)
+    return Phase(name="bound", parts=parts, cell_seconds=sum(parts.values()) * calls / (evals * case.batch))
+
+
+def scoring(case: Case, stop: Stop = NEVER) -> Phase:
+    """`score` of as many random images as the preset samples, the training set's features being there from before."""
+    from ddpm_bench.data import load_data
+    from ddpm_bench.metrics.extractors import load_extractor
+    from ddpm_bench.metrics.fidelity import score
+
+    settings = case.settings
+    reference = load_data(settings.data).train.images
+    with tempfile.TemporaryDirectory() as cache:
+        extractor = load_extractor(settings.scoring.extractor, size=settings.data.size, cache=Path(cache))
+
+        def scored(images: Tensor) -> None:
+            score(
+                images, reference, extractor, precision_recall=settings.scoring.precision_recall,
+                neighborhood=settings.scoring.neighborhood, device=case.device, cache=Path(cache), stop=stop,
+            )  # fmt: skip
+
+        images = case.images(settings.sampling.samples)
+        scored(images)
+        marks = Marks(case.device, "metrics")
+        marks.network(extractor.network, "metrics")
+        scored(images)
+    parts = marks.parts()
+    return Phase(name="scoring", parts=parts, cell_seconds=sum(parts.values()))
+
+
+@torch.inference_mode()
+def _warm_up(case: Case, network: nn.Module) -> None:
+    """Time that only the first call of a network needs is no part of any phase."""
+    x = torch.randn(case.batch, *case.shape, device=case.device)
+    network(x, torch.zeros(case.batch, dtype=torch.int64, device=case.device))

@@ -1,0 +1,157 @@
+"""One call of each kind of work, of any contender: what is timed.
+
+training   x_0, t and noise drawn, forward, L_simple, backward, clipping, Adam, average of the weights. Ours is
+           `Trainer`'s own step; the others get a plain loop of torch's fastest parts (fused Adam, foreach average).
+sampling   one step of Algorithm 2 with its noise: ours as `sample` walks a chain, the others by their own samplers.
+bound      one term of the bound: our own arithmetic around each contender's network, since no other package has it.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ddpm_bench.data.images import to_model
+from ddpm_bench.diffusion.bound import bound_term
+from ddpm_bench.diffusion.noise import BOUND, BlockNoise
+from ddpm_bench.diffusion.sampler import denoise
+from ddpm_bench.speed.case import Case
+from ddpm_bench.speed.machine import float32_as
+from ddpm_bench.speed.peers import OURS, Peer
+from ddpm_bench.speed.result import Precision, Work
+from ddpm_bench.training.trainer import Trainer
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A peer at a precision. compiled: through `torch.compile`."""
+
+    peer: Peer
+    precision: Precision
+    compiled: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.peer.name}, compiled" if self.compiled else self.peer.name
+
+    @property
+    def is_ours(self) -> bool:
+        return self.peer is OURS
+
+    def network(self, case: Case, compiled: bool) -> nn.Module:
+        """A fresh network on the device, initial weights of seed 0."""
+        torch.manual_seed(0)
+        network = self.peer.network(case).to(case.device)
+        if self.is_ours:
+            network.half = self.precision == "bfloat16"
+        if compiled:
+            network.compile(dynamic=False)
+        return network
+
+    @contextlib.contextmanager
+    def arithmetic(self, case: Case) -> Iterator[None]:
+        """As this contender computes: a GPU's float32, and autocast for a network that does not do it itself."""
+        lowered = self.precision == "bfloat16" and not self.is_ours
+        with float32_as(self.precision), torch.autocast(case.device.type, torch.bfloat16, enabled=lowered):
+            yield
+
+    def call(self, work: Work, case: Case, folder: Path, compiled: bool | None = None) -> Call:
+        """The work as a function to be called again and again. `folder`: for what a Trainer may write."""
+        network = self.network(case, self.compiled if compiled is None else compiled)
+        if work == "training":
+            call = trainer_of(case, network, folder)._train_step if self.is_ours else plain_training(case, network)
+        elif work == "sampling":
+            call = our_sampling(case, network) if self.is_ours else their_sampling(case, network.eval(), self.peer)
+        else:
+            call = bound(case, network.eval())
+
+        def run() -> None:
+            with self.arithmetic(case):
+                call()
+
+        return run
+
+
+def trainer_of(case: Case, network: nn.Module, folder: Path) -> Trainer:
+    """The trainer of a cell, with random images."""
+    settings = case.settings.training.model_copy(update={"batch": case.batch})
+    network.train()
+    return Trainer(
+        network, case.diffusion, case.objective, case.images(), settings, seed=0, device=case.device, folder=folder,
+        identity={},
+    )  # fmt: skip
+
+
+def plain_training(case: Case, network: nn.Module) -> Call:
+    """What a user of a bare network writes: Algorithm 1 with the paper's optimizer and average."""
+    settings, T = case.settings.training, case.diffusion.schedule.T
+    signal, noise = (
+        getattr(case.diffusion.schedule, name).float().to(case.device)
+        for name in ("sqrt_alpha_bar", "sqrt_one_minus_alpha_bar")
+    )
+    images, parameters = case.images().to(case.device), list(network.train().parameters())
+    fused = case.device.type in ("cpu", "cuda", "mps")
+    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=fused)
+    averages, update = [p.detach().clone() for p in parameters], get_ema_multi_avg_fn(settings.ema_decay)
+
+    def step() -> None:
+        x0 = to_model(images[torch.randint(len(images), (case.batch,), device=case.device)])
+        if settings.flips:
+            x0 = torch.where(torch.rand(case.batch, 1, 1, 1, device=case.device) < 0.5, x0.flip(3), x0)
+        t, eps = torch.randint(T, (case.batch,), device=case.device), torch.randn_like(x0)
+        x_t = signal[t, None, None, None] * x0 + noise[t, None, None, None] * eps
+        loss = mse_loss(network(x_t, t).float(), eps)
+        optimizer.zero_grad()
+        loss.backward()
+        clip_grad_norm_(parameters, settings.clip)
+        optimizer.step()
+        update(averages, [p.detach() for p in parameters], 0)
+
+    return step
+
+
+def our_sampling(case: Case, network: nn.Module) -> Call:
+    """The next step of an endless row of chains."""
+
+    def chains() -> Iterator[object]:
+        for seed in itertools.count():
+            noise = BlockNoise(seed, 0, case.batch, case.shape, case.device)
+            yield from denoise(case.diffusion, network, noise.draw(), case.diffusion.schedule.T, noise, clip_x0=True)
+
+    steps = chains()
+    return lambda: next(steps)
+
+
+def their_sampling(case: Case, network: nn.Module, peer: Peer) -> Call:
+    step, T = peer.sampling_step(network, case), case.diffusion.schedule.T
+    x_T = torch.randn(case.batch, *case.shape, device=case.device)
+    state: tuple[Tensor, int] = (x_T, T - 1)
+
+    def call() -> None:
+        nonlocal state
+        x_t, t = state
+        state = (step(x_t, t), t - 1) if t else (x_T, T - 1)
+
+    return call
+
+
+def bound(case: Case, network: nn.Module) -> Call:
+    diffusion, T = case.diffusion, case.diffusion.schedule.T
+    x0 = to_model(case.images(case.batch).to(case.device))
+    t = torch.arange(case.batch, device=case.device) * T // case.batch + 1
+    noise = BlockNoise(0, 0, case.batch, case.shape, case.device, stream=BOUND)
+
+    @torch.inference_mode()
+    def call() -> None:
+        bound_term(diffusion, network, x0, t, noise.draw(), clip_x0=True)
+
+    return call

@@ -1,0 +1,40 @@
+"""Programs that some tests need and that pip does not install: a browser, a TeX.
+
+Where one is missing the tests that need it are skipped, with the reason; except for those that the environment variable
+DDPM_BENCH_REQUIRE names (`browser,tex`): then they fail.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """A headless Chromium, or a browser made of it, as playwright drives it."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None) or _missing("browser", " or ".join(BROWSERS))
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _missing("browser", "the Python package playwright")
+    with sync_playwright() as playwright:
+        # Root has no sandbox, as in a container; the page is the report and nothing else.
+        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+def pdflatex() -> str:
+    """The path of pdflatex."""
+    return shutil.which("pdflatex") or _missing("tex", "pdflatex")
+
+
+def _missing(kind: str, what: str) -> NoReturn:
+    say = pytest.fail if kind in os.environ.get("DDPM_BENCH_REQUIRE", "").split(",") else pytest.skip
+    say(f"needs {what}")

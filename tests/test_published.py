@@ -1,0 +1,167 @@
+"""Published numbers as data: the digits that the sources print, where they stand, and what is wrong with a file."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from ddpm_bench.cli import app
+from ddpm_bench.errors import UserError
+from ddpm_bench.grid import load_grid, load_published, shipped_grids, shipped_published
+from ddpm_bench.published import Claim, Published
+
+# Row by row as printed; typed here a second time from the sources, so that a slip in a file is seen.
+NUMBERS = {
+    "improved-ddpm-cifar10": "3.73 3.29 | 3.37 2.90 | 3.26 3.07 | 3.26 3.05 | 3.17 3.19 | 2.94 11.47",
+    "improved-ddpm-imagenet64": (
+        "3.99 32.5 | 3.77 31.3 | 3.66 32.2 | 3.68 27.0 | 3.62 28.0 | 3.57 56.7 | 3.57 19.2 | 3.53 40.1"
+    ),
+    "nll": (
+        "3.81 3.35 | 3.69 3.08 | 3.57 3.14 | 3.52 - | - 2.91 | 3.52 2.87 | 3.52 2.85 | 3.48 2.90 | 3.44 2.80 | "
+        "3.43 - | 3.77 3.70 | - 2.99 | 3.53 2.94"
+    ),
+    "ddim-cifar10": (
+        "13.36 6.84 4.67 4.16 4.04 | 14.04 7.11 4.77 4.25 4.09 | 16.66 8.35 5.25 4.46 4.29 | "
+        "41.07 18.36 8.01 5.78 4.73 | 367.43 133.37 32.72 9.99 3.17"
+    ),
+    "ddim-celeba": (
+        "17.33 13.73 9.17 6.53 3.51 | 17.66 14.11 9.51 6.79 3.64 | 19.86 16.06 11.01 8.09 4.28 | "
+        "33.12 26.03 18.48 13.93 5.98 | 299.71 183.83 71.71 45.20 3.26"
+    ),
+    "ddpm-lsun": "7.89 | 4.90",
+    "reproductions": "9.475±0.174 3.249 | - 3.24 | 11.2368±0.0951 -",
+    "ddpm-table4": (
+        "0.00000 67.60125 | 0.00013 60.97170 | 0.00081 54.18826 | 0.00282 46.12765 | 0.00716 38.03236 | "
+        "0.01507 30.80948 | 0.02866 24.43656 | 0.05415 18.47482 | 0.11994 12.02277 | 1.77581 0.95136"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_the_numbers_are_the_sources_digit_by_digit(name: str) -> None:
+    table = load_published(name)
+    rows = [[text.replace(" ", "") or "-" for text in table.texts(row)] for row in table.rows]
+    if "iterations" in table.columns:
+        assert [row[0] for row in rows] == ["500K"] * 6 if name.endswith("cifar10") else ["200K"] * 6 + ["1.5M"] * 2
+        rows = [row[1:] for row in rows]
+    assert " | ".join(map(" ".join, rows)) == NUMBERS[name]
+
+
+def test_nothing_that_is_shipped_is_left_out_above() -> None:
+    assert set(NUMBERS) == set(shipped_published())
+
+
+def test_labels_pair_the_numbers_with_the_right_setting() -> None:
+    labels = [row.label for row in load_published("improved-ddpm-imagenet64").rows]
+    assert labels[0].startswith("T = 1000, linear, L_simple") and labels[2].endswith("linear, L_hybrid")
+    assert labels[5] == labels[7] == "T = 4000, cosine, L_vlb"
+    nll = {row.label.split(" (")[0]: row for row in load_published("nll").rows}
+    assert len(nll) == 13 and "ODE" in nll["DDPM, continuous flow"].note
+    assert [row.label for row in load_published("ddim-celeba").rows][-1] == "sigma-hat"
+
+
+@pytest.mark.parametrize("name", ["improved-ddpm-cifar10", "improved-ddpm-imagenet64", "nll", "ddim-celeba"])
+def test_second_hand_transcriptions_say_so(name: str) -> None:
+    assert load_published(name).origin.endswith("second-hand transcription")
+
+
+@pytest.mark.parametrize("name", ["ddpm-lsun", "ddpm-table4", "reproductions", "table1", "table2"])
+def test_the_others_do_not(name: str) -> None:
+    table = load_published(name)
+    assert table.origin == table.source
+
+
+@pytest.mark.parametrize("name", [*shipped_grids(), *shipped_published()])
+def test_every_table_names_its_source_its_data_and_its_columns(name: str) -> None:
+    table = load_published(name)
+    assert table.title and table.source and table.data and all(row.values for row in table.rows)
+    assert all(any(key in row.values for row in table.rows) for key in table.columns)
+
+
+def test_grids_are_published_tables_without_a_second_copy() -> None:
+    table = load_published("table2")
+    assert [table.texts(row) for row in table.rows] == [
+        ["7.28 ± 0.10", "23.69", ""], ["8.06 ± 0.09", "13.22", ""], ["–", "–", ""], ["–", "–", ""],
+        ["7.67 ± 0.13", "13.51", "≤ 3.70 (3.69)"], ["9.46 ± 0.11", "3.17", "≤ 3.75 (3.72)"],
+    ]  # fmt: skip
+    assert {row.group: row.label for row in load_published("table1").rows}["Conditional"] == "StyleGAN2 + ADA (v1)"
+
+
+def test_the_fid_to_the_test_set_stands_with_the_row_it_is_of() -> None:
+    for grid in ("table1", "table2"):
+        found = {cell.name: cell.published.fid_test for cell in load_grid(grid).cells}
+        assert {name: value for name, value in found.items() if value} == {"eps-mse-fixed": 5.24}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('title = "x"', ["'source' is missing"]),
+        ("colour = 1", ["missing"]),
+        ("x = [", ["cannot be read as TOML"]),
+        (
+            'title = "x"\nsource = "y"\ndata = ["z"]\ncolumns = { fid = "FID" }\n[[row]]\nlabel = "r"\nvalues = { fdi = 1.0 }',
+            ["row 'r'", "no column 'fdi'", "did you mean 'fid'"],
+        ),
+        (
+            'title = "x"\nsource = "y"\ndata = ["z"]\ncolumns = { a = "A" }\nsecond_hnd = true\nrow = [{ label = "r", values = {} }]',
+            ["second_hnd", "did you mean 'second_hand'"],
+        ),
+    ],
+)  # fmt: skip
+def test_a_faulty_file_is_explained_with_its_path(tmp_path, text: str, said: list[str]) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_published(str(path))
+    for part in [str(path), *said]:
+        assert part in str(error.value)
+
+
+def test_an_unknown_name_gets_a_near_miss() -> None:
+    with pytest.raises(UserError, match="did you mean 'ddim-celeba'"):
+        load_published("ddim-celebb")
+
+
+ORDER = {"text": "a beats b", "source": "s", "metrics": ["fd_train"], "better": "a", "worse": ["b"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"metrics": ["fid"]}, "no metric 'fid'"),
+        ({"metrics": []}, "at least 1"),
+        ({"worse": []}, "either 'better' and 'worse'"),
+        ({"alike": ["a", "b"], "margin": 0.1}, "either 'better' and 'worse'"),
+        ({"better": None, "worse": [], "alike": ["a", "b"]}, "'margin'"),
+        ({"margin": 0.1}, "'margin'"),
+    ],
+)
+def test_a_claim_has_one_form_and_known_metrics(change: dict, said: str) -> None:
+    assert Claim.model_validate(ORDER).pairs == [("a", "b")]
+    with pytest.raises(ValueError, match=said):
+        Claim.model_validate(ORDER | change)
+
+
+def test_an_empty_row_prints_nothing() -> None:
+    assert set(Published().texts.values()) == {""}
+
+
+def run(*arguments: str) -> str:
+    answer = CliRunner().invoke(app, ["published", *arguments])
+    assert answer.exit_code == 0, answer.output
+    return answer.stdout
+
+
+def test_the_command_lists_everything_and_prints_one() -> None:
+    listed = run()
+    for name in [*shipped_grids(), *shipped_published()]:
+        assert name in listed
+    printed = run("ddim-celeba")
+    assert "45.20" in printed and "second-hand" in printed and "sigma-hat" in printed
+
+
+def test_the_command_prints_json_with_the_printed_digits() -> None:
+    [one] = json.loads(run("ddim-celeba", "--json"))
+    assert one["name"] == "ddim-celeba" and one["rows"][-1]["values"]["s100"] == "45.20" and one["second_hand"] is True
+    assert {one["name"] for one in json.loads(run("--json"))} == {*shipped_grids(), *shipped_published()}

@@ -1,7 +1,7 @@
 """What a person sees while something runs: always on stderr, so that stdout stays for results.
 
-A loop tells its `Meter` how far it is, and the meter tells the screen: plain lines, a bar, a row of the live table (`live.py`)
-or, in a worker process, the wire to the screen of its parent (`workers.py`).
+A loop tells its `Meter` how far it is, and the meter tells the screen: plain lines, a bar, a row of the live table
+(`live.py`) or, in a worker process, the wire to the screen of its parent (`workers.py`).
 """
 
 import contextlib
@@ -17,7 +17,7 @@ stderr = Console(stderr=True, highlight=False)
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at a running loop. `rate` is in units of `done` a second, `speed` the same in words and perhaps other units."""
+    """One look at a running loop. `rate` is in units of `done` a second; `speed` is for people, in any unit."""
 
     title: str
     done: int
@@ -70,8 +70,14 @@ class Bars(Screen):
     @contextlib.contextmanager
     def following(self, first: Reading) -> Iterator[Callable[[Reading], None]]:
         columns = (
-            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-            TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
         )
         with Progress(*columns, console=stderr, transient=True, refresh_per_second=4) as bar:
             task = bar.add_task(first.title, total=first.total, completed=first.done, rate="", note="")

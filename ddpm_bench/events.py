@@ -1,4 +1,4 @@
-"""TensorBoard event files of a run, for those who watch curves there: `--tensorboard DIR`. The records hold the same numbers."""
+"""TensorBoard event files of a run: `--tensorboard DIR`. The records hold the same numbers."""
 
 import contextlib
 from collections.abc import Iterator, Mapping

@@ -54,7 +54,7 @@ class Row(Screen):
 
 
 class Board:
-    """The rows by job name. Shown at a terminal; elsewhere its screens print plain lines, and it only keeps the books."""
+    """The rows by job name. Shown at a terminal; elsewhere its screens print plain lines, and it is not drawn."""
 
     def __init__(self, jobs: Sequence[Job], labels: tuple[str, str], shown: bool) -> None:
         """`labels`: headings of the extractor's distance and score."""
@@ -85,7 +85,7 @@ class Board:
             if row.running:
                 row.settle("saved")
 
-    # ---- what is drawn ----------------------------------------------------------------------------------------------------
+    # ---- what is drawn ----------------------------------------------------------------------------------------------
 
     def __rich_console__(self, terminal: Console, options: ConsoleOptions) -> RenderResult:
         rows = self._drawn(options.size.height - FRAME)
@@ -172,7 +172,7 @@ def _clock(seconds: float | None) -> str:
 
 @contextlib.contextmanager
 def board(jobs: Sequence[Job], labels: tuple[str, str]) -> Iterator[Board]:
-    """The live table while the block runs, where there is a terminal. However the block ends, the last state stays there."""
+    """The live table while the block runs, where there is a terminal. However the block ends, its last state stays."""
     made = Board(jobs, labels, console.live())
     if not made.shown:
         yield made

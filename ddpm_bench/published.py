@@ -1,4 +1,4 @@
-"""What sources printed and claimed, and what their numbers depend on, as types of grid files and `ablations/published`."""
+"""What sources printed and claimed, and what it depends on: the types of grid files and of `ablations/published`."""
 
 from decimal import Decimal
 from typing import Annotated, Any, Literal

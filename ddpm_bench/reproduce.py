@@ -1,7 +1,7 @@
-"""`ddpm-bench reproduce RECORD.json`: one record measured again from what it says itself, and whether the numbers came out.
+"""`ddpm-bench reproduce RECORD.json`: one record measured again from what it says itself, and whether it came out.
 
-The same code, versions and machine give the same digits on a CPU. Elsewhere training takes another course, so that the numbers are
-those of another run. What they may differ by is, in this order:
+The same code, versions and machine give the same digits on a CPU. Elsewhere training takes another course, so that the
+numbers are those of another run. What they may differ by is, in this order:
 
     seeds       the spread over seeds of the records beside it, by the test of `compare.py` for one new run of one cell
     quantiles   the record's own bootstrap at 95%: narrower than the truth, since it knows nothing of other runs
@@ -35,7 +35,7 @@ Tolerance = Literal["seeds", "quantiles", "digits"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One number, or the outcome: what came out, what the record says. `within` is None where nothing is known to judge it by."""
+    """One number, or the outcome: what came out, what the record says. `within` is None where it is not judged."""
 
     name: str
     measured: str
@@ -46,7 +46,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`identical`: every number, and the loss at every tick, to the last bit. `others`: what else differs, a line each."""
+    """`identical`: every score, and the loss at every tick, to the last bit. `others`: what else differs, by line."""
 
     findings: tuple[Finding, ...]
     tolerance: Tolerance
@@ -58,7 +58,7 @@ class Verdict:
         return all(finding.within is not False for finding in self.findings)
 
 
-# ---- before the run -----------------------------------------------------------------------------------------------------------
+# ---- before the run -------------------------------------------------------------------------------------------------
 
 
 def job_of(record: Record, source: str | None = None, extractor: str | None = None, root: Path | None = None) -> Job:
@@ -83,7 +83,7 @@ def check_same(record: Record, data: ImageData, extractor: Extractor) -> None:
     for what, (was, now, options) in pairs.items():
         if lines := differences(was.model_dump(mode="json"), now.model_dump(mode="json")):
             raise UserError(
-                f"The {what} not what record '{record.cell}', seed {record.seed}, was measured with:\n" + "\n".join(lines)
+                f"The {what} not what the record of '{record.cell}', seed {record.seed}, rests on:\n" + "\n".join(lines)
                 + f"\nName the right ones with {options}."
             )  # fmt: skip
 
@@ -102,10 +102,11 @@ def siblings(path: Path, record: Record) -> list[Record]:
 
 def _conditions(record: Record) -> dict:
     """What all cells of a measured grid share."""
-    return record.model_dump(mode="json", include={"grid", "data", "extractor", "settings"}, exclude={"settings": {"diffusion"}})
+    shared = {"grid", "data", "extractor", "settings"}
+    return record.model_dump(mode="json", include=shared, exclude={"settings": {"diffusion"}})
 
 
-# ---- after it -----------------------------------------------------------------------------------------------------------------
+# ---- after it -------------------------------------------------------------------------------------------------------
 
 
 def judge(measured: Record, record: Record, beside: Sequence[Record]) -> Verdict:
@@ -125,7 +126,9 @@ def _outcome(record: Record) -> str:
     return f"diverged at step {record.divergence.step}" if record.divergence else record.outcome
 
 
-def _finding(key: str, measured: Record, record: Record, tolerance: Tolerance, limits: dict[str, tuple[float, float]]) -> Finding:
+def _finding(
+    key: str, measured: Record, record: Record, tolerance: Tolerance, limits: dict[str, tuple[float, float]]
+) -> Finding:
     metric = METRICS[key]
     new, old = measured.last.metrics[key], record.last.metrics[key]
     shown = [f"{value:.{metric.digits}f}" for value in (new, old)]
@@ -158,7 +161,7 @@ def _limits_of_seeds(measured: Record, record: Record, beside: Sequence[Record])
     for key in keys:
         values = [np.array([TRANSFORMS[key](run.last.metrics[key]) for run in each]) for each in done.values()]
         deviation = np.zeros(len(values))
-        deviation[0] = TRANSFORMS[key](measured.last.metrics[key]) - values[0].mean()  # the record's own cell is the first
+        deviation[0] = TRANSFORMS[key](measured.last.metrics[key]) - values[0].mean()  # the record's cell is the first
         squares = np.array([((y - y.mean()) ** 2).sum() for y in values])
         t, _ = t_values(deviation, squares, freedom, np.array([1 + 1 / len(y) for y in values]))
         found[key] = (float(t[0]), limit)
@@ -167,8 +170,10 @@ def _limits_of_seeds(measured: Record, record: Record, beside: Sequence[Record])
 
 def _identical(measured: Record, record: Record) -> bool:
     def numbers(which: Record) -> tuple:
-        scores = [{key: c.metrics.get(key) for key in r.metrics} for c, r in zip(which.checkpoints, record.checkpoints, strict=False)]
-        return which.outcome, which.divergence, [c.step for c in which.checkpoints], scores, which.training_log
+        scores = [(each.step, {key: each.metrics.get(key) for key in keys}) for each in which.checkpoints]
+        return which.outcome, which.divergence, scores, which.training_log
+
+    keys = {key for each in record.checkpoints for key in each.metrics}  # a newer ddpm-bench may measure more
 
     return numbers(measured) == numbers(record)
 
@@ -182,9 +187,9 @@ def _others(measured: Record, record: Record) -> list[str]:
 
 SAID = {
     "seeds": "Tolerance: the spread over seeds of the records beside it, pooled over cells.",
-    "quantiles": "Tolerance: the record's own bootstrap at 95%, since there are too few seeds beside it; another run may fall outside "
-    "though all is right.",
-    "digits": "Tolerance: none but equal digits, since the record has neither seeds beside it nor a bootstrap of its own.",
+    "quantiles": "Tolerance: the record's own bootstrap at 95%, as there are too few seeds beside it; another run may "
+    "fall outside though all is right.",
+    "digits": "Tolerance: equal digits, as the record has neither enough seeds beside it nor a bootstrap of its own.",
 }
 
 

@@ -1,6 +1,7 @@
 """`ddpm-bench report --watch`: the report again whenever records arrive. It polls, which works on every file system.
 
-Records are written atomically, so that none is ever seen half written; one that is broken is said, and skipped until it changes.
+Records are written atomically, so that none is ever seen half written; one that is broken is said, and skipped until
+it changes.
 """
 
 import time

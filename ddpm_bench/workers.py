@@ -1,7 +1,7 @@
 """Where cells run: in this process, or several at a time in processes of their own with their share of the cores.
 
-A small network does not fill two cores: two cells side by side, one thread each, take about four fifths of the time that
-they take one after the other with two threads.
+A small network does not fill two cores: two cells side by side, one thread each, take about four fifths of the time
+that they take one after the other with two threads.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ def _show_all(messages: multiprocessing.Queue, screen_of: ScreenOf) -> None:
 def measure_each(
     jobs: Sequence[Job], bench: Bench, workers: int, screen_of: ScreenOf
 ) -> Iterator[tuple[Job, Record | str]]:
-    """Each job with its record, or with what it failed of, as they finish. Raises Interrupted when all workers have saved."""
+    """Each job with its record, or with what it failed of, as they finish. Raises Interrupted when all have saved."""
     if workers == 1:
         for job in jobs:
             with console.shown_on(screen_of(job.name)):
@@ -99,7 +99,9 @@ def measure_each(
         _show_all(messages, screen_of)
 
 
-def _as_they_finish(running: dict[Future, Job], stop: Stop, stopping: Event) -> Iterator[tuple[Job, Record | str] | None]:
+def _as_they_finish(
+    running: dict[Future, Job], stop: Stop, stopping: Event
+) -> Iterator[tuple[Job, Record | str] | None]:
     """Each job with its result; None a few times a second."""
     left = set(running)
     while left:

@@ -1,4 +1,4 @@
-"""The live table of a grid: what a row shows, what a narrow or short terminal leaves out, and that it is drawn for real."""
+"""The live table of a grid: what a row shows, what a narrow or short terminal leaves out, and a real terminal."""
 
 import os
 import re
@@ -25,7 +25,9 @@ LABELS = ("FD (embedded)", "IS (embedded)")
 
 
 def jobs(*seeds):
-    return [SimpleNamespace(name=f"{cell.name}-seed{seed}", cell=cell, seed=seed) for seed in seeds for cell in GRID.cells]
+    return [
+        SimpleNamespace(name=f"{cell.name}-seed{seed}", cell=cell, seed=seed) for seed in seeds for cell in GRID.cells
+    ]
 
 
 def drawn(table, width=110, height=40):
@@ -62,7 +64,12 @@ def test_the_other_ends_of_a_cell_and_the_count():
     table.settle("mu-mse-fixed-seed0", "RuntimeError: out of memory")
     table.screen("mu-L-learned-seed0").phase("sampling")
     lines = drawn(table)
-    for cell, state in (("eps-L-fixed", "done"), ("mu-L-fixed", "diverged"), ("mu-mse-fixed", "failed"), ("mu-L-learned", "sampling")):
+    for cell, state in (
+        ("eps-L-fixed", "done"),
+        ("mu-L-fixed", "diverged"),
+        ("mu-mse-fixed", "failed"),
+        ("mu-L-learned", "sampling"),
+    ):
         assert row(lines, cell).split()[1] == state
     assert lines[-1].startswith("3 of 6 finished, 0:00 so far, about 0:00 to go")
     table.close()
@@ -132,7 +139,7 @@ def test_a_meter_tells_its_screen_no_more_often_than_it_wants_to_know(monkeypatc
     assert seen[1].speed == "6,400 images/s" and seen[1].eta == pytest.approx(7.0) and seen[1].loss == 0.25
 
 
-# ---- a real terminal --------------------------------------------------------------------------------------------------------
+# ---- a real terminal ------------------------------------------------------------------------------------------------
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -149,10 +156,13 @@ class Terminal:
         environment = os.environ | {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1"}
         for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
             environment.pop(name, None)
-        # A session of its own, whose terminal this is: Ctrl-C then reaches the command and its workers, as it does at a desk.
-        starter = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+        # A session of its own, whose terminal this is: Ctrl-C then reaches the command and its workers.
+        starter = (
+            "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+        )
         self.process = subprocess.Popen(
-            [sys.executable, "-c", starter, *command], stdin=other, stdout=other, stderr=other, env=environment, start_new_session=True,
+            [sys.executable, "-c", starter, *command],
+            stdin=other, stdout=other, stderr=other, env=environment, start_new_session=True,
         )  # fmt: skip
         os.close(other)
         self.text = ""
@@ -176,7 +186,11 @@ class Terminal:
 
     def last_frame(self):
         """The lines after the last move of the cursor upwards."""
-        return [line.rstrip() for line in ANSI.sub("", re.split(r"\x1b\[1A", self.text)[-1]).replace("\r", "\n").split("\n") if line.strip()]
+        return plain_lines(re.split(r"\x1b\[1A", self.text)[-1])
+
+
+def plain_lines(text):
+    return [line.rstrip() for line in re.split(r"[\r\n]+", ANSI.sub("", text)) if line.strip()]
 
 
 at_a_terminal = pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no pseudo-terminals")
@@ -184,8 +198,8 @@ at_a_terminal = pytest.mark.skipif(not hasattr(os, "openpty"), reason="this syst
 
 def ablate(folder, *more):
     return [sys.executable, "-m", "ddpm_bench", "ablate", "--preset", "smoke", *SMALL, "--device", "cpu",
-            "--cells", "mu-L-fixed,eps-mse-fixed", "--results", str(folder / "results"), "--reports", str(folder / "reports"),
-            "--workers", "2", *more]  # fmt: skip
+            "--cells", "mu-L-fixed,eps-mse-fixed", "--workers", "2",
+            "--results", str(folder / "results"), "--reports", str(folder / "reports"), *more]  # fmt: skip
 
 
 @at_a_terminal
@@ -194,7 +208,8 @@ def test_at_a_terminal_of_60_columns_workers_fill_the_table_and_it_stays(tmp_pat
     terminal.read()
     assert terminal.process.wait(60) == 0
     frames = ANSI.sub("", terminal.text)
-    assert re.search(r"eps-mse-fixed +training", frames) and re.search(r"mu-L-fixed +(training|sampling|scoring|bound)", frames)
+    assert re.search(r"eps-mse-fixed +training", frames)
+    assert re.search(r"mu-L-fixed +(training|sampling|scoring|bound)", frames)
     final = terminal.last_frame()
     rows = [line for line in final if re.match(r"(mu-L-fixed|eps-mse-fixed) ", line)]
     records = {record.cell: record for record in read_records(tmp_path / "results")}
@@ -203,7 +218,7 @@ def test_at_a_terminal_of_60_columns_workers_fill_the_table_and_it_stays(tmp_pat
         assert f"{records[line.split()[0]].last.metrics['fd_train']:.2f}" in line.split()
     assert any(line.startswith("2 of 2 finished") for line in final)
     table = terminal.text.partition("\x1b[?25l")[2].partition("\x1b[?25h")[0]  # while the cursor is hidden
-    drawn_lines = [line for line in re.split(r"[\r\n]+", ANSI.sub("", table)) if re.match(r"(cell|mu-L-fixed|eps-mse-fixed|\d of 2) ", line)]
+    drawn_lines = [line for line in plain_lines(table) if re.match(r"(cell|mu-L-fixed|eps-mse-fixed|\d of 2) ", line)]
     assert len(drawn_lines) > 8 and max(map(len, drawn_lines)) <= 60
 
 

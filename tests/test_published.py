@@ -93,6 +93,9 @@ def test_the_fid_to_the_test_set_stands_with_the_row_it_is_of() -> None:
         assert {name: value for name, value in found.items() if value} == {"eps-mse-fixed": 5.24}
 
 
+HEAD = 'title = "x"\nsource = "y"\ndata = ["z"]\n'
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -100,11 +103,11 @@ def test_the_fid_to_the_test_set_stands_with_the_row_it_is_of() -> None:
         ("colour = 1", ["missing"]),
         ("x = [", ["cannot be read as TOML"]),
         (
-            'title = "x"\nsource = "y"\ndata = ["z"]\ncolumns = { fid = "FID" }\n[[row]]\nlabel = "r"\nvalues = { fdi = 1.0 }',
+            HEAD + 'columns = { fid = "FID" }\n[[row]]\nlabel = "r"\nvalues = { fdi = 1.0 }',
             ["row 'r'", "no column 'fdi'", "did you mean 'fid'"],
         ),
         (
-            'title = "x"\nsource = "y"\ndata = ["z"]\ncolumns = { a = "A" }\nsecond_hnd = true\nrow = [{ label = "r", values = {} }]',
+            HEAD + 'columns = { a = "A" }\nsecond_hnd = true\nrow = [{ label = "r", values = {} }]',
             ["second_hnd", "did you mean 'second_hand'"],
         ),
     ],

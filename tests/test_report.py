@@ -260,7 +260,10 @@ def test_a_spread_over_splits_is_not_drawn_among_spreads_over_seeds() -> None:
     _, alone = draw_comparison(Figure(), summaries([one], GRID), "is_mean")
     assert [bars.has_xerr for bars in mixed.containers] == [True, False]
     assert [bars.has_xerr for bars in alone.containers] == [True]
-    assert "± over splits" in alone.get_legend_handles_labels()[1][0]
+    assert "95% bootstrap interval" in alone.get_legend_handles_labels()[1][0]
+    bare = one.model_copy(update={"checkpoints": (one.last.model_copy(update={"quantiles": {}}),)})
+    _, split = draw_comparison(Figure(), summaries([bare], GRID), "is_mean")
+    assert split.containers[0].has_xerr and "± over splits" in split.get_legend_handles_labels()[1][0]
 
 
 def test_rows_of_both_panels_are_in_the_tables_order() -> None:
@@ -270,7 +273,7 @@ def test_rows_of_both_panels_are_in_the_tables_order() -> None:
         axes: [
             float(line.get_ydata()[0])
             for line in axes.lines
-            if line.get_marker() in "so" and len(line.get_ydata()) == 1
+            if line.get_marker() in "so" and len(line.get_ydata()) == 1 and line.get_markerfacecolor() != "white"
         ]
         for axes in (published, measured)
     }

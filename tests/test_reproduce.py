@@ -1,4 +1,4 @@
-"""`reproduce`: a record measured again is bitwise itself, what is not within tolerance is said, and other data are refused."""
+"""`reproduce`: a record measured again is bitwise itself, or what differs too much is said; other data are refused."""
 
 import json
 import random
@@ -32,7 +32,7 @@ def within(verdict):
     return {finding.name: finding.within for finding in verdict.findings}
 
 
-# ---- the verdict ------------------------------------------------------------------------------------------------------------
+# ---- the verdict ----------------------------------------------------------------------------------------------------
 
 
 def test_equal_numbers_are_said_to_be_bitwise_the_same():
@@ -108,10 +108,12 @@ def test_the_outcome_must_come_out_too():
 def test_other_versions_machine_and_commit_are_listed():
     record = make_record(GRID, "eps-mse-fixed")
     other = record.model_copy(update={
-        "versions": record.versions | {"torch": "9.9"}, "hardware": record.hardware | {"cores": 64}, "git_commit": "fff",
+        "versions": record.versions | {"torch": "9.9"}, "hardware": record.hardware | {"cores": 64},
+        "git_commit": "fff",
     })  # fmt: skip
     assert judge(other, record, [record]).others == (
-        f"  commit: was {record.git_commit}, now fff", "  hardware.cores: was 2, now 64", "  versions.torch: was 2.15.0, now 9.9",
+        f"  commit: was {record.git_commit}, now fff", "  hardware.cores: was 2, now 64",
+        "  versions.torch: was 2.15.0, now 9.9",
     )  # fmt: skip
 
 
@@ -138,12 +140,16 @@ def test_the_job_is_the_records_own_wherever_its_files_lie(tmp_path):
     job = job_of(record)
     assert (job.name, job.settings, job.grid, job.preset) == ("eps-mse-fixed-seed3", record.settings, "table2", "quick")
     elsewhere = job_of(record, "folder:/here", "/mine.safetensors", tmp_path).settings
-    assert (elsewhere.data.source, elsewhere.data.name, elsewhere.data.root) == ("folder:/here", record.data.name, tmp_path)
+    assert (elsewhere.data.source, elsewhere.data.name, elsewhere.data.root) == (
+        "folder:/here",
+        record.data.name,
+        tmp_path,
+    )
     assert elsewhere.scoring.extractor == "/mine.safetensors"
     assert elsewhere.training == record.settings.training
 
 
-# ---- the command ------------------------------------------------------------------------------------------------------------
+# ---- the command ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -175,7 +181,9 @@ def test_a_record_of_this_machine_comes_out_bitwise_and_a_wrong_one_is_noticed(c
     assert [finding["name"] for finding in verdict["findings"] if finding["within"] is False] == ["FD (embedded)"]
 
 
-@pytest.mark.parametrize(("part", "said"), [("data", "The data are not what"), ("extractor", "The extractor is not what")])
+@pytest.mark.parametrize(
+    ("part", "said"), [("data", "The data are not what"), ("extractor", "The extractor is not what")]
+)
 def test_other_data_or_another_extractor_are_refused_before_anything_is_written(call, copied, tmp_path, part, said):
     content = json.loads(copied.read_text())
     content[part]["sha256"] = "0" * 64

@@ -1,4 +1,4 @@
-"""`--tensorboard`: event files that TensorBoard itself reads back, the same numbers as the records; and the extra that is missing."""
+"""`--tensorboard`: event files that TensorBoard itself reads back, with the numbers of the records."""
 
 import json
 
@@ -19,15 +19,17 @@ def curves(folder):
 
 def test_ablate_writes_a_run_a_cell_with_training_and_scores(call, tmp_path):
     answer = call(
-        "ablate", "--preset", "smoke", *SMALL, "--set", "training.snapshot_every=20", "--cells", "eps-mse-fixed,mu-L-fixed",
-        "--device", "cpu", "--workers", "1", "--results", tmp_path / "results", "--reports", tmp_path / "reports",
+        "ablate", "--preset", "smoke", *SMALL, "--set", "training.snapshot_every=20",
+        "--cells", "eps-mse-fixed,mu-L-fixed", "--device", "cpu", "--workers", "1", "--results", tmp_path / "results", "--reports", tmp_path / "reports",
         "--tensorboard", tmp_path / "events",
     )  # fmt: skip
     assert answer.code == 0
     for record in read_records(tmp_path / "results"):
         found = curves(tmp_path / "events" / f"{record.cell}-seed0")
         assert found["training/loss"] == [(x.step, pytest.approx(x.loss)) for x in record.training_log]
-        assert found["training/gradient_norm"] == [(x.step, pytest.approx(x.gradient_norm)) for x in record.training_log]
+        assert found["training/gradient_norm"] == [
+            (x.step, pytest.approx(x.gradient_norm)) for x in record.training_log
+        ]
         assert all(value > 0 for _, value in found["training/images_per_s"])
         for key in ("fd_train", "is_mean"):
             assert found[f"scores/{key}"] == [(c.step, pytest.approx(c.metrics[key])) for c in record.checkpoints]

@@ -90,8 +90,8 @@ def against_section(summary: Summary) -> list[str]:
 
 
 NOTE = (
-    "A published number is that of one training run. Within: it lies in the 95% interval for one more run like ours, from "
-    "the scatter of our seeds and the published ±; that ± is a spread over splits of one sample set, not over runs."
+    "A published number is that of one training run. Within: it lies in the 95% interval for one more run like ours, "
+    "from the scatter of our seeds and the published ±; that ± is over splits of one sample set, not over runs."
 )
 
 

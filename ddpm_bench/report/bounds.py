@@ -12,8 +12,6 @@ from ddpm_bench.report.progressive import Coded, coded, has_progressive, split_i
 from ddpm_bench.report.summary import Row, Summary
 from ddpm_bench.store import BoundTerms
 
-PROGRESSIVE = "progressive"
-"""Name of the figure's files."""
 Z = NormalDist().inv_cdf(0.975)
 DECODERS = {"exact": "exact discretized decoder", "paper": "decoder with the release's tanh approximation"}
 
@@ -142,7 +140,6 @@ def _progressive(summary: Summary) -> list[str]:
         "## Progressive coding",
         "Test images. After each reverse step: the bits/dim that were sent so far, and the root mean squared error of "
         f"the image that is predicted then, of pixels 0..255.{source}{apart}",
-        f"![Progressive coding]({PROGRESSIVE}.png)\n\nThe same figure as [PDF]({PROGRESSIVE}.pdf).",
     ]
     for cell, code in codes.items():
         beside = published if published and published.axes == cell.axes else None

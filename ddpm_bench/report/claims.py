@@ -199,11 +199,13 @@ def claims_section(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _rule(tested: Sequence[Examined]) -> str:
+    bounds = any(metric.startswith("bound_") for one in tested for metric in one.claim.metrics)
     return (
-        f"A verdict takes {SEEDS} seeds in every cell. Supported: the 95% interval of every difference (Welch, over seeds) "
-        "lies on the claimed side. Contradicted: one lies on the other side, in intervals that hold together for all "
-        f"comparisons of the claim (Bonferroni). There are {len(tested)} claims; about cells without a difference each "
-        "would get a verdict with a probability of at most 5%."
+        f"A verdict takes {SEEDS} seeds in every cell. Supported: the 95% interval of every difference (Welch, over "
+        "seeds) lies on the claimed side. Contradicted: one lies on the other side, in intervals that hold together "
+        f"for all comparisons of the claim (Bonferroni). There are {len(tested)} claims; about cells without a "
+        "difference each would get a verdict with a probability of at most 5%."
+        + (" Bounds are over the same images in all cells; their intervals hold for these alone." if bounds else "")
     )
 
 

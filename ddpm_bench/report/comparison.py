@@ -55,8 +55,8 @@ def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key:
         "They are not comparable, so each has an axis of its own: orders can be compared, lengths cannot."
     )  # fmt: skip
     return (
-        f"{METRICS[key].label}, measured and published, rows in the order of the table. {apart} Published: {summary.grid.source}. "
-        f"Measured: {measured_on(summary)} {_whiskers(summary, key)}"
+        f"{METRICS[key].label}, measured and published, rows in the order of the table. {apart} "
+        f"Published: {summary.grid.source}. Measured: {measured_on(summary)} {_whiskers(summary, key)}"
     )
 
 
@@ -179,7 +179,7 @@ def _draw_measured(axes: Axes, summary: Summary, layout: Layout, key: str, apart
 
 
 def _around(estimate: Estimate) -> float | tuple[list[float], list[float]] | None:
-    """The lengths of the whiskers: over seeds, else the bootstrap's interval, else the spread within the run, else none."""
+    """The lengths of the whiskers: the spread over seeds; of one seed the bootstrap's interval, else its own spread."""
     if estimate.n == 1 and estimate.interval:
         low, high = estimate.interval  # either end may be on the other side, where the bootstrap corrects a bias
         return [max(estimate.mean - low, 0.0)], [max(high - estimate.mean, 0.0)]
@@ -219,10 +219,10 @@ def _spread(summary: Summary, key: str) -> str:
 def _whiskers(summary: Summary, key: str) -> str:
     """What the whiskers are, and are not."""
     if _several(summary):
-        return "Whiskers: sample standard deviation over training runs with different seeds; a cell with one seed has none."
+        return "Whiskers: sample standard deviation over training runs with different seeds; none where there is one."
     if any(row.estimates[key].interval for row in summary.rows if key in row.estimates):
         over = "images" if key in UNITS else "samples"
-        return f"Whiskers: 95% interval by a bootstrap over the {over} of one run, which says nothing about another run."
+        return f"Whiskers: 95% interval by a bootstrap over the {over} of one run; it says nothing about another run."
     return "One run a cell: nothing here says how another run would come out."
 
 

@@ -53,7 +53,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """All that `compare` says of two sets of records. `models`, `measurements`: lines of what differs (was B, now A)."""
+    """All that `compare` says of two sets of records. models, measurements: lines of what differs (was B, now A)."""
 
     contrasts: tuple[Contrast, ...]
     models: tuple[str, ...]
@@ -178,7 +178,7 @@ def _within_runs(key: str, a: Record, b: Record) -> tuple[tuple[float, float] | 
     """Interval, basis and words for a single run each."""
     deviations = [_deviation(record, key) for record in (a, b)]
     if not all(deviations):
-        return None, "", "no verdict: one run each, without bootstrap quantiles"
+        return None, "", "no verdict: one run each, no quantiles"
     deviation = math.hypot(*deviations)
     difference = a.last.metrics[key] - b.last.metrics[key]
     half = float(stats.norm.isf(ALPHA / 2)) * deviation

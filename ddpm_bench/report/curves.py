@@ -31,15 +31,15 @@ DISTANCE = "fd_train"
 
 
 def draw_losses(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) -> str:
-    """A line a seed, a panel a cell with its own scale, since objectives differ in unit. A cross ends a run that diverged."""
+    """A line a seed, a panel a cell with its own scale, since objectives differ in unit; a cross where it diverged."""
     summary = summaries[0]
     last = max((point.step for record in summary.records for point in record.training_log), default=1)
     for row, axes in cell_panels(figure, summary.rows, 1.45, below=0.2):
         _draw_loss(axes, row, last)
     figure.supxlabel("training step")
     return (
-        "Training loss of every run, a line a seed; means over the steps of a tick. Every panel has its own scale, since "
-        f"objectives have different units. A cross ends a run that diverged. Depends on: {measured_on(summary)}"
+        "Training loss of every run, a line a seed; means over the steps of a tick. Every panel has its own scale, "
+        f"since objectives have different units. A cross ends a run that diverged. Depends on: {measured_on(summary)}"
     )
 
 
@@ -126,7 +126,7 @@ def _draw_distance(
 
 
 def _band(same: Sequence[Checkpoint], several: bool) -> tuple[float, float] | None:
-    """What lies around the mean at a step; a band within a run beside bands over seeds would be taken for one of them."""
+    """What lies around the mean at a step. A band within a run among bands over seeds would be taken for one."""
     values = [one.metrics[DISTANCE] for one in same]
     if len(values) > 1:
         return fmean(values) - stdev(values), fmean(values) + stdev(values)

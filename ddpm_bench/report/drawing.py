@@ -30,8 +30,8 @@ COLUMNS = 3
 STYLE = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "xtick.labelsize": 7,
     "ytick.labelsize": 7, "figure.titlesize": 8, "figure.labelsize": 8, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.axisbelow": True, "grid.color": "#E3E3E3", "grid.linewidth": 0.8, "figure.dpi": 240,
-    "pdf.fonttype": 42,  # TrueType: publishers refuse matplotlib's own Type 3
+    "axes.spines.right": False, "axes.axisbelow": True, "grid.color": "#E3E3E3", "grid.linewidth": 0.8,
+    "figure.dpi": 240,
 }  # fmt: skip
 
 
@@ -68,9 +68,9 @@ def by_group(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def cell_panels(figure: Figure, rows: Sequence[Row], height: float, below: float = 0.0) -> list[tuple[Row, Axes]]:
-    """A panel `height` inches high for each row, group under group, each under its heading; `below` is left for the rest.
+    """A panel for each row, group under group, each under its heading; panels are `height` inches high.
 
-    Sets the size of the figure. Panels have the rows' labels as titles.
+    Sets the size of the figure, with room for `below` inches more. Panels have the rows' labels as titles.
     """
     groups = by_group(rows)
     columns = min(COLUMNS, max(map(len, groups.values())))
@@ -114,7 +114,7 @@ def legend_below(axes: Axes) -> None:
 
 
 def plain_log(axis: Axis) -> None:
-    """Plain figures on a logarithmic axis: at 1, 2, 5, 10, ..., over many decades at 1, 10, ..., and over less than one a few."""
+    """Plain figures on a logarithmic axis: 1, 2, 5, 10, ...; over many decades 1, 10, ...; over less than one a few."""
     low, high = sorted(axis.get_view_interval())
     if high < 3 * low:
         axis.set_major_locator(MaxNLocator(4))
@@ -129,4 +129,5 @@ def measured_on(summary: Summary) -> str:
     one = summary.first
     seeds = sorted({record.seed for record in summary.records})
     which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-    return f"{one.data.name}, {one.data.shape[1]}x{one.data.shape[2]}; {one.settings.training.steps:,} training steps; {which}."
+    data = f"{one.data.name}, {one.data.shape[1]}x{one.data.shape[2]}"
+    return f"{data}; {one.settings.training.steps:,} training steps; {which}."

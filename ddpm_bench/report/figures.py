@@ -1,4 +1,4 @@
-"""All figures of the report, from records and the pictures beside them alone. One more is a function and an entry in PLOTS."""
+"""All figures of the report, from records and the pictures beside them. One more: a function and an entry in PLOTS."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ from pathlib import Path
 from matplotlib.figure import Figure as Canvas
 
 from ddpm_bench.report import comparison
-from ddpm_bench.report.bounds import PROGRESSIVE
 from ddpm_bench.report.curves import draw_distances, draw_losses
 from ddpm_bench.report.drawing import canvas, save
 from ddpm_bench.report.mosaics import draw_generation, draw_neighbours, draw_samples
@@ -51,7 +50,7 @@ PLOTS = (
     Plot("loss", "Training loss", draw_losses),
     Plot("distance-by-step", "Distance by training step", draw_distances),
     Plot("terms", "The bound term by term", draw_terms),
-    Plot(PROGRESSIVE, "Rate and distortion", draw_codes),
+    Plot("progressive", "Rate and distortion", draw_codes),
     Plot("generation", "Progressive generation", draw_generation),
     Plot("schedule", "The forward process", draw_schedule),
     Plot("neighbours-pixel", "Nearest training images, in pixels", partial(draw_neighbours, space="pixel")),

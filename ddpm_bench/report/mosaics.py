@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,11 +51,12 @@ def draw_generation(figure: Figure, summaries: Sequence[Summary], pictures: Pict
         if tiles is None:
             return None
         columns = np.linspace(0, tiles.shape[1] - 1, min(SHOWN_COLUMNS, tiles.shape[1])).round().astype(int)
-        return Shown(record, tiles[:SHOWN_ROWS, columns], _steps(pictures.about(record.pictures["progressive"]), columns))
+        steps = _steps(pictures.about(record.pictures["progressive"]), columns)
+        return Shown(record, tiles[:SHOWN_ROWS, columns], steps)
 
     what = (
-        "Progressive generation: a row a sample; under each image the step t of the reverse process at which x_0 was predicted so, "
-        "and t = 0 for the sample itself."
+        "Progressive generation: a row a sample; under each image the step t of the reverse process at which x_0 was "
+        "predicted so, and t = 0 for the sample itself."
     )
     return _side_by_side(figure, summaries[0], read, what)
 
@@ -115,8 +116,8 @@ def _side_by_side(
         if remarks:
             axes.set_title(f"{axes.get_title()} ({', '.join(remarks)})", fontsize=7.5)
         _head(axes, one, apart)
-    same = f"the same noise in every cell (seed {seeds.pop()})" if len(seeds) == 1 else "the same noise for the same seed"
-    return f"{what} Made from {same}. Depends on: {measured_on(summary)}"
+    same = f"in every cell (seed {seeds.pop()})" if len(seeds) == 1 else "for the same seed"
+    return f"{what} Made from the same noise {same}. Depends on: {measured_on(summary)}"
 
 
 def _chosen(summary: Summary, read: Callable[[Record], Shown | None]) -> dict[str, Shown]:

@@ -30,9 +30,10 @@ def draw_nearness(figure: Figure, summaries: Sequence[Summary], _: PictureFolder
     _label(panels[0], rows, heights)
     count = max(len(one.samples) for record in summary.records for one in record.neighbours.values())
     return (
-        f"Distance to the nearest training image of the first {count} samples of each run, beside as many held-out test images; the "
-        "long line is the median of the test images, the short ones are medians of the samples. Samples much nearer than "
-        f"test images would be copies. Features: {summary.first.extractor.name}. Depends on: {measured_on(summary)}"
+        f"Distance to the nearest training image of the first {count} samples of each run, beside as many held-out "
+        "test images; the long line is the median of the test images, the short ones are medians of the samples. "
+        "Samples much nearer than test images would be copies. "
+        f"Features: {summary.first.extractor.name}. Depends on: {measured_on(summary)}"
     )
 
 

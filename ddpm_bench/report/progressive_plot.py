@@ -29,8 +29,9 @@ def draw_codes(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) -
     apart = "" if comparable else ", not comparable with the measured codes and so on axes of its own"
     theirs = f" Published: {published.source}, {plain(published.label)}{apart}." if published else ""
     return (
-        "Progressive coding of test images: the root mean squared error of the predicted image, of pixels 0..255, and the rate, the "
-        f"bits/dim sent so far, after each reverse step; and the error against the rate.{theirs} Depends on: {measured_on(summary)}"
+        "Progressive coding of test images: the root mean squared error of the predicted image, of pixels 0..255, and "
+        "the rate, the bits/dim sent so far, after each reverse step; and the error against the rate."
+        f"{theirs} Depends on: {measured_on(summary)}"
     )
 
 
@@ -46,7 +47,7 @@ def plot_progressive(
 def draw_progressive(
     figure: Figure, codes: Sequence[Coded], published: Coding | None = None, comparable: bool = False
 ) -> tuple[list[Axes], list[Axes]]:
-    """Fill `figure` and set its size; return the three panels of the measured codes and those of the published one, if any.
+    """Fill `figure` and set its size; return the panels of the measured codes and those of the published one, if any.
 
     Published points stand on the axes of the measured ones only where they are `comparable`, else in panels of their
     own.

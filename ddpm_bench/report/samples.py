@@ -51,17 +51,19 @@ class PictureFolder:
         channels, height, width = shape
         factor = -(-side // height)
         with Image.open(self.folder / name) as picture:
-            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB")).reshape(picture.height, picture.width, channels)
+            size = (picture.height, picture.width)
+            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB")).reshape(*size, channels)
         # The grid fills the picture's lower right, and headings take less than an image.
-        rows, columns = ((have // factor - GAP) // (one + GAP) for have, one in zip(pixels.shape, (height, width), strict=False))
+        rows, columns = ((have // factor - GAP) // (one + GAP) for have, one in zip(size, (height, width), strict=True))
         if not rows or not columns:
             return self._say_too_small(name, shape)
-        pixels = pixels[-factor * (rows * (height + GAP) + GAP) :: factor, -factor * (columns * (width + GAP) + GAP) :: factor]
+        top, left = (count * (one + GAP) + GAP for count, one in ((rows, height), (columns, width)))
+        pixels = pixels[-factor * top :: factor, -factor * left :: factor]
         tiles = pixels[GAP:, GAP:].reshape(rows, height + GAP, columns, width + GAP, channels).swapaxes(1, 2)
         return tiles[:, :, :height, :width]
 
     def about(self, name: str) -> str:
-        """What a picture that can be read says of itself, as `pictures.write_labelled_grid` wrote it; empty of others."""
+        """What a picture that can be read says of itself, as `pictures.write_labelled_grid` wrote it, or nothing."""
         with Image.open(self.folder / name) as picture:
             return str(picture.info.get("Description", ""))
 
@@ -90,7 +92,7 @@ def runs_of(row: Row) -> tuple[Record, ...]:
 
 
 def copy_pictures(rows: Sequence[Row], pictures: PictureFolder, folder: Path) -> dict[str, Picture]:
-    """For each measured cell, the samples of its first seed with a good picture, as folder/<cell>.png; says bad ones."""
+    """For each measured cell, the samples of its first seed with a good picture, as folder/<cell>.png."""
     return {row.cell.name: _copy(row, pictures, folder) for row in rows if runs_of(row)}
 
 

@@ -1,6 +1,6 @@
 """The forward process: beta_t, alpha_bar_t, and one image on its way to noise.
 
-Tables are computed here in float64 without torch, from a record's settings; a test holds them to `diffusion/schedule.py`.
+Tables are computed in float64 without torch, from a record's settings; a test holds them to `diffusion/schedule.py`.
 """
 
 import math
@@ -52,16 +52,17 @@ def draw_schedule(figure: Figure, summaries: Sequence[Summary], pictures: Pictur
     upper, lower = (figure, None) if found is None else figure.subfigures(2, 1, height_ratios=(1.75, 0.65))
     _draw_tables(upper, betas, alpha_bar)
     said = (
-        f"Forward process: schedule {process.schedule}, T = {process.T:,}, beta_1 = {betas[0]:.3g}, beta_T = {betas[-1]:.3g}, "
-        f"alpha_bar_T = {alpha_bar[-1]:.2g}; computed from the settings in the records, the same in every cell."
+        f"Forward process: schedule {process.schedule}, T = {process.T:,}, beta_1 = {betas[0]:.3g}, "
+        f"beta_T = {betas[-1]:.3g}, alpha_bar_T = {alpha_bar[-1]:.2g}; "
+        "computed from the settings in the records, the same in every cell."
     )
     if found is None:
         return said
     image, whose = found
     _draw_strip(lower, image, alpha_bar)
     return (
-        f"{said} Below, x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 − alpha_bar_t) epsilon for one x_0, the first sample of cell {whose.cell}, "
-        f"seed {whose.seed} (generated, not an image of the data), and the same noise epsilon at every t."
+        f"{said} Below, x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 − alpha_bar_t) epsilon for one x_0, the first sample of "
+        f"cell {whose.cell}, seed {whose.seed} (generated, not an image of the data), and the same noise epsilon at every t."
     )
 
 
@@ -100,7 +101,7 @@ def _draw_strip(figure: Figure, image: np.ndarray, alpha_bar: np.ndarray) -> Non
 
 
 def noised(image: np.ndarray, alpha_bar: np.ndarray, at: Sequence[int]) -> np.ndarray:
-    """x_t at each t of `at`, 0 for the image itself, with one and the same noise: uint8 (H, W, C) -> (len(at), H, W, C)."""
+    """x_t at each t of `at`, 0 for the image itself, with one noise for all: uint8 (H, W, C) -> (len(at), H, W, C)."""
     x0 = image / 127.5 - 1
     noise = np.random.default_rng(SEED).standard_normal(image.shape)
     signal = np.concatenate([[1.0], alpha_bar])[list(at)][:, None, None, None]

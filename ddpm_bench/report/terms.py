@@ -37,9 +37,9 @@ def draw_terms(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) -
     bounds = [bound for record in summary.records if (bound := _terms(record))]
     seeds = " means over the seeds;" if any(len(row.done) > 1 for row in summary.rows) else ""
     return (
-        f"Terms L_(t−1) of the variational bound by step t, of {bounds[0].images:,} test images;{seeds} the dot at t = 1 is L_0, "
-        "the decoder's. Both axes are logarithmic; the terms of a line and L_T add up to the bound of these images. "
-        f"Depends on: {measured_on(summary)}"
+        f"Terms L_(t−1) of the variational bound by step t, of {bounds[0].images:,} test images;{seeds} the dot at "
+        "t = 1 is L_0, the decoder's. Both axes are logarithmic; the terms of a line and L_T add up to the bound of "
+        f"these images. Depends on: {measured_on(summary)}"
     )
 
 

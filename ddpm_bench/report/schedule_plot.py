@@ -62,7 +62,8 @@ def draw_schedule(figure: Figure, summaries: Sequence[Summary], pictures: Pictur
     _draw_strip(lower, image, alpha_bar)
     return (
         f"{said} Below, x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 − alpha_bar_t) epsilon for one x_0, the first sample of "
-        f"cell {whose.cell}, seed {whose.seed} (generated, not an image of the data), and the same noise epsilon at every t."
+        f"cell {whose.cell}, seed {whose.seed} (generated, not an image of the data), and the same noise epsilon at "
+        "every t."
     )
 
 

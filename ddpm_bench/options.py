@@ -10,7 +10,7 @@ import typer
 from ddpm_bench.errors import UserError
 
 Grid = Annotated[str, typer.Option(help="A shipped grid (see `ddpm-bench grids`) or the path of a .toml file.")]
-Preset = Annotated[str, typer.Option(help="smoke, quick, cpu, short, paper, or the path of a .toml file.")]
+Preset = Annotated[str, typer.Option(help="smoke, quick, cpu, h200, short, paper, or the path of a .toml file.")]
 Cells = Annotated[str, typer.Option(help="Only these cells, separated by commas.")]
 Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas: each cell runs once a seed.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value, e.g. training.steps=1000. Repeatable.")]

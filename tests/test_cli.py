@@ -11,8 +11,8 @@ from ddpm_bench import __version__, run
 from ddpm_bench.store import read_records
 
 COMMANDS = [
-    "ablate", "train", "sample", "evaluate", "nll", "selftest", "import", "report", "compare", "merge", "grids", "published",
-    "extractor train",
+    "ablate", "train", "sample", "evaluate", "nll", "selftest", "import", "report", "compare", "merge", "reproduce", "grids",
+    "published", "speed", "extractor train",
 ]  # fmt: skip
 
 

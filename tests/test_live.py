@@ -167,7 +167,7 @@ class Terminal:
         os.close(other)
         self.text = ""
 
-    def read(self, until=None, timeout=180):
+    def read(self, until=None, timeout=600):
         """Read to the end, or until `until(text)`."""
         deadline = time.monotonic() + timeout
         while not (until and until(self.text)):

@@ -10,6 +10,7 @@ interrupted.
     likelihood.py   nll, selftest
     imports.py      import
     published.py    published
+    speed.py        speed
     extractors.py   extractor train
     show.py         results on stdout
 """
@@ -20,7 +21,7 @@ from typing import Annotated
 import typer
 
 from ddpm_bench import __version__
-from ddpm_bench.cli import checkpoints, extractors, grids, imports, likelihood, published, records
+from ddpm_bench.cli import checkpoints, extractors, grids, imports, likelihood, published, records, speed
 from ddpm_bench.errors import Interrupted, UserError
 
 app = typer.Typer(
@@ -60,6 +61,7 @@ for command in (
     grids.reproduce,
     grids.grids,
     published.published,
+    speed.speed,
 ):
     app.command()(command)
 app.command("import")(imports.import_)

@@ -54,9 +54,12 @@ def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key:
     apart = "They are comparable and share an axis." if summary.comparable_in(key) else (
         "They are not comparable, so each has an axis of its own: orders can be compared, lengths cannot."
     )  # fmt: skip
+    label = METRICS[key].label
+    others = {row.cell.published.nll_source for row in summary.rows} - {None} if key in UNITS else set()
+    elsewhere = f"; {PUBLISHED_NAMES[key]}: {', '.join(sorted(others))}" if others else ""
     return (
-        f"{METRICS[key].label}, measured and published, rows in the order of the table. {apart} "
-        f"Published: {summary.grid.source}. Measured: {measured_on(summary)} {_whiskers(summary, key)}"
+        f"{label[0].upper()}{label[1:]}, measured and published, rows in the order of the table. {apart} "
+        f"Published: {summary.grid.source}{elsewhere}. Measured: {measured_on(summary)} {_whiskers(summary, key)}"
     )
 
 

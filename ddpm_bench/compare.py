@@ -6,7 +6,8 @@ the cells (degrees of freedom d = sum of n_c - 1), and never taken below the cel
     t = (mean_new - mean_c) / (s * sqrt(1/m + 1/n))   ~   Student's t with d degrees of freedom
 
 if all cells scatter alike. They do not quite, so the limit on |t| is taken with d / 2 degrees of freedom: the tests show by
-simulation that this covers standard deviations that differ fivefold between cells. A fault in the code moves many cells in one direction, so each metric is tested once more by its mean deviation over the cells.
+simulation that this covers standard deviations that differ fivefold between cells. A fault in the code moves many cells
+in one direction, so each metric is tested once more by its mean deviation over the cells.
 All tests together get a false alarm probability of ALPHA, shared equally (Bonferroni), whatever their correlation.
 """
 

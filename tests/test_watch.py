@@ -99,7 +99,7 @@ def test_the_command_writes_the_report_of_what_arrives_and_ctrl_c_ends_it_with_0
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def wait(condition):
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not condition() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
 

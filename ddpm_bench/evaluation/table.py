@@ -12,10 +12,10 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ddpm_bench.card import KINDS
 from ddpm_bench.evaluation.rows import Row
 from ddpm_bench.files import write_text
 from ddpm_bench.metrics.registry import METRICS
-from ddpm_bench.card import KINDS
 from ddpm_bench.report.labels import escape_markdown, one_line
 from ddpm_bench.report.table import ARROWS
 from ddpm_bench.report.words import EMPTY, NOT_MEASURED, NOT_SCORED

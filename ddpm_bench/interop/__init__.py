@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddpm_bench.build import build_diffusion
+from ddpm_bench.card import KINDS, ModelCard
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import sha256_file
 from ddpm_bench.interop import diffusers, openai, pytorch_ddpm
 from ddpm_bench.interop.asked import Asked
 from ddpm_bench.interop.convert import Found, outline
 from ddpm_bench.interop.source import Source
-from ddpm_bench.card import KINDS, ModelCard
 from ddpm_bench.model import save_model
 
 __all__ = ["FORMATS", "Asked", "describe", "import_checkpoint"]

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ddpm_bench.errors import UserError
 from ddpm_bench.card import KINDS, Kind
+from ddpm_bench.errors import UserError
 from ddpm_bench.settings import ProcessSettings
 
 OPTIONS = {

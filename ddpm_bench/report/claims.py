@@ -12,11 +12,9 @@ Only the scatter over training runs enters, never a spread within one run; seeds
 make the interval too wide rather than too narrow. With fewer than SEEDS seeds in a cell nothing is decided. Otherwise
 
     supported      every one of the k 95% intervals excludes zero on the claimed side: all must hold, so that k tests
-    together
-                   are wrong less often than one
-    contradicted   one of k intervals that hold together with 95% (Bonferroni: each with 1 - 0.05 / k) excludes zero on
-    the
-                   other side
+                   together are wrong less often than one
+    contradicted   one of k intervals that hold together with 95% (Bonferroni: each with 1 - 0.05 / k) excludes zero
+                   on the other side
 
 so that cells that are equal get either verdict with probability of at most 5%, a claim. Where a claim says that two
 cells are alike, supported means that every 95% interval lies within the margin, contradicted that one of the k

@@ -58,7 +58,7 @@ class PictureFolder:
         if not rows or not columns:
             return self._say_too_small(name, shape)
         top, left = (count * (one + GAP) + GAP for count, one in ((rows, height), (columns, width)))
-        pixels = pixels[-factor * top :: factor, -factor * left + 1 :: factor]
+        pixels = pixels[-factor * top :: factor, -factor * left :: factor]
         tiles = pixels[GAP:, GAP:].reshape(rows, height + GAP, columns, width + GAP, channels).swapaxes(1, 2)
         return tiles[:, :, :height, :width]
 

@@ -39,7 +39,8 @@ def snapshots(folder: Path) -> list[Path]:
 def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int) -> Path:
     """Write the snapshot of `step`, then remove all but the newest `keep`. Returns its path.
 
-    `tensors` maps a file's stem to its named tensors; `state` is JSON with at least REQUIRED. When anything fails, a full disk (OSError) included,
+    `tensors` maps a file's stem to its named tensors; `state` is JSON with at least REQUIRED. When anything fails, a full
+    disk (OSError) included,
     the folder is as it was.
     """
     make_folder(folder)

@@ -39,7 +39,7 @@ def estimate(jobs: Sequence[Job], data: ImageData, device: torch.device, keep: i
         training_rate, forward_rate = rates[name]
         samples = len(scoring_steps(settings)) * settings.sampling.samples
         forwards = samples * (settings.sampling.steps or settings.diffusion.T)
-        forwards += _bound_calls(settings.scoring, settings.diffusion.T)
+        forwards += bound_calls(settings.scoring, settings.diffusion.T)
         seconds = settings.training.steps * settings.training.batch / training_rate + forwards / forward_rate
         parameters = sum(p.numel() for p in network.parameters())
         # Weights, their average and Adam's two moments in float32; one more snapshot exists while a new one is written.
@@ -48,7 +48,8 @@ def estimate(jobs: Sequence[Job], data: ImageData, device: torch.device, keep: i
     return costs
 
 
-def _bound_calls(scoring: ScoringSettings, T: int) -> int:
+def bound_calls(scoring: ScoringSettings, T: int) -> int:
+    """Network calls that the bounds of a cell take."""
     if scoring.bound_evals is None or scoring.bound_evals >= T:
         return 2 * scoring.bound_images * T
     return 2 * scoring.bound_images * scoring.bound_evals + scoring.terms_images * T

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddpm_bench.diffusion.noise import batches
 from ddpm_bench.diffusion.reverse import Diffusion, Network
 from ddpm_bench.errors import UserError
 
@@ -61,6 +62,7 @@ class Scored:
     decoder: str
 
     def __post_init__(self) -> None:
+        next(batches(1, self.batch))  # a batch below 1 is refused before anything else
         if self.images.dtype != torch.uint8 or len(self.images) == 0:
             raise UserError(
                 f"A bound is measured on uint8 images, at least one, not on {self.images.dtype} of shape "

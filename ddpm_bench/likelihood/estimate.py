@@ -23,7 +23,7 @@ from torch import Tensor
 from ddpm_bench.console import progress
 from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.bound import bound_term, prior_bits_per_dim
-from ddpm_bench.diffusion.noise import ESTIMATE, PILOT, BlockNoise, batches, block_uniforms
+from ddpm_bench.diffusion.noise import ESTIMATE, PILOT, BlockNoise, block_uniforms
 from ddpm_bench.diffusion.reverse import Diffusion, Network, evaluating
 from ddpm_bench.errors import UserError
 from ddpm_bench.interrupt import NEVER, Stop
@@ -79,7 +79,6 @@ def estimate_bits_per_dim(
     ledger, count, T = ledger or Ledger(), len(images), diffusion.schedule.T
     if T < 2:
         raise UserError("A chain of one step has nothing to estimate; use --exact.")
-    list(batches(count, batch))  # a batch below 1 is refused before anything else
     with torch.inference_mode(), evaluating(network), progress(title, count * evals, "evaluations") as meter:
         for start, end, held in ledger.pieces("pilot", count, batch):
             if not held:

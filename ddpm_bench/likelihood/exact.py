@@ -9,7 +9,7 @@ from torch import Tensor
 from ddpm_bench.console import Meter, progress
 from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.bound import bound_term, prior_bits_per_dim
-from ddpm_bench.diffusion.noise import BOUND, BlockNoise, batches
+from ddpm_bench.diffusion.noise import BOUND, BlockNoise
 from ddpm_bench.diffusion.process import precise
 from ddpm_bench.diffusion.reverse import Diffusion, Network, all_at, evaluating
 from ddpm_bench.interrupt import NEVER, Stop
@@ -41,7 +41,6 @@ def bits_per_dim(
     """
     scored = Scored(diffusion, network, images, seed, batch, device, clip_x0, decoder)
     ledger, T = ledger or Ledger(), diffusion.schedule.T
-    list(batches(len(images), batch))  # a batch below 1 is refused before anything else
     with torch.inference_mode(), evaluating(network), progress(title, len(images) * T, "evaluations") as meter:
         for start, end, state in ledger.pieces("exact", len(images), batch):
             if not state or state["left"] > 0:

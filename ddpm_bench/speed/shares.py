@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddpm_bench.cost import _bound_calls
+from ddpm_bench.cost import bound_calls
 from ddpm_bench.generate import generate
 from ddpm_bench.interrupt import NEVER, Stop
 from ddpm_bench.likelihood import estimate_bits_per_dim
@@ -118,7 +118,7 @@ def bound(case: Case, network: nn.Module, stop: Stop = NEVER) -> Phase:
         case.diffusion, network, case.images(case.batch), evals=evals, seed=0, batch=case.batch, device=case.device,
         stop=stop,
     )  # fmt: skip
-    parts, calls = marks.parts(), _bound_calls(scoring, case.diffusion.schedule.T)
+    parts, calls = marks.parts(), bound_calls(scoring, case.diffusion.schedule.T)
     return Phase(name="bound", parts=parts, cell_seconds=sum(parts.values()) * calls / (evals * case.batch))
 
 

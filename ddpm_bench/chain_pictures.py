@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_bench.batch import default_batch
 from ddpm_bench.console import progress
 from ddpm_bench.data.image_files import read_files
 from ddpm_bench.diffusion.chains import interpolate, progressive, stations
 from ddpm_bench.errors import UserError
-from ddpm_bench.generate import default_batch
 from ddpm_bench.interrupt import Stop
 from ddpm_bench.model import Model, load_model
 from ddpm_bench.pictures import write_labelled_grid
@@ -39,7 +39,7 @@ def draw_progressive(
     with progress("progressive generation", rows, "images") as meter:
         images = progressive(
             diffusion, model.network.to(device), shape=model.shape, count=rows, at=at, seed=seed,
-            batch=batch or default_batch(device), device=device, stop=stop, on_progress=meter.update,
+            batch=batch or default_batch(device, model.shape[1]), device=device, stop=stop, on_progress=meter.update,
         )  # fmt: skip
     shown = {"columns": "x_0 predicted at t; the sample at t = 0", "t": at, "samples": rows}
     return _draw(out, images, [f"t={t}" for t in at], [str(row) for row in range(rows)], model, steps, seed, shown)
@@ -66,7 +66,7 @@ def draw_interpolation(
     with progress("interpolation", sum(at) * len(WEIGHTS), "network calls") as meter:
         for t in at:
             between = interpolate(
-                diffusion, network, ends, t, WEIGHTS, seed=seed, batch=batch or default_batch(device), device=device,
+                diffusion, network, ends, t, WEIGHTS, seed=seed, batch=batch or default_batch(device, model.shape[1]), device=device,
                 stop=stop, on_progress=lambda calls, before=before: meter.update(before + calls),
             )  # fmt: skip
             before += t * len(WEIGHTS)

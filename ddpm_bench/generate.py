@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm_bench.batch import default_batch
 from ddpm_bench.console import progress, say
 from ddpm_bench.differences import differences
 from ddpm_bench.diffusion.reverse import Diffusion, Network
@@ -16,11 +17,6 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, replacing, write_json
 from ddpm_bench.interrupt import NEVER, Stop
 from ddpm_bench.settings import completed
-
-MOST = {"cpu": 128, "cuda": 512}
-"""Images a network call beyond which none gets faster."""
-BYTES_A_PIXEL = 24 * 1024
-"""What the paper's network needs to score or sample an image, by its pixels: 24 MiB for one of 32x32, generously."""
 
 
 def generate(
@@ -64,19 +60,6 @@ def generate(
         images[filled : filled + len(part)] = torch.from_numpy(np.array(part))
         filled += len(part)
     return images
-
-
-def default_batch(device: torch.device, side: int = 32) -> int:
-    """Images of `side` pixels a network call: enough to fill the device, small enough for its memory that is free.
-
-    A power of two. On a GPU the paper's network may take half of what is free; elsewhere nobody knows how much is.
-    """
-    pixels = max(side, 32) ** 2
-    fits = MOST["cpu"] * 32**2 // pixels
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        fits = free // 2 // (BYTES_A_PIXEL * pixels)
-    return min(1 << max(fits, 1).bit_length() - 1, MOST.get(device.type, MOST["cpu"]))
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:

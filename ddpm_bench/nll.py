@@ -7,15 +7,16 @@ from typing import Literal
 import torch
 from rich.table import Table
 
+from ddpm_bench.batch import default_batch
 from ddpm_bench.card import KINDS, Kind
 from ddpm_bench.console import say
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.files import write_json, write_text
-from ddpm_bench.generate import default_batch
 from ddpm_bench.grid import load_coding
 from ddpm_bench.interrupt import Stop
 from ddpm_bench.likelihood.measure import measure, spread
 from ddpm_bench.model import Model
+from ddpm_bench.network.compiled import is_compiled
 from ddpm_bench.provenance import git_commit, hardware, versions
 from ddpm_bench.report.labels import escape_markdown
 from ddpm_bench.report.progressive import Coded, coded, split_in_words, to_markdown
@@ -71,7 +72,7 @@ def measure_nll(
         of_split = getattr(data, split).images
         bounds.append(measure(
             network, model.diffusion, spread(of_split, images or len(of_split)), split=split, evals=evals, seed=seed,
-            batch=batch or default_batch(device), device=device, clip_x0=clip_x0, decoder=decoder, folder=folder,
+            batch=batch or default_batch(device, data.shape[1]), device=device, clip_x0=clip_x0, decoder=decoder, folder=folder,
             identity=identity, stop=stop,
         ))  # fmt: skip
     return Nll(
@@ -89,7 +90,7 @@ def measure_nll(
         gap=gap({bound.split: bound for bound in bounds}),
         versions=versions(),
         git_commit=git_commit(),
-        hardware=hardware(device),
+        hardware=hardware(device, is_compiled(network)),
     )
 
 

@@ -20,6 +20,9 @@ DataName = Annotated[str | None, typer.Option(help="The label that results carry
 DataRoot = Annotated[Path | None, typer.Option(help="Where downloaded data sets lie or are put.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Keep = Annotated[int, typer.Option(min=1, help="How many training checkpoints to keep on the disk.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the network (torch.compile): minutes once, then faster, on a GPU.")
+]
 Batch = Annotated[int | None, typer.Option(min=1, help="Images a network call outside training; changes no result.")]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Cells at a time [default: one a core on a CPU, one on a GPU].")

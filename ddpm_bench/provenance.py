@@ -11,6 +11,7 @@ import torch
 
 from ddpm_bench import __version__
 from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.network.compiled import check_compiler
 
 
 def versions() -> dict[str, str]:
@@ -43,11 +44,11 @@ def _git(top: Path, *arguments: str) -> str:
     return run.stdout.strip()
 
 
-def hardware(device: torch.device) -> dict[str, Any]:
+def hardware(device: torch.device, compiled: bool = False) -> dict[str, Any]:
     """The machine, as far as it matters for speed and for the last digits.
 
     Of a GPU also what networks compute in there, what float32 means ("ieee", or "tf32" with factors of 10 bits), and
-    whether the fastest algorithms were searched for.
+    whether the fastest algorithms were searched for. `compiled`: the networks were.
     """
     facts: dict[str, Any] = {
         "device": device.type,
@@ -66,7 +67,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
             "float32_products": torch.backends.cuda.matmul.fp32_precision,
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
         }
-    return facts
+    return facts | {"compiled": True} if compiled else facts
 
 
 def _processor() -> str:
@@ -78,16 +79,19 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, compiled: bool = False) -> torch.device:
     """`auto` takes CUDA, then MPS, then the CPU. UserError when the named device is not there.
 
     A GPU is set up for the whole process: float32 means float32 there, since what may be rounded is in bfloat16
-    already, and convolutions, whose sizes stay the same, are searched for their fastest algorithm.
+    already, and convolutions, whose sizes stay the same, are searched for their fastest algorithm. `compiled`: networks
+    shall be; UserError where that does not work.
     """
     device = _present(name)
     if device.type == "cuda":
         torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "ieee"
         torch.backends.cudnn.benchmark = True
+    if compiled:
+        check_compiler(device)
     return device
 
 

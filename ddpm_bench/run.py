@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ddpm_bench.batch import default_batch
 from ddpm_bench.build import build_diffusion, build_network, build_objective
 from ddpm_bench.chain_pictures import COLUMNS
 from ddpm_bench.console import progress, say, screen
@@ -21,13 +22,14 @@ from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.errors import NotFinite
 from ddpm_bench.events import Events, event_log
 from ddpm_bench.files import write_json
-from ddpm_bench.generate import default_batch, generate
+from ddpm_bench.generate import generate
 from ddpm_bench.grid import Cell
 from ddpm_bench.interrupt import NEVER, Stop
 from ddpm_bench.likelihood.measure import measure, spread
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.metrics.fidelity import scores
 from ddpm_bench.metrics.neighbours import find_neighbours
+from ddpm_bench.network.compiled import compile_network
 from ddpm_bench.network.unet import UNet
 from ddpm_bench.pictures import write_image_grid, write_labelled_grid
 from ddpm_bench.provenance import git_commit, hardware, versions
@@ -77,6 +79,12 @@ class Bench:
     batch: int | None = None
     stop: Stop = field(default=NEVER)
     tensorboard: Path | None = None
+    compiled: bool = False
+
+    @property
+    def network_batch(self) -> int:
+        """Images a network call outside training."""
+        return self.batch or default_batch(self.device, self.data.shape[1])
 
     def work(self, job: Job) -> Path:
         return self.results / "work" / job.name
@@ -89,11 +97,13 @@ def training_identity(job: Job, data: ImageData) -> dict[str, object]:
 
 
 def make_trainer(
-    job: Job, data: ImageData, device: torch.device, folder: Path, keep: int, events: Events
+    job: Job, data: ImageData, device: torch.device, folder: Path, keep: int, events: Events, compiled: bool = False
 ) -> tuple[Trainer, Diffusion]:
     """The cell's trainer at the newest checkpoint in `folder`, or at step 0."""
     diffusion, objective = build_diffusion(job.settings.diffusion), build_objective(job.settings.diffusion)
     network = build_network(job.settings.network, data.shape, diffusion, job.seed)
+    if compiled:
+        compile_network(network)
     trainer = Trainer(
         network, diffusion, objective, data.train.images, job.settings.training, seed=job.seed, device=device,
         folder=folder, keep=keep, identity=training_identity(job, data), title=f"{job.name}: training", on_tick=events.tick,
@@ -114,7 +124,7 @@ def run_cell(job: Job, bench: Bench) -> Record:
 
 def _run_cell(job: Job, bench: Bench, events: Events) -> Record:
     clock = Clock(bench.work(job) / "wall-time.json")
-    trainer, diffusion = make_trainer(job, bench.data, bench.device, bench.work(job), bench.keep, events)
+    trainer, diffusion = make_trainer(job, bench.data, bench.device, bench.work(job), bench.keep, events, bench.compiled)
     kept = bench.work(job) / "scores.json"
     scored = read_scored(kept, _scored_identity(job, bench))
     for checkpoint in scored.checkpoints:
@@ -177,7 +187,7 @@ def _run_cell(job: Job, bench: Bench, events: Events) -> Record:
         versions=versions(),
         git_commit=git_commit(),
         training_commits=tuple(trainer.commits),
-        hardware=hardware(bench.device),
+        hardware=hardware(bench.device, bench.compiled),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -229,7 +239,7 @@ def _show(
     with progress(f"{job.name}: progressive generation", PROGRESSIVE, "images") as meter:
         rows = progressive(
             chain, trainer.ema_network(), shape=bench.data.shape, count=PROGRESSIVE, at=at, seed=job.seed,
-            batch=bench.batch or default_batch(bench.device), device=bench.device,
+            batch=bench.network_batch, device=bench.device,
             clip_x0=job.settings.sampling.clip_x0, stop=bench.stop, on_progress=meter.update,
         )  # fmt: skip
     drawn = {"progressive": _picture(job, bench, "progressive")}
@@ -282,7 +292,7 @@ def measure_bounds(
     def of(split: Literal["test", "train"], count: int, evals: int | None) -> BoundTerms:
         return measure(
             network, diffusion, spread(splits[split].images, count), split=split, evals=evals, seed=job.seed,
-            batch=bench.batch or default_batch(bench.device), device=bench.device, clip_x0=job.settings.sampling.clip_x0,
+            batch=bench.network_batch, device=bench.device, clip_x0=job.settings.sampling.clip_x0,
             decoder=scoring.decoder, folder=bench.work(job) / "bounds",
             identity=training_identity(job, bench.data) | {"step": step}, stop=bench.stop, title=f"{job.name}: bound",
             bootstrap=scoring.bootstrap,

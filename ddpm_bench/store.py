@@ -202,7 +202,9 @@ def read_record(path: Path) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UserError(f"'{path}' is not a record of ddpm-bench: {where}: {first['msg']}. Measure the cell again or remove the file.") from error
+        raise UserError(
+            f"'{path}' is not a record of ddpm-bench: {where}: {first['msg']}. Measure the cell again or remove the file."
+        ) from error
 
 
 def record_paths(folder: Path) -> list[Path]:

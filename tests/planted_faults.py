@@ -18,13 +18,14 @@ import torch
 import typer
 from torch import Tensor
 
+from ddpm_bench.batch import default_batch
 from ddpm_bench.compare import Check, compare
 from ddpm_bench.console import say
 from ddpm_bench.data import load_data
 from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep
 from ddpm_bench.diffusion.variance import FixedBeta
 from ddpm_bench.files import write_json, write_text
-from ddpm_bench.generate import default_batch, generate
+from ddpm_bench.generate import generate
 from ddpm_bench.likelihood.measure import measure, spread
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.metrics.fidelity import score
@@ -82,8 +83,8 @@ def metrics_with(fault: str, record: Record, work: Path, cache: Path) -> dict[st
     scoring = settings.scoring
     bound = measure(
         model.network, diffusion, spread(data.test.images, scoring.bound_images), split="test", evals=scoring.bound_evals,
-        seed=record.seed, batch=default_batch(CPU), device=CPU, clip_x0=settings.sampling.clip_x0, decoder=scoring.decoder,
-        folder=None, identity={},
+        seed=record.seed, batch=default_batch(CPU, settings.data.size), device=CPU,
+        clip_x0=settings.sampling.clip_x0, decoder=scoring.decoder, folder=None, identity={},
     )  # fmt: skip
     metrics["bound_test_bits_per_dim"] = bound.total
     return metrics
@@ -98,7 +99,8 @@ def faulty(record: Record, of_fault: dict[str, dict[str, float]]) -> Record:
 
 def report(found: dict[str, list[Check]]) -> str:
     """What the comparison said of each fault, in Markdown."""
-    lines = ["# Planted faults", "", "What `nox -s reproduce` would say of three classic faults in sampling and scoring (the training is right).", ""]
+    told = "What `nox -s reproduce` would say of three classic faults in sampling and scoring (the training is right)."
+    lines = ["# Planted faults", "", told, ""]
     lines += ["| fault | planted into | checks that fail | the clearest of them | measured | reference | t (limit) |"]
     lines += ["| --- | --- | ---: | --- | ---: | ---: | ---: |"]
     for fault, checks in found.items():

@@ -151,5 +151,5 @@ def test_settings_that_a_section_has_gained_since_have_their_defaults() -> None:
     now = {"network": NetworkSettings(base=8, groups=4).model_dump(mode="json"), "seed": 0}
     was = {"network": {key: value for key, value in now["network"].items() if key not in ("heads", "padding")}, "seed": 0}
     check_identity(Path("x"), was, now)
-    with pytest.raises(UserError, match="network.heads: was 1, now 2"):
+    with pytest.raises(UserError, match=r"network\.heads: was 1, now 2"):
         check_identity(Path("x"), was, {**now, "network": {**now["network"], "heads": 2}})

@@ -12,7 +12,7 @@ from ddpm_bench.store import read_records
 
 COMMANDS = [
     "ablate", "train", "sample", "evaluate", "nll", "selftest", "import", "report", "compare", "merge", "reproduce", "grids",
-    "published", "speed", "extractor train",
+    "published", "speed", "precision", "extractor train",
 ]  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def projection(channels: int = 1, side: int = 4, dim: int = 6, seed: int = 0, ba
     info = ExtractorInfo(
         name="tiny", sha256=f"{seed:064x}", verified=True, labels=("FD (tiny)", "IS (tiny)"), feature_dim=dim
     )
-    return Extractor(info, Projection(channels, side, dim, seed), channels, sizes, batch)
+    return Extractor(info, Projection(channels, side, dim, seed), channels, sizes, batch, image_bytes=2**20)
 
 
 def images(n: int, seed: int, low: int = 0, high: int = 256, channels: int = 1) -> torch.Tensor:

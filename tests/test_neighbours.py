@@ -26,7 +26,7 @@ class Mirror(nn.Module):
 
 
 INFO = ExtractorInfo(name="mirror", sha256="a" * 64, verified=True, labels=("FD (m)", "IS (m)"), feature_dim=64)
-EXTRACTOR = Extractor(INFO, Mirror(), channels=1, sizes=None, batch=7)
+EXTRACTOR = Extractor(INFO, Mirror(), channels=1, sizes=None, batch=7, image_bytes=2**20)
 
 
 def images(n: int, seed: int) -> torch.Tensor:

@@ -34,7 +34,7 @@ def test_both_splits_with_their_gap(nll) -> None:
     for bound in (test, train):
         assert (bound["method"], bound["evals"], bound["images"], bound["clip_x0"]) == ("estimate", 5, 12, True)
         assert bound["total"] == pytest.approx(bound["prior"] + bound["middle"] + bound["first"])
-        assert 0 < bound["estimate_error"]
+        assert bound["estimate_error"] > 0
     assert found["gap"]["value"] == pytest.approx(test["total"] - train["total"])
     assert found["gap"]["standard_error"] == pytest.approx((test["standard_error"] ** 2 + train["standard_error"] ** 2) ** 0.5)
     assert (found["weights"], found["step"], found["predicts"], found["T"]) == ("ema", 40, "eps", 10)

@@ -1,6 +1,7 @@
 """Schedules: every table against plain arithmetic, respacing, look-up."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ def test_evenly_spaced_steps_are_even_and_reach_both_ends(data: st.DataObject) -
     T = data.draw(st.integers(2, 2000))
     steps = data.draw(st.integers(2, T))
     kept = evenly_spaced(T, steps)
-    gaps = {b - a for a, b in zip(kept, kept[1:], strict=False)}
+    gaps = {b - a for a, b in pairwise(kept)}
     assert len(kept) == steps
     assert (kept[0], kept[-1]) == (1, T)
     assert min(gaps) >= 1

@@ -14,10 +14,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_bench import data, generate, provenance
+from ddpm_bench import data, provenance
+from ddpm_bench.batch import default_batch
 from ddpm_bench.diffusion.noise import BlockNoise
 from ddpm_bench.diffusion.sampler import denoise
 from ddpm_bench.errors import UserError
+from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.network.unet import UNet
 from ddpm_bench.settings import NetworkSettings
 from ddpm_bench.speed import machine, measure, run, shares
@@ -26,7 +28,7 @@ from ddpm_bench.speed.machine import float32_as, memory_of, peak
 from ddpm_bench.speed.measure import race, ratio
 from ddpm_bench.speed.peers import OURS, PEERS, Diffusers, installed
 from ddpm_bench.speed.report import TerminalReport, to_markdown, write
-from ddpm_bench.speed.result import Phase, Ratio, Row, Speed
+from ddpm_bench.speed.result import WORKS, Phase, Ratio, Row, Speed
 from ddpm_bench.speed.work import Contender, plain_training, trainer_of
 from ddpm_bench.training.ema import Ema
 
@@ -78,7 +80,14 @@ def test_a_case_is_the_presets_network_and_a_batch_that_a_cpu_can_take(name, bat
     case = Case.of(name, None, CPU)
     assert (case.batch, case.shape) == (batch, shape)
     assert Case.of(name, 3, CPU).batch == 3
-    assert Case.of(name, None, torch.device("cuda")).batch == case.settings.training.batch
+    assert case.eval_batch == batch
+
+
+def test_on_a_gpu_a_case_has_the_batches_of_a_cell(monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2**37, 2**37))
+    case = Case.of("paper", None, torch.device("cuda"))
+    assert (case.batch, case.eval_batch) == (128, 512)
+    assert [case.batch_of(work) for work in WORKS] == [128, 512, 512]
 
 
 def test_diffusers_has_as_many_parameters_and_does_the_same_but_for_our_cheap_upsampling() -> None:
@@ -183,12 +192,13 @@ def test_the_average_of_a_compiled_network_is_compiled_too(case, monkeypatch) ->
     assert used == [{"dynamic": False}]
 
 
-def test_what_cannot_be_compiled_is_said() -> None:
+def test_what_cannot_be_compiled_is_said_before_anything_starts(monkeypatch) -> None:
     def broken(*_):
         raise RuntimeError("backend raised:\nno compiler")
 
+    monkeypatch.setattr("torch.compile", lambda function: broken)
     with pytest.raises(UserError, match=r"--compile.*no compiler"):
-        measure._compile(broken, CPU)
+        provenance.choose_device("cpu", compiled=True)
 
 
 # ---- the machine -----------------------------------------------------------------------------------------------------
@@ -421,15 +431,25 @@ def test_choosing_a_gpu_makes_float32_exact_and_is_recorded(monkeypatch) -> None
 
 
 def test_the_batch_follows_free_memory_on_a_gpu_and_the_size_of_images(monkeypatch) -> None:
-    assert [generate.default_batch(CPU, side) for side in (16, 32, 64, 256, 1024)] == [128, 128, 32, 2, 1]
+    assert [default_batch(CPU, side) for side in (16, 32, 64, 256, 1024)] == [128, 128, 32, 2, 1]
     gpu, free = torch.device("cuda"), [0]
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free[0], 2**37))
     batches = []
     for free[0] in (2**37, 2**33, 2**31, 2**20):
-        batches.append(generate.default_batch(gpu))
+        batches.append(default_batch(gpu, 32))
     assert batches == [512, 128, 32, 1]
     free[0] = 2**33
-    assert generate.default_batch(gpu, 64) == 32
+    assert default_batch(gpu, 64) == 32
+
+
+def test_an_extractor_takes_the_largest_batch_that_fits_on_a_gpu(monkeypatch, tmp_path) -> None:
+    extractor = load_extractor("embedded", cache=tmp_path)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2**33, 2**37))
+    assert extractor.batch_on(CPU) == 256
+    assert extractor.batch_on(torch.device("cuda")) == 1024
+    assert replace(extractor, image_bytes=32 * 2**20).batch_on(torch.device("cuda")) == 128
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2**20, 2**37))
+    assert extractor.batch_on(torch.device("cuda")) == 1
 
 
 # ---- the preset for half an hour on a GPU ----------------------------------------------------------------------------

@@ -269,7 +269,8 @@ def test_log_lines_beyond_the_checkpoint_are_dropped(tmp_path: Path) -> None:
 
 def test_a_log_without_a_checkpoint_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"step": 3, "loss": 1.0}\n')
-    assert (run := trainer(tmp_path)).resume() == 0
+    run = trainer(tmp_path)
+    assert run.resume() == 0
     run.run(3)
     assert len(lines(tmp_path)) == 1
 
@@ -295,10 +296,10 @@ def test_finished_is_finished(tmp_path: Path) -> None:
 
 def test_checkpoints_are_neither_overwritten_nor_taken_up_unasked(tmp_path: Path) -> None:
     trainer(tmp_path).run(4)
-    with pytest.raises(UserError, match="has checkpoints already.*resume"):
+    with pytest.raises(UserError, match=r"has checkpoints already.*resume"):
         trainer(tmp_path).run(4)
     trainer(tmp_path / "b", loss=Loss(nan_at=1)).run(4)
-    with pytest.raises(UserError, match="has checkpoints already.*resume"):
+    with pytest.raises(UserError, match=r"has checkpoints already.*resume"):
         trainer(tmp_path / "b").run(4)
 
 
@@ -325,7 +326,7 @@ def test_a_truncated_checkpoint_is_refused_and_nothing_is_loaded(tmp_path: Path)
     path.write_bytes(path.read_bytes()[:-100])
     other = trainer(tmp_path)
     before = [p.clone() for p in other.network.parameters()]
-    with pytest.raises(UserError, match="optimizer.safetensors.*not a whole checkpoint"):
+    with pytest.raises(UserError, match=r"optimizer\.safetensors.*not a whole checkpoint"):
         other.resume()
     assert all(torch.equal(p, q) for p, q in zip(other.network.parameters(), before, strict=True)) and other.step == 0
 

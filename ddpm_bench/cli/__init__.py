@@ -10,7 +10,7 @@ interrupted.
     likelihood.py   nll, selftest
     imports.py      import
     published.py    published
-    speed.py        speed
+    speed.py        speed, precision
     extractors.py   extractor train
     show.py         results on stdout
 """
@@ -62,6 +62,7 @@ for command in (
     grids.grids,
     published.published,
     speed.speed,
+    speed.precision,
 ):
     app.command()(command)
 app.command("import")(imports.import_)

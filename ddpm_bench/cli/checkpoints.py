@@ -14,6 +14,7 @@ from ddpm_bench.options import (
     Batch,
     Cache,
     Ckpt,
+    Compile,
     DataName,
     DataRoot,
     Device,
@@ -135,6 +136,7 @@ def evaluate(
     fresh: Fresh = False,
     device: Device = "auto",
     batch: Batch = None,
+    compiled: Compile = False,
     cache: Cache = CACHE,
     as_json: Json = False,
 ) -> None:
@@ -149,7 +151,7 @@ def evaluate(
     of_ckpt = {
         "--name": name, "--results": results, "--count": count, "--seed": seed, "--steps": steps, "--raw": raw,
         "--evals": evals, "--exact": exact, "--bound-images": bound_images, "--decoder": decoder, "--fresh": fresh,
-        "--batch": batch,
+        "--batch": batch, "--compile": compiled,
     }  # fmt: skip
     if exact and evals:
         raise UserError("Give either --evals, for an estimate, or --exact.")
@@ -165,7 +167,7 @@ def evaluate(
     from ddpm_bench.interrupt import Stop
     from ddpm_bench.provenance import choose_device
 
-    chosen = choose_device(device)
+    chosen = choose_device(device, compiled)
     if samples:
         result = evaluate_images(
             samples, data or "embedded", data_name, data_root, size, extractor, inception_weights,
@@ -179,7 +181,7 @@ def evaluate(
         bound_images=bound_images, evals=None if exact else evals or 10, decoder=decoder or "exact", fresh=fresh,
     )  # fmt: skip
     with Stop() as stop:
-        row = evaluate_checkpoint(asked, Bench(chosen, cache, batch, stop))
+        row = evaluate_checkpoint(asked, Bench(chosen, cache, batch, stop, compiled))
     rows = read_rows(folder)
     write_tables(folder, rows)
     if as_json:

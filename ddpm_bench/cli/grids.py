@@ -11,6 +11,7 @@ from ddpm_bench.options import (
     Batch,
     Cache,
     Cells,
+    Compile,
     Data,
     DataName,
     DataRoot,
@@ -53,6 +54,7 @@ def ablate(
     reports: Reports = None,
     keep: Keep = 1,
     batch: Batch = None,
+    compiled: Compile = False,
     workers: Workers = None,
     cache: Cache = CACHE,
     fresh: Fresh = False,
@@ -81,7 +83,7 @@ def ablate(
     from ddpm_bench.workers import choose_workers
 
     check_tensorboard(tensorboard)
-    chosen, table = choose_device(device), load_grid(grid)
+    chosen, table = choose_device(device, compiled), load_grid(grid)
     assign = [*(assign or ()), *assignments(data, data_name, data_root, extractor)]
     jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)
     folder = results or Path("results") / f"{table.name}-{jobs[0].preset}"
@@ -95,7 +97,7 @@ def ablate(
         held = check_results(folder, jobs, images, features)
         make_folder(folder)
         scale = {} if len(held) == len(jobs) else _anchors(images, features, settings, chosen, cache, stop)
-        bench = Bench(folder, chosen, images, features, scale, cache, keep, batch, stop, tensorboard)
+        bench = Bench(folder, chosen, images, features, scale, cache, keep, batch, stop, tensorboard, compiled)
         outcome = run_jobs(jobs, bench, held, choose_workers(workers, len(jobs) - len(held), chosen))
     out = reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
     _render(readable_records(folder), folder, table, out, as_json)
@@ -114,6 +116,7 @@ def train(
     data_name: DataName = None,
     data_root: DataRoot = None,
     device: Device = "auto",
+    compiled: Compile = False,
     keep: Keep = 1,
     tensorboard: Tensorboard = None,
     as_json: Json = False,
@@ -132,10 +135,10 @@ def train(
     from ddpm_bench.run import make_trainer
 
     check_tensorboard(tensorboard)
-    chosen = choose_device(device)
+    chosen = choose_device(device, compiled)
     (job,) = plan(load_grid(grid), preset, [cell], [seed], [*(assign or ()), *assignments(data, data_name, data_root)])
     with Stop() as stop, event_log(tensorboard) as events:
-        trainer, _ = make_trainer(job, load_data(job.settings.data), chosen, out, keep, events)
+        trainer, _ = make_trainer(job, load_data(job.settings.data), chosen, out, keep, events, compiled)
         divergence = trainer.run(job.settings.training.steps, stop)
     said = (
         f"diverged at step {divergence.step}: {divergence.reason}" if divergence else f"trained to step {trainer.step}"
@@ -219,7 +222,8 @@ def reproduce(
     folder = out or Path("reproduced") / f"{record.resolve().parent.name}-{record.stem}"
     if folder.resolve() == record.resolve().parent:
         raise UserError(f"--out '{folder}' is the folder of the record itself; choose another one.")
-    chosen = choose_device(device or expected.hardware["device"])
+    compiled = bool(expected.hardware.get("compiled"))
+    chosen = choose_device(device or expected.hardware["device"], compiled)
     if chosen.type == "cpu" and "threads" in expected.hardware:  # sums in another order have other last digits
         torch.set_num_threads(expected.hardware["threads"])
     job = job_of(expected, data, extractor, data_root)
@@ -231,7 +235,8 @@ def reproduce(
         held = check_results(folder, [job], images, features)
         make_folder(folder)
         scale = {} if held else _anchors(images, features, job.settings, chosen, cache, stop)
-        outcome = run_jobs([job], Bench(folder, chosen, images, features, scale, cache, batch=batch, stop=stop), held)
+        bench = Bench(folder, chosen, images, features, scale, cache, batch=batch, stop=stop, compiled=compiled)
+        outcome = run_jobs([job], bench, held)
     if outcome.failed:
         raise typer.Exit(1)
     verdict = judge(outcome.records[0], expected, siblings(record, expected))

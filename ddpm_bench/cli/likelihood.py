@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ddpm_bench.cli.show import print_json, print_table
-from ddpm_bench.options import CACHE, Batch, Cache, Ckpt, Data, DataName, DataRoot, Device, Json, Raw
+from ddpm_bench.options import CACHE, Batch, Cache, Ckpt, Compile, Data, DataName, DataRoot, Device, Json, Raw
 
 
 class Split(StrEnum):
@@ -46,6 +46,7 @@ def nll(
     data_root: DataRoot = None,
     device: Device = "auto",
     batch: Batch = None,
+    compiled: Compile = False,
     cache: Cache = CACHE,
     as_json: Json = False,
 ) -> None:
@@ -59,18 +60,21 @@ def nll(
     from ddpm_bench.grid import load_coding
     from ddpm_bench.interrupt import Stop
     from ddpm_bench.model import load_model
+    from ddpm_bench.network.compiled import compile_network
     from ddpm_bench.nll import PUBLISHED_CODE, code_of, measure_nll, nll_table, write_progressive
     from ddpm_bench.provenance import choose_device
     from ddpm_bench.reference import reference_data
     from ddpm_bench.report.progressive import to_rich
 
-    model = load_model(ckpt, raw)
+    model, chosen = load_model(ckpt, raw), choose_device(device, compiled)
+    if compiled:
+        compile_network(model.network)
     with Stop() as stop:
         result = measure_nll(
             model, reference_data(model, data, data_name, data_root),
             splits=("test", "train") if split is Split.both else (split.value,), images=images,
             evals=None if exact or progressive else evals,
-            clip_x0=clip, decoder=decoder.value, seed=seed, device=choose_device(device), batch=batch,
+            clip_x0=clip, decoder=decoder.value, seed=seed, device=chosen, batch=batch,
             folder=cache.expanduser() / "bounds", stop=stop,
         )  # fmt: skip
     if progressive:

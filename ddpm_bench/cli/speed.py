@@ -1,4 +1,4 @@
-"""`speed`: our network and loops beside other packages'."""
+"""`speed`: our network and loops beside other packages'; `precision`: what a GPU's bfloat16 makes to the numbers."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,7 +7,22 @@ from typing import Annotated
 import typer
 
 from ddpm_bench.cli.show import print_json, print_table
-from ddpm_bench.options import Device, Json, Preset
+from ddpm_bench.options import (
+    CACHE,
+    Batch,
+    Cache,
+    Ckpt,
+    Data,
+    DataName,
+    DataRoot,
+    Device,
+    Extractor,
+    Json,
+    Preset,
+    Raw,
+    Unverified,
+    Weights,
+)
 
 
 class Dtype(StrEnum):
@@ -48,7 +63,7 @@ def speed(
     from ddpm_bench.speed.report import TerminalReport, write
     from ddpm_bench.speed.run import measure
 
-    chosen = choose_device(device)
+    chosen = choose_device(device, compiled)
     if threads:
         torch.set_num_threads(threads)
     if out:
@@ -65,3 +80,56 @@ def speed(
         print_json(result.model_dump(mode="json"))
     else:
         print_table(TerminalReport(result))
+
+
+def precision(
+    ckpt: Ckpt,
+    out: Annotated[Path, typer.Option(help="Folder of precision.json, and of what an interrupted call goes on from.")],
+    samples: Annotated[int, typer.Option(min=10, help="Samples a precision.")] = 512,
+    bound_images: Annotated[int, typer.Option(min=2, help="Test images of the bound.")] = 512,
+    evals: Annotated[int, typer.Option(min=5, help="Network calls an image that the bound's estimate may spend.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    raw: Raw = False,
+    data: Data = None,
+    data_name: DataName = None,
+    data_root: DataRoot = None,
+    extractor: Extractor = "embedded",
+    inception_weights: Weights = None,
+    allow_unverified_weights: Unverified = False,
+    device: Device = "auto",
+    batch: Batch = None,
+    cache: Cache = CACHE,
+    as_json: Json = False,
+) -> None:
+    """Score a checkpoint with its network in bfloat16 and in float32, from the same noise: does a GPU's rounding matter?
+
+    The same command goes on where it was interrupted.
+
+    Example: `ddpm-bench precision --ckpt runs/eps --out reports/precision`
+    """
+    from ddpm_bench.console import say
+    from ddpm_bench.files import write_json
+    from ddpm_bench.interrupt import Stop
+    from ddpm_bench.metrics.extractors import load_extractor
+    from ddpm_bench.model import load_model
+    from ddpm_bench.precision import compare_precisions, precision_table
+    from ddpm_bench.provenance import choose_device
+    from ddpm_bench.reference import reference_data
+
+    model, chosen = load_model(ckpt, raw), choose_device(device)
+    images = reference_data(model, data, data_name, data_root)
+    features = load_extractor(
+        extractor, size=model.shape[-1], inception_weights=inception_weights,
+        allow_unverified=allow_unverified_weights, cache=cache,
+    )  # fmt: skip
+    with Stop() as stop:
+        result = compare_precisions(
+            model, images, features, samples=samples, bound_images=bound_images, evals=evals, seed=seed, device=chosen,
+            batch=batch, folder=out, cache=cache, stop=stop,
+        )  # fmt: skip
+    write_json(out / "precision.json", result.as_json())
+    if as_json:
+        print_json(result.as_json())
+    else:
+        print_table(precision_table(result))
+    say(f"Both precisions in '{out}'")

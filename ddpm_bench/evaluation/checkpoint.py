@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import torch
 
+from ddpm_bench.batch import default_batch
 from ddpm_bench.console import say
 from ddpm_bench.data import ImageData
 from ddpm_bench.errors import UserError
 from ddpm_bench.evaluation.rows import ModelInfo, Row, Setup, check_name, held_row, row_path, set_aside, write_row
 from ddpm_bench.files import make_folder
-from ddpm_bench.generate import default_batch, generate
+from ddpm_bench.generate import generate
 from ddpm_bench.interrupt import NEVER, Stop
 from ddpm_bench.likelihood.estimate import Budget
 from ddpm_bench.likelihood.measure import measure, spread
@@ -22,6 +23,7 @@ from ddpm_bench.metrics.anchors import anchors
 from ddpm_bench.metrics.extractors import Extractor, load_extractor
 from ddpm_bench.metrics.fidelity import Scores, protocol, scores
 from ddpm_bench.model import Model, load_model
+from ddpm_bench.network.compiled import compile_network
 from ddpm_bench.pictures import write_image_grid
 from ddpm_bench.provenance import git_commit, hardware, versions
 from ddpm_bench.reference import reference_data
@@ -70,6 +72,7 @@ class Bench:
     cache: Path
     batch: int | None = None
     stop: Stop = NEVER
+    compiled: bool = False
 
 
 def evaluate_checkpoint(asked: Asked, bench: Bench) -> Row:
@@ -147,6 +150,8 @@ def _measure(
     work = results / "work" / name
     clock = Clock(work / "wall-time.json")
     model.network.to(bench.device)
+    if bench.compiled:
+        compile_network(model.network)
     common: dict[str, Any] = {
         "test_reference": setup.test_reference, "neighborhood": setup.neighborhood, "device": bench.device,
         "cache": bench.cache, "stop": bench.stop,
@@ -179,7 +184,7 @@ def _measure(
         wall_time_s=clock.seconds,
         versions=versions(),
         git_commit=git_commit(),
-        hardware=hardware(bench.device),
+        hardware=hardware(bench.device, bench.compiled),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -203,7 +208,7 @@ def _bounds(
     return tuple(
         measure(
             model.network, model.diffusion, spread(images, setup.bound_images), split=split, evals=setup.evals,
-            seed=setup.seed, batch=bench.batch or default_batch(bench.device), device=bench.device,
+            seed=setup.seed, batch=bench.batch or default_batch(bench.device, model.shape[1]), device=bench.device,
             clip_x0=setup.clip_x0, decoder=setup.decoder, folder=folder,
             identity=model.identity | {"reference_sha256": data.sha256}, bootstrap=setup.bootstrap, stop=bench.stop,
             title=f"{name}: bound",

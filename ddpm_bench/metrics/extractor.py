@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from ddpm_bench.batch import fitting
 from ddpm_bench.errors import UserError
 from ddpm_bench.store import ExtractorInfo
 
+GPU_MOST = 2048
 BLOCK = 4096
 """Images looked at together where all of them are gone through."""
 
@@ -21,7 +23,8 @@ class Extractor:
     """A network that measures images, and what it may be given.
 
     `network`: uint8 (B, channels, H, W) -> features (B, info.feature_dim) and logits without bias (B, classes).
-    `sizes`: the sides in pixels that it was made for; None when it takes any. `batch`: images at once.
+    `sizes`: the sides in pixels that it was made for; None when it takes any. `batch`: images at once, where memory is
+    no limit to be asked for; `image_bytes`: what an image needs on a GPU, generously.
     """
 
     info: ExtractorInfo
@@ -29,6 +32,11 @@ class Extractor:
     channels: int
     sizes: tuple[int, ...] | None
     batch: int
+    image_bytes: int
+
+    def batch_on(self, device: torch.device) -> int:
+        """Images at once: on a GPU the most that fit."""
+        return fitting(device, self.image_bytes, GPU_MOST) if device.type == "cuda" else self.batch
 
     def check_size(self, height: int, width: int) -> None:
         """UserError when it was not made for images of this size."""

@@ -55,7 +55,7 @@ def _inception(given: Path | None, allow_unverified: bool, cache: Path) -> Extra
         labels=(f"FID{mark}", f"IS{mark}"),
         feature_dim=2048,
     )
-    return Extractor(info, network, channels=3, sizes=None, batch=64)
+    return Extractor(info, network, channels=3, sizes=None, batch=64, image_bytes=32 * 2**20)
 
 
 def _path(name: str) -> Path:
@@ -99,4 +99,4 @@ def _small(path: Path, expected: str, name: str, remedy: str) -> Extractor:
     info = ExtractorInfo(
         name=name, sha256=sha256, verified=True, labels=(f"FD ({name})", f"IS ({name})"), feature_dim=card.feature_dim
     )
-    return Extractor(info, build(card, weights), card.channels, card.sizes, batch=256)
+    return Extractor(info, build(card, weights), card.channels, card.sizes, batch=256, image_bytes=4 * 2**20)

@@ -232,7 +232,7 @@ def _reading(extractor: Extractor, device: torch.device, folder: Path) -> dict[s
         "feature_extractor": "ddpm-bench",
         "extractor": extractor,
         "device": device,
-        "batch_size": extractor.batch,
+        "batch_size": extractor.batch_on(device),
         "cuda": False,  # the bridge moves each batch to the device, whichever that is
         "save_cpu_ram": True,  # precision and recall by blocks, and no worker processes
         "cache": True,

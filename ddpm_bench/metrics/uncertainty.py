@@ -171,8 +171,8 @@ def frechet(
 ) -> Distance:  # fmt: skip
     """The distance of `features` (N, d) to a reference, both extrapolated and not, with intervals if `replicates`.
 
-    `seed` is for the intervals alone. `on_replicate` hears how many are done. A replicate costs N d^2 multiplications and the eigenvalues of six d x d
-    matrices.
+    `seed` is for the intervals alone. `on_replicate` hears how many are done. A replicate costs N d^2 multiplications and
+    the eigenvalues of six d x d matrices.
     """
     of, rng = Frechet(features, mean, covariance, device), np.random.default_rng(seed)
     count, enough = len(of), len(of) >= SAMPLES_A_FEATURE * features.shape[1]

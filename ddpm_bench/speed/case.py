@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddpm_bench.batch import default_batch
 from ddpm_bench.build import build_diffusion, build_objective
 from ddpm_bench.diffusion.objective import Objective
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.grid import load_grid, load_preset, resolve
 from ddpm_bench.settings import CellSettings
+from ddpm_bench.speed.result import Work
 
 GRID, CELL = "table2", "eps-mse-fixed"
 GREY = ("embedded", "mnist", "fashion-mnist")
@@ -21,21 +23,32 @@ IMAGES = 256
 
 @dataclass(frozen=True)
 class Case:
-    """The cell that predicts the noise, trained with L_simple: every other package has that one too."""
+    """The cell that predicts the noise, trained with L_simple: every other package has that one too.
+
+    batch: images a training step. eval_batch: images a step of sampling and a term of the bound.
+    """
 
     preset: str
     settings: CellSettings
     batch: int
+    eval_batch: int
     device: torch.device
 
     @classmethod
     def of(cls, preset: str, batch: int | None, device: torch.device) -> "Case":
-        """`batch` None: the preset's own for training, on a CPU at most CPU_PIXELS."""
+        """`batch` None: those of a cell of the preset, on a CPU with at most CPU_PIXELS."""
         loaded = load_preset(preset)
         (cell,) = load_grid(GRID).select([CELL])
         settings = resolve(cell, loaded, {})
-        most = CPU_PIXELS // settings.data.size**2 if device.type == "cpu" else settings.training.batch
-        return cls(loaded.name, settings, batch or max(1, min(settings.training.batch, most)), device)
+        training, evaluating = settings.training.batch, default_batch(device, settings.data.size)
+        if device.type == "cpu":
+            most = max(1, CPU_PIXELS // settings.data.size**2)
+            training, evaluating = min(training, most), min(evaluating, most)
+        return cls(loaded.name, settings, batch or training, batch or evaluating, device)
+
+    def batch_of(self, work: Work) -> int:
+        """Images a call."""
+        return self.batch if work == "training" else self.eval_batch
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -2,17 +2,14 @@
 
 import math
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_bench.console import progress
-from ddpm_bench.errors import UserError
 from ddpm_bench.interrupt import NEVER, Stop
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import memory_of, seconds_of
@@ -54,8 +51,8 @@ def race(
     return [
         Row(
             work=work, contender=each.contender.name, equal_work=each.contender.peer.equal_work,
-            precision=each.contender.precision, batch=case.batch, seconds=tuple(each.seconds),
-            flops=each.flops / case.batch, memory=each.memory, compile_seconds=each.compile_seconds,
+            precision=each.contender.precision, batch=case.batch_of(work), seconds=tuple(each.seconds),
+            flops=each.flops / case.batch_of(work), memory=each.memory, compile_seconds=each.compile_seconds,
             ours=None if each is ours else ratio(ours.seconds, each.seconds),
         )
         for each in entrants
@@ -90,22 +87,11 @@ def _warmed_up(work: Work, contender: Contender, case: Case, folder: Path) -> En
     call, compile_seconds = eager, None
     if contender.compiled:
         call = contender.call(work, case, folder / "compiled")
-        compile_seconds = _compile(call, case.device)
+        compile_seconds = seconds_of(call, case.device)  # the first call compiles
         memory = memory_of(call, case.device)
     for _ in range(WARM_UP):
         call()
     return Entrant(contender, call, counter.get_total_flops(), memory, compile_seconds, [])
-
-
-def _compile(call: Call, device: torch.device) -> float:
-    """Seconds of the first call. UserError where nothing here can compile."""
-    began = time.perf_counter()
-    try:
-        seconds_of(call, device)
-    except RuntimeError as error:  # the same call without compiling has worked
-        told = " ".join(str(error).split())[:300]
-        raise UserError(f"--compile: torch.compile does not work on this machine ({told}). Leave it out.") from error
-    return time.perf_counter() - began
 
 
 def _quick(entrant: Entrant, case: Case) -> float:

@@ -99,12 +99,12 @@ def sampling(case: Case, network: nn.Module, folder: Path, stop: Stop = NEVER) -
     marks = Marks(case.device, "sampling arithmetic")
     marks.network(network, "sampling arithmetic")
     generate(
-        case.diffusion.respaced(steps), network, shape=case.shape, count=case.batch, seed=0, folder=folder / "samples",
-        identity={}, device=case.device, batch=case.batch, stop=stop,
+        case.diffusion.respaced(steps), network, shape=case.shape, count=case.eval_batch, seed=0, folder=folder / "samples",
+        identity={}, device=case.device, batch=case.eval_batch, stop=stop,
     )  # fmt: skip
     parts, settings = marks.parts(), case.settings.sampling
     calls = settings.samples * (settings.steps or case.diffusion.schedule.T)
-    return Phase(name="sampling", parts=parts, cell_seconds=sum(parts.values()) * calls / (steps * case.batch))
+    return Phase(name="sampling", parts=parts, cell_seconds=sum(parts.values()) * calls / (steps * case.eval_batch))
 
 
 def bound(case: Case, network: nn.Module, stop: Stop = NEVER) -> Phase:
@@ -115,11 +115,11 @@ def bound(case: Case, network: nn.Module, stop: Stop = NEVER) -> Phase:
     marks = Marks(case.device, "bound arithmetic")
     marks.network(network, "bound arithmetic")
     estimate_bits_per_dim(
-        case.diffusion, network, case.images(case.batch), evals=evals, seed=0, batch=case.batch, device=case.device,
+        case.diffusion, network, case.images(case.eval_batch), evals=evals, seed=0, batch=case.eval_batch, device=case.device,
         stop=stop,
     )  # fmt: skip
     parts, calls = marks.parts(), bound_calls(scoring, case.diffusion.schedule.T)
-    return Phase(name="bound", parts=parts, cell_seconds=sum(parts.values()) * calls / (evals * case.batch))
+    return Phase(name="bound", parts=parts, cell_seconds=sum(parts.values()) * calls / (evals * case.eval_batch))
 
 
 def scoring(case: Case, stop: Stop = NEVER) -> Phase:
@@ -151,5 +151,5 @@ def scoring(case: Case, stop: Stop = NEVER) -> Phase:
 @torch.inference_mode()
 def _warm_up(case: Case, network: nn.Module) -> None:
     """Time that only the first call of a network needs is no part of any phase."""
-    x = torch.randn(case.batch, *case.shape, device=case.device)
-    network(x, torch.zeros(case.batch, dtype=torch.int64, device=case.device))
+    x = torch.randn(case.eval_batch, *case.shape, device=case.device)
+    network(x, torch.zeros(case.eval_batch, dtype=torch.int64, device=case.device))

@@ -22,6 +22,7 @@ from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.bound import bound_term
 from ddpm_bench.diffusion.noise import BOUND, BlockNoise
 from ddpm_bench.diffusion.sampler import denoise
+from ddpm_bench.network.compiled import compile_network
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import float32_as
 from ddpm_bench.speed.peers import OURS, Peer
@@ -54,7 +55,7 @@ class Contender:
         if self.is_ours:
             network.half = self.precision == "bfloat16"
         if compiled:
-            network.compile(dynamic=False)
+            compile_network(network)
         return network
 
     @contextlib.contextmanager
@@ -124,7 +125,7 @@ def our_sampling(case: Case, network: nn.Module) -> Call:
 
     def chains() -> Iterator[object]:
         for seed in itertools.count():
-            noise = BlockNoise(seed, 0, case.batch, case.shape, case.device)
+            noise = BlockNoise(seed, 0, case.eval_batch, case.shape, case.device)
             yield from denoise(case.diffusion, network, noise.draw(), case.diffusion.schedule.T, noise, clip_x0=True)
 
     steps = chains()
@@ -133,7 +134,7 @@ def our_sampling(case: Case, network: nn.Module) -> Call:
 
 def their_sampling(case: Case, network: nn.Module, peer: Peer) -> Call:
     step, T = peer.sampling_step(network, case), case.diffusion.schedule.T
-    x_T = torch.randn(case.batch, *case.shape, device=case.device)
+    x_T = torch.randn(case.eval_batch, *case.shape, device=case.device)
     state: tuple[Tensor, int] = (x_T, T - 1)
 
     def call() -> None:
@@ -146,9 +147,9 @@ def their_sampling(case: Case, network: nn.Module, peer: Peer) -> Call:
 
 def bound(case: Case, network: nn.Module) -> Call:
     diffusion, T = case.diffusion, case.diffusion.schedule.T
-    x0 = to_model(case.images(case.batch).to(case.device))
-    t = torch.arange(case.batch, device=case.device) * T // case.batch + 1
-    noise = BlockNoise(0, 0, case.batch, case.shape, case.device, stream=BOUND)
+    x0 = to_model(case.images(case.eval_batch).to(case.device))
+    t = torch.arange(case.eval_batch, device=case.device) * T // case.eval_batch + 1
+    noise = BlockNoise(0, 0, case.eval_batch, case.shape, case.device, stream=BOUND)
 
     @torch.inference_mode()
     def call() -> None:

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ddpm_bench.network.compiled import compile_network, is_compiled
+
 
 class Ema:
     """The average of a network's parameters. `weights` has their names, shapes and device."""
@@ -32,8 +34,8 @@ class Ema:
         """A copy of the network with the averaged weights, in evaluation mode: no dropout, no gradients."""
         averaged = copy.deepcopy(self._network).eval().requires_grad_(False)
         averaged.load_state_dict(self.state_dict())
-        if self._network._compiled_call_impl is not None:  # a copy is not compiled, even of a network that is
-            averaged.compile(dynamic=False)
+        if is_compiled(self._network):  # a copy is not
+            compile_network(averaged)
         return averaged
 
     def state_dict(self) -> dict[str, torch.Tensor]:

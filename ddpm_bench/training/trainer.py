@@ -80,8 +80,7 @@ class Trainer:
         """Algorithm 1, lines 2 to 5."""
         settings, step = self.settings, self.step
         x0, t, eps = self.draws.at(step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss = self.objective(self.diffusion, self.network, x0, t, eps).mean()
+        loss = self.objective(self.diffusion, self.network, x0, t, eps).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = clip_grad_norm_(self.network.parameters(), settings.clip)

@@ -1,6 +1,6 @@
-"""`nox -s tests` and `nox -s reproduce`, on a fresh machine with Python and pip alone.
+"""`nox -s tests`, `nox -s reproduce` and `nox -s h200`, on a fresh machine with Python and pip alone.
 
-Both sessions share the environment `.nox/ddpm-bench`, so that torch, by far the largest download, is installed once,
+All sessions share the environment `.nox/ddpm-bench`, so that torch, by far the largest download, is installed once,
 from the exact versions and hashes in `requirements.lock`.
 """
 
@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 LOCK = HERE / "requirements.lock"
 ENVIRONMENT = HERE / ".nox" / "ddpm-bench"
 REPRODUCED = HERE / "reproduced"
+H200, JPEG = HERE / "h200", "cifar10-jpeg"
 
 nox.options.sessions = ["tests"]
 nox.options.default_venv_backend = "none"
@@ -39,9 +40,9 @@ def _install(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests; arguments after -- go to pytest."""
+    """Run the tests, several files at a time; arguments after -- go to pytest."""
     _install(session)
-    session.run(_program("python"), "-m", "pytest", *session.posargs)
+    session.run(_program("python"), "-m", "pytest", "-n", "auto", "--dist", "loadfile", *session.posargs)
 
 
 @nox.session
@@ -59,6 +60,29 @@ def reproduce(session: nox.Session) -> None:
     session.run(_program("ddpm-bench"), *command, "--reports", str(REPRODUCED / "report"), *session.posargs)
     finished.touch()
     session.run(_program("ddpm-bench"), "compare", str(folder), str(HERE / "results" / "table2-quick"))
+
+
+@nox.session
+def h200(session: nox.Session) -> None:
+    """Everything that one GPU can show in half an hour: speed, the preset `h200`, and what bfloat16 makes to a cell.
+
+    Arguments after -- name the 32x32 colour images, `--data folder:PATH`. What is finished is not done again.
+    """
+    _install(session)
+    program, data = _program("ddpm-bench"), session.posargs
+    if not data:
+        session.error("Name the images: nox -s h200 -- --data folder:PATH (32x32, in colour, with train/ and test/).")
+    extractor, results, reports = H200 / f"{JPEG}.safetensors", H200 / "results", H200 / "reports"
+    if not (reports / "speed" / "speed.json").exists():
+        session.run(program, "speed", "--preset", "paper", "--compile", "--out", str(reports / "speed"))
+    if not extractor.exists():
+        train = ("extractor", "train", *data, "--name", JPEG, "--sizes", "32", "--out", str(extractor))
+        session.run(program, *train)
+    with_it = (*data, "--data-name", JPEG, "--extractor", str(extractor))
+    where = ("--results", str(results), "--reports", str(reports / "table2"))
+    session.run(program, "ablate", "--grid", "table2", "--preset", "h200", "--compile", *with_it, *where)
+    ckpt, out = results / "work" / "eps-mse-fixed-seed0", reports / "precision"
+    session.run(program, "precision", "--ckpt", str(ckpt), *with_it, "--out", str(out))
 
 
 @nox.session

@@ -24,12 +24,11 @@ def compiled(monkeypatch):
     return asked
 
 
-def test_a_cell_trains_samples_and_scores_compiled_and_its_record_says_so(call, compiled, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("ddpm_bench.report.render", lambda *_: None)
+def test_a_cell_trains_samples_and_scores_compiled_and_its_record_says_so(call, compiled, tmp_path) -> None:
     folder = tmp_path / "results"
     answer = call(
         "ablate", "--preset", "smoke", "--cells", "eps-mse-fixed", *SMALL, "--device", "cpu", "--workers", 1, "--compile",
-        "--results", folder, "--reports", tmp_path / "report",
+        "--results", folder, "--no-report",
     )  # fmt: skip
     assert answer.code == 0, answer.err
     assert len(compiled) > 1 and {name for name, _ in compiled} == {"UNet"}

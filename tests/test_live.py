@@ -199,7 +199,7 @@ at_a_terminal = pytest.mark.skipif(not hasattr(os, "openpty"), reason="this syst
 def ablate(folder, *more):
     return [sys.executable, "-m", "ddpm_bench", "ablate", "--preset", "smoke", *SMALL, "--device", "cpu",
             "--cells", "mu-L-fixed,eps-mse-fixed", "--workers", "2",
-            "--results", str(folder / "results"), "--reports", str(folder / "reports"), *more]  # fmt: skip
+            "--results", str(folder / "results"), "--no-report", *more]  # fmt: skip
 
 
 @at_a_terminal

@@ -21,7 +21,7 @@ def test_ablate_writes_a_run_a_cell_with_training_and_scores(call, tmp_path):
     answer = call(
         "ablate", "--preset", "smoke", *SMALL, "--set", "training.snapshot_every=20",
         "--cells", "eps-mse-fixed,mu-L-fixed", "--device", "cpu", "--workers", "1",
-        "--results", tmp_path / "results", "--reports", tmp_path / "reports",
+        "--results", tmp_path / "results", "--no-report",
         "--tensorboard", tmp_path / "events",
     )  # fmt: skip
     assert answer.code == 0

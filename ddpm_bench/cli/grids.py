@@ -52,6 +52,9 @@ def ablate(
     device: Device = "auto",
     results: Results = None,
     reports: Reports = None,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Leave the report to `report`, as where several machines share a grid.")
+    ] = False,
     keep: Keep = 1,
     batch: Batch = None,
     compiled: Compile = False,
@@ -99,7 +102,7 @@ def ablate(
         scale = {} if len(held) == len(jobs) else _anchors(images, features, settings, chosen, cache, stop)
         bench = Bench(folder, chosen, images, features, scale, cache, keep, batch, stop, tensorboard, compiled)
         outcome = run_jobs(jobs, bench, held, choose_workers(workers, len(jobs) - len(held), chosen))
-    out = reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
+    out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
     _render(readable_records(folder), folder, table, out, as_json)
     if outcome.failed:
         raise typer.Exit(1)
@@ -293,16 +296,17 @@ def _anchors(images, features, settings, device, cache: Path, stop):
     )  # fmt: skip
 
 
-def _render(records, results: Path, grid, reports: Path, as_json: bool) -> None:
+def _render(records, results: Path, grid, reports: Path | None, as_json: bool) -> None:
     from ddpm_bench.console import say
     from ddpm_bench.report import render, terminal_table
 
-    render(records, grid, reports, results)
+    if reports:
+        render(records, grid, reports, results)
     if as_json:
         print_json([record.model_dump(mode="json") for record in records])
     else:
         print_table(terminal_table(records, grid))
-    say(f"Records in '{results}', report in '{reports}'")
+    say(f"Records in '{results}'" + (f", report in '{reports}'" if reports else ""))
 
 
 def _show_costs(costs, as_json: bool) -> None:

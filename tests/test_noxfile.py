@@ -1,0 +1,83 @@
+"""The sessions of noxfile.py call commands that exist, with options that they have, in an order that works."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import typer
+
+from ddpm_bench import cli
+
+NOXFILE = Path(__file__).parent.parent / "noxfile.py"
+
+
+class Session:
+    """Notes what is run instead of running it."""
+
+    def __init__(self, *posargs: str) -> None:
+        self.posargs, self.commands = list(posargs), []
+
+    def run(self, program: str, *arguments: str) -> None:
+        if Path(program).stem == "ddpm-bench":
+            self.commands.append(list(arguments))
+
+    def error(self, message: str) -> None:
+        raise RuntimeError(message)
+
+
+@pytest.fixture
+def noxfile(monkeypatch, tmp_path):
+    """noxfile.py with its folders elsewhere, without nox, which need not be where the tests run."""
+    monkeypatch.setitem(sys.modules, "nox", SimpleNamespace(session=lambda f: f, options=SimpleNamespace(), Session=Session))
+    spec = importlib.util.spec_from_file_location("noxfile", NOXFILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module._install = lambda session: None
+    module.REPRODUCED, module.H200 = tmp_path / "reproduced", tmp_path / "h200"
+    module.REPRODUCED.mkdir()
+    return module
+
+
+def parsed(arguments: list[str]) -> dict:
+    """The parameters that the command line makes of them; click's UsageError for one that it does not know."""
+    group, context = typer.main.get_command(cli.app), None
+    while hasattr(group, "commands"):
+        group, arguments = group.commands[arguments[0]], arguments[1:]
+    context = group.make_context(group.name, arguments)
+    return context.params
+
+
+def test_reproduce_measures_afresh_and_then_compares(noxfile) -> None:
+    session = Session("--workers", "1")
+    noxfile.reproduce(session)
+    assert [command[0] for command in session.commands] == ["ablate", "compare"]
+    assert parsed(session.commands[0])["workers"] == 1 and parsed(session.commands[0])["preset"] == "quick"
+    assert parsed(session.commands[1])
+
+
+def test_h200_measures_speed_the_grid_with_its_own_extractor_and_what_bfloat16_does(noxfile) -> None:
+    session = Session("--data", "folder:/images")
+    noxfile.h200(session)
+    assert [command[0] for command in session.commands] == ["speed", "extractor", "ablate", "precision"]
+    speed, extractor, ablate, precision = map(parsed, session.commands)
+    assert speed["preset"] == "paper" and speed["compiled"] and ablate["compiled"]
+    assert ablate["preset"] == "h200" and ablate["extractor"] == precision["extractor"] == str(extractor["out"])
+    assert extractor["data"] == ablate["data"] == precision["data"] == "folder:/images"
+    assert extractor["name"] == ablate["data_name"] == precision["data_name"] == "cifar10-jpeg"
+    assert precision["ckpt"].is_relative_to(ablate["results"] / "work")
+
+
+def test_h200_does_not_measure_again_what_is_there(noxfile) -> None:
+    for path in (noxfile.H200 / "reports" / "speed" / "speed.json", noxfile.H200 / "cifar10-jpeg.safetensors"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    session = Session("--data", "folder:/images")
+    noxfile.h200(session)
+    assert [command[0] for command in session.commands] == ["ablate", "precision"]
+
+
+def test_h200_wants_images(noxfile) -> None:
+    with pytest.raises(RuntimeError, match="Name the images"):
+        noxfile.h200(Session())

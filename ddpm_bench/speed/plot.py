@@ -9,8 +9,10 @@ from ddpm_bench.speed.result import WORKS, Row, Speed
 
 COLOURS = {
     "network": BLUE, "loss and backward": SKY, "optimizer and average": GREEN, "data": ORANGE, "checkpoints": PURPLE,
-    "sampling arithmetic": VERMILLION, "bound arithmetic": VERMILLION, "metrics": VERMILLION, "other": GREY,
+    "sampling arithmetic": VERMILLION, "bound arithmetic": VERMILLION, "metrics": "black", "other": GREY,
 }  # fmt: skip
+LABELS = {"sampling arithmetic": "arithmetic around it", "bound arithmetic": "_"}
+"""Where the legend names a part otherwise; "_": not at all."""
 
 
 def draw(speed: Speed, path: Path) -> Path:
@@ -40,7 +42,7 @@ def _shares(axes: Axes, speed: Speed) -> None:
     names, left = [phase.name for phase in speed.phases], [0.0] * len(speed.phases)
     for part in speed.parts:
         shares = [100 * phase.share(part) for phase in speed.phases]
-        axes.barh(names, shares, left=left, color=COLOURS[part], label=part)
+        axes.barh(names, shares, left=left, color=COLOURS[part], label=LABELS.get(part, part))
         left = [sum(pair) for pair in zip(left, shares, strict=True)]
     axes.set(xlabel="% of the time of the phase", xlim=(0, 100), ylim=(len(names) - 0.5, -0.5))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

@@ -1,10 +1,10 @@
 """What a grid will cost on this machine, from a few network calls timed just now: `ddpm-bench ablate --dry-run`."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ddpm_bench.build import build_diffusion, build_network, build_objective
 from ddpm_bench.data.images import ImageData, to_model
@@ -13,8 +13,10 @@ from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.network.unet import UNet
 from ddpm_bench.run import Job, scoring_steps
 from ddpm_bench.settings import ScoringSettings
+from ddpm_bench.speed.machine import seconds_of
 
 PROBE_IMAGES, PROBE_REPEATS = 16, 3
+"""Images on a CPU; a GPU gets the cell's own batch, since a small one would leave it idle."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ def estimate(jobs: Sequence[Job], data: ImageData, device: torch.device, keep: i
         diffusion, objective = build_diffusion(settings.diffusion), build_objective(settings.diffusion)
         network = build_network(settings.network, data.shape, diffusion).to(device)
         if name not in rates:
-            rates[name] = _images_per_s(network, diffusion, objective, data, device)
+            batch = PROBE_IMAGES if device.type == "cpu" else settings.training.batch
+            rates[name] = _images_per_s(network, diffusion, objective, data.train.images[:batch], device)
         training_rate, forward_rate = rates[name]
         samples = len(scoring_steps(settings)) * settings.sampling.samples
         forwards = samples * (settings.sampling.steps or settings.diffusion.T)
@@ -56,10 +59,10 @@ def bound_calls(scoring: ScoringSettings, T: int) -> int:
 
 
 def _images_per_s(
-    network: UNet, diffusion: Diffusion, objective: Objective, data: ImageData, device: torch.device
+    network: UNet, diffusion: Diffusion, objective: Objective, images: Tensor, device: torch.device
 ) -> tuple[float, float]:
     """Images per second of a training step's forward and backward pass, and of a forward pass alone."""
-    x0 = to_model(data.train.images[:PROBE_IMAGES].to(device))
+    x0 = to_model(images.to(device))
     t = torch.randint(1, diffusion.schedule.T + 1, (len(x0),), device=device)
 
     def train() -> None:
@@ -72,10 +75,5 @@ def _images_per_s(
     rates = []
     for work in (train, forward):
         work()
-        began = time.monotonic()
-        for _ in range(PROBE_REPEATS):
-            work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        rates.append(PROBE_REPEATS * len(x0) / (time.monotonic() - began))
+        rates.append(len(x0) / seconds_of(work, device, PROBE_REPEATS))
     return rates[0], rates[1]

@@ -12,7 +12,6 @@ from rich.table import Table
 
 from ddpm_bench.batch import default_batch
 from ddpm_bench.data import ImageData
-from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder
 from ddpm_bench.generate import generate
 from ddpm_bench.interrupt import Stop
@@ -62,10 +61,9 @@ def compare_precisions(
 ) -> Precisions:  # fmt: skip
     """`samples` samples and the bound of `bound_images` test images, by `evals` network calls each, in both precisions.
 
-    What is finished is kept in `folder`, so that the same call goes on. UserError for too few samples or images.
+    What is finished is kept in `folder`, so that the same call goes on. UserError for too few samples; an error
+    of the bound's difference needs 2 images or more.
     """
-    if bound_images < 2:
-        raise UserError(f"--bound-images {bound_images}: a difference with an error needs 2 images or more.")
     protocol(samples, len(data.train))
     network, images = model.network.to(device), spread(data.test.images, bound_images)
     metrics, pixels, bounds = {}, {}, {}
@@ -101,7 +99,7 @@ def compare_precisions(
         pixel_difference=_mean_distance(pixels["float32"], pixels["bfloat16"]),
         versions=versions(),
         git_commit=git_commit(),
-        hardware=hardware(device),
+        hardware=hardware(device) | {"networks": "float32 and bfloat16"},
     )
 
 

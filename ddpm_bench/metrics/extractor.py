@@ -23,8 +23,8 @@ class Extractor:
     """A network that measures images, and what it may be given.
 
     `network`: uint8 (B, channels, H, W) -> features (B, info.feature_dim) and logits without bias (B, classes).
-    `sizes`: the sides in pixels that it was made for; None when it takes any. `batch`: images at once, where memory is
-    no limit to be asked for; `image_bytes`: what an image needs on a GPU, generously.
+    `sizes`: the sides in pixels that it was made for; None when it takes any. `batch`: images at once on a CPU;
+    `image_bytes`: what an image needs on a GPU, generously.
     """
 
     info: ExtractorInfo

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.network.blocks import Attention, Block, Downsample, TimeEmbedding, Upsample
-from ddpm_bench.network.cpu import Dropout, GroupNorm
+from ddpm_bench.network.cpu import Dropout, GroupNorm, norm_silu
 from ddpm_bench.network.unet import UNet
 from ddpm_bench.settings import NetworkSettings
 
@@ -226,16 +226,30 @@ def test_dropout_zeroes_a_fraction_p_and_keeps_the_mean_in_value_and_gradient(p:
     assert torch.equal(Dropout(p).eval()(x), x)
 
 
-def test_group_norm_equals_pytorchs_in_value_and_gradient_whatever_the_memory_order() -> None:
+@pytest.mark.parametrize("activation", [None, nn.functional.silu], ids=["norm", "norm and SiLU"])
+def test_group_norm_equals_pytorchs_in_value_and_gradient_whatever_the_memory_order(activation) -> None:
     torch.manual_seed(0)
     norm = shaken(GroupNorm(3, 12)).double()
     for memory in (torch.channels_last, torch.contiguous_format):
         x = torch.randn(4, 12, 5, 6, dtype=torch.float64).contiguous(memory_format=memory).requires_grad_()
         weight = torch.randn_like(x)
         found, expected = ((y, *torch.autograd.grad((y * weight).sum(), (x, norm.weight, norm.bias)))
-                           for y in (norm(x), nn.GroupNorm.forward(norm, x)))  # fmt: skip
+                           for y in ours_and_pytorchs(norm, x, activation))  # fmt: skip
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def ours_and_pytorchs(norm: GroupNorm, x: torch.Tensor, activation) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ours, and PyTorch's layers one after the other."""
+    expected = nn.GroupNorm.forward(norm, x)
+    return (norm_silu(norm, x), activation(expected)) if activation else (norm(x), expected)
+
+
+def test_the_backward_pass_keeps_nothing_between_norm_and_silu() -> None:
+    norm, x, sizes = GroupNorm(2, 4), torch.randn(3, 4, 8, 8, requires_grad=True), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda kept: sizes.append(kept.numel()) or kept, lambda kept: kept):
+        norm_silu(norm, x)
+    assert sizes.count(x.numel()) == 1
 
 
 def test_group_norm_is_exact_far_from_zero() -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm_bench.network.cpu import Dropout, GroupNorm
+from ddpm_bench.network.cpu import Dropout, GroupNorm, norm_silu
 from ddpm_bench.settings import NetworkSettings
 
 PADDING = {"end": (0, 1, 0, 1), "both": (1, 1, 1, 1)}
@@ -111,16 +111,16 @@ class Block(nn.Module):
         self.scale_shift = settings.scale_shift
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        h = self.conv1(self.resize(F.silu(self.norm1(x))))
-        h = self.conv2(self.dropout(F.silu(self.conditioned(h, self.time(time)[:, :, None, None]))))
+        h = self.conv1(self.resize(norm_silu(self.norm1, x)))
+        h = self.conv2(self.dropout(self.conditioned(h, self.time(time)[:, :, None, None])))
         return self.attention(self.shortcut(self.resize(x)) + h)
 
     def conditioned(self, h: Tensor, time: Tensor) -> Tensor:
-        """The second norm, told the time, (B, C or 2 C, 1, 1)."""
+        """The second norm and its SiLU, told the time, (B, C or 2 C, 1, 1)."""
         if not self.scale_shift:
-            return self.norm2(h + time)
+            return norm_silu(self.norm2, h + time)
         scale, shift = time.chunk(2, dim=1)
-        return self.norm2(h) * (1 + scale) + shift
+        return F.silu(self.norm2(h) * (1 + scale) + shift)
 
 
 class Downsample(nn.Module):

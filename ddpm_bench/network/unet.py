@@ -11,11 +11,11 @@ On a GPU it computes in bfloat16 by autocast, in training, sampling and bounds; 
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.network.blocks import Block, TimeEmbedding, conv, downsample, norm, resamples, upsample
+from ddpm_bench.network.cpu import norm_silu
 from ddpm_bench.settings import NetworkSettings
 
 
@@ -76,7 +76,7 @@ class UNet(nn.Module):
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=x_t.is_cuda if self.half is None else self.half):
             h = self._features(x_t, step)
         with torch.autocast(x_t.device.type, enabled=False):  # the prediction is never rounded to bfloat16
-            return self.last(F.silu(self.norm(h.float() if h.dtype == torch.bfloat16 else h)))
+            return self.last(norm_silu(self.norm, h.float() if h.dtype == torch.bfloat16 else h))
 
     def _features(self, x_t: Tensor, step: Tensor) -> Tensor:
         """What the last norm gets, (B, base, size, size)."""

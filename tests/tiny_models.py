@@ -10,6 +10,31 @@ from ddpm_bench.model import save_model
 from ddpm_bench.settings import NetworkSettings, ProcessSettings
 
 SHAPE = (1, 16, 16)
+PRESET = """
+[data]
+source = "embedded"
+size = 16
+[diffusion]
+T = 6
+beta_1 = 0.05
+beta_T = 0.7
+[network]
+base = 4
+multipliers = [1, 2]
+blocks = 1
+attention = [8]
+groups = 2
+[training]
+steps = 10
+batch = 4
+checkpoint_every = 5
+[sampling]
+samples = 12
+[scoring]
+extractor = "embedded"
+bound_images = 4
+bound_evals = 5
+"""
 
 
 def tiny_checkpoint(
@@ -39,3 +64,10 @@ def tiny_data(path: Path, train: int = 40, test: int = 24, channels: int = 1) ->
     images = coarse.repeat(4, axis=2).repeat(4, axis=3)
     np.savez(path, train=images[:train], test=images[train:])
     return f"npz:{path}"
+
+
+def tiny_preset(folder: Path) -> str:
+    """A preset whose cells take next to no time; returns the --preset for it."""
+    path = folder / "tiny.toml"
+    path.write_text(PRESET)
+    return str(path)

@@ -14,18 +14,20 @@ class GroupNorm(nn.GroupNorm):
     """y = weight (x - mean) / sqrt(var + eps) + bias, mean and variance over the channels of a group and all pixels."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
-            return super().forward(x)
-        if x.dtype == torch.bfloat16:  # as autocast does it on a GPU
-            return super().forward(x.float())
-        return _GroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps, False)
+        if _written_here(x):
+            return _GroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps, False)
+        return super().forward(x.float() if x.device.type == "cpu" else x)  # as autocast does it on a GPU
 
 
 def norm_silu(norm: GroupNorm, x: Tensor) -> Tensor:
     """silu(norm(x)). On the CPU the norm's output is not kept for the backward pass but computed once more there."""
-    if x.device.type != "cpu" or x.dtype == torch.bfloat16:
-        return silu(norm(x))
-    return _GroupNorm.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps, True)
+    if _written_here(x):
+        return _GroupNorm.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps, True)
+    return silu(norm(x))
+
+
+def _written_here(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype != torch.bfloat16
 
 
 class _GroupNorm(torch.autograd.Function):

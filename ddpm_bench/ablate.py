@@ -26,7 +26,9 @@ class Outcome:
     failed: list[str]
 
 
-def plan(grid: Grid, preset: str, cells: Sequence[str] | None, seeds: Sequence[int], assignments: Sequence[str]) -> list[Job]:
+def plan(
+    grid: Grid, preset: str, cells: Sequence[str] | None, seeds: Sequence[int], assignments: Sequence[str]
+) -> list[Job]:
     """Every cell and seed, resolved; whatever is wrong with one is a UserError before anything is run.
 
     Seeds are the outer order, so that a table is complete as early as possible.
@@ -47,7 +49,8 @@ def check_results(results: Path, jobs: Sequence[Job], data: ImageData, extractor
             was, now = _conditions(record), _wanted(job, data, extractor)
             if lines := differences(was, now):
                 raise UserError(
-                    f"'{path}' was measured with another configuration:\n" + "\n".join(lines)
+                    f"'{path}' was measured with another configuration:\n"
+                    + "\n".join(lines)
                     + "\nUse another folder with --results DIR, or --fresh to set the old records aside and measure again."
                 )
         path = record_path(results, job.cell.name, job.seed)

@@ -113,7 +113,8 @@ def _other_conditions(record: Record, reference: Record) -> str:
         if lines := differences(theirs.model_dump(mode="json"), mine.model_dump(mode="json")):
             return (
                 f"Cell '{record.cell}': the {what} differ from the reference's, so nothing can be concluded.\n"
-                + "\n".join(lines) + "\nMeasure with the reference's own settings."
+                + "\n".join(lines)
+                + "\nMeasure with the reference's own settings."
             )
     return ""
 
@@ -139,7 +140,9 @@ def _metric_checks(new: dict[str, list[Record]], old: dict[str, list[Record]]) -
             mean_new, mean_old = (float(np.mean([r.last.metrics[key] for r in side[cell]])) for side in (new, old))
             checks.append(Check(cell, key, mean_new, mean_old, value, limit, abs(value) <= limit))
         if len(cells) > 1:
-            checks.append(Check(ALL, key, float(deviation.mean()), 0.0, float(t_mean), limit, bool(abs(t_mean) <= limit)))
+            checks.append(
+                Check(ALL, key, float(deviation.mean()), 0.0, float(t_mean), limit, bool(abs(t_mean) <= limit))
+            )
     return checks
 
 
@@ -152,7 +155,9 @@ def limit_of_t(metrics: int, cells: int, freedom: int) -> float:
     return float(stats.t.isf(ALPHA / (2 * metrics * (cells + 1)), freedom / 2))
 
 
-def t_values(deviation: np.ndarray, squares: np.ndarray, freedom: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def t_values(
+    deviation: np.ndarray, squares: np.ndarray, freedom: np.ndarray, spread: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The t of every cell (..., C), and that of the mean deviation over the cells (...).
 
     All of shape (..., C): `deviation` mean_new - mean_c; `squares` the sum of squared deviations of the committed seeds from their
@@ -169,11 +174,20 @@ def checks_table(checks: Sequence[Check]) -> Table:
     """The checks as a table: what failed first, then the rest in order."""
     failed = sum(not check.passed for check in checks)
     verdict = f"{failed} of {len(checks)} checks FAILED" if failed else f"all {len(checks)} checks passed"
-    table = Table(title=f"Measured against the reference: {verdict}", caption=f"|t| above the limit: chance below {ALPHA:.0%} in all")
+    table = Table(
+        title=f"Measured against the reference: {verdict}",
+        caption=f"|t| above the limit: chance below {ALPHA:.0%} in all",
+    )
     for heading in ("cell", "metric", "measured", "reference", "t", "limit", ""):
         table.add_column(heading, justify="right" if heading in ("measured", "reference", "t", "limit") else "left")
     for check in sorted(checks, key=lambda check: check.passed):
         numbers = (check.measured, check.expected, check.t, check.limit)
         cells = ("" if n is None else n if isinstance(n, str) else f"{n:.3f}" for n in numbers)
-        table.add_row(check.cell, check.metric, *cells, "ok" if check.passed else "FAILED", style=None if check.passed else "bold red")
+        table.add_row(
+            check.cell,
+            check.metric,
+            *cells,
+            "ok" if check.passed else "FAILED",
+            style=None if check.passed else "bold red",
+        )
     return table

@@ -70,7 +70,9 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
     held = json.loads(path.read_text(encoding="utf-8"))
     if lines := differences(completed(held), completed(json.loads(json.dumps(identity)))):
         raise UserError(
-            f"'{folder}' holds samples of something else:\n" + "\n".join(lines) + "\nChoose another folder, or remove this one."
+            f"'{folder}' holds samples of something else:\n"
+            + "\n".join(lines)
+            + "\nChoose another folder, or remove this one."
         )
 
 

@@ -31,6 +31,7 @@ from ddpm_bench.training.checkpoint import load_weights
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
 
+
 @dataclass(frozen=True)
 class Model:
     """A network in evaluation mode on the CPU, and what it is.
@@ -88,7 +89,9 @@ def _imported(folder: Path, raw: bool) -> Model:
     try:
         card = ModelCard.model_validate(json.loads((folder / CARD).read_text(encoding="utf-8")))
     except (OSError, ValueError, ValidationError) as error:
-        raise UserError(f"'{folder / CARD}' is not a model card of ddpm-bench ({error}). Import the checkpoint again.") from error
+        raise UserError(
+            f"'{folder / CARD}' is not a model card of ddpm-bench ({error}). Import the checkpoint again."
+        ) from error
     if raw and card.weights != "raw":
         raise UserError(f"'{folder}' holds weights that are {KINDS[card.weights]}; without --raw they are used.")
     if card.weights == "raw" and not raw:
@@ -98,7 +101,8 @@ def _imported(folder: Path, raw: bool) -> Model:
     try:
         network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"'{folder / WEIGHTS}' does not fit its card ({error}). Import the checkpoint again.") from error
+        raise UserError(
+            f"'{folder / WEIGHTS}' does not fit its card ({error}). Import the checkpoint again."
+        ) from error
     identity = card.model_dump(mode="json") | {"weights_sha256": sha256_file(folder / WEIGHTS)}
     return Model(card.name, network.eval(), card.process, diffusion, card.shape, card.weights, card.step, identity)
-

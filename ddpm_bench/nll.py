@@ -138,7 +138,8 @@ def nll_table(result: Nll) -> Table:
     if result.gap:
         caption.append(f"Gap, test minus train: {result.gap.value:+.4f} ± {result.gap.standard_error:.4f} bits/dim.")
     table = Table(
-        title=f"Bits/dim of {result.checkpoint} ({KINDS[result.weights]}{step}) on {result.data.name}", caption="\n".join(caption)
+        title=f"Bits/dim of {result.checkpoint} ({KINDS[result.weights]}{step}) on {result.data.name}",
+        caption="\n".join(caption),
     )
     table.add_column("split")
     for head in ("images", "L_T", "L_1..L_T-1", "L_0", "total", "± estimate", "± images", "95% interval"):

@@ -106,7 +106,8 @@ def compare_precisions(
 def _mean_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     """Mean |a - b| of two sets of uint8 images, (N, C, H, W) each, a block at a time: memory does not grow with N."""
     sums = (
-        (x.short() - y.short()).abs().sum(dtype=torch.float64) for x, y in zip(a.split(1024), b.split(1024), strict=True)
+        (x.short() - y.short()).abs().sum(dtype=torch.float64)
+        for x, y in zip(a.split(1024), b.split(1024), strict=True)
     )
     return float(sum(sums)) / a.numel()
 
@@ -119,7 +120,9 @@ def precision_table(result: Precisions) -> Table:
         "mean difference over images. A distance has no error here: it is over one set of samples."
     )
     device = result.hardware.get("gpu") or result.hardware["device"]
-    table = Table(title=f"{result.checkpoint} on {result.data.name}, networks in two precisions on {device}", caption=caption)
+    table = Table(
+        title=f"{result.checkpoint} on {result.data.name}, networks in two precisions on {device}", caption=caption
+    )
     table.add_column("")
     for head in (*PRECISIONS, "difference"):
         table.add_column(head, justify="right")

@@ -124,7 +124,9 @@ def run_cell(job: Job, bench: Bench) -> Record:
 
 def _run_cell(job: Job, bench: Bench, events: Events) -> Record:
     clock = Clock(bench.work(job) / "wall-time.json")
-    trainer, diffusion = make_trainer(job, bench.data, bench.device, bench.work(job), bench.keep, events, bench.compiled)
+    trainer, diffusion = make_trainer(
+        job, bench.data, bench.device, bench.work(job), bench.keep, events, bench.compiled
+    )
     kept = bench.work(job) / "scores.json"
     scored = read_scored(kept, _scored_identity(job, bench))
     for checkpoint in scored.checkpoints:

@@ -64,7 +64,9 @@ def gaussian_bound(device: torch.device) -> Iterator[Check]:
     difference = (exact.total - torch.from_numpy(known)).numpy()
     yield _average("bound of Gaussian data, every t", exact.total.mean().item(), known.mean(), difference.std() / 32)
     found = estimate_bits_per_dim(diffusion, network, images, evals=10, **common)
-    yield _average("  the same, 10 network calls an image", found.total.mean().item(), known.mean(), found.estimate_error)
+    yield _average(
+        "  the same, 10 network calls an image", found.total.mean().item(), known.mean(), found.estimate_error
+    )
 
     variance = 1.0
     for beta, a, before in zip(betas[::-1], alpha_bar[::-1], [*alpha_bar[-2::-1], 1.0], strict=True):
@@ -74,7 +76,9 @@ def gaussian_bound(device: torch.device) -> Iterator[Check]:
     batches = sample(diffusion, network, shape=(1, 16, 16), count=64, seed=0, batch=64, device=device, clip_x0=False)
     samples = to_model(torch.cat([batch for _, batch in batches]), torch.float64).numpy()
     error = math.sqrt(variance) / math.sqrt(2 * samples.size)
-    yield _average("spread of samples of Gaussian data", samples.std(), math.sqrt(variance + (2 / 255) ** 2 / 12), error)
+    yield _average(
+        "spread of samples of Gaussian data", samples.std(), math.sqrt(variance + (2 / 255) ** 2 / 12), error
+    )
 
 
 def finite_data(device: torch.device) -> Iterator[Check]:
@@ -108,7 +112,9 @@ def decoder(device: torch.device) -> Iterator[Check]:
     """The 256 bins of a pixel hold all of the mass, and what scipy says that each holds."""
     x0 = torch.arange(256, dtype=torch.float64) / 127.5 - 1
     for mean, std in ((0.3, 0.01), (-1.2, 0.5)):
-        arguments = (each.to(device) for each in (x0, torch.full_like(x0, mean), torch.full_like(x0, 2 * math.log(std))))
+        arguments = (
+            each.to(device) for each in (x0, torch.full_like(x0, mean), torch.full_like(x0, 2 * math.log(std)))
+        )
         log_p = discretized_log_likelihood(*arguments).cpu().double().numpy()
         edges = np.concatenate([[-np.inf], x0.numpy()[:-1] + 1 / 255, [np.inf]])
         mass = np.diff(norm.cdf(edges, mean, std))
@@ -123,7 +129,9 @@ def published(device: torch.device) -> Iterator[Check]:
     x0 = to_model(images, torch.float64).numpy()
     known = (0.5 * (alpha_bar * x0**2 - alpha_bar - math.log1p(-alpha_bar)) / math.log(2)).mean()
     network = gaussian_eps(linear(1000), MEAN, SPREAD**2)
-    found = estimate_bits_per_dim(Diffusion(linear(1000), Eps(), FixedBeta()), network, images, evals=5, seed=0, batch=64, device=device)
+    found = estimate_bits_per_dim(
+        Diffusion(linear(1000), Eps(), FixedBeta()), network, images, evals=5, seed=0, batch=64, device=device
+    )
     prior = found.prior.mean().item()
     yield Check("L_T of the paper's schedule, bits/dim", prior, known, abs(prior - known), 1e-9)
 

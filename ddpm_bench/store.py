@@ -43,7 +43,9 @@ class ExtractorInfo(Part):
     name: str
     sha256: str
     verified: bool
-    labels: tuple[str, str]  # column headings of the distance and of the score, such as ("FD (embedded)", "IS (embedded)")
+    labels: tuple[
+        str, str
+    ]  # column headings of the distance and of the score, such as ("FD (embedded)", "IS (embedded)")
     feature_dim: int
 
 
@@ -193,10 +195,14 @@ def read_record(path: Path) -> Record:
     except FileNotFoundError:
         raise UserError(f"There is no record at '{path}'. Make one with `ddpm-bench ablate`.") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"'{path}' is not a readable JSON record ({error}). Measure the cell again or remove the file.") from error
+        raise UserError(
+            f"'{path}' is not a readable JSON record ({error}). Measure the cell again or remove the file."
+        ) from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA:
-        raise UserError(f"'{path}' has record schema {version}; this ddpm-bench reads up to {SCHEMA}. Install a newer ddpm-bench.")
+        raise UserError(
+            f"'{path}' has record schema {version}; this ddpm-bench reads up to {SCHEMA}. Install a newer ddpm-bench."
+        )
     try:
         return Record.model_validate(content)
     except ValidationError as error:
@@ -213,7 +219,9 @@ def record_paths(folder: Path) -> list[Path]:
         raise UserError(f"There is no results folder '{folder}'. Make one with `ddpm-bench ablate --results {folder}`.")
     paths = sorted(folder.glob("*-seed*.json"))
     if not paths:
-        raise UserError(f"The folder '{folder}' holds no records (<cell>-seed<n>.json). Make some with `ddpm-bench ablate`.")
+        raise UserError(
+            f"The folder '{folder}' holds no records (<cell>-seed<n>.json). Make some with `ddpm-bench ablate`."
+        )
     return paths
 
 

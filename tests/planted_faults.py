@@ -79,7 +79,9 @@ def metrics_with(fault: str, record: Record, work: Path, cache: Path) -> dict[st
             diffusion, model.network, shape=data.shape, count=settings.sampling.samples, seed=record.seed, folder=Path(folder),
             identity={"fault": fault}, device=CPU, clip_x0=settings.sampling.clip_x0, title=f"{fault}: {record.cell}",
         )  # fmt: skip
-    metrics = score(samples, data.train.images, extractor, neighborhood=settings.scoring.neighborhood, device=CPU, cache=cache)
+    metrics = score(
+        samples, data.train.images, extractor, neighborhood=settings.scoring.neighborhood, device=CPU, cache=cache
+    )
     scoring = settings.scoring
     bound = measure(
         model.network, diffusion, spread(data.test.images, scoring.bound_images), split="test", evals=scoring.bound_evals,
@@ -94,7 +96,9 @@ def faulty(record: Record, of_fault: dict[str, dict[str, float]]) -> Record:
     """The record, with the fault's metrics where its cell has any."""
     if record.cell not in of_fault:
         return record
-    return record.model_copy(update={"checkpoints": (Checkpoint(step=record.last.step, metrics=of_fault[record.cell]),)})
+    return record.model_copy(
+        update={"checkpoints": (Checkpoint(step=record.last.step, metrics=of_fault[record.cell]),)}
+    )
 
 
 def report(found: dict[str, list[Check]]) -> str:

@@ -150,9 +150,7 @@ def test_a_mixed_batch_is_its_rows() -> None:
 def test_the_bound_is_the_sum_of_its_terms_over_every_t(clip: bool, decoder: str) -> None:
     images = uint8_images(5, 1, 4, 4)
     diffusion = Diffusion(SHORT, Eps(), FixedBeta())
-    bound = bits_per_dim(
-        diffusion, some_network(), images, seed=7, batch=5, device=CPU, clip_x0=clip, decoder=decoder
-    )
+    bound = bits_per_dim(diffusion, some_network(), images, seed=7, batch=5, device=CPU, clip_x0=clip, decoder=decoder)
     x0, noise = to_model(images), BlockNoise(7, 0, 5, (1, 4, 4), CPU, stream=BOUND)
     terms = torch.zeros(SHORT.T, 5, dtype=torch.float64)
     for t in range(SHORT.T, 0, -1):

@@ -82,7 +82,9 @@ def test_a_full_disk_is_an_oserror_and_leaves_the_folder_as_it_was(tmp_path: Pat
     assert load_tensors(tmp_path / "step-000005", "network")["a"][0, 0] == 5
 
 
-def test_a_disk_that_is_full_when_flushing_leaves_the_folder_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_when_flushing_leaves_the_folder_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path, 5)
     flushes: list[int] = []
 
@@ -98,7 +100,9 @@ def test_a_disk_that_is_full_when_flushing_leaves_the_folder_as_it_was(tmp_path:
     assert names(tmp_path) == ["step-000005"]
 
 
-def test_everything_is_flushed_before_the_snapshot_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_is_flushed_before_the_snapshot_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flushed: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")))
     write(tmp_path, 5)
@@ -116,7 +120,9 @@ def test_a_damaged_file_is_named_with_the_remedy(tmp_path: Path, stem: str, dama
     if damage == "missing":
         path.unlink()
     else:
-        path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "foreign": b'{"a": [1]}' + bytes(50)}[damage])
+        path.write_bytes(
+            {"truncated": content[: len(content) // 2], "empty": b"", "foreign": b'{"a": [1]}' + bytes(50)}[damage]
+        )
     with pytest.raises(UserError, match=f"{stem}.*not a whole checkpoint.*Remove.*step-000005.*--fresh"):
         load_state(path.parent) if stem == "state.json" else load_tensors(path.parent, path.stem)
 
@@ -149,7 +155,10 @@ def test_another_identity_is_refused_and_every_difference_shown() -> None:
 def test_settings_that_a_section_has_gained_since_have_their_defaults() -> None:
     """A checkpoint of an earlier version goes on, unless the new setting is given another value than the one it had."""
     now = {"network": NetworkSettings(base=8, groups=4).model_dump(mode="json"), "seed": 0}
-    was = {"network": {key: value for key, value in now["network"].items() if key not in ("heads", "padding")}, "seed": 0}
+    was = {
+        "network": {key: value for key, value in now["network"].items() if key not in ("heads", "padding")},
+        "seed": 0,
+    }
     check_identity(Path("x"), was, now)
     with pytest.raises(UserError, match=r"network\.heads: was 1, now 2"):
         check_identity(Path("x"), was, {**now, "network": {**now["network"], "heads": 2}})

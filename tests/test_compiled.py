@@ -36,7 +36,9 @@ def test_a_cell_trains_samples_and_scores_compiled_and_its_record_says_so(call, 
     assert read_record(folder / "eps-mse-fixed-seed0.json").hardware["compiled"] is True
 
 
-@pytest.mark.parametrize("command", [["nll", "--images", 2, "--json"], ["evaluate", "--count", 12, "--bound-images", 2, "--json"]])
+@pytest.mark.parametrize(
+    "command", [["nll", "--images", 2, "--json"], ["evaluate", "--count", 12, "--bound-images", 2, "--json"]]
+)
 def test_a_checkpoint_is_scored_compiled(call, compiled, tmp_path, command) -> None:
     ckpt, data = tiny_checkpoint(tmp_path / "model"), tiny_data(tmp_path / "data.npz")
     options = ["--ckpt", ckpt, "--data", data, "--data-name", "tiny", "--device", "cpu", "--cache", tmp_path / "cache"]

@@ -66,7 +66,9 @@ def test_an_axis_value_of_ones_own(call, folder, monkeypatch) -> None:
         x0, eps = torch.randn(10, 1, 4, 4, dtype=torch.float64), torch.randn(10, 1, 4, 4, dtype=torch.float64)
         x_t = q_sample(schedule, x0, t, eps)
         v = PARAMETERIZATIONS["v"]
-        torch.testing.assert_close(v.x0(schedule, v.target(schedule, x0, x_t, eps, t), x_t, t), x0, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            v.x0(schedule, v.target(schedule, x0, x_t, eps, t), x_t, t), x0, rtol=1e-9, atol=1e-9
+        )
         grid = examples("extending", "mine.toml")[0].replace('parameterization = "eps"', 'parameterization = "v"')
         (folder / "mine.toml").write_text(grid)
         run_commands(call, "ddpm-bench ablate --grid mine.toml --preset smoke --set training.steps=50 --workers 1")

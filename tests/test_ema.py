@@ -48,12 +48,16 @@ def test_trap_14_a_young_average_of_decay_0_9999_is_its_random_start_unless_ramp
 @pytest.mark.parametrize(("decay", "ramp"), [(0.9, False), (0.9, True), (0.99, True), (0.05, True), (0.0, True)])
 def test_share_of_the_initial_weights_is_what_is_left_of_them(decay: float, ramp: bool) -> None:
     for steps in (0, 1, 5, 130):
-        assert initial_share(steps, decay, ramp) == pytest.approx(averaged([0.0] * steps, decay, ramp), rel=1e-4, abs=1e-12)
+        assert initial_share(steps, decay, ramp) == pytest.approx(
+            averaged([0.0] * steps, decay, ramp), rel=1e-4, abs=1e-12
+        )
 
 
 def test_trap_4_the_averaged_network_has_the_average_and_no_dropout_and_shares_nothing() -> None:
     torch.manual_seed(0)
-    network = UNet(1, 1, 8, NetworkSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=4, dropout=0.5)).train()
+    network = UNet(
+        1, 1, 8, NetworkSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=4, dropout=0.5)
+    ).train()
     ema = Ema(network, 0.5, ramp=False)
     set_weights(network, 0.3)
     ema.update(0)

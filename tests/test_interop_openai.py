@@ -177,7 +177,8 @@ def saved(folder: Path, state: dict, name: str = "weights.pt") -> str:
         (SMALL, FLAGS, {}),
         (
             SMALL | {"scale_shift": False, "channels": 1, "outputs": 2},
-            f"{FLAGS} --num_heads 1", {"heads": lambda width: 1},
+            f"{FLAGS} --num_heads 1",
+            {"heads": lambda width: 1},
         ),
         (
             SMALL | {"attention": (0, 1), "updown": True, "outputs": 6, "blocks": 2},

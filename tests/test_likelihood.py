@@ -85,7 +85,9 @@ def test_the_estimate_is_unbiased_and_its_interval_covers_at_the_stated_rate(eva
     assert abs(errors.mean()) < 4 * errors.std() / math.sqrt(seeds)
     assert stated.mean() == pytest.approx(errors.std(), rel=0.25)  # 4 sigma of a standard deviation of 200
     covered = (np.abs(errors) < 1.96 * stated).sum()
-    assert abs(covered - 0.95 * seeds) < 4 * math.sqrt(seeds * 0.95 * 0.05) + 0.02 * seeds  # the error is estimated, too
+    assert (
+        abs(covered - 0.95 * seeds) < 4 * math.sqrt(seeds * 0.95 * 0.05) + 0.02 * seeds
+    )  # the error is estimated, too
 
 
 def test_the_estimates_interval_covers_an_exact_measurement_of_the_same_images() -> None:
@@ -154,7 +156,9 @@ def test_an_exact_measurement_goes_on_where_it_stopped(tmp_path, looks: int) -> 
     pixels, network = images(70, 1, 4, 4), some_network()
 
     def run(batch: int = 40, **more):
-        return bits_per_dim(CHAIN, network, pixels, seed=0, batch=batch, device=CPU, ledger=Ledger(tmp_path, {"of": 1}), **more)
+        return bits_per_dim(
+            CHAIN, network, pixels, seed=0, batch=batch, device=CPU, ledger=Ledger(tmp_path, {"of": 1}), **more
+        )
 
     interrupted(run, looks)
     found, whole = run(batch=64), bits_per_dim(CHAIN, network, pixels, seed=0, batch=40, device=CPU)
@@ -239,7 +243,9 @@ def test_bad_requests_are_refused() -> None:
     with pytest.raises(UserError, match="at least one image, not 0"):
         estimate(images(3, 1, 2, 2), 0, batch=0)
     with pytest.raises(UserError, match="one step"):
-        estimate_bits_per_dim(Diffusion(linear(1), Eps(), FixedBeta()), OPTIMAL, images(3, 1, 2, 2), evals=9, seed=0, batch=3, device=CPU)
+        estimate_bits_per_dim(
+            Diffusion(linear(1), Eps(), FixedBeta()), OPTIMAL, images(3, 1, 2, 2), evals=9, seed=0, batch=3, device=CPU
+        )
 
 
 def test_a_part_of_a_split_is_spread_over_it() -> None:

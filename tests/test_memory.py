@@ -71,7 +71,15 @@ def test_memory_does_not_grow_with_training_steps(tmp_path) -> None:
             steps=steps, batch=BATCH, learning_rate=1e-3, checkpoint_every=steps, log_every=steps
         )  # fmt: skip
         Trainer(
-            network, chain(T), LSimple(), images(64), settings, seed=0, device=CPU, folder=tmp_path / str(steps), identity={}
+            network,
+            chain(T),
+            LSimple(),
+            images(64),
+            settings,
+            seed=0,
+            device=CPU,
+            folder=tmp_path / str(steps),
+            identity={},
         ).run(steps)
 
     training(Watching(), 2, 4)

@@ -36,7 +36,9 @@ def test_both_splits_with_their_gap(nll) -> None:
         assert bound["total"] == pytest.approx(bound["prior"] + bound["middle"] + bound["first"])
         assert bound["estimate_error"] > 0
     assert found["gap"]["value"] == pytest.approx(test["total"] - train["total"])
-    assert found["gap"]["standard_error"] == pytest.approx((test["standard_error"] ** 2 + train["standard_error"] ** 2) ** 0.5)
+    assert found["gap"]["standard_error"] == pytest.approx(
+        (test["standard_error"] ** 2 + train["standard_error"] ** 2) ** 0.5
+    )
     assert (found["weights"], found["step"], found["predicts"], found["T"]) == ("ema", 40, "eps", 10)
 
 
@@ -52,7 +54,19 @@ def test_clipping_and_decoder_are_chosen_and_said(nll, call, ckpt, tmp_path) -> 
     assert (other["clip_x0"], other["decoder"]) == (False, "paper")
     assert other["first"] != usual["first"]
     assert other["middle"] != usual["middle"]
-    shown = call("nll", "--ckpt", ckpt, "--images", 12, "--cache", tmp_path / "cache", "--no-clip", "--decoder", "paper", "--exact")
+    shown = call(
+        "nll",
+        "--ckpt",
+        ckpt,
+        "--images",
+        12,
+        "--cache",
+        tmp_path / "cache",
+        "--no-clip",
+        "--decoder",
+        "paper",
+        "--exact",
+    )
     assert "x_0 not clipped; decoder: paper" in " ".join(shown.out.split())
     assert f"{other['total']:.4f}" in shown.out
 

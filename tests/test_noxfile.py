@@ -30,7 +30,9 @@ class Session:
 @pytest.fixture
 def noxfile(monkeypatch, tmp_path):
     """noxfile.py with its folders elsewhere, without nox, which need not be where the tests run."""
-    monkeypatch.setitem(sys.modules, "nox", SimpleNamespace(session=lambda f: f, options=SimpleNamespace(), Session=Session))
+    monkeypatch.setitem(
+        sys.modules, "nox", SimpleNamespace(session=lambda f: f, options=SimpleNamespace(), Session=Session)
+    )
     spec = importlib.util.spec_from_file_location("noxfile", NOXFILE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -91,7 +91,10 @@ def test_the_section_says_comparable_or_what_differs_for_each_number() -> None:
     other = "\n".join(against_section(summaries(quick_records(), GRID)[0]))
     assert "| IS, FID | not comparable: data, size, training steps" in other
     assert "| samples | 50,000 | 512 | IS, FID |" in other and "| data | cifar10 | embedded | all |" in other
-    assert "| bound's decoder | paper | exact | NLL of test images, NLL of training images |" in other and "verdict" not in other
+    assert (
+        "| bound's decoder | paper | exact | NLL of test images, NLL of training images |" in other
+        and "verdict" not in other
+    )
 
 
 def test_a_grid_without_published_numbers_has_no_section() -> None:

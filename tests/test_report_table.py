@@ -175,7 +175,7 @@ def test_rows_of_other_models_have_no_measured_numbers_and_the_table_says_whose_
 
 def test_the_bound_shows_test_and_train() -> None:
     table = table_of([make_record(GRID, "mu-L-fixed")])
-    assert entry(table, "mu-L-fixed", BOUND_TEST) .startswith("4.710 [")
+    assert entry(table, "mu-L-fixed", BOUND_TEST).startswith("4.710 [")
     older = table_of([without_quantiles(make_record(GRID, "mu-L-fixed"))])
     assert entry(older, "mu-L-fixed", BOUND_TEST) == "4.710 (4.690)"
 

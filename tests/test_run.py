@@ -77,14 +77,22 @@ def test_killed_and_started_again_it_ends_with_the_same_numbers(tmp_path):
     second = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "going on" in second.stderr
     straight, broken = (
-        json.loads((tmp_path / name / "results" / "eps-L-fixed-seed0.json").read_text()) for name in ("straight", "broken")
+        json.loads((tmp_path / name / "results" / "eps-L-fixed-seed0.json").read_text())
+        for name in ("straight", "broken")
     )
     for part in ("checkpoints", "bounds", "training_log", "outcome", "images_seen", "pictures", "neighbours"):
         assert straight[part] == broken[part]
 
 
 def test_a_cell_that_diverges_is_a_result_and_the_grid_goes_on(call, tmp_path):
-    explosive = ("--cells", "eps-L-learned,eps-mse-fixed", "--set", "training.learning_rate=1e30", "--set", "training.warmup=0")
+    explosive = (
+        "--cells",
+        "eps-L-learned,eps-mse-fixed",
+        "--set",
+        "training.learning_rate=1e30",
+        "--set",
+        "training.warmup=0",
+    )
     answer = call(*ablate(tmp_path, *explosive))
     assert answer.code == 0
     records = read_records(tmp_path / "results")
@@ -176,7 +184,9 @@ def test_divergence_after_a_scored_snapshot_keeps_the_snapshots_scores(call, mon
     from ddpm_bench.training.divergence import Watch
 
     real = Watch.look
-    monkeypatch.setattr(Watch, "look", lambda self, step, loss, norm: real(self, step, loss * (float("nan") if step == 20 else 1), norm))
+    monkeypatch.setattr(
+        Watch, "look", lambda self, step, loss, norm: real(self, step, loss * (float("nan") if step == 20 else 1), norm)
+    )
     answer = call(*ablate(tmp_path, "--cells", "mu-L-fixed", "--set", "training.snapshot_every=15"))
     assert answer.code == 0
     (record,) = read_records(tmp_path / "results")
@@ -208,14 +218,18 @@ def test_scoring_steps_are_the_snapshots_and_the_end():
 
 
 def test_train_then_sample_then_evaluate(call, tmp_path):
-    trained = call("train", "--cell", "eps-mse-fixed", "--preset", "smoke", *SMALL, "--out", tmp_path / "ckpt", "--json")
+    trained = call(
+        "train", "--cell", "eps-mse-fixed", "--preset", "smoke", *SMALL, "--out", tmp_path / "ckpt", "--json"
+    )
     assert trained.code == 0 and json.loads(trained.out)["step"] == 40
     for out in ("images.npz", "images"):
         sampled = call("sample", "--ckpt", tmp_path / "ckpt", "--samples", "40", "--out", tmp_path / out)
         assert sampled.code == 0
     images = read_images(tmp_path / "images.npz")
     assert images.shape == (40, 1, 16, 16) and torch.equal(images, read_images(tmp_path / "images"))
-    more = call("sample", "--ckpt", tmp_path / "ckpt", "--samples", "70", "--out", tmp_path / "more.npz", "--batch", "64")
+    more = call(
+        "sample", "--ckpt", tmp_path / "ckpt", "--samples", "70", "--out", tmp_path / "more.npz", "--batch", "64"
+    )
     assert more.code == 0
     # Other batches and counts give the same images up to float rounding.
     assert (read_images(tmp_path / "more.npz")[:40].int() - images.int()).abs().max() <= 1

@@ -68,9 +68,7 @@ def test_a_whole_strided_chain_agrees_with_diffusers(variance: str) -> None:
 def test_a_mixed_batch_is_its_rows() -> None:
     diffusion, x_t, noise = Diffusion(SHORT, Eps(), FixedBeta()), normals(3, 1, 2, 2), normals(3, 1, 2, 2, seed=9)
     t = torch.tensor([1, 20, 5])
-    rows = [
-        step(diffusion, some_network(), x_t[i : i + 1], t[i : i + 1], noise[i : i + 1], True) for i in range(3)
-    ]
+    rows = [step(diffusion, some_network(), x_t[i : i + 1], t[i : i + 1], noise[i : i + 1], True) for i in range(3)]
     assert torch.equal(step(diffusion, some_network(), x_t, t, noise, True), torch.cat(rows))
 
 

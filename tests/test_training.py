@@ -31,7 +31,15 @@ from ddpm_bench.training.trainer import Trainer, warmup
 
 CPU = torch.device("cpu")
 SETTINGS = TrainingSettings(
-    steps=100, batch=4, learning_rate=1e-2, warmup=5, clip=0.05, ema_decay=0.9, ema_ramp=True, checkpoint_every=4, log_every=3
+    steps=100,
+    batch=4,
+    learning_rate=1e-2,
+    warmup=5,
+    clip=0.05,
+    ema_decay=0.9,
+    ema_ramp=True,
+    checkpoint_every=4,
+    log_every=3,
 )
 NETWORK = NetworkSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=4, dropout=0.2)
 
@@ -177,8 +185,12 @@ def test_every_image_comes_once_an_epoch_in_an_order_of_its_own(batch: int) -> N
 
 def test_flips_mirror_about_half_of_the_images_left_to_right_and_can_be_off() -> None:
     known = to_model(images())
-    plain, flipped = (torch.cat([Draws(images(), 4, flips, 10, 3, CPU).at(step)[0] for step in range(50)]) for flips in (0, 1))
-    straight, mirrored = ([any(torch.equal(x, y) for y in variants) for x in flipped] for variants in (known, known.flip(3)))
+    plain, flipped = (
+        torch.cat([Draws(images(), 4, flips, 10, 3, CPU).at(step)[0] for step in range(50)]) for flips in (0, 1)
+    )
+    straight, mirrored = (
+        [any(torch.equal(x, y) for y in variants) for x in flipped] for variants in (known, known.flip(3))
+    )
     assert all(any(torch.equal(x, y) for y in known) for x in plain)
     assert [a != b for a, b in zip(straight, mirrored, strict=True)] == [True] * 200
     assert 70 < sum(mirrored) < 130
@@ -229,7 +241,9 @@ def test_killed_by_the_system_and_resumed_equals_uninterrupted_bitwise(tmp_path:
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stderr=subprocess.PIPE) as child:
         try:
-            while child.poll() is None and not any(found.name >= "step-000008" for found in checkpoint.snapshots(tmp_path / "b")):
+            while child.poll() is None and not any(
+                found.name >= "step-000008" for found in checkpoint.snapshots(tmp_path / "b")
+            ):
                 time.sleep(0.02)
             assert child.poll() is None, child.stderr.read().decode()
         finally:
@@ -333,7 +347,11 @@ def test_a_truncated_checkpoint_is_refused_and_nothing_is_loaded(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"images": images().float()}, "uint8"), ({"images": images()[:0]}, "N > 0"), ({"seed": -1}, "seed = -1 is negative")],
+    [
+        ({"images": images().float()}, "uint8"),
+        ({"images": images()[:0]}, "N > 0"),
+        ({"seed": -1}, "seed = -1 is negative"),
+    ],
 )
 def test_bad_arguments_are_refused_by_name(change: dict[str, object], said: str) -> None:
     arguments = {"images": images(), "batch": 4, "flips": False, "T": 10, "seed": 0, "device": CPU} | change
@@ -353,7 +371,9 @@ def test_a_run_too_short_for_its_average_is_told_so(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 6, 7])
-@pytest.mark.parametrize(("kind", "reason"), [("nan_at", "the loss is not finite (nan)"), ("steep_at", "the gradient is not finite")])
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("nan_at", "the loss is not finite (nan)"), ("steep_at", "the gradient is not finite")]
+)
 def test_divergence_has_the_first_bad_step_and_its_reason_and_is_remembered(
     tmp_path: Path, step: int, kind: str, reason: str
 ) -> None:

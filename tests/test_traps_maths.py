@@ -147,9 +147,7 @@ def test_trap_08_the_bound_is_in_bits_a_mean_over_dimensions_and_a_sum_over_step
     x_t = a**0.5 * x0 + (1 - a) ** 0.5 * eps
     x0_hat = (x_t - (1 - a) ** 0.5 * some_network()(x_t, torch.tensor([6]))) / a**0.5
     shift = before**0.5 * beta / (1 - a) * (x0 - x0_hat)
-    nats = sum(
-        0.5 * (math.log(beta / beta_tilde) - 1 + (beta_tilde + d * d) / beta) for d in shift.flatten().tolist()
-    )
+    nats = sum(0.5 * (math.log(beta / beta_tilde) - 1 + (beta_tilde + d * d) / beta) for d in shift.flatten().tolist())
     assert found == pytest.approx(nats / 48 / math.log(2), rel=1e-10)
 
     uint8 = torch.randint(0, 256, (3, 1, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

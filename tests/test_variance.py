@@ -32,10 +32,14 @@ def test_a_learned_range_goes_from_beta_tilde_to_beta_in_the_log() -> None:
         for raw in (-1, 0, 1)
     )
     torch.testing.assert_close(large, SHORT.betas.log(), rtol=1e-12, atol=0)  # at t = 1 too
-    torch.testing.assert_close(small[1:], (SHORT.betas * (1 - SHORT.alpha_bar_prev) / (1 - SHORT.alpha_bar))[1:].log(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        small[1:], (SHORT.betas * (1 - SHORT.alpha_bar_prev) / (1 - SHORT.alpha_bar))[1:].log(), rtol=1e-12, atol=0
+    )
     assert small[0] == small[1]
     torch.testing.assert_close(middle, (small + large) / 2, rtol=1e-12, atol=0)
-    assert LearnedRange().log_variance(SHORT, torch.full_like(LIKE, 3.0), T_ALL, LIKE)[5, 0, 0, 0] > large[5]  # not clipped
+    assert (
+        LearnedRange().log_variance(SHORT, torch.full_like(LIKE, 3.0), T_ALL, LIKE)[5, 0, 0, 0] > large[5]
+    )  # not clipped
 
 
 def test_only_the_learned_variances_need_more_channels() -> None:

@@ -159,9 +159,7 @@ def report(
     grid: Annotated[
         str | None, typer.Option(help="The grid file, where the records' grid is not a shipped one.")
     ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Render again whenever records arrive, until Ctrl-C.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Render again whenever records arrive, until Ctrl-C.")] = False,
     as_json: Json = False,
 ) -> None:
     """Render records: Markdown, LaTeX, CSV, the terminal table and pictures.

@@ -11,9 +11,7 @@ from ddpm_bench.options import Json
 def import_(
     source: Annotated[str, typer.Argument(help="A .pt or .safetensors file, a diffusers folder, or a hub id.")],
     out: Annotated[Path, typer.Option(help="The new folder, which --ckpt takes from then on.")],
-    format: Annotated[
-        str | None, typer.Option(help="diffusers, openai or pytorch-ddpm [default: recognised].")
-    ] = None,
+    format: Annotated[str | None, typer.Option(help="diffusers, openai or pytorch-ddpm [default: recognised].")] = None,
     flags: Annotated[
         str | None, typer.Option(help='openai: the flags of its training, e.g. "--image_size 32 --num_heads 4".')
     ] = None,

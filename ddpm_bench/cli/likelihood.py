@@ -32,9 +32,14 @@ def nll(
         bool, typer.Option("--exact", help="Every t for every image, one draw of noise each, as in the paper.")
     ] = False,
     progressive: Annotated[
-        bool, typer.Option("--progressive", help="With rate and distortion by reverse step, as table and figure; implies --exact.")
+        bool,
+        typer.Option(
+            "--progressive", help="With rate and distortion by reverse step, as table and figure; implies --exact."
+        ),
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of what --progressive writes [default: reports/nll-NAME].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of what --progressive writes [default: reports/nll-NAME].")
+    ] = None,
     clip: Annotated[bool, typer.Option(help="Clip the predicted x_0 to [-1, 1], as the paper does.")] = True,
     decoder: Annotated[
         Decoder, typer.Option(help="exact, or the tanh approximation of the paper's release.")

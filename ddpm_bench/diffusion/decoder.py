@@ -1,7 +1,7 @@
 """log p(x_0 | x_1): how likely a Gaussian makes each of the 256 levels of a pixel (eq. 13)
 
-    p(x_0 | x_1) = integral of N(x; mean, sigma^2) over [x_0 - 1/255, x_0 + 1/255],
-    where the bin of -1 is open to -infinity and the bin of 1 to +infinity, so that the 256 bins sum to 1.
+p(x_0 | x_1) = integral of N(x; mean, sigma^2) over [x_0 - 1/255, x_0 + 1/255],
+where the bin of -1 is open to -infinity and the bin of 1 to +infinity, so that the 256 bins sum to 1.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The forward process, and its reverse where x_0 is known.
 
-    q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, 1 - alpha_bar_t)                                                  (eq. 4)
-    q(x_{t-1} | x_t, x_0) = N(mu_tilde_t(x_t, x_0), beta_tilde_t)                                             (eq. 6, 7)
+q(x_t | x_0) = N(sqrt(alpha_bar_t) x_0, 1 - alpha_bar_t)                                                  (eq. 4)
+q(x_{t-1} | x_t, x_0) = N(mu_tilde_t(x_t, x_0), beta_tilde_t)                                             (eq. 6, 7)
 """
 
 from dataclasses import dataclass

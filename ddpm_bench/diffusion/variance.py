@@ -1,9 +1,9 @@
 """The variance of p(x_{t-1} | x_t): one of the two fixed choices of section 3.2, or learned for each dimension.
 
-    fixed-beta         sigma_t^2 = beta_t, optimal for x_0 ~ N(0, 1); the original experiments' default
-    fixed-beta-tilde   sigma_t^2 = beta_tilde_t, optimal for x_0 set to one point
-    learned            log sigma_t^2 is the second half of the network's output channels ("learned diagonal")
-    learned-range      the second half, v, lies between the two: improved DDPM (Nichol, Dhariwal 2021, eq. 15)
+fixed-beta         sigma_t^2 = beta_t, optimal for x_0 ~ N(0, 1); the original experiments' default
+fixed-beta-tilde   sigma_t^2 = beta_tilde_t, optimal for x_0 set to one point
+learned            log sigma_t^2 is the second half of the network's output channels ("learned diagonal")
+learned-range      the second half, v, lies between the two: improved DDPM (Nichol, Dhariwal 2021, eq. 15)
 """
 
 from typing import Protocol

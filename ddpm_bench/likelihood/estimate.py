@@ -90,7 +90,9 @@ def estimate_bits_per_dim(
             if not held:
                 ledger.save("strata", start, end, _second_pass(scored, budget, p, start, end, stop))
             meter.update(count * (FIRST + budget.pilot) + end * 2 * budget.strata)
-    sums = torch.from_numpy(ledger.join("strata")["sums"])  # (N, H, 2): two estimates of the sum over t > 1 for each stratum
+    sums = torch.from_numpy(
+        ledger.join("strata")["sums"]
+    )  # (N, H, 2): two estimates of the sum over t > 1 for each stratum
     first = torch.from_numpy(pilot["first"])
     spread_of_first = (first[:, 0] - first[:, 1]).square() / 2
     spread_of_strata = (sums[..., 0] - sums[..., 1]).square() / 4
@@ -133,7 +135,9 @@ def _first_pass(scored: Scored, budget: Budget, start: int, end: int, stop: Stop
     return {"prior": prior, "first": bits[:, :FIRST], "t": t, "bits": bits[:, FIRST:]}
 
 
-def _second_pass(scored: Scored, budget: Budget, p: np.ndarray, start: int, end: int, stop: Stop) -> dict[str, np.ndarray]:
+def _second_pass(
+    scored: Scored, budget: Budget, p: np.ndarray, start: int, end: int, stop: Stop
+) -> dict[str, np.ndarray]:
     """sums (B, H, 2): each an unbiased estimate, from one call, of a stratum's part of the sum over t > 1, times H."""
     size, H = end - start, budget.strata
     u = block_uniforms(scored.seed, start, size, (H, 2), ESTIMATE)
@@ -150,7 +154,9 @@ def _bits(scored: Scored, t: np.ndarray, start: int, stream: int, stop: Stop) ->
     columns = []
     for k in range(t.shape[1]):
         stop.check()
-        term = bound_term(scored.diffusion, scored.network, x0, steps[:, k], noise.draw(), scored.clip_x0, scored.decoder)
+        term = bound_term(
+            scored.diffusion, scored.network, x0, steps[:, k], noise.draw(), scored.clip_x0, scored.decoder
+        )
         columns.append(term.bits)
     prior = prior_bits_per_dim(scored.diffusion.schedule, x0)
     return torch.stack(columns, 1).cpu().double().numpy(), prior.cpu().double().numpy()

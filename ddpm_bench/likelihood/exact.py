@@ -46,8 +46,12 @@ def bits_per_dim(
             if not state or state["left"] > 0:
                 _score(scored, start, end, state, ledger, stop, meter)
     parts = [arrays for _, _, arrays in ledger.read("exact")]
-    prior, middle, first = (torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in ("prior", "middle", "first"))
-    terms, mse = (torch.from_numpy(sum(part[name] for part in parts)) / len(images) for name in ("terms", "squared_error"))
+    prior, middle, first = (
+        torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in ("prior", "middle", "first")
+    )
+    terms, mse = (
+        torch.from_numpy(sum(part[name] for part in parts)) / len(images) for name in ("terms", "squared_error")
+    )
     nothing = torch.zeros_like(prior)
     return Bound(prior, middle, first, nothing, nothing, terms, mse)
 
@@ -59,7 +63,10 @@ def _score(scored: Scored, start: int, end: int, state: Arrays, ledger: Ledger, 
     noise = BlockNoise(scored.seed, start, size, tuple(x0.shape[1:]), scored.device, stream=BOUND)
     zeros = precise(torch.zeros(size + 2 * T, device=x0.device)).split([size, T, T])
     if state:
-        sums = [torch.as_tensor(state[name], dtype=zeros[0].dtype, device=x0.device) for name in ("middle", "terms", "squared_error")]
+        sums = [
+            torch.as_tensor(state[name], dtype=zeros[0].dtype, device=x0.device)
+            for name in ("middle", "terms", "squared_error")
+        ]
         left = int(state["left"])
     else:
         sums, left = [part.clone() for part in zeros], T
@@ -68,7 +75,12 @@ def _score(scored: Scored, start: int, end: int, state: Arrays, ledger: Ledger, 
         noise.draw()  # draws that the saved part has used
 
     def save(left: int, first: Tensor) -> None:
-        values = {"prior": prior_bits_per_dim(scored.diffusion.schedule, x0), "middle": middle, "first": first, "terms": terms}
+        values = {
+            "prior": prior_bits_per_dim(scored.diffusion.schedule, x0),
+            "middle": middle,
+            "first": first,
+            "terms": terms,
+        }
         values["squared_error"] = squared_error
         arrays = {name: value.cpu().double().numpy() for name, value in values.items()}
         ledger.save("exact", start, end, arrays | {"left": np.array(left)})
@@ -79,7 +91,15 @@ def _score(scored: Scored, start: int, end: int, state: Arrays, ledger: Ledger, 
             save(t, torch.zeros_like(middle))
             saved = time.monotonic()
             stop.check()
-        term = bound_term(scored.diffusion, scored.network, x0, all_at(t, size, x0.device), noise.draw(), scored.clip_x0, scored.decoder)
+        term = bound_term(
+            scored.diffusion,
+            scored.network,
+            x0,
+            all_at(t, size, x0.device),
+            noise.draw(),
+            scored.clip_x0,
+            scored.decoder,
+        )
         terms[t - 1] = term.bits.sum()
         squared_error[t - 1] = (x0 - term.x0).square().flatten(1).mean(1).sum()
         if t > 1:

@@ -43,7 +43,14 @@ def measure(
     T = diffusion.schedule.T
     exact = evals is None or evals >= T
     how = {"evals": T if exact else evals, "clip_x0": clip_x0, "decoder": decoder}
-    of = {**identity, **how, "split": split, "images": len(images), "seed": seed, "device": str(torch.device(device).type)}
+    of = {
+        **identity,
+        **how,
+        "split": split,
+        "images": len(images),
+        "seed": seed,
+        "device": str(torch.device(device).type),
+    }
     common = {
         "seed": seed, "batch": batch, "device": device, "clip_x0": clip_x0, "decoder": decoder, "stop": stop,
         "ledger": Ledger(folder, of), "title": f"{title} ({split})",

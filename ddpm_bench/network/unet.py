@@ -99,8 +99,10 @@ def check(size: int, settings: NetworkSettings) -> None:
     if not levels or min(settings.multipliers) < 1:
         raise UserError(f"multipliers {list(settings.multipliers)} must be a positive number a level, as [1, 2, 2, 2].")
     if size % 2 ** (levels - 1):
-        raise UserError(f"Images of side {size} cannot be halved {levels - 1} times for multipliers "
-                        f"{list(settings.multipliers)}; use a multiple of {2 ** (levels - 1)} or fewer multipliers.")
+        raise UserError(
+            f"Images of side {size} cannot be halved {levels - 1} times for multipliers "
+            f"{list(settings.multipliers)}; use a multiple of {2 ** (levels - 1)} or fewer multipliers."
+        )
     if settings.base % settings.groups:
         raise UserError(f"groups = {settings.groups} does not divide base = {settings.base}; choose a divisor of it.")
     sides = [size >> level for level in range(levels)]
@@ -111,5 +113,7 @@ def check(size: int, settings: NetworkSettings) -> None:
     attended = [m for side, m in zip(sides, settings.multipliers, strict=True) if side in settings.attention]
     for channels in (settings.base * multiplier for multiplier in (*attended, settings.multipliers[-1])):
         if channels % (settings.head_channels or settings.heads):
-            raise UserError(f"The {channels} channels of a level cannot be shared out among attention heads with heads "
-                            f"= {settings.heads}, head_channels = {settings.head_channels}; choose a divisor.")
+            raise UserError(
+                f"The {channels} channels of a level cannot be shared out among attention heads with heads "
+                f"= {settings.heads}, head_channels = {settings.head_channels}; choose a divisor."
+            )

@@ -88,7 +88,9 @@ def codes_of(summary: Summary) -> dict[Cell, Coded]:
     """The progressive code of the test images for each cell that has the data."""
     found = {}
     for row in summary.rows:
-        if bounds := [record.every_term for record in row.done if record.every_term and has_progressive(record.every_term)]:
+        if bounds := [
+            record.every_term for record in row.done if record.every_term and has_progressive(record.every_term)
+        ]:
             found[row.cell] = coded(row_name(row), bounds)
     return found
 

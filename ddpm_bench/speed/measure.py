@@ -34,9 +34,7 @@ class Entrant:
     seconds: list[float]
 
 
-def race(
-    work: Work, contenders: Sequence[Contender], case: Case, repeats: int, stop: Stop = NEVER
-) -> list[Row]:
+def race(work: Work, contenders: Sequence[Contender], case: Case, repeats: int, stop: Stop = NEVER) -> list[Row]:
     """`repeats` interleaved rounds. Ratios are to the first contender, which is ours."""
     with tempfile.TemporaryDirectory() as folder, progress(f"{work} steps", repeats + 1, "rounds") as meter:
         entrants = [_warmed_up(work, contender, case, Path(folder) / str(i)) for i, contender in enumerate(contenders)]

@@ -36,7 +36,9 @@ def snapshots(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
-def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int) -> Path:
+def save(
+    folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int
+) -> Path:
     """Write the snapshot of `step`, then remove all but the newest `keep`. Returns its path.
 
     `tensors` maps a file's stem to its named tensors; `state` is JSON with at least REQUIRED. When anything fails, a full
@@ -51,7 +53,9 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
     try:
         partial.mkdir()
         for stem, named in tensors.items():
-            _write(partial / f"{stem}.safetensors", safetensors.torch.save({k: v.contiguous() for k, v in named.items()}))
+            _write(
+                partial / f"{stem}.safetensors", safetensors.torch.save({k: v.contiguous() for k, v in named.items()})
+            )
         write_json(partial / STATE, {"format": FORMAT, "step": step, **state})
         _flush(partial)
         partial.rename(target)

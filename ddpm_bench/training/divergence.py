@@ -47,5 +47,7 @@ def worse_than_noise(fd: float, noise_fd: float, step: int) -> Divergence | None
     if not math.isfinite(fd):
         return Divergence(step=step, reason=f"the distance of its samples to the training set is not finite ({fd})")
     if fd > noise_fd:
-        return Divergence(step=step, reason=f"its samples score worse than uniform noise (distance {fd:.4g} against {noise_fd:.4g})")
+        return Divergence(
+            step=step, reason=f"its samples score worse than uniform noise (distance {fd:.4g} against {noise_fd:.4g})"
+        )
     return None

@@ -21,7 +21,9 @@ class Draws:
 
     def __init__(self, images: Tensor, batch: int, flips: bool, T: int, seed: int, device: torch.device) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
-            raise UserError(f"Training images must be uint8 (N, C, H, W) with N > 0, not {images.dtype} {tuple(images.shape)}.")
+            raise UserError(
+                f"Training images must be uint8 (N, C, H, W) with N > 0, not {images.dtype} {tuple(images.shape)}."
+            )
         if seed < 0:
             raise UserError(f"seed = {seed} is negative; use 0 or more.")
         self.images, self.device = images.to(device), device
@@ -47,7 +49,10 @@ class Draws:
             epoch, offset = divmod(first, len(self.images))
             if epoch != self._epoch:
                 order = self._generator(ORDER, epoch)
-                self._epoch, self._permutation = epoch, torch.randperm(len(self.images), generator=order, device=self.device)
+                self._epoch, self._permutation = (
+                    epoch,
+                    torch.randperm(len(self.images), generator=order, device=self.device),
+                )
             parts.append(self._permutation[offset : offset + wanted])
             first, wanted = first + len(parts[-1]), wanted - len(parts[-1])
         return torch.cat(parts)

@@ -52,5 +52,7 @@ def initial_share(steps: int, decay: float, ramp: bool) -> float:
     """The weight, 0 to 1, that the random initial parameters still have in the average after `steps` steps."""
     if not ramp:
         return decay**steps
-    ramped = min(steps, math.ceil((10 * decay - 1) / (1 - decay)) if decay > 0.1 else 0)  # steps before `decay` is reached
+    ramped = min(
+        steps, math.ceil((10 * decay - 1) / (1 - decay)) if decay > 0.1 else 0
+    )  # steps before `decay` is reached
     return math.prod((1 + step) / (10 + step) for step in range(ramped)) * decay ** (steps - ramped)

@@ -128,12 +128,16 @@ class Trainer:
     def ema_network(self) -> nn.Module:
         """A copy of the network with averaged weights, in evaluation mode. UserError once the run has diverged."""
         if self.divergence:
-            raise UserError(f"Training diverged at step {self.divergence.step} ({self.divergence.reason}): no weights to use.")
+            raise UserError(
+                f"Training diverged at step {self.divergence.step} ({self.divergence.reason}): no weights to use."
+            )
         return self.ema.network()
 
     def _begin(self) -> None:
         if checkpoint.snapshots(self.folder) or (self.folder / checkpoint.DIVERGED).exists():
-            raise UserError(f"'{self.folder}' has checkpoints already. Call resume() to go on from them, or use another folder.")
+            raise UserError(
+                f"'{self.folder}' has checkpoints already. Call resume() to go on from them, or use another folder."
+            )
         (self.folder / "log.jsonl").unlink(missing_ok=True)  # of a run that ended before its first checkpoint
         steps, decay = self.settings.steps, self.settings.ema_decay
         share = initial_share(steps, decay, self.settings.ema_ramp)
@@ -219,8 +223,12 @@ class Trainer:
     def _load_tensors(self, path: Path, step: int) -> None:
         raw, average, moments = (checkpoint.load_tensors(path, stem) for stem in ("network", "ema", "optimizer"))
         own = self.network.state_dict()
-        if any({k: v.shape for k, v in part.items()} != {k: v.shape for k, v in own.items()} for part in (raw, average)):
-            raise UserError(f"'{path}' holds the weights of another network. Use another folder, or start afresh with --fresh.")
+        if any(
+            {k: v.shape for k, v in part.items()} != {k: v.shape for k, v in own.items()} for part in (raw, average)
+        ):
+            raise UserError(
+                f"'{path}' holds the weights of another network. Use another folder, or start afresh with --fresh."
+            )
         self.network.load_state_dict(raw)
         for name, weight in self.ema.weights.items():
             weight.copy_(average[name])
@@ -228,7 +236,8 @@ class Trainer:
             if f"exp_avg.{name}" in moments:
                 # Moments lie in memory as their parameter does: the fused kernel walks over both at once.
                 self.optimizer.state[parameter] = {"step": torch.tensor(float(step), device=self.device)} | {
-                    moment: torch.empty_like(parameter).copy_(moments[f"{moment}.{name}"]) for moment in ("exp_avg", "exp_avg_sq")
+                    moment: torch.empty_like(parameter).copy_(moments[f"{moment}.{name}"])
+                    for moment in ("exp_avg", "exp_avg_sq")
                 }
 
 

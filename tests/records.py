@@ -5,9 +5,9 @@ from typing import Any
 
 from PIL import Image
 
-from ddpm_bench.grid import Grid, load_grid, load_preset, resolve
-from ddpm_bench.settings import CellSettings
-from ddpm_bench.store import (
+from ddpm_bench.config.grid import Grid, load_grid, load_preset, resolve
+from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.records.record import (
     BoundTerms,
     Checkpoint,
     DataInfo,

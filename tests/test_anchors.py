@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 
+from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import ImageData, Split, load_data
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics import anchors as module
 from ddpm_bench.metrics.anchors import BLURRED, NOISE, REAL, anchor_images, anchors
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.metrics.fidelity import score
-from ddpm_bench.settings import DataSettings
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.schedule import Schedule, linear
 from ddpm_bench.diffusion.variance import VARIANCES, FixedBeta, FixedBetaTilde
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.interrupt import Stop
 from ddpm_bench.likelihood import bits_per_dim
+from ddpm_bench.runtime.interrupt import Stop
 
 CPU = torch.device("cpu")
 T_ALL = all_steps(SHORT)

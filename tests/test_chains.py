@@ -19,7 +19,7 @@ from ddpm_bench.diffusion.sampler import denoise, sample, step
 from ddpm_bench.diffusion.schedule import linear
 from ddpm_bench.diffusion.variance import FixedBeta, FixedBetaTilde
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.interrupt import Stop
+from ddpm_bench.runtime.interrupt import Stop
 
 DIFFUSION = Diffusion(SHORT, Eps(), FixedBeta())
 COMMON = {"seed": 3, "batch": 4, "device": "cpu"}

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm_bench.config.settings import NetworkSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import sha256_file
-from ddpm_bench.settings import NetworkSettings
 from ddpm_bench.training.checkpoint import check_identity, load_state, load_tensors, load_weights, save, snapshots
 
 IDENTITY = {"network": {"base": 8, "multipliers": (1, 2)}, "data": "embedded"}

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from records import make_record, paper_records, quick_records
 
-from ddpm_bench.grid import Grid, load_grid
-from ddpm_bench.published import Claim
+from ddpm_bench.config.grid import Grid, load_grid
+from ddpm_bench.config.published import Claim
+from ddpm_bench.records.record import Checkpoint, Divergence, Record
 from ddpm_bench.report.claims import (
     ALPHA,
     SEEDS,
@@ -19,7 +20,6 @@ from ddpm_bench.report.claims import (
     examine_claims,
 )
 from ddpm_bench.report.summary import Estimate, summaries
-from ddpm_bench.store import Checkpoint, Divergence, Record
 
 GRID = load_grid("table2")
 CELLS = tuple(cell.name for cell in GRID.cells)

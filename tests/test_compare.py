@@ -8,11 +8,11 @@ import pytest
 from records import make_record
 from scipy import stats
 
-from ddpm_bench.compare import ALPHA, TRANSFORMS, checks_table, compare, limit_of_t, t_values
-from ddpm_bench.differences import differences
+from ddpm_bench.config.grid import load_grid
 from ddpm_bench.errors import UserError
-from ddpm_bench.grid import load_grid
-from ddpm_bench.store import Checkpoint, Divergence, read_records
+from ddpm_bench.records.compare import ALPHA, TRANSFORMS, checks_table, compare, limit_of_t, t_values
+from ddpm_bench.records.differences import differences
+from ddpm_bench.records.record import Checkpoint, Divergence, read_records
 
 CELLS = ("mu-L-learned", "mu-L-fixed", "eps-L-fixed", "eps-mse-fixed")
 VALUES = {"is_mean": 6.0, "fd_train": 30.0, "precision": 0.6, "recall": 0.2, "bound_test_bits_per_dim": 3.5}

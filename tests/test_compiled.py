@@ -7,7 +7,7 @@ from conftest import SMALL
 from tiny_models import tiny_checkpoint, tiny_data
 from torch import nn
 
-from ddpm_bench.store import read_record
+from ddpm_bench.records.record import read_record
 
 
 @pytest.fixture

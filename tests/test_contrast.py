@@ -12,10 +12,10 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from ddpm_bench.cli import app
+from ddpm_bench.config.grid import load_grid
 from ddpm_bench.errors import UserError
-from ddpm_bench.grid import load_grid
+from ddpm_bench.records.record import Checkpoint, Divergence, Record, record_path
 from ddpm_bench.report.contrast import Contrast, side_by_side, to_rich
-from ddpm_bench.store import Checkpoint, Divergence, Record, record_path
 
 GRID = load_grid("table2")
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import load_data, npz
 from ddpm_bench.data.embedded import make_fashion_mnist as script
 from ddpm_bench.errors import UserError
-from ddpm_bench.settings import DataSettings
 
 
 @pytest.fixture(scope="module")

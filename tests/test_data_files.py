@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
+from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import image_files, load_data, read_images, write_images
 from ddpm_bench.errors import UserError
-from ddpm_bench.settings import DataSettings
 
 RANDOM = np.random.default_rng(0)
 

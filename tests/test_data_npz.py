@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import load_data, read_images
 from ddpm_bench.errors import UserError
-from ddpm_bench.settings import DataSettings
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (4, 8, 8), np.uint8)

@@ -11,10 +11,10 @@ import pytest
 from torchvision import datasets
 
 import ddpm_bench.data as data_package
+from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import SOURCES, load_data
 from ddpm_bench.data.official import Official
 from ddpm_bench.errors import UserError
-from ddpm_bench.settings import DataSettings
 
 NOWHERE = "http://127.0.0.1:9/"
 RANDOM = np.random.default_rng(0)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from ddpm_bench.config.grid import load_grid, load_preset, resolve, shipped_presets
+from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import SOURCES, load_data
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS
 from ddpm_bench.diffusion.process import q_sample
 from ddpm_bench.diffusion.schedule import linear
-from ddpm_bench.grid import load_grid, load_preset, resolve, shipped_presets
-from ddpm_bench.run import scoring_steps
-from ddpm_bench.settings import DataSettings
+from ddpm_bench.experiment.cell import scoring_steps
 
 ROOT = Path(__file__).parent.parent
 DOCS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm_bench.network.unet import UNet
-from ddpm_bench.settings import NetworkSettings
+from ddpm_bench.config.settings import NetworkSettings
+from ddpm_bench.networks.unet import UNet
 from ddpm_bench.training.ema import Ema, decay_at, initial_share
 
 

@@ -4,15 +4,15 @@ import csv
 import json
 
 import pytest
+from ddpm_bench.evaluation import checkpoint
 from tiny_models import tiny_checkpoint, tiny_data
 
+from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.evaluation import checkpoint
-from ddpm_bench.evaluation.checkpoint import SAMPLES, Asked, default_name
-from ddpm_bench.evaluation.rows import Row, check_name, read_rows
-from ddpm_bench.evaluation.table import make_tables, to_csv, to_markdown
-from ddpm_bench.model import load_model
-from ddpm_bench.settings import DataSettings
+from ddpm_bench.measure.checkpoint import SAMPLES, Asked, default_name
+from ddpm_bench.models.model import load_model
+from ddpm_bench.records.row import Row, check_name, read_rows
+from ddpm_bench.report.checkpoint_tables import make_tables, to_csv, to_markdown
 
 HEADINGS = ("IS (embedded) ↑", "FD (embedded) ↓", "KD (embedded) ↓", "precision ↑", "recall ↑")
 
@@ -120,7 +120,7 @@ def test_an_interrupted_evaluation_goes_on_with_its_samples_and_scores(evaluate,
         patch.setattr(checkpoint, "measure", stopped)
         assert evaluate("eps").code == 130
     assert rows(tmp_path) == {}
-    monkeypatch.setattr("ddpm_bench.generate.sample", lambda *_, **__: pytest.fail("sampled again"))
+    monkeypatch.setattr("ddpm_bench.measure.samples.sample", lambda *_, **__: pytest.fail("sampled again"))
     monkeypatch.setattr(checkpoint, "scores", lambda *_, **__: pytest.fail("scored again"))
     assert evaluate("eps").code == 0
     assert rows(tmp_path)["eps"].bounds
@@ -235,7 +235,7 @@ def test_a_file_that_is_no_row_is_named(evaluate, tmp_path):
 
 def test_a_model_is_compared_with_what_it_was_trained_on_while_that_is_the_same(place, monkeypatch):
     from ddpm_bench.data import load_data
-    from ddpm_bench.reference import reference_data
+    from ddpm_bench.models.reference import reference_data
 
     _, ckpts, data = place
     model = load_model(ckpts["eps"])

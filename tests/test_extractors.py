@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import load_data
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.interrupt import Stop
 from ddpm_bench.metrics import extractors, inception
 from ddpm_bench.metrics.embedded import train_extractor
 from ddpm_bench.metrics.extractors import SHIPPED_SHA256, load_extractor
 from ddpm_bench.metrics.fidelity import INCEPTION_URL, score
 from ddpm_bench.metrics.small_cnn import SHIPPED, read_card
-from ddpm_bench.settings import DataSettings
+from ddpm_bench.runtime.interrupt import Stop
 
 # --- the shipped one --------------------------------------------------------------------------------------------------
 

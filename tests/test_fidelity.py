@@ -14,17 +14,17 @@ import torch_fidelity.feature_extractor_vgg16 as vgg16
 from torch import nn
 from torch_fidelity.helpers import text_to_dtype
 
+from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.data import read_images, write_images
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.interrupt import Stop
 from ddpm_bench.metrics import feature_cache, fidelity
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.fidelity import features_of as measured_features
 from ddpm_bench.metrics.fidelity import protocol, score, scores
-from ddpm_bench.metrics.registry import METRICS
 from ddpm_bench.metrics.uncertainty import frechet as frechet_distance
 from ddpm_bench.metrics.uncertainty import score_quantiles
-from ddpm_bench.store import ExtractorInfo
+from ddpm_bench.records.record import ExtractorInfo
+from ddpm_bench.runtime.interrupt import Stop
 
 CLASSES = 5
 

@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from records import make_checkpoint, make_record, metrics, paper_records, quick_records, write_results
 
+from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.settings import ProcessSettings
+from ddpm_bench.data.pictures import write_image_grid, write_labelled_grid
 from ddpm_bench.diffusion.schedule import SCHEDULES
-from ddpm_bench.grid import load_grid
-from ddpm_bench.pictures import write_image_grid, write_labelled_grid
+from ddpm_bench.records.record import BoundTerms, Record
 from ddpm_bench.report.comparison import draw as draw_comparison
 from ddpm_bench.report.comparison import draw_comparison as fill_comparison
 from ddpm_bench.report.curves import draw_distances, draw_losses
@@ -26,8 +28,6 @@ from ddpm_bench.report.samples import GRID_SIDE, LABELLED_SIDE, PictureFolder
 from ddpm_bench.report.schedule_plot import BETAS, draw_schedule, noised
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.terms import draw_terms
-from ddpm_bench.settings import ProcessSettings
-from ddpm_bench.store import BoundTerms, Record
 
 GRID = load_grid("table2")
 CELL, OTHER = "mu-L-learned", "eps-L-learned"

@@ -10,13 +10,13 @@ from PIL import Image
 from tiny_models import tiny_preset
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ddpm_bench import provenance
-from ddpm_bench.batch import default_batch
+from ddpm_bench.config.settings import NetworkSettings
 from ddpm_bench.diffusion.noise import BlockNoise
 from ddpm_bench.diffusion.sampler import denoise
 from ddpm_bench.metrics.extractors import load_extractor
-from ddpm_bench.network.unet import UNet
-from ddpm_bench.settings import NetworkSettings
+from ddpm_bench.networks.unet import UNet
+from ddpm_bench.records import provenance
+from ddpm_bench.runtime.batch import default_batch
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.peers import OURS
 from ddpm_bench.speed.work import trainer_of
@@ -171,7 +171,7 @@ def test_the_preset_h200_runs_from_a_folder_of_images_with_an_extractor_of_its_o
 
 
 def test_the_preset_h200_has_six_cells_of_the_papers_network_with_equal_steps() -> None:
-    from ddpm_bench.grid import load_grid, load_preset, resolve
+    from ddpm_bench.config.grid import load_grid, load_preset, resolve
 
     cells = [resolve(cell, load_preset("h200"), {}) for cell in load_grid("table2").cells]
     assert len(cells) == 6

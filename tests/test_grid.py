@@ -6,8 +6,7 @@ import tomllib
 
 import pytest
 
-from ddpm_bench.errors import UserError
-from ddpm_bench.grid import (
+from ddpm_bench.config.grid import (
     AXES,
     load_coding,
     load_grid,
@@ -17,6 +16,7 @@ from ddpm_bench.grid import (
     shipped_grids,
     shipped_presets,
 )
+from ddpm_bench.errors import UserError
 
 GRID = shipped_grids()["table2"].read_text(encoding="utf-8")
 
@@ -230,5 +230,5 @@ def test_a_preset_with_a_bare_value_is_refused(tmp_path):
 def test_every_grid_file_is_plain_toml_and_nothing_here_loads_torch():
     for path in shipped_grids().values():
         tomllib.loads(path.read_text(encoding="utf-8"))
-    code = "import sys, ddpm_bench.grid, ddpm_bench.store, ddpm_bench.compare; sys.exit('torch' in sys.modules)"
+    code = "import sys, ddpm_bench.config.grid, ddpm_bench.records.record, ddpm_bench.records.compare; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -11,7 +11,8 @@ import pytest
 from programs import browser
 from records import make_record, paper_records, quick_records, write_results
 
-from ddpm_bench.grid import Grid, load_grid
+from ddpm_bench.config.grid import Grid, load_grid
+from ddpm_bench.records.record import Divergence, LogPoint, Record
 from ddpm_bench.report import render
 from ddpm_bench.report.from_markdown import blocks, inline
 from ddpm_bench.report.html import html_page
@@ -19,7 +20,6 @@ from ddpm_bench.report.page import page
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.table import make_table
 from ddpm_bench.report.unfolded import curve, provenance, scores
-from ddpm_bench.store import Divergence, LogPoint, Record
 
 GRID = load_grid("table2")
 HOSTILE = (

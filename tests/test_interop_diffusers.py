@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.interop import Asked, import_checkpoint
-from ddpm_bench.model import load_model
+from ddpm_bench.models.interop import Asked, import_checkpoint
+from ddpm_bench.models.model import load_model
 
 CIFAR10 = dict(attention_head_dim=None, norm_eps=1e-6, downsample_padding=0, flip_sin_to_cos=False, freq_shift=1)
 """What google/ddpm-cifar10-32 has, against the defaults."""

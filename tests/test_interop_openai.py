@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from ddpm_bench.cli.imports import import_
 from ddpm_bench.errors import UserError
-from ddpm_bench.interop import Asked, describe, import_checkpoint, openai
-from ddpm_bench.interop.openai_flags import PUBLISHED
-from ddpm_bench.model import load_model
+from ddpm_bench.models.interop import Asked, describe, import_checkpoint, openai
+from ddpm_bench.models.interop.openai_flags import PUBLISHED
+from ddpm_bench.models.model import load_model
 
 SMALL = dict(base=32, multipliers=(1, 2), blocks=1, attention=(1,))
 FLAGS = "--image_size 16 --num_heads 4"

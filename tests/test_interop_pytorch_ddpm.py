@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.interop import Asked, import_checkpoint
-from ddpm_bench.interop.pytorch_ddpm import TABLE
-from ddpm_bench.model import load_model
+from ddpm_bench.models.interop import Asked, import_checkpoint
+from ddpm_bench.models.interop.pytorch_ddpm import TABLE
+from ddpm_bench.models.model import load_model
 
 SMALL = dict(base=32, multipliers=(1, 2), blocks=1, attention=(1,))
 

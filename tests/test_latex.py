@@ -8,11 +8,11 @@ import pytest
 from programs import pdflatex
 from records import make_record, paper_records, quick_records
 
-from ddpm_bench.grid import load_grid
+from ddpm_bench.config.grid import load_grid
+from ddpm_bench.records.record import Record
 from ddpm_bench.report.layouts import DOCUMENT, to_latex
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.table import make_table
-from ddpm_bench.store import Record
 
 
 def table_1() -> list[Record]:

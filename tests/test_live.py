@@ -14,11 +14,11 @@ from conftest import SMALL
 from records import make_record
 from rich.console import Console
 
-from ddpm_bench import console
-from ddpm_bench.console import Reading, Screen
-from ddpm_bench.grid import load_grid
-from ddpm_bench.live import Board, board
-from ddpm_bench.store import Divergence, read_records
+from ddpm_bench.config.grid import load_grid
+from ddpm_bench.experiment.live import Board, board
+from ddpm_bench.records.record import Divergence, read_records
+from ddpm_bench.runtime import console
+from ddpm_bench.runtime.console import Reading, Screen
 
 GRID = load_grid("table2")
 LABELS = ("FD (embedded)", "IS (embedded)")
@@ -240,7 +240,7 @@ def test_ctrl_c_at_the_terminal_lets_every_worker_save_once_and_leaves_the_table
 
 def test_a_second_signal_stops_at_once():
     from ddpm_bench.errors import Interrupted
-    from ddpm_bench.interrupt import Stop
+    from ddpm_bench.runtime.interrupt import Stop
 
     with Stop() as stop:
         signal.raise_signal(signal.SIGINT)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ddpm_bench.config.settings import TrainingSettings
 from ddpm_bench.diffusion import Diffusion, Eps, FixedBeta, linear, sample
 from ddpm_bench.diffusion.objective import LSimple
 from ddpm_bench.likelihood import bits_per_dim, estimate_bits_per_dim
-from ddpm_bench.settings import TrainingSettings
 from ddpm_bench.training.trainer import Trainer
 
 CPU, SHAPE, BATCH = torch.device("cpu"), (3, 16, 16), 8

@@ -8,10 +8,10 @@ from records import make_record, write_results
 from typer.testing import CliRunner
 
 from ddpm_bench.cli import app
+from ddpm_bench.config.grid import load_grid
 from ddpm_bench.errors import UserError
-from ddpm_bench.grid import load_grid
-from ddpm_bench.merge import merge
-from ddpm_bench.store import Record, read_records, write_record
+from ddpm_bench.records.merge import merge
+from ddpm_bench.records.record import Record, read_records, write_record
 
 GRID = load_grid("table2")
 
@@ -102,7 +102,7 @@ def test_a_missing_picture_and_one_that_points_elsewhere_are_said(tmp_path: Path
 def test_a_record_appears_only_after_its_pictures(tmp_path: Path, monkeypatch) -> None:
     folder(tmp_path / "a", ("mu-L-fixed", 0))
     order: list[str] = []
-    monkeypatch.setattr("ddpm_bench.merge._copy", lambda source, target: order.append(target.suffix))
+    monkeypatch.setattr("ddpm_bench.records.merge._copy", lambda source, target: order.append(target.suffix))
     merge(tmp_path / "out", [tmp_path / "a"])
     assert order == [".png"] * 4 + [".json"]
 

@@ -9,11 +9,11 @@ from PIL import Image
 from torch import nn
 
 from ddpm_bench.errors import Interrupted
-from ddpm_bench.interrupt import Stop
 from ddpm_bench.metrics import neighbours
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.neighbours import find_neighbours, nearest
-from ddpm_bench.store import ExtractorInfo
+from ddpm_bench.records.record import ExtractorInfo
+from ddpm_bench.runtime.interrupt import Stop
 
 
 class Mirror(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ddpm_bench.diffusion.variance import FixedBeta
-from ddpm_bench.network.unet import UNet
+from ddpm_bench.networks.unet import UNet
 
 
 @pytest.fixture

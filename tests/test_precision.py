@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_checkpoint, tiny_data
 
-from ddpm_bench import precision
+from ddpm_bench.measure import precision
 
 SMALL = ("--samples", 24, "--bound-images", 12, "--evals", 5, "--extractor", "embedded", "--device", "cpu")
 
@@ -59,7 +59,7 @@ def test_the_same_call_again_calls_no_network_and_another_is_not_answered_by_it(
     def refuse(*_):
         raise AssertionError("a network was called")
 
-    monkeypatch.setattr("ddpm_bench.network.unet.UNet.forward", refuse)
+    monkeypatch.setattr("ddpm_bench.networks.unet.UNet.forward", refuse)
     again = json.loads(compare("--json").out)
     assert again["metrics"] == json.loads(first)["metrics"]
     with pytest.raises(AssertionError, match="a network was called"):

@@ -9,7 +9,8 @@ from PIL import Image
 from records import make_bound
 from rich.console import Console
 
-from ddpm_bench.grid import load_coding, load_grid, load_preset, resolve
+from ddpm_bench.config.grid import load_coding, load_grid, load_preset, resolve
+from ddpm_bench.records.record import BoundTerms
 from ddpm_bench.report.progressive import (
     coded,
     has_progressive,
@@ -20,7 +21,6 @@ from ddpm_bench.report.progressive import (
     to_rich,
 )
 from ddpm_bench.report.progressive_plot import draw_progressive, plot_progressive
-from ddpm_bench.store import BoundTerms
 
 TABLE_4 = load_coding("ddpm-table4")
 

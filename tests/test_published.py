@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ddpm_bench.cli import app
+from ddpm_bench.config.grid import load_grid, load_published, shipped_grids, shipped_published
+from ddpm_bench.config.published import Claim, Published
 from ddpm_bench.errors import UserError
-from ddpm_bench.grid import load_grid, load_published, shipped_grids, shipped_published
-from ddpm_bench.published import Claim, Published
 
 # Row by row as printed; typed here a second time from the sources, so that a slip in a file is seen.
 NUMBERS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_bench.grid import load_grid, load_preset, resolve, shipped_presets
+from ddpm_bench.config.grid import load_grid, load_preset, resolve, shipped_presets
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from records import make_record, paper_records, quick_records, write_results
 
+from ddpm_bench.config.grid import Grid, load_grid
 from ddpm_bench.errors import UserError
-from ddpm_bench.grid import Grid, load_grid
+from ddpm_bench.records.record import Divergence, Record, read_records
 from ddpm_bench.report import render
 from ddpm_bench.report.comparison import draw_comparison
 from ddpm_bench.report.curves import draw_losses
@@ -28,7 +29,6 @@ from ddpm_bench.report.page import page
 from ddpm_bench.report.samples import PictureFolder, copy_pictures
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.table import make_table
-from ddpm_bench.store import Divergence, Record, read_records
 
 GRID = load_grid("table2")
 NASTY = r"a_b|c*d*`e`$f$<i>&amp;[g](h)\i#j{k}~l^m%n é中 -- “q”"
@@ -296,5 +296,5 @@ def test_a_grid_where_everything_diverged_still_has_its_page_and_plots(tmp_path:
 
 
 def test_nothing_about_reports_loads_torch() -> None:
-    code = "import sys, ddpm_bench.report, ddpm_bench.store, ddpm_bench.grid; sys.exit('torch' in sys.modules)"
+    code = "import sys, ddpm_bench.report, ddpm_bench.records.record, ddpm_bench.config.grid; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,12 +7,12 @@ import pytest
 from records import INCEPTION, make_record, quick_records
 from scipy import stats
 
-from ddpm_bench.grid import Grid, load_grid
-from ddpm_bench.published import Published
+from ddpm_bench.config.grid import Grid, load_grid
+from ddpm_bench.config.published import Published
+from ddpm_bench.records.record import Checkpoint, Record
 from ddpm_bench.report.against import ROUNDING, Verdict, against_section, allowance, verdict_lines, verdicts
 from ddpm_bench.report.layouts import to_frame
 from ddpm_bench.report.summary import Summary, summaries
-from ddpm_bench.store import Checkpoint, Record
 
 GRID = load_grid("table2")
 LAST = GRID.model_copy(update={"conditions": GRID.conditions.model_copy(update={"checkpoint": "last"})})

@@ -5,13 +5,13 @@ import math
 import pytest
 from records import EMBEDDED, INCEPTION, make_record, paper_records, quick_records
 
-from ddpm_bench.grid import Grid, load_grid
-from ddpm_bench.published import Published
+from ddpm_bench.config.grid import Grid, load_grid
+from ddpm_bench.config.published import Published
+from ddpm_bench.records.record import Record
 from ddpm_bench.report.bounds import bound_remarks, bounds_section, codes_of, gaps
 from ddpm_bench.report.conditions import sorted_out
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.table import BOUND_TEST, BOUND_TRAIN, make_table
-from ddpm_bench.store import Record
 
 GRID = load_grid("table2")
 TABLE_1 = load_grid("table1")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from records import ANCHORS, make_record
 
-from ddpm_bench.evaluation.rows import ModelInfo, Row, Setup, write_row
-from ddpm_bench.grid import load_grid
+from ddpm_bench.config.grid import load_grid
+from ddpm_bench.records.row import ModelInfo, Row, Setup, write_row
 from ddpm_bench.report import render
 from ddpm_bench.report.checkpoints import checkpoints_section, rows_beside
 

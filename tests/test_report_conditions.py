@@ -5,8 +5,9 @@ import shlex
 import pytest
 from records import EMBEDDED, INCEPTION, UNVERIFIED, make_record, paper_records, quick_records
 
+from ddpm_bench.config.grid import Grid, load_grid, load_preset, parse_set, resolve
 from ddpm_bench.errors import UserError
-from ddpm_bench.grid import Grid, load_grid, load_preset, parse_set, resolve
+from ddpm_bench.records.record import Divergence, Record
 from ddpm_bench.report.conditions import (
     Difference,
     command,
@@ -16,7 +17,6 @@ from ddpm_bench.report.conditions import (
     unstated,
 )
 from ddpm_bench.report.conditions import differences as differences_in
-from ddpm_bench.store import Divergence, Record
 
 GRID = load_grid("table2")
 

@@ -8,14 +8,14 @@ from records import ANCHORS, UNVERIFIED, make_record, metrics, paper_records, qu
 from rich.cells import cell_len
 from rich.console import Console
 
-from ddpm_bench.grid import Grid, load_grid
-from ddpm_bench.metrics.registry import METRICS
-from ddpm_bench.published import Published
+from ddpm_bench.config.grid import Grid, load_grid
+from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.config.published import Published
+from ddpm_bench.records.record import Checkpoint, Divergence, Record
 from ddpm_bench.report import terminal_table
 from ddpm_bench.report.layouts import to_frame, to_latex, to_markdown
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.table import BOUND_TEST, Line, Table, make_table
-from ddpm_bench.store import Checkpoint, Divergence, Record
 
 GRID = load_grid("table2")
 BLOWN_UP = Divergence(step=1310, reason="the loss is not finite")

@@ -7,9 +7,9 @@ import shutil
 import pytest
 from records import make_record
 
-from ddpm_bench.grid import load_grid
-from ddpm_bench.reproduce import FREEDOM, job_of, judge, siblings, verdict_table
-from ddpm_bench.store import Divergence, read_record, write_record
+from ddpm_bench.config.grid import load_grid
+from ddpm_bench.experiment.reproduce import FREEDOM, job_of, judge, siblings, verdict_table
+from ddpm_bench.records.record import Divergence, read_record, write_record
 
 GRID = load_grid("table2")
 CELLS = [cell.name for cell in GRID.cells]

@@ -10,17 +10,17 @@ import pytest
 import torch
 from conftest import SMALL
 
-from ddpm_bench import run
-from ddpm_bench.ablate import set_aside
+from ddpm_bench.config.grid import load_grid, load_preset, parse_set, resolve
+from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import ImageData, Split, load_data, read_images
 from ddpm_bench.diffusion import sampler
 from ddpm_bench.errors import Interrupted
-from ddpm_bench.grid import load_grid, load_preset, parse_set, resolve
+from ddpm_bench.experiment import cell as run
+from ddpm_bench.experiment.ablate import set_aside
+from ddpm_bench.experiment.cell import Bench, Job, run_cell, scoring_steps, spread
 from ddpm_bench.metrics.extractors import load_extractor
-from ddpm_bench.run import Bench, Job, run_cell, scoring_steps, spread
-from ddpm_bench.scored import Scored
-from ddpm_bench.settings import DataSettings
-from ddpm_bench.store import QUANTILES, read_record, read_records, write_record
+from ddpm_bench.records.record import QUANTILES, read_record, read_records, write_record
+from ddpm_bench.records.scored import Scored
 
 DDPM_BENCH = [sys.executable, "-m", "ddpm_bench"]
 

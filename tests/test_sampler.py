@@ -15,7 +15,7 @@ from ddpm_bench.diffusion.sampler import sample, step
 from ddpm_bench.diffusion.schedule import Schedule, linear
 from ddpm_bench.diffusion.variance import VARIANCES, FixedBeta, FixedBetaTilde
 from ddpm_bench.errors import Interrupted, NotFinite, UserError
-from ddpm_bench.interrupt import Stop
+from ddpm_bench.runtime.interrupt import Stop
 
 CPU = torch.device("cpu")
 

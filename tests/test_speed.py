@@ -13,8 +13,9 @@ from tiny_models import tiny_preset
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_bench import data, provenance
+from ddpm_bench import data
 from ddpm_bench.errors import UserError
+from ddpm_bench.records import provenance
 from ddpm_bench.speed import machine, measure, run, shares
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import float32_as, memory_of, peak

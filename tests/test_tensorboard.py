@@ -5,8 +5,8 @@ import json
 import pytest
 from conftest import SMALL
 
-from ddpm_bench.events import event_log
-from ddpm_bench.store import read_records
+from ddpm_bench.records.record import read_records
+from ddpm_bench.runtime.tensorboard import event_log
 
 tensorboard = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -47,7 +47,7 @@ def test_a_run_that_goes_on_has_every_point_once(call, tmp_path):
         raise RuntimeError("dies here")
 
     with pytest.MonkeyPatch.context() as patch:  # dies at step 50, after the checkpoint of step 50 and five ticks
-        patch.setattr("ddpm_bench.console.Meter.update", lambda self, done, *_: done == 50 and dies())
+        patch.setattr("ddpm_bench.runtime.console.Meter.update", lambda self, done, *_: done == 50 and dies())
         with pytest.raises(RuntimeError, match="dies here"):
             train(80, "--tensorboard", tmp_path / "events")
     assert [step for step, _ in curves(tmp_path / "events")["training/loss"]] == [10, 20, 30, 40, 50]
@@ -67,7 +67,7 @@ def test_without_the_option_nothing_is_written_and_the_package_not_imported(tmp_
 @pytest.mark.parametrize("command", [["ablate"], ["train", "--cell", "eps-mse-fixed", "--out", "ckpt"]])
 def test_the_missing_extra_is_named_before_anything_runs(call, monkeypatch, tmp_path, command):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ddpm_bench.events.find_spec", lambda name: None)
+    monkeypatch.setattr("ddpm_bench.runtime.tensorboard.find_spec", lambda name: None)
     answer = call(*command, "--preset", "smoke", "--tensorboard", tmp_path / "events")
     assert answer.code == 2
     assert "ddpm-bench[tensorboard]" in answer.err and "Traceback" not in answer.err

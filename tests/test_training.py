@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ddpm_bench.config.settings import NetworkSettings, TrainingSettings
 from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.objective import LSimple
 from ddpm_bench.diffusion.parameterization import Eps
@@ -20,10 +21,9 @@ from ddpm_bench.diffusion.reverse import Diffusion, Network
 from ddpm_bench.diffusion.schedule import linear
 from ddpm_bench.diffusion.variance import FixedBeta
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.interrupt import NEVER, Stop
-from ddpm_bench.network.unet import UNet
-from ddpm_bench.settings import NetworkSettings, TrainingSettings
-from ddpm_bench.store import Divergence
+from ddpm_bench.networks.unet import UNet
+from ddpm_bench.records.record import Divergence
+from ddpm_bench.runtime.interrupt import NEVER, Stop
 from ddpm_bench.training import checkpoint
 from ddpm_bench.training.divergence import worse_than_noise
 from ddpm_bench.training.draws import Draws

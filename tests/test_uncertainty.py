@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
+from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.metrics import uncertainty
 from ddpm_bench.metrics.uncertainty import (
     FEWEST,
@@ -17,8 +18,7 @@ from ddpm_bench.metrics.uncertainty import (
     replicates_for,
     score_quantiles,
 )
-from ddpm_bench.settings import ScoringSettings
-from ddpm_bench.store import QUANTILES
+from ddpm_bench.records.record import QUANTILES
 
 D = 4
 RNG = np.random.default_rng(0)

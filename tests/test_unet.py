@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ddpm_bench.config.settings import NetworkSettings
 from ddpm_bench.errors import UserError
-from ddpm_bench.network.blocks import Attention, Block, Downsample, TimeEmbedding, Upsample
-from ddpm_bench.network.cpu import Dropout, GroupNorm, norm_silu
-from ddpm_bench.network.unet import UNet
-from ddpm_bench.settings import NetworkSettings
+from ddpm_bench.networks.blocks import Attention, Block, Downsample, TimeEmbedding, Upsample
+from ddpm_bench.networks.cpu import Dropout, GroupNorm, norm_silu
+from ddpm_bench.networks.unet import UNet
 
 SMALL = NetworkSettings(base=16, multipliers=(1, 2), blocks=1, attention=(8,), groups=8)
 

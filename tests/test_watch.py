@@ -9,11 +9,11 @@ import time
 import pytest
 from records import make_record, write_results
 
+from ddpm_bench.config.grid import load_grid
 from ddpm_bench.errors import UserError
-from ddpm_bench.grid import load_grid
-from ddpm_bench.interrupt import Stop
-from ddpm_bench.store import record_path
-from ddpm_bench.watch import Folder, watch
+from ddpm_bench.records.record import record_path
+from ddpm_bench.report.watch import Folder, watch
+from ddpm_bench.runtime.interrupt import Stop
 
 GRID = load_grid("table2")
 

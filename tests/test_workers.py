@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import SMALL
 
-from ddpm_bench.store import read_records
-from ddpm_bench.workers import choose_workers
+from ddpm_bench.experiment.workers import choose_workers
+from ddpm_bench.records.record import read_records
 
 CELLS = "mu-L-fixed,mu-mse-fixed,eps-mse-fixed"
 

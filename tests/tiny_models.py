@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm_bench.build import build_diffusion, build_network
-from ddpm_bench.card import Kind, ModelCard
-from ddpm_bench.model import save_model
-from ddpm_bench.settings import NetworkSettings, ProcessSettings
+from ddpm_bench.config.settings import NetworkSettings, ProcessSettings
+from ddpm_bench.models.build import build_diffusion, build_network
+from ddpm_bench.models.card import Kind, ModelCard
+from ddpm_bench.models.model import save_model
 
 SHAPE = (1, 16, 16)
 PRESET = """

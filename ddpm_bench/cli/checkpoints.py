@@ -5,9 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ddpm_bench.cli.show import print_json, print_table
-from ddpm_bench.errors import UserError
-from ddpm_bench.options import (
+from ddpm_bench.cli.options import (
     CACHE,
     CKPT_HELP,
     DATA_HELP,
@@ -27,6 +25,8 @@ from ddpm_bench.options import (
     Weights,
     refuse,
 )
+from ddpm_bench.cli.show import print_json, print_table
+from ddpm_bench.errors import UserError
 
 ROWS = Path("results/checkpoints")
 
@@ -67,11 +67,11 @@ def sample(
 
     Example: `ddpm-bench sample --ckpt runs/eps --interpolate 3 17 --at 500 --out between.png`
     """
-    from ddpm_bench.chain_pictures import draw_interpolation, draw_progressive
-    from ddpm_bench.console import say
-    from ddpm_bench.interrupt import Stop
-    from ddpm_bench.provenance import choose_device
-    from ddpm_bench.sampling import sample_checkpoint
+    from ddpm_bench.measure.chain_pictures import draw_interpolation, draw_progressive
+    from ddpm_bench.measure.sample_command import sample_checkpoint
+    from ddpm_bench.records.provenance import choose_device
+    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.interrupt import Stop
 
     if interpolate:
         refuse({"--samples": samples, "--progressive": progressive}, "does not go with --interpolate.")
@@ -159,13 +159,13 @@ def evaluate(
         raise UserError("Give either --samples, images to score, or --ckpt, a checkpoint to evaluate.")
     refuse(of_ckpt if samples else {"--size": size}, f"does not go with {'--samples' if samples else '--ckpt'}.")
 
-    from ddpm_bench.console import say
-    from ddpm_bench.evaluation.checkpoint import Asked, Bench, evaluate_checkpoint
-    from ddpm_bench.evaluation.images import evaluate_images, evaluation_table
-    from ddpm_bench.evaluation.rows import read_rows
-    from ddpm_bench.evaluation.table import make_tables, to_terminal, write_tables
-    from ddpm_bench.interrupt import Stop
-    from ddpm_bench.provenance import choose_device
+    from ddpm_bench.measure.checkpoint import Asked, Bench, evaluate_checkpoint
+    from ddpm_bench.measure.images import evaluate_images, evaluation_table
+    from ddpm_bench.records.provenance import choose_device
+    from ddpm_bench.records.row import read_rows
+    from ddpm_bench.report.checkpoint_tables import make_tables, to_terminal, write_tables
+    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.interrupt import Stop
 
     chosen = choose_device(device, compiled)
     if samples:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ddpm_bench.cli.options import Data, DataRoot, Device, Json, numbers
 from ddpm_bench.cli.show import print_json
-from ddpm_bench.options import Data, DataRoot, Device, Json, numbers
 
 app = typer.Typer(help="Feature extractors for data that Inception does not fit.", no_args_is_help=True)
 
@@ -27,9 +27,9 @@ def extractor_train(
 
     Example: `ddpm-bench extractor train --data folder:photos --name photos --out photos.safetensors --sizes 32`
     """
-    from ddpm_bench.interrupt import Stop
     from ddpm_bench.metrics.embedded import train_extractor
-    from ddpm_bench.provenance import choose_device
+    from ddpm_bench.records.provenance import choose_device
+    from ddpm_bench.runtime.interrupt import Stop
 
     with Stop() as stop:
         card = train_extractor(

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ddpm_bench.cli.show import print_json, print_table
-from ddpm_bench.options import (
+from ddpm_bench.cli.options import (
     CACHE,
     Batch,
     Cache,
@@ -35,6 +34,7 @@ from ddpm_bench.options import (
     refuse,
     words,
 )
+from ddpm_bench.cli.show import print_json, print_table
 
 
 def ablate(
@@ -73,17 +73,17 @@ def ablate(
 
     Example: `ddpm-bench ablate --grid table2 --preset quick --seeds 0,1,2`
     """
-    from ddpm_bench.ablate import check_results, plan, run_jobs, set_aside
-    from ddpm_bench.cost import estimate
+    from ddpm_bench.config.grid import load_grid
     from ddpm_bench.data import load_data
-    from ddpm_bench.events import check_tensorboard
+    from ddpm_bench.experiment.ablate import check_results, plan, run_jobs, set_aside
+    from ddpm_bench.experiment.cell import Bench
+    from ddpm_bench.experiment.cost import estimate
+    from ddpm_bench.experiment.workers import choose_workers
     from ddpm_bench.files import make_folder
-    from ddpm_bench.grid import load_grid
-    from ddpm_bench.interrupt import Stop
-    from ddpm_bench.provenance import choose_device
+    from ddpm_bench.records.provenance import choose_device
     from ddpm_bench.report.intake import readable_records
-    from ddpm_bench.run import Bench
-    from ddpm_bench.workers import choose_workers
+    from ddpm_bench.runtime.interrupt import Stop
+    from ddpm_bench.runtime.tensorboard import check_tensorboard
 
     check_tensorboard(tensorboard)
     chosen, table = choose_device(device, compiled), load_grid(grid)
@@ -128,14 +128,14 @@ def train(
 
     Example: `ddpm-bench train --cell eps-mse-fixed --preset quick --out runs/eps`
     """
-    from ddpm_bench.ablate import plan
-    from ddpm_bench.console import say
+    from ddpm_bench.config.grid import load_grid
     from ddpm_bench.data import load_data
-    from ddpm_bench.events import check_tensorboard, event_log
-    from ddpm_bench.grid import load_grid
-    from ddpm_bench.interrupt import Stop
-    from ddpm_bench.provenance import choose_device
-    from ddpm_bench.run import make_trainer
+    from ddpm_bench.experiment.ablate import plan
+    from ddpm_bench.experiment.cell import make_trainer
+    from ddpm_bench.records.provenance import choose_device
+    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.interrupt import Stop
+    from ddpm_bench.runtime.tensorboard import check_tensorboard, event_log
 
     check_tensorboard(tensorboard)
     chosen = choose_device(device, compiled)
@@ -166,10 +166,10 @@ def report(
 
     Example: `ddpm-bench report --results results/table2-quick`
     """
-    from ddpm_bench.grid import load_grid
-    from ddpm_bench.interrupt import Stop
+    from ddpm_bench.config.grid import load_grid
     from ddpm_bench.report.intake import readable_records, usual_grid
-    from ddpm_bench.watch import watch as keep_rendering
+    from ddpm_bench.report.watch import watch as keep_rendering
+    from ddpm_bench.runtime.interrupt import Stop
 
     folder = reports or Path("reports") / results.resolve().name
 
@@ -209,15 +209,15 @@ def reproduce(
 
     import torch
 
-    from ddpm_bench.ablate import check_results, run_jobs, set_aside
-    from ddpm_bench.console import say
     from ddpm_bench.errors import UserError
+    from ddpm_bench.experiment.ablate import check_results, run_jobs, set_aside
+    from ddpm_bench.experiment.cell import Bench
+    from ddpm_bench.experiment.reproduce import check_same, job_of, judge, siblings, verdict_table
     from ddpm_bench.files import make_folder
-    from ddpm_bench.interrupt import Stop
-    from ddpm_bench.provenance import choose_device
-    from ddpm_bench.reproduce import check_same, job_of, judge, siblings, verdict_table
-    from ddpm_bench.run import Bench
-    from ddpm_bench.store import read_record
+    from ddpm_bench.records.provenance import choose_device
+    from ddpm_bench.records.record import read_record
+    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.interrupt import Stop
 
     expected = read_record(record)
     folder = out or Path("reproduced") / f"{record.resolve().parent.name}-{record.stem}"
@@ -257,7 +257,7 @@ def grids(as_json: Json = False) -> None:
 
     Example: `ddpm-bench grids`
     """
-    from ddpm_bench.grid import load_grid, load_preset, shipped_grids, shipped_presets
+    from ddpm_bench.config.grid import load_grid, load_preset, shipped_grids, shipped_presets
 
     tables = [load_grid(name) for name in shipped_grids()]
     sizes = [load_preset(name) for name in shipped_presets()]
@@ -295,8 +295,8 @@ def _anchors(images, features, settings, device, cache: Path, stop):
 
 
 def _render(records, results: Path, grid, reports: Path | None, as_json: bool) -> None:
-    from ddpm_bench.console import say
     from ddpm_bench.report import render, terminal_table
+    from ddpm_bench.runtime.console import say
 
     if reports:
         render(records, grid, reports, results)

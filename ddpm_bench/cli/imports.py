@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ddpm_bench.options import Json
+from ddpm_bench.cli.options import Json
 
 
 def import_(
@@ -39,8 +39,8 @@ def import_(
     Example: `ddpm-bench import cifar10_uncond_50M_500K.pt --out models/improved`
     """
     from ddpm_bench.cli.show import print_json
-    from ddpm_bench.console import say
-    from ddpm_bench.interop import Asked, describe, import_checkpoint
+    from ddpm_bench.models.interop import Asked, describe, import_checkpoint
+    from ddpm_bench.runtime.console import say
 
     process = {
         "schedule": schedule, "T": T, "beta_1": beta_1, "beta_T": beta_T,

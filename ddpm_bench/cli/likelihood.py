@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ddpm_bench.cli.options import CACHE, Batch, Cache, Ckpt, Compile, Data, DataName, DataRoot, Device, Json, Raw
 from ddpm_bench.cli.show import print_json, print_table
-from ddpm_bench.options import CACHE, Batch, Cache, Ckpt, Compile, Data, DataName, DataRoot, Device, Json, Raw
 
 
 class Split(StrEnum):
@@ -61,15 +61,15 @@ def nll(
 
     Example: `ddpm-bench nll --ckpt runs/eps --split both`
     """
-    from ddpm_bench.console import say
-    from ddpm_bench.grid import load_coding
-    from ddpm_bench.interrupt import Stop
-    from ddpm_bench.model import load_model
-    from ddpm_bench.network.compiled import compile_network
-    from ddpm_bench.nll import PUBLISHED_CODE, code_of, measure_nll, nll_table, write_progressive
-    from ddpm_bench.provenance import choose_device
-    from ddpm_bench.reference import reference_data
+    from ddpm_bench.config.grid import load_coding
+    from ddpm_bench.measure.nll import PUBLISHED_CODE, code_of, measure_nll, nll_table, write_progressive
+    from ddpm_bench.models.model import load_model
+    from ddpm_bench.models.reference import reference_data
+    from ddpm_bench.networks.compiled import compile_network
+    from ddpm_bench.records.provenance import choose_device
     from ddpm_bench.report.progressive import to_rich
+    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.interrupt import Stop
 
     model, chosen = load_model(ckpt, raw), choose_device(device, compiled)
     if compiled:
@@ -100,7 +100,7 @@ def selftest(device: Device = "auto", as_json: Json = False) -> None:
     """
     from dataclasses import asdict
 
-    from ddpm_bench.provenance import choose_device
+    from ddpm_bench.records.provenance import choose_device
     from ddpm_bench.selftest import checks_table
     from ddpm_bench.selftest import selftest as run
 

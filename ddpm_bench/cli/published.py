@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
+from ddpm_bench.cli.options import Json
 from ddpm_bench.cli.show import print_json, print_table
-from ddpm_bench.options import Json
 
 
 def published(
@@ -16,7 +16,7 @@ def published(
 
     Example: `ddpm-bench published ddim-cifar10`
     """
-    from ddpm_bench.grid import load_published, shipped_grids, shipped_published
+    from ddpm_bench.config.grid import load_published, shipped_grids, shipped_published
     from ddpm_bench.report.quoted import published_table
 
     names = [name] if name else [*shipped_grids(), *shipped_published()]

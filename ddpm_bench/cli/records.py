@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ddpm_bench.cli.options import Json
 from ddpm_bench.cli.show import print_json, print_table
-from ddpm_bench.options import Json
 
 
 def compare(
@@ -25,9 +25,9 @@ def compare(
 
     from rich.text import Text
 
-    from ddpm_bench.compare import checks_table, repeats, why_not
+    from ddpm_bench.records.compare import checks_table, repeats, why_not
+    from ddpm_bench.records.record import read_record, read_records
     from ddpm_bench.report.contrast import side_by_side, to_rich
-    from ddpm_bench.store import read_record, read_records
 
     new, old = (read_records(path) if path.is_dir() else [read_record(path)] for path in (a, b))
     found, untested = side_by_side(new, old), why_not(new, old)
@@ -49,8 +49,8 @@ def merge(
 
     Example: `ddpm-bench merge results/table2-all machine1/table2-quick machine2/table2-quick`
     """
-    from ddpm_bench.console import say
-    from ddpm_bench.merge import merge as join
+    from ddpm_bench.records.merge import merge as join
+    from ddpm_bench.runtime.console import say
 
     paths = join(out, sources)
     for path in paths:

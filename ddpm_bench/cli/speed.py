@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ddpm_bench.cli.show import print_json, print_table
-from ddpm_bench.options import (
+from ddpm_bench.cli.options import (
     CACHE,
     Batch,
     Cache,
@@ -23,6 +22,7 @@ from ddpm_bench.options import (
     Unverified,
     Weights,
 )
+from ddpm_bench.cli.show import print_json, print_table
 
 
 class Dtype(StrEnum):
@@ -56,10 +56,10 @@ def speed(
     """
     import torch
 
-    from ddpm_bench.console import say
     from ddpm_bench.files import make_folder
-    from ddpm_bench.interrupt import Stop
-    from ddpm_bench.provenance import choose_device
+    from ddpm_bench.records.provenance import choose_device
+    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.speed.report import TerminalReport, write
     from ddpm_bench.speed.run import measure
 
@@ -107,14 +107,14 @@ def precision(
 
     Example: `ddpm-bench precision --ckpt runs/eps --out reports/precision`
     """
-    from ddpm_bench.console import say
     from ddpm_bench.files import write_json
-    from ddpm_bench.interrupt import Stop
+    from ddpm_bench.measure.precision import compare_precisions, precision_table
     from ddpm_bench.metrics.extractors import load_extractor
-    from ddpm_bench.model import load_model
-    from ddpm_bench.precision import compare_precisions, precision_table
-    from ddpm_bench.provenance import choose_device
-    from ddpm_bench.reference import reference_data
+    from ddpm_bench.models.model import load_model
+    from ddpm_bench.models.reference import reference_data
+    from ddpm_bench.records.provenance import choose_device
+    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.interrupt import Stop
 
     model, chosen = load_model(ckpt, raw), choose_device(device)
     images = reference_data(model, data, data_name, data_root)

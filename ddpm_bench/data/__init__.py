@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data.image_files import read_images, write_images
 from ddpm_bench.data.images import ImageData, Split, content_hash, fit_to, to_model, to_uint8
 from ddpm_bench.data.sources import SOURCES
 from ddpm_bench.errors import UserError, near_miss
-from ddpm_bench.settings import DataSettings
 
 __all__ = [
     "SOURCES",

@@ -17,11 +17,11 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ddpm_bench.console import progress
 from ddpm_bench.data.loaded import describe
 from ddpm_bench.data.npz import read_npz
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, replacing
+from ddpm_bench.runtime.console import progress
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

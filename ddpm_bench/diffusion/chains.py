@@ -16,7 +16,7 @@ from ddpm_bench.diffusion.process import q_sample
 from ddpm_bench.diffusion.reverse import Diffusion, Network, all_at
 from ddpm_bench.diffusion.sampler import Denoised, denoise, sample
 from ddpm_bench.errors import UserError
-from ddpm_bench.interrupt import NEVER, Stop
+from ddpm_bench.runtime.interrupt import NEVER, Stop
 
 
 def stations(T: int, count: int) -> list[int]:

@@ -14,7 +14,7 @@ from ddpm_bench.data.images import to_uint8
 from ddpm_bench.diffusion.noise import BlockNoise, batches
 from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep, all_at, evaluating
 from ddpm_bench.errors import NotFinite
-from ddpm_bench.interrupt import NEVER, Stop
+from ddpm_bench.runtime.interrupt import NEVER, Stop
 
 
 class Denoised(NamedTuple):

@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_bench.console import progress
 from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.bound import bound_term, prior_bits_per_dim
 from ddpm_bench.diffusion.noise import ESTIMATE, PILOT, BlockNoise, block_uniforms
 from ddpm_bench.diffusion.reverse import Diffusion, Network, evaluating
 from ddpm_bench.errors import UserError
-from ddpm_bench.interrupt import NEVER, Stop
 from ddpm_bench.likelihood.bound import Bound, Scored
 from ddpm_bench.likelihood.ledger import Ledger
+from ddpm_bench.runtime.console import progress
+from ddpm_bench.runtime.interrupt import NEVER, Stop
 
 FIRST = 2
 """Calls at t = 1."""

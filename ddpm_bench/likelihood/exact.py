@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_bench.console import Meter, progress
 from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.bound import bound_term, prior_bits_per_dim
 from ddpm_bench.diffusion.noise import BOUND, BlockNoise
 from ddpm_bench.diffusion.process import precise
 from ddpm_bench.diffusion.reverse import Diffusion, Network, all_at, evaluating
-from ddpm_bench.interrupt import NEVER, Stop
 from ddpm_bench.likelihood.bound import Bound, Scored
 from ddpm_bench.likelihood.ledger import Arrays, Ledger
+from ddpm_bench.runtime.console import Meter, progress
+from ddpm_bench.runtime.interrupt import NEVER, Stop
 
 SAVE_EVERY_S = 60
 

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
+from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.data import ImageData
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_json
-from ddpm_bench.interrupt import NEVER, Stop
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.fidelity import protocol, score
-from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.runtime.interrupt import NEVER, Stop
 
 REAL, BLURRED, NOISE = "held-out real", "blurred", "uniform noise"
 BLUR = 1 / 16  # standard deviation, in sides of the image

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ddpm_bench.console import progress
+from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import ImageData, load_data
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder
-from ddpm_bench.interrupt import NEVER, Stop
 from ddpm_bench.metrics.small_cnn import FEATURES, RESERVED, Card, SmallCNN, write_extractor
-from ddpm_bench.provenance import versions
-from ddpm_bench.settings import DataSettings
+from ddpm_bench.records.provenance import versions
+from ddpm_bench.runtime.console import progress
+from ddpm_bench.runtime.interrupt import NEVER, Stop
 
 WEIGHT_DECAY = 0.05
 WARM_UP = 0.25  # share of the steps in which the learning rate rises

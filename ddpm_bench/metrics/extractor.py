@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ddpm_bench.batch import fitting
 from ddpm_bench.errors import UserError
-from ddpm_bench.store import ExtractorInfo
+from ddpm_bench.records.record import ExtractorInfo
+from ddpm_bench.runtime.batch import fitting
 
 GPU_MOST = 2048
 BLOCK = 4096

@@ -12,7 +12,7 @@ from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.fidelity import INCEPTION_URL, inception_network
 from ddpm_bench.metrics.inception import find_weights, read_weights
 from ddpm_bench.metrics.small_cnn import RESERVED, SHIPPED, build, read_card
-from ddpm_bench.store import ExtractorInfo
+from ddpm_bench.records.record import ExtractorInfo
 
 __all__ = ["Extractor", "load_extractor"]
 

@@ -29,12 +29,12 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 from torch_fidelity.metric_fid import fid_input_id_to_statistics_cached
 from torch_fidelity.utils import create_feature_extractor, extract_featuresdict_from_input_id_cached
 
-from ddpm_bench.console import progress
 from ddpm_bench.errors import UserError
-from ddpm_bench.interrupt import NEVER, Stop
 from ddpm_bench.metrics.extractor import Extractor, MeasuredImages
 from ddpm_bench.metrics.feature_cache import cache_folder, kept_meanwhile, reference_name
 from ddpm_bench.metrics.uncertainty import Distance, Quantiles, frechet, replicates_for, score_quantiles
+from ddpm_bench.runtime.console import progress
+from ddpm_bench.runtime.interrupt import NEVER, Stop
 
 IS_SPLITS = 10
 KID_SUBSETS = 100

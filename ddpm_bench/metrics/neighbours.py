@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm_bench.interrupt import NEVER, Stop
+from ddpm_bench.data.pictures import write_labelled_grid
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.fidelity import features_of
-from ddpm_bench.pictures import write_labelled_grid
-from ddpm_bench.store import Neighbours
+from ddpm_bench.records.record import Neighbours
+from ddpm_bench.runtime.interrupt import NEVER, Stop
 
 SHOWN = 7
 """Nearest training images of a sample in the picture."""

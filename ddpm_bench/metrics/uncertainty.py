@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_bench.store import QUANTILES
+from ddpm_bench.records.record import QUANTILES
 
 FEWEST = 40
 """Replicates below which there is no quantile at 2.5%."""

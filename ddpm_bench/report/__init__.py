@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rich.console import Group
 
-from ddpm_bench.console import say
+from ddpm_bench.config.grid import Grid
 from ddpm_bench.files import make_folder, replacing, write_text
-from ddpm_bench.grid import Grid
+from ddpm_bench.records.record import Record
 from ddpm_bench.report.checkpoints import rows_beside
 from ddpm_bench.report.figures import draw_figures
 from ddpm_bench.report.html import html_page
@@ -17,7 +17,7 @@ from ddpm_bench.report.samples import PictureFolder, copy_pictures
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.table import make_table
 from ddpm_bench.report.terminal import TerminalTable, below
-from ddpm_bench.store import Record
+from ddpm_bench.runtime.console import say
 
 __all__ = ["render", "terminal_table"]
 

@@ -16,8 +16,8 @@ from typing import Literal
 
 from scipy import stats
 
-from ddpm_bench.metrics.registry import METRICS
-from ddpm_bench.published import PUBLISHED_KEYS
+from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.config.published import PUBLISHED_KEYS
 from ddpm_bench.report.bounds import row_name
 from ddpm_bench.report.conditions import unstated
 from ddpm_bench.report.labels import escape_markdown, markdown, plain

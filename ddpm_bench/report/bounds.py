@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
-from ddpm_bench.grid import Cell, Grid, load_coding
-from ddpm_bench.published import Coding
+from ddpm_bench.config.grid import Cell, Grid, load_coding
+from ddpm_bench.config.published import Coding
+from ddpm_bench.records.record import BoundTerms
 from ddpm_bench.report.labels import escape_markdown, markdown
 from ddpm_bench.report.progressive import Coded, coded, has_progressive, split_in_words, to_markdown
 from ddpm_bench.report.summary import Row, Summary
-from ddpm_bench.store import BoundTerms
 
 Z = NormalDist().inv_cdf(0.975)
 DECODERS = {"exact": "exact discretized decoder", "paper": "decoder with the release's tanh approximation"}

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ddpm_bench.console import say
-from ddpm_bench.differences import differences
+from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.errors import UserError
-from ddpm_bench.evaluation.rows import Row, read_row
-from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.records.differences import differences
+from ddpm_bench.records.record import BoundTerms, Record
+from ddpm_bench.records.row import Row, read_row
 from ddpm_bench.report.bounds import Z
 from ddpm_bench.report.labels import escape_markdown
 from ddpm_bench.report.table import ARROWS, MEASURED, heading
 from ddpm_bench.report.words import EMPTY, NOT_SCORED
-from ddpm_bench.store import BoundTerms, Record
+from ddpm_bench.runtime.console import say
 
 FOLDER = "checkpoints"
 """Where the rows lie in a results folder."""

@@ -32,8 +32,8 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from ddpm_bench.metrics.registry import METRICS
-from ddpm_bench.published import Claim
+from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.config.published import Claim
 from ddpm_bench.report.labels import escape_markdown, markdown, plain
 from ddpm_bench.report.summary import Row, Summary
 from ddpm_bench.report.words import selection_name

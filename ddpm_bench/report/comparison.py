@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.report.drawing import BLUE, GREEN, GREY, VERMILLION, WIDTH, measured_on, plain_log
 from ddpm_bench.report.labels import escape_mathtext, mathtext
 from ddpm_bench.report.samples import PictureFolder

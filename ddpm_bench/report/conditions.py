@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ddpm_bench.differences import differences as differing_lines
+from ddpm_bench.config.grid import AXES, Grid, load_preset, parse_set, resolve, shipped_presets
 from ddpm_bench.errors import UserError, near_miss
-from ddpm_bench.grid import AXES, Grid, load_preset, parse_set, resolve, shipped_presets
-from ddpm_bench.store import BoundTerms, Record
+from ddpm_bench.records.differences import differences as differing_lines
+from ddpm_bench.records.record import BoundTerms, Record
 
 Selection = Literal["last", "best"]
 """Which checkpoint a number belongs to: the last, or the one with the lowest distance to the training set."""

@@ -20,12 +20,12 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
-from ddpm_bench.differences import differences
+from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.errors import UserError
-from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.records.differences import differences
+from ddpm_bench.records.record import QUANTILES, Record
 from ddpm_bench.report.claims import ALPHA, difference_interval
 from ddpm_bench.report.conditions import measurement_conditions, model_conditions
-from ddpm_bench.store import QUANTILES, Record
 
 KEYS = tuple(key for key in METRICS if not key.endswith("_std"))
 _IMAGES = ("data", "hash of the data", "size")

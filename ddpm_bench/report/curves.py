@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.records.record import Checkpoint
 from ddpm_bench.report.drawing import (
     BLUE,
     GREY,
@@ -25,7 +26,6 @@ from ddpm_bench.report.labels import escape_mathtext, mathtext
 from ddpm_bench.report.samples import PictureFolder
 from ddpm_bench.report.summary import Row, Summary
 from ddpm_bench.report.words import NOT_MEASURED
-from ddpm_bench.store import Checkpoint
 
 DISTANCE = "fd_train"
 

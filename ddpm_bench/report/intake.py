@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ddpm_bench.console import say
 from ddpm_bench.errors import UserError
-from ddpm_bench.store import Record, read_record, record_paths
+from ddpm_bench.records.record import Record, read_record, record_paths
+from ddpm_bench.runtime.console import say
 
 
 def readable_records(folder: Path) -> list[Record]:

@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pandas as pd
 
-from ddpm_bench.grid import Cell
+from ddpm_bench.config.grid import Cell
 from ddpm_bench.report import labels
 from ddpm_bench.report.against import verdicts
 from ddpm_bench.report.summary import Row, Summary

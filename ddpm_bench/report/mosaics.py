@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ddpm_bench.records.record import Record
 from ddpm_bench.report.drawing import COLUMNS, GREY, WIDTH, by_group, cell_panels, measured_on
 from ddpm_bench.report.samples import GRID_SIDE, LABELLED_SIDE, PictureFolder, runs_of
 from ddpm_bench.report.summary import Row, Summary
 from ddpm_bench.report.words import NOT_MEASURED
-from ddpm_bench.store import Record
 
 SAMPLE_ROWS = 4
 """Rows of eight samples of a cell: half of its picture, so that they can still be seen."""

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ddpm_bench.evaluation.rows import Row as EvaluatedRow
+from ddpm_bench.records.record import Record
+from ddpm_bench.records.row import Row as EvaluatedRow
 from ddpm_bench.report.against import against_section
 from ddpm_bench.report.bounds import bounds_section
 from ddpm_bench.report.checkpoints import checkpoints_section
@@ -17,7 +18,6 @@ from ddpm_bench.report.samples import Picture
 from ddpm_bench.report.summary import Row, Summary
 from ddpm_bench.report.table import Table
 from ddpm_bench.report.words import selection_name
-from ddpm_bench.store import Record
 
 
 def page(

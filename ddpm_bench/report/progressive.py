@@ -17,9 +17,9 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ddpm_bench.published import Coding, CodingPoint
+from ddpm_bench.config.published import Coding, CodingPoint
+from ddpm_bench.records.record import BoundTerms
 from ddpm_bench.report.labels import plain
-from ddpm_bench.store import BoundTerms
 
 HALF_RANGE = 127.5
 """Grey levels that one unit of [-1, 1] stands for."""

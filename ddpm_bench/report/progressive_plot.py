@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddpm_bench.published import Coding, CodingPoint
+from ddpm_bench.config.published import Coding, CodingPoint
 from ddpm_bench.report.bounds import codes_of, published_code
 from ddpm_bench.report.drawing import LINES, VERMILLION, WIDTH, canvas, measured_on, save
 from ddpm_bench.report.labels import mathtext, plain

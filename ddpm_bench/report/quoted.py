@@ -7,8 +7,8 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ddpm_bench.grid import load_published, shipped_published
-from ddpm_bench.published import PublishedTable
+from ddpm_bench.config.grid import load_published, shipped_published
+from ddpm_bench.config.published import PublishedTable
 from ddpm_bench.report.labels import escape_markdown, markdown, plain
 from ddpm_bench.report.summary import Summary
 

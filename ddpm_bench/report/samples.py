@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ddpm_bench.console import say
 from ddpm_bench.files import replacing
+from ddpm_bench.records.record import Record
 from ddpm_bench.report.summary import Row
-from ddpm_bench.store import Record
+from ddpm_bench.runtime.console import say
 
 GAP = 1
-"""Pixels between the images of a picture before enlargement, as `ddpm_bench.pictures` leaves them."""
+"""Pixels between the images of a picture before enlargement, as `ddpm_bench.data.pictures` leaves them."""
 GRID_SIDE, LABELLED_SIDE = 32, 48
 """Pixels that images in a picture are enlarged to at least: in one without, and in one with headings."""
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ddpm_bench.console import say
+from ddpm_bench.config.settings import ProcessSettings
+from ddpm_bench.records.record import Record
 from ddpm_bench.report.drawing import BLUE, WIDTH, plain_log
 from ddpm_bench.report.mosaics import left_of, mosaic
 from ddpm_bench.report.samples import GRID_SIDE, PictureFolder, runs_of
 from ddpm_bench.report.summary import Summary
-from ddpm_bench.settings import ProcessSettings
-from ddpm_bench.store import Record
+from ddpm_bench.runtime.console import say
 
 STATIONS = 11
 """Images of the strip, at evenly spaced t from 0 to T."""

@@ -9,10 +9,10 @@ from typing import Literal
 
 import pandas as pd
 
-from ddpm_bench.grid import Cell, Grid
-from ddpm_bench.published import PUBLISHED_KEYS
+from ddpm_bench.config.grid import Cell, Grid
+from ddpm_bench.config.published import PUBLISHED_KEYS
+from ddpm_bench.records.record import BoundTerms, Checkpoint, Record
 from ddpm_bench.report.conditions import Difference, Selection, SetAside, differences, sorted_out
-from ddpm_bench.store import BoundTerms, Checkpoint, Record
 
 UNIFORM_BITS_PER_DIM = 8.0
 """Code length of a uniformly distributed byte: a bound above it is worse than no model."""

@@ -9,9 +9,10 @@ is EMPTY.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ddpm_bench.grid import OtherModel
-from ddpm_bench.metrics.registry import METRICS
-from ddpm_bench.published import Published
+from ddpm_bench.config.grid import OtherModel
+from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.config.published import Published
+from ddpm_bench.records.record import Record
 from ddpm_bench.report.summary import UNIFORM_BITS_PER_DIM, Estimate, Row, Summary
 from ddpm_bench.report.words import (
     DASH,
@@ -24,7 +25,6 @@ from ddpm_bench.report.words import (
     unverified,
     verdict,
 )
-from ddpm_bench.store import Record
 
 ARROWS = {"up": "↑", "down": "↓"}
 BOUND_TEST, BOUND_TRAIN = "bound_test_bits_per_dim", "bound_train_bits_per_dim"

@@ -6,11 +6,11 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
+from ddpm_bench.records.record import BoundTerms, Record
 from ddpm_bench.report.drawing import LINES, group_panels, legend_below, measured_on
 from ddpm_bench.report.labels import mathtext
 from ddpm_bench.report.samples import PictureFolder
 from ddpm_bench.report.summary import Row, Summary
-from ddpm_bench.store import BoundTerms, Record
 
 
 def draw_terms(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) -> str:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.records.record import Checkpoint, Record
 from ddpm_bench.report.summary import WITHIN_RUN, Row
 from ddpm_bench.report.table import ARROWS
 from ddpm_bench.report.words import EMPTY, NOT_SCORED
-from ddpm_bench.store import Checkpoint, Record
 
 Facts = Mapping[str, Mapping[str, Sequence[str]]]
 """Section -> name -> the value, or `seed n: value` for every seed where seeds differ."""

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from ddpm_bench.metrics.registry import METRICS
+from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.records.record import Record
 from ddpm_bench.report.bounds import bound_remarks
 from ddpm_bench.report.conditions import Difference
 from ddpm_bench.report.summary import Row, Summary
-from ddpm_bench.store import Record
 
 DASH, NOT_MEASURED, NOT_SCORED, EMPTY = "–", "not measured", "n/a", ""
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm_bench.batch import default_batch
-from ddpm_bench.build import build_diffusion, build_objective
+from ddpm_bench.config.grid import load_grid, load_preset, resolve
+from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.diffusion.objective import Objective
 from ddpm_bench.diffusion.reverse import Diffusion
-from ddpm_bench.grid import load_grid, load_preset, resolve
-from ddpm_bench.settings import CellSettings
+from ddpm_bench.models.build import build_diffusion, build_objective
+from ddpm_bench.runtime.batch import default_batch
 from ddpm_bench.speed.result import Work
 
 GRID, CELL = "table2", "eps-mse-fixed"

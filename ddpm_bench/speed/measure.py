@@ -9,8 +9,8 @@ from statistics import median
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_bench.console import progress
-from ddpm_bench.interrupt import NEVER, Stop
+from ddpm_bench.runtime.console import progress
+from ddpm_bench.runtime.interrupt import NEVER, Stop
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import memory_of, seconds_of
 from ddpm_bench.speed.result import WORKS, Ratio, Row, Work

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ddpm_bench.build import build_network
+from ddpm_bench.models.build import build_network
 from ddpm_bench.speed.case import Case
 
 SamplingStep = Callable[[Tensor, int], Tensor]

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import torch
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.interrupt import NEVER, Stop
-from ddpm_bench.provenance import git_commit, hardware, package_version, versions
+from ddpm_bench.records.provenance import git_commit, hardware, package_version, versions
+from ddpm_bench.runtime.interrupt import NEVER, Stop
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import peak
 from ddpm_bench.speed.measure import race_all

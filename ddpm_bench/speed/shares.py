@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddpm_bench.cost import bound_calls
-from ddpm_bench.generate import generate
-from ddpm_bench.interrupt import NEVER, Stop
+from ddpm_bench.experiment.cost import bound_calls
 from ddpm_bench.likelihood import estimate_bits_per_dim
+from ddpm_bench.measure.samples import generate
+from ddpm_bench.runtime.interrupt import NEVER, Stop
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import wait
 from ddpm_bench.speed.peers import OURS

@@ -22,7 +22,7 @@ from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.bound import bound_term
 from ddpm_bench.diffusion.noise import BOUND, BlockNoise
 from ddpm_bench.diffusion.sampler import denoise
-from ddpm_bench.network.compiled import compile_network
+from ddpm_bench.networks.compiled import compile_network
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import float32_as
 from ddpm_bench.speed.peers import OURS, Peer

@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ddpm_bench.config.settings import completed
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, sha256_file, write_json
-from ddpm_bench.settings import completed
 
 FORMAT = "ddpm-bench checkpoint 1"
 STATE, DIVERGED = "state.json", "diverged.json"

@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from ddpm_bench.store import Divergence
+from ddpm_bench.records.record import Divergence
 
 
 class Watch:

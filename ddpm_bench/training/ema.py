@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ddpm_bench.network.compiled import compile_network, is_compiled
+from ddpm_bench.networks.compiled import compile_network, is_compiled
 
 
 class Ema:

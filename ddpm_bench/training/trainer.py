@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from ddpm_bench.console import progress, say
+from ddpm_bench.config.settings import TrainingSettings
 from ddpm_bench.diffusion.objective import Objective
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.files import make_folder, write_text
-from ddpm_bench.interrupt import NEVER, Stop
-from ddpm_bench.provenance import git_commit
-from ddpm_bench.settings import TrainingSettings
-from ddpm_bench.store import Divergence, LogPoint
+from ddpm_bench.records.provenance import git_commit
+from ddpm_bench.records.record import Divergence, LogPoint
+from ddpm_bench.runtime.console import progress, say
+from ddpm_bench.runtime.interrupt import NEVER, Stop
 from ddpm_bench.training import checkpoint
 from ddpm_bench.training.divergence import Watch
 from ddpm_bench.training.draws import Draws, borrowed_globals

@@ -1,0 +1,274 @@
+"""Grids and presets: TOML in, validated cells out. Imports no torch.
+
+A grid file lists the rows of a published table: each cell's axes (`AXES`), its label, and the numbers published for it.
+A preset says how large the experiment is. A cell's settings are the preset's, then the cell's own axes, then `--set`.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from ddpm_bench.config.published import Claim, Coding, Conditions, Frozen, Printed, Published, PublishedTable, QuotedRow
+from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.errors import UserError, near_miss
+
+PACKAGE = Path(__file__).parent.parent
+AXES = ("parameterization", "objective", "variance")
+"""The choices that tell the cells of one grid apart; each names a field of `DiffusionSettings`."""
+
+
+class Cell(Frozen):
+    """One row of a published table."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    group: str = ""
+    label: str
+    parameterization: str
+    objective: str
+    variance: str
+    published: Published
+
+    @field_validator("published", mode="before")
+    @classmethod
+    def _blank(cls, value: Any) -> Any:
+        return {"blank": True} if value == "blank" else value
+
+    @property
+    def axes(self) -> dict[str, str]:
+        return {axis: getattr(self, axis) for axis in AXES}
+
+
+class OtherModel(Frozen):
+    """A published row that is no cell: another model, which nothing here measures."""
+
+    group: str = ""
+    label: str
+    published: Published
+
+
+class Grid(Frozen):
+    """A published table: its cells, its rows of other models, and what its source claims of their order.
+
+    coding: name of the progressive code that the same source published (see `load_coding`), if it did.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    title: str
+    source: str
+    coding: str | None = None
+    conditions: Conditions
+    cells: tuple[Cell, ...] = Field(min_length=1)
+    others: tuple[OtherModel, ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Grid":
+        names = [cell.name for cell in self.cells]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two cells are named '{twice[0]}'; records are filed by cell name, so names must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _nll_has_conditions(self) -> "Grid":
+        if self.conditions.nll is None and any(cell.published.has_nll for cell in self.cells):
+            raise ValueError("a cell has a published NLL, so [conditions.nll] must say what it depends on")
+        return self
+
+    @model_validator(mode="after")
+    def _claims_are_of_cells(self) -> "Grid":
+        names = [cell.name for cell in self.cells]
+        for claim in self.claims:
+            for name in (name for pair in claim.pairs for name in pair):
+                if name not in names:
+                    raise ValueError(f"the claim '{claim.text}' is of a cell '{name}'{near_miss(name, names)}")
+        return self
+
+    @property
+    def table(self) -> PublishedTable:
+        """The published half as a table, for listings."""
+        columns = {"is": "IS ↑", "fid": "FID ↓", "nll": "NLL, test (train), bits/dim ↓"}
+        rows = [QuotedRow(group=row.group, label=row.label, values=_printed(row.published)) for row in self.rows]
+        kept = {key: heading for key, heading in columns.items() if any(key in row.values for row in rows)}
+        return PublishedTable(
+            title=self.title, source=self.source, data=(self.conditions.data,), columns=kept, rows=tuple(rows)
+        )
+
+    @property
+    def rows(self) -> list[Cell | OtherModel]:
+        """All rows as they are shown: group after group, in each the other models first and then the cells."""
+        rows = [*self.others, *self.cells]
+        groups = list(dict.fromkeys(row.group for row in rows))
+        return sorted(rows, key=lambda row: groups.index(row.group))
+
+    def select(self, names: Sequence[str] | None) -> list[Cell]:
+        """The named cells in the grid's order, or all of them."""
+        known = [cell.name for cell in self.cells]
+        for name in names or ():
+            if name not in known:
+                raise UserError(f"Grid '{self.name}' has no cell '{name}'{near_miss(name, known)}")
+        return [cell for cell in self.cells if not names or cell.name in names]
+
+
+class Preset(Frozen):
+    """The size of an experiment: partial settings by section."""
+
+    name: str
+    summary: str
+    sections: dict[str, dict[str, Any]]
+
+
+def _shipped(folder: str) -> dict[str, Path]:
+    # A wheel carries `ablations/` inside the package; in a checkout it lies beside it.
+    places = (PACKAGE / folder, PACKAGE.parent / folder)
+    found = next((place for place in places if place.is_dir()), places[0])
+    return {path.stem: path for path in sorted(found.glob("*.toml"))}
+
+
+def shipped_grids() -> dict[str, Path]:
+    """Name and file of every grid that comes with the package."""
+    return _shipped("ablations")
+
+
+def shipped_presets() -> dict[str, Path]:
+    """Name and file of every preset that comes with the package."""
+    return _shipped("config/presets")
+
+
+def _printed(published: Published) -> dict[str, Printed]:
+    """The entries of a grid's row, a dash where the source left a blank."""
+    dashes = {"is": "–", "fid": "–"} if published.blank else {}
+    return dashes | {key: text for key, text in published.texts.items() if text}
+
+
+def _read_toml(
+    kind: str, name: str, shipped: dict[str, Path], parse_float: type = float
+) -> tuple[Path, dict[str, Any]]:
+    path = Path(name) if name.endswith(".toml") else shipped.get(name)
+    if path is None:
+        raise UserError(f"There is no {kind} '{name}'{near_miss(name, shipped)} Or give the path of a .toml file.")
+    try:
+        return path, tomllib.loads(path.read_text(encoding="utf-8"), parse_float=parse_float)
+    except FileNotFoundError:
+        raise UserError(f"There is no {kind} file '{path}'. Shipped: {', '.join(shipped)}.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"The {kind} file '{path}' cannot be read as TOML: {error}.") from error
+
+
+def load_grid(name: str) -> Grid:
+    """A shipped grid by name, or a user's own by path (ending in .toml). UserError for whatever is wrong with it."""
+    path, content = _read_toml("grid", name, shipped_grids())
+    for kind in ("cell", "other", "claim"):
+        if kind in content:
+            content[f"{kind}s"] = content.pop(kind)
+    try:
+        return Grid.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"Grid file '{path}': {_explain(error, Grid, content)}") from error
+
+
+def load_coding(name: str) -> Coding:
+    """A shipped published progressive code by name, or a user's own by path (ending in .toml)."""
+    path, content = _read_toml("published code", name, shipped_published())
+    if "point" in content:
+        content["points"] = content.pop("point")
+    try:
+        return Coding.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"Published code '{path}': {_explain(error, Coding, content)}") from error
+
+
+def shipped_published() -> dict[str, Path]:
+    """Name and file of everything published that comes with the package and is no grid."""
+    return _shipped("ablations/published")
+
+
+def load_published(name: str) -> PublishedTable:
+    """What a source published, as a table: a shipped one by name, a grid's or a code's too, or a file's by path."""
+    grids = shipped_grids()
+    if name in grids:
+        return load_grid(name).table
+    path, content = _read_toml("published table", name, shipped_published() | grids, parse_float=Decimal)
+    if "point" in content:
+        return load_coding(name).table
+    if "row" in content:
+        content["rows"] = content.pop("row")
+    try:
+        return PublishedTable.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"Published table '{path}': {_explain(error, PublishedTable, content)}") from error
+
+
+def load_preset(name: str) -> Preset:
+    """A shipped preset by name, or a user's own by path (ending in .toml)."""
+    path, content = _read_toml("preset", name, shipped_presets())
+    summary = content.pop("summary", "")
+    for section, values in content.items():
+        if not isinstance(values, dict):
+            raise UserError(f"Preset file '{path}': '{section}' must be a table such as [training], not a value.")
+    return Preset(name=path.stem, summary=summary, sections=content)
+
+
+def parse_set(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`training.steps=500` -> {"training": {"steps": 500}}; the value is TOML, or a plain word."""
+    sections: dict[str, dict[str, Any]] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        section, dot, field = key.strip().partition(".")
+        if not (equals and dot and field):
+            raise UserError(f"--set '{assignment}' must look like section.key=value, for example training.steps=500.")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        sections.setdefault(section, {})[field] = value
+    return sections
+
+
+def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) -> CellSettings:
+    """The cell's settings. An axis cannot be overridden: the row's label would no longer say what was run."""
+    for axis in AXES:
+        if axis in overrides.get("diffusion", {}):
+            raise UserError(
+                f"diffusion.{axis} is an axis of the grid and part of a row's label; choose rows with --cells, "
+                "or write them into a grid file of your own."
+            )
+    sections = {name: {} for name in CellSettings.model_fields}
+    for layer in (preset.sections, {"diffusion": cell.axes}, overrides):
+        for section, values in layer.items():
+            sections.setdefault(section, {}).update(values)
+    try:
+        return CellSettings.model_validate(sections)
+    except ValidationError as error:
+        raise UserError(f"Settings of cell '{cell.name}': {_explain(error, CellSettings)}") from error
+
+
+def _explain(error: ValidationError, model: type[BaseModel], content: Any = None) -> str:
+    """The first fault in words: where, what, and for an unknown key the nearest known one."""
+    first = error.errors()[0]
+    where = list(first["loc"])
+    dotted = ".".join(map(str, where))
+    if len(where) > 1 and where[0] in ("cells", "others") and isinstance(where[1], int):
+        row = content[where[0]][where[1]]
+        name = row.get("name", row.get("label")) if isinstance(row, dict) else None
+        dotted = f"{where[0][:-1]} '{name or where[1] + 1}'" + "".join(f", {part}" for part in where[2:])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{dotted}'{near_miss(str(where[-1]), _fields_at(model, where[:-1]))}"
+    if first["type"] == "missing":
+        return f"'{dotted}' is missing."
+    given = "" if isinstance(first["input"], (dict, list)) else f", not {first['input']!r}"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    return f"{dotted}{': ' if dotted else ''}{message}{given}."
+
+
+def _fields_at(model: type[BaseModel], where: list[Any]) -> list[str]:
+    for part in where:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        inner = next((a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)), annotation)
+        model = inner
+    return list(model.model_fields)

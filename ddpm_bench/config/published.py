@@ -1,0 +1,249 @@
+"""What sources printed and claimed, and what it depends on: the types of grid files and of `ablations/published`."""
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.errors import near_miss
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+PUBLISHED_KEYS = {
+    "is_mean": "is_mean",
+    "fd_train": "fid",
+    "fd_test": "fid_test",
+    "bound_test_bits_per_dim": "nll_test",
+    "bound_train_bits_per_dim": "nll_train",
+}
+"""The metrics that have published numbers, with the field of `Published` that holds them."""
+
+
+class Published(Frozen):
+    """The numbers that a source printed for a row. `blank`: a dash for IS and FID, so these are None.
+
+    is_std: the source's own spread, over splits of one sample set. fid: to the training set, fid_test to the test set.
+    nll_test, nll_train: bits/dim; upper bounds where `nll_bound`. nll_source: where they stand, if elsewhere.
+    """
+
+    is_mean: float | None = None
+    is_std: float | None = None
+    fid: float | None = None
+    fid_test: float | None = None
+    nll_test: float | None = None
+    nll_train: float | None = None
+    nll_bound: bool = False
+    nll_source: str | None = None
+    blank: bool = False
+
+    def of(self, key: str) -> float | None:
+        """The number published for the metric `key`, if there is one."""
+        return getattr(self, PUBLISHED_KEYS[key]) if key in PUBLISHED_KEYS else None
+
+    @property
+    def has_scores(self) -> bool:
+        return self.blank or self.is_mean is not None or self.fid is not None
+
+    @property
+    def has_nll(self) -> bool:
+        return self.nll_test is not None or self.nll_train is not None
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """As tables print them: IS ± spread, FID in as many digits as it was printed with, NLL test (train)."""
+        score = "" if self.is_mean is None else f"{self.is_mean:.2f}"
+        test = "" if self.nll_test is None else f"{self.nll_test:.2f}"
+        train = "" if self.nll_train is None else f" ({self.nll_train:.2f})"
+        return {
+            "is": score if self.is_std is None else f"{score} ± {self.is_std:.2f}",
+            "fid": "" if self.fid is None else f"{self.fid:g}",
+            "nll": f"{'≤ ' if self.nll_bound else ''}{test}{train}",
+        }
+
+
+class NllConditions(Frozen):
+    """What published bounds depend on beyond what all the numbers do. `evals`: network calls an image."""
+
+    test_images: int
+    train_images: int
+    evals: int
+    clip_x0: bool
+    decoder: Literal["exact", "paper"]
+
+
+class Conditions(Frozen):
+    """What the published numbers depend on; the report computes the differences from a record's own.
+
+    What is None is not stated by the source, and then not compared; the report says so. data_sha256: of the prepared
+    pixels, as in a record. weights: the moving average's or those of the last step. quantisation: of the samples before
+    they are scored. settings: by section and name (see `settings.py`), as far as the source says them; "none" stands
+    for no value.
+    """
+
+    data: str
+    data_sha256: str | None = None
+    size: int
+    weights: Literal["ema", "raw"] | None = None
+    quantisation: str | None = None
+    samples: int
+    training_steps: int
+    sampling_steps: int
+    extractor: str
+    checkpoint: Literal["last", "lowest FID during training"]
+    nll: NllConditions | None = None
+    settings: dict[str, dict[str, Any]] = {}
+
+    @field_validator("settings")
+    @classmethod
+    def _exist(cls, settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {
+            section: {name: _checked(section, name, value) for name, value in values.items()}
+            for section, values in settings.items()
+        }
+
+
+class CodingPoint(Frozen):
+    """After `steps` reverse steps: `rate` bits/dim were sent, and the prediction is off by `rmse`, of pixels 0..255."""
+
+    steps: int = Field(ge=1)
+    rate: float
+    rmse: float
+
+
+class Coding(Frozen):
+    """A published progressive code: of the model with these axes; rate and distortion in bits/dim of the whole code."""
+
+    source: str
+    data: tuple[str, ...] = Field(min_length=1)
+    label: str
+    axes: dict[str, str]
+    T: int = Field(ge=1)
+    rate: float
+    distortion: float
+    points: tuple[CodingPoint, ...] = Field(min_length=1)
+
+    @property
+    def table(self) -> "PublishedTable":
+        """The code as a table, for listings."""
+        rows = [
+            QuotedRow(
+                label=f"{point.steps} of {self.T} reverse steps",
+                values={"rate": Decimal(f"{point.rate:.5f}"), "rmse": Decimal(f"{point.rmse:.5f}")},
+            )
+            for point in self.points
+        ]
+        return PublishedTable(
+            title=f"Progressive lossy code, {self.label}",
+            source=self.source,
+            data=self.data,
+            columns={"rate": "rate, bits/dim", "rmse": "RMSE, pixels 0..255"},
+            notes=(f"The whole code: rate {self.rate} and distortion {self.distortion} bits/dim.",),
+            rows=tuple(rows),
+        )
+
+
+class Claim(Frozen):
+    """What a source says of the order of its rows; the report tests it on measured numbers (`report/claims.py`).
+
+    Either `better` is better than every cell of `worse` in every metric, or the two cells `alike` differ in none of
+    them by more than `margin`, a share of the second cell's value. The margin is the grid file's: sources name none.
+    """
+
+    text: str
+    source: str
+    metrics: tuple[str, ...] = Field(min_length=1)
+    better: str | None = None
+    worse: tuple[str, ...] = ()
+    alike: tuple[str, str] | None = None
+    margin: float | None = Field(None, gt=0, lt=1)
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        for metric in metrics:
+            if metric not in METRICS:
+                raise ValueError(f"there is no metric '{metric}'{near_miss(metric, list(METRICS))}")
+        return metrics
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "Claim":
+        ordered = self.better is not None and bool(self.worse)
+        if ordered == (self.alike is not None) or (self.margin is None) != (self.alike is None):
+            raise ValueError("a claim has either 'better' and 'worse', or 'alike' and its 'margin'")
+        return self
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The cells that it sets against each other: (better, worse), or the two that are alike."""
+        return [self.alike] if self.alike else [(self.better or "", worse) for worse in self.worse]
+
+
+Printed = Decimal | tuple[Decimal, Decimal] | str
+"""An entry as it was printed, its digits kept: a number, a number with its ±, or words."""
+
+
+class QuotedRow(Frozen):
+    """A row of a published table; `values` by column, those that the source leaves empty missing."""
+
+    group: str = ""
+    label: str
+    note: str = ""
+    values: dict[str, Printed]
+
+
+class PublishedTable(Frozen):
+    """A published table without a grid. `data`: the sets of images that it concerns, as records name their source.
+
+    second_hand: transcribed from another text than the source itself. columns: heading by key, in order.
+    """
+
+    title: str
+    source: str
+    second_hand: bool = False
+    data: tuple[str, ...] = Field(min_length=1)
+    columns: dict[str, str] = Field(min_length=1)
+    notes: tuple[str, ...] = ()
+    rows: tuple[QuotedRow, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _columns_exist(self) -> "PublishedTable":
+        for row in self.rows:
+            for key in row.values:
+                if key not in self.columns:
+                    raise ValueError(f"row '{row.label}': there is no column '{key}'{near_miss(key, self.columns)}")
+        return self
+
+    @property
+    def origin(self) -> str:
+        """The source, and whether the numbers come from it at first hand."""
+        return f"{self.source}; second-hand transcription" if self.second_hand else self.source
+
+    def texts(self, row: QuotedRow) -> list[str]:
+        """The row's entries as they were printed, empty where the source says nothing."""
+        return [printed(row.values[key]) if key in row.values else "" for key in self.columns]
+
+
+def printed(value: Printed) -> str:
+    """7.89, or 9.475 ± 0.174."""
+    return f"{value[0]} ± {value[1]}" if isinstance(value, tuple) else str(value)
+
+
+def _checked(section: str, name: str, value: Any) -> Any:
+    """The value as the settings hold it; ValueError for one that they could not hold."""
+    sections = CellSettings.model_fields
+    if section not in sections:
+        raise ValueError(f"there is no section '{section}' of settings{near_miss(section, list(sections))}")
+    fields = sections[section].annotation.model_fields
+    if name not in fields:
+        raise ValueError(f"there is no setting '{section}.{name}'{near_miss(name, list(fields))}")
+    field = fields[name]
+    try:
+        kind = TypeAdapter(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)
+        return kind.validate_python(None if value == "none" else value)
+    except ValidationError as error:
+        raise ValueError(f"{section}.{name}: {error.errors()[0]['msg'].removeprefix('Input ')}") from None

@@ -1,0 +1,1 @@
+"""Cells and grids: train, then measure; here or in several processes."""

@@ -1,0 +1,113 @@
+"""A grid from start to finish: resolve the cells, check what is there, run what is missing, keep going after a failure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddpm_bench.config.grid import Grid, load_preset, parse_set, resolve
+from ddpm_bench.data.images import ImageData
+from ddpm_bench.errors import UserError
+from ddpm_bench.experiment.cell import PICTURES, Bench, Job, data_info, picture_path
+from ddpm_bench.experiment.live import board
+from ddpm_bench.experiment.workers import measure_each
+from ddpm_bench.files import move_aside
+from ddpm_bench.metrics.extractors import Extractor
+from ddpm_bench.models.build import build_objective
+from ddpm_bench.records.differences import differences
+from ddpm_bench.records.record import Record, read_record, record_path, write_record
+from ddpm_bench.runtime.console import say
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a grid came to: the records, in the order of the jobs, and the names of the jobs that failed."""
+
+    records: list[Record]
+    failed: list[str]
+
+
+def plan(
+    grid: Grid, preset: str, cells: Sequence[str] | None, seeds: Sequence[int], assignments: Sequence[str]
+) -> list[Job]:
+    """Every cell and seed, resolved; whatever is wrong with one is a UserError before anything is run.
+
+    Seeds are the outer order, so that a table is complete as early as possible.
+    """
+    size, overrides = load_preset(preset), parse_set(assignments)
+    settings = {cell: resolve(cell, size, overrides) for cell in grid.select(cells)}
+    for each in settings.values():
+        build_objective(each.diffusion)
+    return [Job(grid.name, size.name, cell, each, seed) for seed in seeds for cell, each in settings.items()]
+
+
+def check_results(results: Path, jobs: Sequence[Job], data: ImageData, extractor: Extractor) -> dict[str, Record]:
+    """The jobs that `results` already holds, by job name. Records of another configuration there are refused."""
+    held = {}
+    for job in jobs:
+        for path in sorted(results.glob(f"{job.cell.name}-seed*.json")):
+            record = read_record(path)
+            was, now = _conditions(record), _wanted(job, data, extractor)
+            if lines := differences(was, now):
+                raise UserError(
+                    f"'{path}' was measured with another configuration:\n"
+                    + "\n".join(lines)
+                    + "\nUse another folder with --results DIR, or --fresh to set the old records aside and measure again."
+                )
+        path = record_path(results, job.cell.name, job.seed)
+        if path.exists():
+            held[job.name] = read_record(path)
+    return held
+
+
+def _conditions(record: Record) -> dict:
+    return record.model_dump(mode="json", include={"settings", "data", "extractor"})
+
+
+def _wanted(job: Job, data: ImageData, extractor: Extractor) -> dict:
+    return {
+        "settings": job.settings.model_dump(mode="json"),
+        "data": data_info(data).model_dump(mode="json"),
+        "extractor": extractor.info.model_dump(mode="json"),
+    }
+
+
+def set_aside(results: Path, jobs: Sequence[Job]) -> None:
+    """Move aside what the jobs left in `results`: record, pictures, checkpoints and samples."""
+    records = {job.name: record_path(results, job.cell.name, job.seed) for job in jobs}
+    pictures = [picture_path(record, name) for record in records.values() for name in (None, *PICTURES)]
+    move_aside(results, [*records.values(), *pictures, *(results / "work" / name for name in records)])
+
+
+def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], workers: int = 1) -> Outcome:
+    """Run what is missing, `workers` jobs at a time. A cell that fails is reported and the grid goes on; one that diverges is a result.
+
+    A full disk is not a cell's failure: the OSError ends the grid. Raises Interrupted after saving.
+    """
+    missing = [job for job in jobs if job.name not in held]
+    made, failed = {}, []
+    with board(jobs, bench.extractor.info.labels) as table:
+        for job in jobs:
+            if record := held.get(job.name):
+                table.hold(job.name, record)
+                say(f"{job.name}: measured already on {record.created}; --fresh measures it again")
+        for job, result in measure_each(missing, bench, workers, table.screen):
+            table.settle(job.name, result)
+            if isinstance(result, Record):
+                write_record(bench.results, result)
+                made[job.name], said = result, _summary(result)
+            else:
+                failed.append(job.name)
+                said = f"FAILED: {result}"
+            say(f"{job.name}: {said} ({len(made) + len(failed)} of {len(missing)})")
+    found = held | made
+    return Outcome([found[job.name] for job in jobs if job.name in found], failed)
+
+
+def _summary(record: Record) -> str:
+    if record.divergence:
+        return f"diverged at step {record.divergence.step}: {record.divergence.reason}"
+    distance, score = record.extractor.labels
+    metrics = record.last.metrics
+    found = f"{distance} {metrics['fd_train']:.2f}, {score} {metrics['is_mean']:.2f}"
+    bound = metrics.get("bound_test_bits_per_dim")
+    return found + (f", {bound:.2f} bits/dim" if bound is not None else "")

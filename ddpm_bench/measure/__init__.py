@@ -1,0 +1,1 @@
+"""A model is measured: samples, scores, pictures, bounds."""

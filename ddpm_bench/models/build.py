@@ -1,0 +1,48 @@
+"""Names become objects: the one place where settings turn into a diffusion, an objective and a network."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+
+from ddpm_bench.config.settings import DiffusionSettings, NetworkSettings, ProcessSettings
+from ddpm_bench.diffusion.objective import OBJECTIVES, Objective
+from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS
+from ddpm_bench.diffusion.reverse import Diffusion
+from ddpm_bench.diffusion.schedule import SCHEDULES
+from ddpm_bench.diffusion.variance import VARIANCES
+from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.networks.unet import UNet
+
+Named = TypeVar("Named")
+
+
+def build_diffusion(settings: ProcessSettings) -> Diffusion:
+    """The forward and reverse process; UserError for an unknown name."""
+    variance = settings.fixed_variance if settings.variance == "fixed" else settings.variance
+    schedule = _named("schedule", settings.schedule, SCHEDULES)(settings.T, settings.beta_1, settings.beta_T)
+    return Diffusion(
+        schedule.rescaled() if settings.rescale_timesteps else schedule,
+        _named("parameterization", settings.parameterization, PARAMETERIZATIONS),
+        _named("variance", variance, VARIANCES),
+    )
+
+
+def build_objective(settings: DiffusionSettings) -> Objective:
+    """What a cell is trained with; UserError for an unknown name, or one that cannot train the variance."""
+    objective = _named("objective", settings.objective, OBJECTIVES)
+    objective.check(build_diffusion(settings).variance)
+    return objective
+
+
+def build_network(settings: NetworkSettings, shape: tuple[int, int, int], diffusion: Diffusion, seed: int = 0) -> UNet:
+    """The U-Net for images of `shape` (C, H, W), initial values drawn from `seed`; the variance decides its output channels."""
+    torch.manual_seed(seed)
+    channels, size, _ = shape
+    return UNet(channels, channels * diffusion.variance.outputs, size, settings)
+
+
+def _named(axis: str, name: str, known: Mapping[str, Named]) -> Named:
+    if name not in known:
+        raise UserError(f"There is no {axis} '{name}'{near_miss(name, known)}")
+    return known[name]

@@ -1,0 +1,91 @@
+"""Checkpoints of other people, converted once into folders that `--ckpt` takes.
+
+    source.py         what was given: a file, a folder or a hub id; reads weights without executing anything
+    asked.py          what the person says of it, against what the checkpoint says of itself
+    convert.py        a state dict of theirs, by a table of names, into one of ours
+    diffusers.py, openai.py (with openai_flags.py), pytorch_ddpm.py: a format each
+
+A format says whether it recognises a source, and reads one; one more is one file and one entry in FORMATS.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.files import sha256_file
+from ddpm_bench.models.build import build_diffusion
+from ddpm_bench.models.card import KINDS, ModelCard
+from ddpm_bench.models.interop import diffusers, openai, pytorch_ddpm
+from ddpm_bench.models.interop.asked import Asked
+from ddpm_bench.models.interop.convert import Found, outline
+from ddpm_bench.models.interop.source import Source
+from ddpm_bench.models.model import save_model
+
+__all__ = ["FORMATS", "Asked", "describe", "import_checkpoint"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is told from others, and read. UserErrors of `read` say what does not fit and the likely cause."""
+
+    recognises: Callable[[Source], bool]
+    read: Callable[[Source, Asked], Found]
+
+
+FORMATS: dict[str, Format] = {
+    "diffusers": Format(diffusers.recognises, diffusers.read),
+    "openai": Format(openai.recognises, openai.read),
+    "pytorch-ddpm": Format(pytorch_ddpm.recognises, pytorch_ddpm.read),
+}
+
+
+def import_checkpoint(
+    given: str, out: Path, asked: Asked, format: str | None = None, name: str | None = None
+) -> ModelCard:
+    """Convert the file, folder or hub id `given` into the folder `out`; returns the card that lies in it.
+
+    format: a name in FORMATS; None recognises it. name: the model's name in results [default: that of the source].
+    UserError when it cannot be read, cannot be expressed, or is not what was said of it; then nothing is written.
+    """
+    source = Source(given)
+    format = format or _recognise(source)
+    if format not in FORMATS:
+        raise UserError(f"There is no format '{format}'{near_miss(format, FORMATS)}")
+    found = FORMATS[format].read(source, asked)
+    card = ModelCard(
+        name=name or source.name, weights=found.weights, step=found.step, shape=found.shape, process=found.process,
+        network=found.network, source={"format": format, "path": source.label, "sha256": sha256_file(found.file)},
+    )  # fmt: skip
+    save_model(out, card, found.state)
+    return card
+
+
+def describe(card: ModelCard) -> Sequence[str]:
+    """Lines saying what was recognised and how it will be scored."""
+    process, network = card.process, card.network
+    channels, size, _ = card.shape
+    outputs = channels * build_diffusion(process).variance.outputs
+    parameters = sum(p.numel() for p in outline(network, channels, outputs, size).parameters())
+    heads = f"{network.head_channels} channels a head" if network.head_channels else f"heads = {network.heads}"
+    betas = "" if process.schedule == "cosine" else f" from {process.beta_1:g} to {process.beta_T:g}"
+    told = f"t * 1000 / {process.T}" if process.rescale_timesteps else "t"
+    return (
+        f"{card.name}: {card.source['format']}, {parameters:,} parameters, images {channels}x{size}x{size}",
+        f"network: base {network.base} x {list(network.multipliers)}, {network.blocks} blocks a level, attention at "
+        f"{sorted(network.attention, reverse=True)} with {heads}, norm eps {network.eps:g}, "
+        f"time {'scales and shifts' if network.scale_shift else 'is added'}, resampling by {network.resample}",
+        f"process: {process.schedule}{betas}, T = {process.T}, predicts {process.parameterization}, "
+        f"variance {process.variance}, the network is told {told} for t = 0..{process.T - 1}",
+        f"weights: {KINDS[card.weights]}" + (f", step {card.step:,}" if card.step is not None else ", step not known"),
+    )
+
+
+def _recognise(source: Source) -> str:
+    for name, each in FORMATS.items():
+        if each.recognises(source):
+            return name
+    raise UserError(
+        f"'{source.given}' is of no format that is known here ({', '.join(FORMATS)}): "
+        f"{source.summary()}. Give --format where it is one of them all the same."
+    )

@@ -1,0 +1,119 @@
+"""The U-Net of Ho, Jain, Abbeel 2020 (appendix B): x_t and the 0-based step in, one map a predicted quantity out.
+
+Two residual blocks a level (at the paper's size), GroupNorm and SiLU before each convolution, the time embedding added
+between the two, one-head self-attention where the level's side is listed and in the middle, skips from every step down
+to the blocks up. With the defaults of `NetworkSettings` and 3 channels it has the paper's 35.7 M parameters, and its
+outputs equal those of diffusers' `UNet2DModel` in the google/ddpm-cifar10-32 configuration when weights are copied.
+Other settings make it the networks of other releases, for `ddpm_bench/interop`.
+
+Written for two cores: channels-last memory, one product for q, k and v, and upsampling as one transposed convolution.
+On a GPU it computes in bfloat16 by autocast, in training, sampling and bounds; weights and predictions are float32.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_bench.config.settings import NetworkSettings
+from ddpm_bench.errors import UserError
+from ddpm_bench.networks.blocks import Block, TimeEmbedding, conv, downsample, norm, resamples, upsample
+from ddpm_bench.networks.cpu import norm_silu
+
+
+class UNet(nn.Module):
+    """epsilon_theta(x_t, t), or whatever the parameterization and the variance ask of it.
+
+    Args:
+        in_channels: C of the images.
+        out_channels: C, or 2 C where the variance is learned.
+        size: side of the square images in pixels; decides at which levels there is attention.
+        settings: widths, depth, groups, dropout, and the dialect.
+
+    Initial values are drawn from torch's global generator. Raises UserError for sizes that do not fit together.
+    """
+
+    half: bool | None = None
+    """Whether to compute in bfloat16; None: on a GPU."""
+
+    def __init__(self, in_channels: int, out_channels: int, size: int, settings: NetworkSettings) -> None:
+        super().__init__()
+        check(size, settings)
+        base, time, last = settings.base, 4 * settings.base, len(settings.multipliers) - 1
+        self.time = TimeEmbedding(base, settings.time_shift)
+        self.first = conv(in_channels, base)
+
+        channels, skips = base, [base]
+        self.down = nn.ModuleList()
+        for level, multiplier in enumerate(settings.multipliers):
+            attention = size >> level in settings.attention
+            for _ in range(settings.blocks):
+                self.down.append(Block(channels, base * multiplier, time, settings, attention))
+                channels = base * multiplier
+                skips.append(channels)
+            if level < last:
+                self.down.append(downsample(channels, time, settings))
+                skips.append(channels)
+
+        self.middle = nn.ModuleList(Block(channels, channels, time, settings, attention) for attention in (True, False))
+
+        self.up = nn.ModuleList()
+        for level, multiplier in reversed(list(enumerate(settings.multipliers))):
+            attention = size >> level in settings.attention
+            for _ in range(settings.blocks + 1):
+                self.up.append(Block(channels + skips.pop(), base * multiplier, time, settings, attention))
+                channels = base * multiplier
+            if level > 0:
+                self.up.append(upsample(channels, time, settings))
+
+        self.norm = norm(channels, settings)
+        self.last = conv(channels, out_channels, scale=1e-10)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x_t: Tensor, step: Tensor) -> Tensor:
+        """Predict from `x_t` (B, in_channels, size, size), scaled to about [-1, 1], at 0-based `step` (B,) int64.
+
+        Returns (B, out_channels, size, size).
+        """
+        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=x_t.is_cuda if self.half is None else self.half):
+            h = self._features(x_t, step)
+        with torch.autocast(x_t.device.type, enabled=False):  # the prediction is never rounded to bfloat16
+            return self.last(norm_silu(self.norm, h.float() if h.dtype == torch.bfloat16 else h))
+
+    def _features(self, x_t: Tensor, step: Tensor) -> Tensor:
+        """What the last norm gets, (B, base, size, size)."""
+        time = self.time(step)
+        h = self.first(x_t.contiguous(memory_format=torch.channels_last))
+        skips = [h]
+        for layer in self.down:
+            h = layer(h, time)
+            skips.append(h)
+        for layer in self.middle:
+            h = layer(h, time)
+        for layer in self.up:
+            h = layer(h if resamples(layer) else torch.cat((h, skips.pop()), dim=1), time)
+        return h
+
+
+def check(size: int, settings: NetworkSettings) -> None:
+    """UserError where the side cannot be halved often enough, or groups, attention sides or heads do not fit."""
+    levels = len(settings.multipliers)
+    if not levels or min(settings.multipliers) < 1:
+        raise UserError(f"multipliers {list(settings.multipliers)} must be a positive number a level, as [1, 2, 2, 2].")
+    if size % 2 ** (levels - 1):
+        raise UserError(
+            f"Images of side {size} cannot be halved {levels - 1} times for multipliers "
+            f"{list(settings.multipliers)}; use a multiple of {2 ** (levels - 1)} or fewer multipliers."
+        )
+    if settings.base % settings.groups:
+        raise UserError(f"groups = {settings.groups} does not divide base = {settings.base}; choose a divisor of it.")
+    sides = [size >> level for level in range(levels)]
+    for side in settings.attention:
+        if side not in sides:
+            raise UserError(f"attention at side {side}: the levels of this network have sides {sides}; "
+                            "choose among these.")  # fmt: skip
+    attended = [m for side, m in zip(sides, settings.multipliers, strict=True) if side in settings.attention]
+    for channels in (settings.base * multiplier for multiplier in (*attended, settings.multipliers[-1])):
+        if channels % (settings.head_channels or settings.heads):
+            raise UserError(
+                f"The {channels} channels of a level cannot be shared out among attention heads with heads "
+                f"= {settings.heads}, head_channels = {settings.head_channels}; choose a divisor."
+            )

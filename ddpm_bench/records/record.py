@@ -1,0 +1,230 @@
+"""The results store: one typed JSON record a cell and seed, written atomically. Imports no torch."""
+
+import json
+import math
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.errors import UserError
+from ddpm_bench.files import write_json
+
+SCHEMA = 2
+"""Version of the record's layout. A reader refuses a newer one."""
+
+QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
+"""At which a bootstrap's interval is kept: the median, and both ends at one standard deviation and at 95%."""
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    def as_json(self) -> dict[str, Any]:
+        """Values of strict JSON: a number that is not finite becomes a string such as "NaN", which is read back as a number."""
+        return json.loads(self.model_dump_json())
+
+
+class DataInfo(Part):
+    """What was trained on: `sha256` is over the prepared uint8 pixels of both splits."""
+
+    name: str
+    sha256: str
+    train_images: int
+    test_images: int
+    shape: tuple[int, int, int]  # (C, H, W)
+
+
+class ExtractorInfo(Part):
+    """What produced the features. `verified`: the weights' hash is the one that published numbers rest on, or that of their own card."""
+
+    name: str
+    sha256: str
+    verified: bool
+    labels: tuple[
+        str, str
+    ]  # column headings of the distance and of the score, such as ("FD (embedded)", "IS (embedded)")
+    feature_dim: int
+
+
+class Divergence(Part):
+    """Which of the rules in `training/divergence.py` was met, and when."""
+
+    step: int
+    reason: str
+
+
+class Checkpoint(Part):
+    """The scores of the EMA weights after `step` training steps. Keys of `metrics` are those of `metrics/registry.py`.
+
+    quantiles: by metric, what a bootstrap over samples or images puts at QUANTILES (`metrics/uncertainty.py`). It says
+    how sure the number is for these weights; how it varies between training runs only several seeds show.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    quantiles: dict[str, tuple[float, ...]] = {}
+
+
+class LogPoint(Part):
+    """One tick of training: means over the steps since the last tick."""
+
+    step: int
+    loss: float
+    gradient_norm: float
+
+
+class BoundTerms(Part):
+    """The variational bound of a split in bits/dim: total = prior + middle + first.
+
+    `exact`: every t for every image, so `evals` = T network calls an image. `estimate`: see `likelihood/estimate.py`; no single terms.
+    """
+
+    split: Literal["train", "test"]
+    images: int
+    method: Literal["exact", "estimate"] = "exact"
+    evals: int
+    clip_x0: bool = True
+    decoder: Literal["exact", "paper"] = "exact"
+    total: float
+    standard_error: float  # of the total, the images taken as a sample of the data; holds the estimate's own error too
+    estimate_error: float = 0.0  # of the total against `exact` on the same images
+    prior: float  # L_T
+    middle: float  # L_1 + ... + L_{T-1}
+    first: float  # L_0, the decoder's
+    terms: tuple[float, ...] = ()  # terms[t-1] is L_{t-1}
+    mse: tuple[float, ...] = ()  # mse[t-1]: mean squared error of the x_0 predicted at t, for images in [-1, 1]
+    quantiles: tuple[float, ...] = ()  # of the total at QUANTILES, by a bootstrap over the images
+
+    @property
+    def sampling_error(self) -> float:
+        """Standard error of the images alone as a sample of the data."""
+        return max(self.standard_error**2 - self.estimate_error**2, 0.0) ** 0.5
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95%, for the mean over the data that the images are a sample of."""
+        half = NormalDist().inv_cdf(0.975) * self.standard_error
+        return self.total - half, self.total + half
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "first" not in value and value.get("terms"):
+            first, *middle = value["terms"]
+            return value | {"evals": len(value["terms"]), "first": first, "middle": math.fsum(middle)}
+        return value
+
+
+class Neighbours(Part):
+    """Distances to the nearest training image: of generated samples and, as a scale, of as many held-out test images.
+
+    Root mean square over pixels in [0, 1], or over features. Samples much nearer than test images are copies.
+    """
+
+    samples: tuple[float, ...]
+    test: tuple[float, ...]
+
+
+class Record(Part):
+    """Everything about one cell and seed: what it was, where and with what it ran, and what came out."""
+
+    schema_version: int = SCHEMA
+    grid: str
+    preset: str
+    cell: str
+    label: str
+    seed: int
+    outcome: Literal["done", "diverged"]
+    divergence: Divergence | None = None
+    settings: CellSettings
+    data: DataInfo
+    extractor: ExtractorInfo
+    parameters: int
+    images_seen: int
+    samples: int
+    sampling_steps: int
+    checkpoints: tuple[Checkpoint, ...] = ()
+    bounds: tuple[BoundTerms, ...] = ()  # at most one a split
+    terms: BoundTerms | None = None  # every term, of fewer test images, where the bounds are estimates
+    anchors: dict[str, dict[str, float]] = {}
+    training_log: tuple[LogPoint, ...] = ()
+    sample_grid: str | None = None  # PNG beside the record
+    pictures: dict[str, str] = {}  # PNGs beside the record: "progressive", "neighbours-pixel", "neighbours-feature"
+    neighbours: dict[str, Neighbours] = {}  # by space: "pixel", "feature"
+    wall_time_s: dict[str, float] = {}
+    versions: dict[str, str]
+    git_commit: str | None  # that finished the record
+    training_commits: tuple[str, ...] = ()  # that trained the weights, in order
+    hardware: dict[str, Any]
+    created: str  # ISO 8601, UTC
+
+    @property
+    def every_term(self) -> BoundTerms | None:
+        """The bound of test images with L_{t-1} and the error of x_0 for every t, where that was measured."""
+        return self.terms or next((b for b in self.bounds if b.split == "test" and b.mse), None)
+
+    @property
+    def last(self) -> Checkpoint | None:
+        """The checkpoint at the end of training."""
+        return self.checkpoints[-1] if self.checkpoints else None
+
+    @property
+    def best(self) -> Checkpoint | None:
+        """The checkpoint of the lowest distance to the training set: what the paper reports. Never mixed with `last`."""
+        return min(self.checkpoints, key=lambda c: c.metrics["fd_train"]) if self.checkpoints else None
+
+
+def record_path(folder: Path, cell: str, seed: int) -> Path:
+    return folder / f"{cell}-seed{seed}.json"
+
+
+def write_record(folder: Path, record: Record) -> Path:
+    """Write `record` atomically and return its path."""
+    path = record_path(folder, record.cell, record.seed)
+    write_json(path, record.as_json())
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """Read one record. UserError for a file that is none, is truncated, or has a newer schema."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no record at '{path}'. Make one with `ddpm-bench ablate`.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"'{path}' is not a readable JSON record ({error}). Measure the cell again or remove the file."
+        ) from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > SCHEMA:
+        raise UserError(
+            f"'{path}' has record schema {version}; this ddpm-bench reads up to {SCHEMA}. Install a newer ddpm-bench."
+        )
+    try:
+        return Record.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"'{path}' is not a record of ddpm-bench: {where}: {first['msg']}. Measure the cell again or remove the file."
+        ) from error
+
+
+def record_paths(folder: Path) -> list[Path]:
+    """The records of a folder, in order of file name. UserError when it does not exist or has none."""
+    if not folder.is_dir():
+        raise UserError(f"There is no results folder '{folder}'. Make one with `ddpm-bench ablate --results {folder}`.")
+    paths = sorted(folder.glob("*-seed*.json"))
+    if not paths:
+        raise UserError(
+            f"The folder '{folder}' holds no records (<cell>-seed<n>.json). Make some with `ddpm-bench ablate`."
+        )
+    return paths
+
+
+def read_records(folder: Path) -> list[Record]:
+    """All records of a folder, in order of file name. UserError when it does not exist or has none, or for a broken one."""
+    return [read_record(path) for path in record_paths(folder)]

@@ -1,0 +1,133 @@
+"""The rows that `evaluate --ckpt` adds to a folder: a typed JSON file each, written atomically. Imports no torch."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from ddpm_bench.errors import UserError
+from ddpm_bench.files import move_aside, write_json
+from ddpm_bench.records.differences import differences
+from ddpm_bench.records.record import BoundTerms, DataInfo, ExtractorInfo, Part
+
+SCHEMA = 1
+"""Version of the row's layout. A reader refuses a newer one."""
+
+
+class ModelInfo(Part):
+    """What was evaluated. `identity`: all that decides what its output means, the hash of its weights among it."""
+
+    weights: Literal["ema", "raw", "unknown"]
+    weights_sha256: str
+    step: int | None  # training steps, where known
+    parameters: int
+    predicts: str
+    variance: str
+    schedule: str
+    T: int
+    identity: dict[str, Any]
+
+
+class Setup(Part):
+    """Everything that a row's numbers depend on, beside versions and hardware."""
+
+    model: ModelInfo
+    data: DataInfo
+    extractor: ExtractorInfo
+    samples: int
+    seed: int
+    sampling_steps: int
+    clip_x0: bool
+    neighborhood: int  # k of precision and recall
+    test_reference: bool
+    bootstrap: int = 0  # replicates behind intervals; 0: none
+    bound_images: int  # of each split; 0: no bound
+    evals: int | None  # network calls an image; None: exact, with every t
+    decoder: Literal["exact", "paper"]
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What two rows must share to stand in one table."""
+        return self.model_dump(include={"data", "extractor", "samples", "neighborhood", "test_reference"})
+
+
+class Row(Part):
+    """One checkpoint: how it was measured, and what came out. Keys of `metrics` are those of `metrics/registry.py`."""
+
+    schema_version: int = SCHEMA
+    name: str
+    setup: Setup
+    metrics: dict[str, float]
+    quantiles: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # as of `store.Checkpoint`
+    bounds: tuple[BoundTerms, ...]
+    anchors: dict[str, dict[str, float]]
+    sample_grid: str  # PNG beside the row
+    wall_time_s: dict[str, float]
+    versions: dict[str, str]
+    git_commit: str | None
+    hardware: dict[str, Any]
+    created: str  # ISO 8601, UTC
+
+
+def check_name(name: str) -> str:
+    """A name that can be a file's; UserError for another."""
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise UserError(f"--name '{name}' must be letters, digits and ._+- alone, since files are named after it.")
+    return name
+
+
+def row_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
+
+
+def write_row(folder: Path, row: Row) -> None:
+    write_json(row_path(folder, row.name), row.model_dump(mode="json"))
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """All rows of a folder, in order of name. UserError for a file that is none."""
+    return [read_row(path) for path in sorted(folder.glob("*.json"))]
+
+
+def held_row(folder: Path, name: str, setup: Setup) -> Row | None:
+    """The row that `folder` holds under `name`, if any; UserError with the differences if it was measured otherwise."""
+    path = row_path(folder, name)
+    if not path.exists():
+        return None
+    row = read_row(path)
+    if lines := differences(row.setup.model_dump(mode="json"), setup.model_dump(mode="json")):
+        raise UserError(
+            f"'{path}' was measured with another configuration:\n" + "\n".join(lines)
+            + "\nGive this one another --name, or set the old row aside and measure again with --fresh."
+        )  # fmt: skip
+    return row
+
+
+def set_aside(folder: Path, name: str) -> None:
+    """Move aside what there is of a row: the row, its picture, samples and scores."""
+    path = row_path(folder, name)
+    move_aside(folder, (path, path.with_suffix(".png"), folder / "work" / name))
+
+
+def read_row(path: Path) -> Row:
+    """One row. UserError for a file that is none, or of a newer schema."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if isinstance(version, int) and version > SCHEMA:
+            raise UserError(
+                f"'{path}' has row schema {version}; this ddpm-bench reads up to {SCHEMA}. Install a newer one."
+            )
+        return Row.model_validate(content)
+    except UserError:
+        raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    raise UserError(
+        f"'{path}' is not a row of `ddpm-bench evaluate --ckpt` ({problem}). Remove it, or choose another --results."
+    )

@@ -1,0 +1,1 @@
+"""Where and how things run: device, batch, progress, messages, interruption. Nothing here changes a result."""

@@ -31,7 +31,7 @@ from ddpm_bench.models.model import load_model
 from ddpm_bench.records.compare import Check, compare
 from ddpm_bench.records.record import Checkpoint, Record, read_records
 from ddpm_bench.runtime.batch import default_batch
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 
 CPU = torch.device("cpu")
 

@@ -68,7 +68,7 @@ def small(half: bool | None) -> UNet:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    network.half = half
+    network.in_bfloat16 = half
     return network.eval()
 
 

@@ -18,7 +18,7 @@ from ddpm_bench.config.grid import load_grid
 from ddpm_bench.experiment.live import Board, board
 from ddpm_bench.records.record import Divergence, read_records
 from ddpm_bench.runtime import console
-from ddpm_bench.runtime.console import Reading, Screen
+from ddpm_bench.runtime.observer import Reading, Screen
 
 GRID = load_grid("table2")
 LABELS = ("FD (embedded)", "IS (embedded)")

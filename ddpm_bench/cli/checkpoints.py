@@ -69,8 +69,8 @@ def sample(
     """
     from ddpm_bench.measure.chain_pictures import draw_interpolation, draw_progressive
     from ddpm_bench.measure.sample_command import sample_checkpoint
-    from ddpm_bench.records.provenance import choose_device
-    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.device import choose_device
+    from ddpm_bench.runtime.observer import say
     from ddpm_bench.runtime.interrupt import Stop
 
     if interpolate:
@@ -161,10 +161,10 @@ def evaluate(
 
     from ddpm_bench.measure.checkpoint import Asked, Bench, evaluate_checkpoint
     from ddpm_bench.measure.images import evaluate_images, evaluation_table
-    from ddpm_bench.records.provenance import choose_device
+    from ddpm_bench.runtime.device import choose_device
     from ddpm_bench.records.row import read_rows
     from ddpm_bench.report.checkpoint_tables import make_tables, to_terminal, write_tables
-    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.observer import say
     from ddpm_bench.runtime.interrupt import Stop
 
     chosen = choose_device(device, compiled)

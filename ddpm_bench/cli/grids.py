@@ -80,7 +80,7 @@ def ablate(
     from ddpm_bench.experiment.cost import estimate
     from ddpm_bench.experiment.workers import choose_workers
     from ddpm_bench.files import make_folder
-    from ddpm_bench.records.provenance import choose_device
+    from ddpm_bench.runtime.device import choose_device
     from ddpm_bench.report.intake import readable_records
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.tensorboard import check_tensorboard
@@ -132,8 +132,8 @@ def train(
     from ddpm_bench.data import load_data
     from ddpm_bench.experiment.ablate import plan
     from ddpm_bench.experiment.cell import make_trainer
-    from ddpm_bench.records.provenance import choose_device
-    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.device import choose_device
+    from ddpm_bench.runtime.observer import say
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.tensorboard import check_tensorboard, event_log
 
@@ -214,9 +214,9 @@ def reproduce(
     from ddpm_bench.experiment.cell import Bench
     from ddpm_bench.experiment.reproduce import check_same, job_of, judge, siblings, verdict_table
     from ddpm_bench.files import make_folder
-    from ddpm_bench.records.provenance import choose_device
+    from ddpm_bench.runtime.device import choose_device
     from ddpm_bench.records.record import read_record
-    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.observer import say
     from ddpm_bench.runtime.interrupt import Stop
 
     expected = read_record(record)
@@ -296,7 +296,7 @@ def _anchors(images, features, settings, device, cache: Path, stop):
 
 def _render(records, results: Path, grid, reports: Path | None, as_json: bool) -> None:
     from ddpm_bench.report import render, terminal_table
-    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.observer import say
 
     if reports:
         render(records, grid, reports, results)

@@ -66,9 +66,9 @@ def nll(
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
     from ddpm_bench.networks.compiled import compile_network
-    from ddpm_bench.records.provenance import choose_device
+    from ddpm_bench.runtime.device import choose_device
     from ddpm_bench.report.progressive import to_rich
-    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.observer import say
     from ddpm_bench.runtime.interrupt import Stop
 
     model, chosen = load_model(ckpt, raw), choose_device(device, compiled)
@@ -100,7 +100,7 @@ def selftest(device: Device = "auto", as_json: Json = False) -> None:
     """
     from dataclasses import asdict
 
-    from ddpm_bench.records.provenance import choose_device
+    from ddpm_bench.runtime.device import choose_device
     from ddpm_bench.selftest import checks_table
     from ddpm_bench.selftest import selftest as run
 

@@ -57,8 +57,8 @@ def speed(
     import torch
 
     from ddpm_bench.files import make_folder
-    from ddpm_bench.records.provenance import choose_device
-    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.device import choose_device
+    from ddpm_bench.runtime.observer import say
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.speed.report import TerminalReport, write
     from ddpm_bench.speed.run import measure
@@ -112,8 +112,8 @@ def precision(
     from ddpm_bench.metrics.extractors import load_extractor
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
-    from ddpm_bench.records.provenance import choose_device
-    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.device import choose_device
+    from ddpm_bench.runtime.observer import say
     from ddpm_bench.runtime.interrupt import Stop
 
     model, chosen = load_model(ckpt, raw), choose_device(device)

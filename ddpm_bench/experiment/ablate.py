@@ -15,7 +15,7 @@ from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.models.build import build_objective
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.record import Record, read_record, record_path, write_record
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import BoundTerms, Checkpoint, DataInfo, Divergence, Neighbours, Record, record_path
 from ddpm_bench.records.scored import read_scored
 from ddpm_bench.runtime.batch import default_batch
-from ddpm_bench.runtime.console import progress, say, screen
+from ddpm_bench.runtime.observer import progress, say, screen
 from ddpm_bench.runtime.interrupt import NEVER, Stop
 from ddpm_bench.runtime.tensorboard import Events, event_log
 from ddpm_bench.training.divergence import worse_than_noise

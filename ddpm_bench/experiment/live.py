@@ -13,7 +13,7 @@ from rich.text import Text
 from ddpm_bench.experiment.cell import Job
 from ddpm_bench.records.record import Record
 from ddpm_bench.runtime import console
-from ddpm_bench.runtime.console import Reading, Screen
+from ddpm_bench.runtime.observer import Reading, Screen
 
 STYLES = {"waiting": "dim", "saved": "yellow", "done": "green", "diverged": "magenta", "failed": "bold red"}
 """The states of a row that does not run; those of one that does are the phases of `run_cell`."""

@@ -21,7 +21,7 @@ from ddpm_bench.errors import Interrupted
 from ddpm_bench.experiment.cell import Bench, Job, run_cell
 from ddpm_bench.records.record import Record
 from ddpm_bench.runtime import console
-from ddpm_bench.runtime.console import Reading, Screen
+from ddpm_bench.runtime.observer import Reading, Screen
 from ddpm_bench.runtime.interrupt import NEVER, Stop
 
 ScreenOf = Callable[[str], Screen]

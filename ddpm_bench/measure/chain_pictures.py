@@ -15,7 +15,7 @@ from ddpm_bench.measure.sample_command import chain_of, check_free
 from ddpm_bench.models.model import Model, load_model
 from ddpm_bench.models.reference import reference_data
 from ddpm_bench.runtime.batch import default_batch
-from ddpm_bench.runtime.console import progress
+from ddpm_bench.runtime.observer import progress
 from ddpm_bench.runtime.interrupt import Stop
 
 COLUMNS = 11

@@ -29,7 +29,7 @@ from ddpm_bench.records.record import BoundTerms, Checkpoint
 from ddpm_bench.records.row import ModelInfo, Row, Setup, check_name, held_row, row_path, set_aside, write_row
 from ddpm_bench.records.scored import read_scored
 from ddpm_bench.runtime.batch import default_batch
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.interrupt import NEVER, Stop
 
 SAMPLES = {"inception": 50_000}

@@ -21,7 +21,7 @@ from ddpm_bench.report.labels import escape_markdown
 from ddpm_bench.report.progressive import Coded, coded, split_in_words, to_markdown
 from ddpm_bench.report.progressive_plot import plot_progressive
 from ddpm_bench.runtime.batch import default_batch
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.interrupt import Stop
 
 SplitName = Literal["test", "train"]

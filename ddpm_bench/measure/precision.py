@@ -68,7 +68,7 @@ def compare_precisions(
     network, images = model.network.to(device), spread(data.test.images, bound_images)
     metrics, pixels, bounds = {}, {}, {}
     for precision, half in PRECISIONS.items():
-        network.half = half
+        network.in_bfloat16 = half
         work, identity = make_folder(folder / "work" / precision), model.identity | {"networks": precision}
         pixels[precision] = generate(
             model.diffusion, network, shape=model.shape, count=samples, seed=seed, folder=work / "samples",

@@ -15,7 +15,7 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, replacing, write_json
 from ddpm_bench.records.differences import differences
 from ddpm_bench.runtime.batch import default_batch
-from ddpm_bench.runtime.console import progress, say
+from ddpm_bench.runtime.observer import progress, say
 from ddpm_bench.runtime.interrupt import NEVER, Stop
 
 

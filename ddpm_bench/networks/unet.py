@@ -31,7 +31,7 @@ class UNet(nn.Module):
     Initial values are drawn from torch's global generator. Raises UserError for sizes that do not fit together.
     """
 
-    half: bool | None = None
+    in_bfloat16: bool | None = None
     """Whether to compute in bfloat16; None: on a GPU."""
 
     def __init__(self, in_channels: int, out_channels: int, size: int, settings: NetworkSettings) -> None:
@@ -73,7 +73,7 @@ class UNet(nn.Module):
 
         Returns (B, out_channels, size, size).
         """
-        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=x_t.is_cuda if self.half is None else self.half):
+        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=x_t.is_cuda if self.in_bfloat16 is None else self.in_bfloat16):
             h = self._features(x_t, step)
         with torch.autocast(x_t.device.type, enabled=False):  # the prediction is never rounded to bfloat16
             return self.last(norm_silu(self.norm, h.float() if h.dtype == torch.bfloat16 else h))

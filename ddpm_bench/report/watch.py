@@ -11,7 +11,7 @@ from pathlib import Path
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.record import Record, read_record
 from ddpm_bench.report.checkpoints import FOLDER as ROWS
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.interrupt import Stop
 
 EVERY_S = 2.0

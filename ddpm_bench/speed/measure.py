@@ -9,7 +9,7 @@ from statistics import median
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_bench.runtime.console import progress
+from ddpm_bench.runtime.observer import progress
 from ddpm_bench.runtime.interrupt import NEVER, Stop
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import memory_of, seconds_of

@@ -53,7 +53,7 @@ class Contender:
         torch.manual_seed(0)
         network = self.peer.network(case).to(case.device)
         if self.is_ours:
-            network.half = self.precision == "bfloat16"
+            network.in_bfloat16 = self.precision == "bfloat16"
         if compiled:
             compile_network(network)
         return network

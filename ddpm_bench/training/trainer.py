@@ -22,7 +22,7 @@ from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.files import make_folder, write_text
 from ddpm_bench.records.provenance import git_commit
 from ddpm_bench.records.record import Divergence, LogPoint
-from ddpm_bench.runtime.console import progress, say
+from ddpm_bench.runtime.observer import progress, say
 from ddpm_bench.runtime.interrupt import NEVER, Stop
 from ddpm_bench.training import checkpoint
 from ddpm_bench.training.divergence import Watch

@@ -1,15 +1,27 @@
 """Small problems whose answers are known, for the tests of `ddpm_bench.diffusion`."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.optimal import finite_eps, gaussian_eps  # noqa: F401
+from ddpm_bench.diffusion.reverse import Diffusion, Network
+from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.diffusion.schedule import Schedule, linear
+from ddpm_bench.runtime.observer import Observer, Reading
 
 SHORT = linear(20, 1e-3, 0.3)
 """A chain short enough to go through step by step; alpha_bar_T is about 0.03."""
+
+
+def chain_of(
+    diffusion: Diffusion, network: Network, shape: tuple[int, int, int] = (1, 4, 4), clip_x0: bool = True
+) -> Chain:
+    """Ancestral sampling of pixels."""
+    return Chain(Denoiser(diffusion, network, shape, clip_x0))
 
 
 def all_steps(schedule: Schedule) -> Tensor:
@@ -37,3 +49,24 @@ def some_network(outputs: int = 1) -> Callable[[Tensor, Tensor], Tensor]:
         return head if outputs == 1 else torch.cat([head, -4 + torch.cos(x + s)], dim=1)
 
     return network
+
+
+@dataclass(frozen=True)
+class Given:
+    """Noise for a sampler's step whose every draw is the same, known tensor."""
+
+    z: Tensor
+
+    def draw(self) -> Tensor:
+        return self.z
+
+
+@dataclass
+class Heard(Observer):
+    """An observer that misses nothing of a loop: how far it was, each time."""
+
+    done: list[int] = field(default_factory=list)
+    every = 0.0
+
+    def show(self, reading: Reading) -> None:
+        self.done.append(reading.done)

@@ -11,23 +11,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from ddpm_bench.training.draws import Draws
 from torch import Tensor, nn
 
-from ddpm_bench.config.settings import TrainingSettings, UNetSettings
+from ddpm_bench.config.settings import SamplingSettings, TrainingSettings, UNetSettings
 from ddpm_bench.data.images import to_model
+from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import LSimple
 from ddpm_bench.diffusion.parameterization import Eps
-from ddpm_bench.diffusion.reverse import Diffusion, Network
+from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.schedule import linear
+from ddpm_bench.diffusion.times import TimeSampler, Uniform
 from ddpm_bench.diffusion.variance import FixedBeta
 from ddpm_bench.errors import Interrupted, UserError
+from ddpm_bench.files import sha256_file
 from ddpm_bench.networks.unet import UNet
 from ddpm_bench.records.record import Divergence
-from ddpm_bench.runtime.interrupt import NEVER, Stop
-from ddpm_bench.training import checkpoint
+from ddpm_bench.runtime.interrupt import Stop
+from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.training import snapshots
+from ddpm_bench.training.batches import Batches
 from ddpm_bench.training.divergence import worse_than_noise
-from ddpm_bench.training.trainer import Trainer, warmup
+from ddpm_bench.training.trainer import Trainer, Training, warmup
 
 CPU = torch.device("cpu")
 SETTINGS = TrainingSettings(
@@ -50,9 +54,9 @@ class Loss(LSimple):
     def __init__(self, nan_at: int = 0, steep_at: int = 0, signal_at: int = 0) -> None:
         self.calls, self.nan_at, self.steep_at, self.signal_at = 0, nan_at, steep_at, signal_at
 
-    def __call__(self, diffusion: Diffusion, network: Network, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         self.calls += 1
-        loss = super().__call__(diffusion, network, x0, t, eps)
+        loss = super().__call__(denoiser, x0, t, eps)
         if self.calls == self.signal_at:
             os.kill(os.getpid(), signal.SIGTERM)
         if self.calls == self.nan_at:
@@ -65,14 +69,24 @@ def images(count: int = 10) -> Tensor:
 
 
 def trainer(folder: Path, *, settings: TrainingSettings = SETTINGS, loss: LSimple | None = None, seed: int = 3,
-            identity: dict[str, object] | None = None, keep: int = 1, network: nn.Module | None = None) -> Trainer:  # fmt: skip
+            identity: dict[str, object] | None = None, keep: int = 1, network: nn.Module | None = None,
+            sampling: SamplingSettings | None = None) -> Trainer:  # fmt: skip
     torch.manual_seed(0)
     network = network or UNet(1, 1, 8, NETWORK)
     diffusion = Diffusion(linear(10, 1e-2, 0.9), Eps(), FixedBeta())
-    return Trainer(
-        network, diffusion, loss or LSimple(), images(), settings, seed=seed, device=CPU, folder=folder, keep=keep,
-        identity=identity or {"base": 8},
+    training = Training(
+        Denoiser(diffusion, network, (1, 8, 8), clip_x0=False), loss or LSimple(), images(), settings, seed,
+        identity or {"base": 8}, sampling=sampling or SamplingSettings(),
     )  # fmt: skip
+    return Trainer(training, folder, Runtime(keep=keep))
+
+
+def batches(
+    given: Tensor | None = None, size: int = 4, flips: bool = False, seed: int = 3, times: TimeSampler | None = None
+) -> Batches:
+    """Those of `trainer`, unless told otherwise."""
+    given = images() if given is None else given
+    return Batches(given, size, flips=flips, seed=seed, times=times or Uniform(10), device=CPU)
 
 
 def resumed(folder: Path, **changed: object) -> Trainer:
@@ -102,14 +116,15 @@ def test_steps_are_algorithm_1_with_warmed_up_clipped_adam_and_an_average(tmp_pa
     """Against the loop written out, with Adam's equations for PyTorch's fused kernel."""
     ours = trainer(tmp_path)
     torch.manual_seed(0)
-    network, draws = UNet(1, 1, 8, NETWORK), Draws(images(), 4, True, 10, 3, CPU)
+    network, drawn = UNet(1, 1, 8, NETWORK), batches(flips=True)
     weights = list(network.parameters())
     first, second = ([torch.zeros_like(p) for p in weights] for _ in range(2))
     average = [p.detach().clone() for p in weights]
     losses, norms = [], []
     for step in range(6):
-        x0, t, eps = draws.at(step)
-        a = ours.diffusion.schedule.alpha_bar[t - 1].float()[:, None, None, None]
+        x0, t, eps, weight = drawn.at(step)
+        assert weight is None
+        a = ours.training.denoiser.schedule.alpha_bar[t - 1].float()[:, None, None, None]
         loss = (network(a.sqrt() * x0 + (1 - a).sqrt() * eps, t - 1) - eps).square().mean()
         gradients = torch.autograd.grad(loss, weights)
         norm = torch.cat([g.flatten() for g in gradients]).norm()
@@ -164,10 +179,10 @@ def test_dropout_is_on_in_training_and_off_in_the_averaged_network(tmp_path: Pat
 
 def test_a_steps_draws_depend_on_seed_and_step_alone() -> None:
     def draw(seed: int, *steps: int) -> list[Tensor]:
-        draws = Draws(images(), 4, True, 10, seed, CPU)
+        drawn = batches(flips=True, seed=seed)
         for step in steps:
-            found = draws.at(step)
-        return [*found, torch.rand(3)]  # and what dropout would see
+            found = drawn.at(step)
+        return [found.x0, found.t, found.eps, torch.rand(3)]  # and what dropout would see
 
     for a, b in zip(draw(3, 7), draw(3, 0, 9, 2, 7), strict=True):
         assert torch.equal(a, b)
@@ -177,8 +192,8 @@ def test_a_steps_draws_depend_on_seed_and_step_alone() -> None:
 
 @pytest.mark.parametrize("batch", [1, 4, 5, 10, 23])
 def test_every_image_comes_once_an_epoch_in_an_order_of_its_own(batch: int) -> None:
-    draws = Draws(images(), batch, False, 10, 3, CPU)
-    seen = torch.cat([draws._indices(step) for step in range(-(-50 // batch))])[:50].view(5, 10)
+    drawn = batches(size=batch)
+    seen = torch.cat([drawn._indices(step) for step in range(-(-50 // batch))])[:50].view(5, 10)
     assert torch.equal(seen.sort(dim=1).values, torch.arange(10).expand(5, 10))
     assert len({tuple(epoch.tolist()) for epoch in seen}) == 5
 
@@ -186,7 +201,7 @@ def test_every_image_comes_once_an_epoch_in_an_order_of_its_own(batch: int) -> N
 def test_flips_mirror_about_half_of_the_images_left_to_right_and_can_be_off() -> None:
     known = to_model(images())
     plain, flipped = (
-        torch.cat([Draws(images(), 4, flips, 10, 3, CPU).at(step)[0] for step in range(50)]) for flips in (0, 1)
+        torch.cat([batches(flips=flips).at(step).x0 for step in range(50)]) for flips in (False, True)
     )
     straight, mirrored = (
         [any(torch.equal(x, y) for y in variants) for x in flipped] for variants in (known, known.flip(3))
@@ -197,9 +212,10 @@ def test_flips_mirror_about_half_of_the_images_left_to_right_and_can_be_off() ->
 
 
 def test_t_is_uniform_on_1_to_T_and_eps_is_standard_normal() -> None:
-    draws = Draws(images(), 100, False, 10, 3, CPU)
-    found = [draws.at(step)[1:] for step in range(20)]
-    t, eps = (torch.cat(parts) for parts in zip(*found, strict=True))
+    drawn = batches(size=100)
+    found = [drawn.at(step) for step in range(20)]
+    t, eps = torch.cat([batch.t for batch in found]), torch.cat([batch.eps for batch in found])
+    assert all(batch.weight is None for batch in found)
     counts = t.bincount(minlength=11)
     assert counts[0] == 0 and len(counts) == 11 and counts[1:].min() > 140 and counts.max() < 260
     assert abs(eps.mean().item()) < 0.02 and eps.std().item() == pytest.approx(1, abs=0.02)
@@ -242,7 +258,7 @@ def test_killed_by_the_system_and_resumed_equals_uninterrupted_bitwise(tmp_path:
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stderr=subprocess.PIPE) as child:
         try:
             while child.poll() is None and not any(
-                found.name >= "step-000008" for found in checkpoint.snapshots(tmp_path / "b")
+                found.name >= "step-000008" for found in snapshots.snapshots(tmp_path / "b")
             ):
                 time.sleep(0.02)
             assert child.poll() is None, child.stderr.read().decode()
@@ -259,8 +275,8 @@ def test_killed_by_the_system_and_resumed_equals_uninterrupted_bitwise(tmp_path:
 
 
 def test_a_signal_saves_and_interrupts_and_the_run_goes_on(tmp_path: Path) -> None:
-    with Stop() as stop, pytest.raises(Interrupted):
-        trainer(tmp_path / "b", loss=Loss(signal_at=6)).run(10, stop)
+    with Stop(), pytest.raises(Interrupted):
+        trainer(tmp_path / "b", loss=Loss(signal_at=6)).run(10)
     again = trainer(tmp_path / "b")
     assert again.resume() == 6
     again.run(10)
@@ -291,9 +307,10 @@ def test_a_log_without_a_checkpoint_is_begun_anew(tmp_path: Path) -> None:
 
 def test_snapshots_come_at_intervals_and_at_the_end_and_keep_limits_them(tmp_path: Path) -> None:
     trainer(tmp_path, keep=2).run(9)
-    assert [path.name for path in checkpoint.snapshots(tmp_path)] == ["step-000008", "step-000009"]
-    weights, metadata = checkpoint.load_weights(tmp_path)
-    assert metadata == {"step": 9, "seed": 3, "identity": {"base": 8}} | {"sha256": metadata["sha256"]}
+    assert [path.name for path in snapshots.snapshots(tmp_path)] == ["step-000008", "step-000009"]
+    weights, metadata = snapshots.load_weights(tmp_path)
+    about = {"step": 9, "seed": 3, "identity": {"base": 8}, "sampling": SamplingSettings().model_dump(mode="json")}
+    assert metadata == about | {"sha256": sha256_file(tmp_path / "step-000009" / "ema.safetensors")}
     run = resumed(tmp_path)
     assert all(torch.equal(weights[name], p) for name, p in run.ema_network().state_dict().items())
     with pytest.raises(UserError, match="keep = 0"):
@@ -310,10 +327,10 @@ def test_finished_is_finished(tmp_path: Path) -> None:
 
 def test_checkpoints_are_neither_overwritten_nor_taken_up_unasked(tmp_path: Path) -> None:
     trainer(tmp_path).run(4)
-    with pytest.raises(UserError, match=r"has checkpoints already.*resume"):
+    with pytest.raises(UserError, match=r"has snapshots already.*resume"):
         trainer(tmp_path).run(4)
     trainer(tmp_path / "b", loss=Loss(nan_at=1)).run(4)
-    with pytest.raises(UserError, match=r"has checkpoints already.*resume"):
+    with pytest.raises(UserError, match=r"has snapshots already.*resume"):
         trainer(tmp_path / "b").run(4)
 
 
@@ -348,23 +365,24 @@ def test_a_truncated_checkpoint_is_refused_and_nothing_is_loaded(tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"images": images().float()}, "uint8"),
-        ({"images": images()[:0]}, "N > 0"),
+        ({"given": images().float()}, "uint8"),
+        ({"given": images()[:0]}, "N > 0"),
         ({"seed": -1}, "seed = -1 is negative"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(change: dict[str, object], said: str) -> None:
-    arguments = {"images": images(), "batch": 4, "flips": False, "T": 10, "seed": 0, "device": CPU} | change
     with pytest.raises(UserError, match=said):
-        Draws(**arguments)
+        batches(**change)
 
 
-def test_a_run_too_short_for_its_average_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_too_short_for_its_average_is_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="ddpm_bench")
     settings = SETTINGS.model_copy(update={"ema_decay": 0.9999, "ema_ramp": False})
     trainer(tmp_path / "a", settings=settings).run(2)
-    assert "99% random initial" in capsys.readouterr().err
+    assert "99% random initial" in caplog.text
+    caplog.clear()
     trainer(tmp_path / "b").run(2)
-    assert "random initial" not in capsys.readouterr().err
+    assert "random initial" not in caplog.text
 
 
 # ---- divergence -----------------------------------------------------------------------------------------------------------
@@ -382,10 +400,10 @@ def test_divergence_has_the_first_bad_step_and_its_reason_and_is_remembered(
     assert run.run(12) == expected == run.divergence
     assert run.step == step
     assert all(point.step < step for point in run.log)
-    for snapshot in checkpoint.snapshots(tmp_path):
-        assert checkpoint.load_state(snapshot)["step"] < step
+    for snapshot in snapshots.snapshots(tmp_path):
+        assert snapshots.load_state(snapshot)["step"] < step
         for stem in ("network", "ema", "optimizer"):
-            assert all(value.isfinite().all() for value in checkpoint.load_tensors(snapshot, stem).values())
+            assert all(value.isfinite().all() for value in snapshots.load_tensors(snapshot, stem).values())
     untouched = Loss()
     again = trainer(tmp_path, loss=untouched)
     assert again.resume() == step
@@ -399,7 +417,7 @@ def test_divergence_has_the_first_bad_step_and_its_reason_and_is_remembered(
 
 def test_a_huge_learning_rate_diverges_for_real(tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"learning_rate": 1e30, "clip": 1e30, "warmup": 0})
-    found = trainer(tmp_path, settings=settings).run(12, NEVER)
+    found = trainer(tmp_path, settings=settings).run(12)
     assert found is not None and 2 <= found.step <= 12
 
 

@@ -1,5 +1,6 @@
 """The loop: what a step does, that stopping changes nothing, and that divergence is a result."""
 
+import copy
 import json
 import os
 import signal
@@ -7,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,41 @@ class Loss(LSimple):
         return loss + (loss * 0).sqrt() if self.calls == self.steep_at else loss  # d sqrt(u) at 0 is infinite
 
 
+class Sized:
+    """Draws t in proportion to 0.1 + its latest loss, and weighs the losses so that their mean stays what it estimates.
+
+    It holds nothing before it has learned.
+    """
+
+    def __init__(self, T: int) -> None:
+        self.T = T
+        self.sizes: Tensor | None = None
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        sizes = torch.ones(self.T) if self.sizes is None else 0.1 + self.sizes
+        share = sizes / sizes.sum()
+        index = torch.multinomial(share, count, replacement=True, generator=generator)
+        return index + 1, 1 / (self.T * share[index])
+
+    def learn(self, t: Tensor, losses: Tensor) -> None:
+        assert not losses.requires_grad
+        sizes = torch.ones(self.T) if self.sizes is None else self.sizes
+        self.sizes = sizes.scatter_reduce(0, t - 1, losses, "amax", include_self=False)
+
+    def state(self) -> dict[str, Tensor]:
+        return {} if self.sizes is None else {"sizes": self.sizes}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.sizes = state["sizes"]
+
+
+class SizedLoss(Loss):
+    """Trained at the t that `Sized` draws."""
+
+    def times(self, T: int) -> TimeSampler:
+        return Sized(T)
+
+
 def images(count: int = 10) -> Tensor:
     return torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
@@ -96,8 +134,10 @@ def resumed(folder: Path, **changed: object) -> Trainer:
 
 
 def assert_same(a: Trainer, b: Trainer) -> None:
-    """Bitwise: weights, average, moments and log."""
+    """Bitwise: weights, average, moments, log, and what was learned of t."""
     assert a.step == b.step and a.log == b.log
+    assert a.times.state().keys() == b.times.state().keys()
+    assert all(torch.equal(held, b.times.state()[name]) for name, held in a.times.state().items())
     for (name, p), q in zip(a.network.named_parameters(), b.network.parameters(), strict=True):
         assert torch.equal(p, q), name
         assert torch.equal(a.ema.weights[name], b.ema.weights[name]), name
@@ -229,31 +269,109 @@ def test_a_run_leaves_the_callers_generators_alone(tmp_path: Path) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+# ---- which t --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_the_loss_of_a_step_is_the_weighted_mean_of_its_losses(tmp_path: Path, step: int) -> None:
+    """By hand: the logged loss, and the gradient that it has."""
+    run = trainer(tmp_path, loss=SizedLoss(), settings=SETTINGS.model_copy(update={"log_every": 1}))
+    if step:
+        run.run(step)
+    network = copy.deepcopy(run.network).train()
+    batch = run.batches.at(step)
+    assert batch.weight is not None and (step == 0) == bool((batch.weight == 1).all())
+    denoiser = replace(run.training.denoiser, network=network)
+    losses = LSimple()(denoiser, batch.x0, batch.t, batch.eps)
+    loss = (losses * batch.weight).sum() / 4
+    norm = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))]).norm()
+    run.run(step + 1)
+    assert run.log[-1].loss == pytest.approx(loss.item(), rel=1e-6)
+    assert run.log[-1].gradient_norm == pytest.approx(norm.item(), rel=1e-5)
+    assert step == 0 or run.log[-1].loss != pytest.approx(losses.mean().item(), rel=1e-3)
+
+
+def test_a_time_sampler_hears_of_every_loss_before_it_is_weighted(tmp_path: Path) -> None:
+    class Doubling(Uniform):
+        heard: list[tuple[list[int], list[float]]]
+
+        def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            return super().draw(count, generator)[0], torch.full((count,), 2.0)
+
+        def learn(self, t: Tensor, losses: Tensor) -> None:
+            self.heard.append((t.tolist(), losses.tolist()))
+
+    class Doubled(Loss):
+        def times(self, T: int) -> TimeSampler:
+            return Doubling(T)
+
+    Doubling.heard = []
+    settings = SETTINGS.model_copy(update={"log_every": 1})
+    run = trainer(tmp_path, loss=Doubled(), settings=settings)
+    run.run(3)
+    assert [t for t, _ in Doubling.heard] == [batches(flips=True).at(step).t.tolist() for step in range(3)]
+    for point, (_, losses) in zip(run.log, Doubling.heard, strict=True):
+        assert point.loss == pytest.approx(2 * sum(losses) / 4, rel=1e-6)
+
+
+def test_what_is_learned_of_t_changes_what_is_drawn_and_lies_in_the_snapshot(tmp_path: Path) -> None:
+    run, uniform = trainer(tmp_path / "a", loss=SizedLoss()), trainer(tmp_path / "b")
+    assert run.times.state() == {}
+    run.run(5)
+    uniform.run(5)
+    held = snapshots.load_tensors(tmp_path / "a" / "step-000005", "times")
+    assert held.keys() == {"sizes"} and torch.equal(held["sizes"], run.times.state()["sizes"])
+    assert not (tmp_path / "b" / "step-000005" / "times.safetensors").exists()
+    drawn = batches(size=100, times=run.times)
+    counts = torch.cat([drawn.at(step).t for step in range(50)]).bincount(minlength=11)[1:]
+    share = (0.1 + held["sizes"]) / (0.1 + held["sizes"]).sum()
+    spread = (5000 * share * (1 - share)).sqrt()
+    assert ((counts - 5000 * share).abs() < 4 * spread).all() and ((counts - 500).abs() > 4 * spread).any()
+
+
+def test_a_run_goes_on_with_what_it_had_learned_of_t_or_not_at_all(tmp_path: Path) -> None:
+    trainer(tmp_path, loss=SizedLoss()).run(4)
+    path = tmp_path / "step-000004" / "times.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    other = trainer(tmp_path, loss=SizedLoss())
+    with pytest.raises(UserError, match=r"times\.safetensors.*not a whole checkpoint"):
+        other.resume()
+    assert other.step == 0 and other.times.state() == {}
+    narrow = UNet(1, 1, 8, NETWORK.model_copy(update={"base": 12}))
+    trainer(tmp_path / "b", loss=SizedLoss()).run(4)
+    other = trainer(tmp_path / "b", loss=SizedLoss(), network=narrow)
+    with pytest.raises(UserError, match="another network"):
+        other.resume()
+    assert other.times.state() == {}
+
+
 # ---- stopping and going on ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", [Loss, SizedLoss])
 @pytest.mark.parametrize("stops", [[4], [5], [1, 2, 7]])
-def test_stopped_and_resumed_equals_uninterrupted_bitwise(tmp_path: Path, stops: list[int]) -> None:
-    straight = trainer(tmp_path / "a")
+def test_stopped_and_resumed_equals_uninterrupted_bitwise(tmp_path: Path, stops: list[int], kind: type[Loss]) -> None:
+    straight = trainer(tmp_path / "a", loss=kind())
     straight.run(10)
     for stop in stops:
-        resumed(tmp_path / "b").run(stop)
-    again = trainer(tmp_path / "b")
+        resumed(tmp_path / "b", loss=kind()).run(stop)
+    again = trainer(tmp_path / "b", loss=kind())
     assert again.resume() == stops[-1]
     again.run(10)
     assert_same(again, straight)
     assert [line["step"] for line in lines(tmp_path / "b")] == [3, 6, 9]
 
 
-def test_killed_by_the_system_and_resumed_equals_uninterrupted_bitwise(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Loss, SizedLoss])
+def test_killed_by_the_system_and_resumed_equals_uninterrupted_bitwise(tmp_path: Path, kind: type[Loss]) -> None:
     program = f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import torch
         from pathlib import Path
-        from test_training import trainer
+        from test_training import {kind.__name__}, trainer
         torch.set_num_threads({torch.get_num_threads()})
-        trainer(Path({str(tmp_path / "b")!r})).run(1_000_000)
+        trainer(Path({str(tmp_path / "b")!r}), loss={kind.__name__}()).run(1_000_000)
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stderr=subprocess.PIPE) as child:
         try:
@@ -264,11 +382,11 @@ def test_killed_by_the_system_and_resumed_equals_uninterrupted_bitwise(tmp_path:
             assert child.poll() is None, child.stderr.read().decode()
         finally:
             child.kill()
-    again = trainer(tmp_path / "b")
+    again = trainer(tmp_path / "b", loss=kind())
     found = again.resume()
     assert found >= 8 and found % SETTINGS.checkpoint_every == 0
     again.run(found + 3)
-    straight = trainer(tmp_path / "a")
+    straight = trainer(tmp_path / "a", loss=kind())
     straight.run(found + 3)
     assert_same(again, straight)
     assert [line["step"] for line in lines(tmp_path / "b")] == [point.step for point in straight.log]
@@ -315,6 +433,48 @@ def test_snapshots_come_at_intervals_and_at_the_end_and_keep_limits_them(tmp_pat
     assert all(torch.equal(weights[name], p) for name, p in run.ema_network().state_dict().items())
     with pytest.raises(UserError, match="keep = 0"):
         trainer(tmp_path, keep=0)
+
+
+def test_a_snapshot_has_the_hash_of_its_averaged_weights_and_of_all_before(tmp_path: Path) -> None:
+    trainer(tmp_path, keep=9).run(9)
+    hashes = {
+        str(step): sha256_file(tmp_path / f"step-{step:06d}" / "ema.safetensors") for step in (4, 8, 9)
+    }  # fmt: skip
+    assert len(set(hashes.values())) == 3
+    assert snapshots.load_state(tmp_path / "step-000009")["weights"] == hashes
+    again = resumed(tmp_path)
+    assert again.weights == hashes
+    again.run(10)
+    assert [path.name for path in snapshots.snapshots(tmp_path)] == ["step-000010"]
+    ten = sha256_file(tmp_path / "step-000010" / "ema.safetensors")
+    assert again.weights == snapshots.load_state(tmp_path / "step-000010")["weights"] == hashes | {"10": ten}
+
+
+def test_a_snapshot_of_before_hashes_were_kept_has_its_own(tmp_path: Path) -> None:
+    trainer(tmp_path).run(4)
+    path = tmp_path / "step-000004" / "state.json"
+    state = json.loads(path.read_text())
+    del state["weights"], state["sampling"]
+    path.write_text(json.dumps(state))
+    assert resumed(tmp_path).weights == {"4": sha256_file(tmp_path / "step-000004" / "ema.safetensors")}
+
+
+def test_going_on_with_other_sampling_notes_it_and_changes_nothing_else(tmp_path: Path) -> None:
+    trainer(tmp_path / "a").run(8)
+    trainer(tmp_path / "b").run(4)
+    snapshot = tmp_path / "b" / "step-000004"
+    before, files = snapshots.load_state(snapshot), {path: sha256_file(path) for path in snapshot.glob("*.safetensors")}
+    assert before["sampling"] == SamplingSettings().model_dump(mode="json")
+    other = SamplingSettings(steps=5, clip_x0=False)
+    again = resumed(tmp_path / "b", sampling=other)
+    assert snapshots.load_state(snapshot) == before | {"sampling": other.model_dump(mode="json")}
+    assert {path: sha256_file(path) for path in files} == files
+    assert SamplingSettings(**snapshots.load_weights(tmp_path / "b")[1]["sampling"]) == other
+    again.run(8)
+    assert SamplingSettings(**snapshots.load_weights(tmp_path / "b")[1]["sampling"]) == other
+    for stem in ("network", "ema", "optimizer"):
+        one, two = (tmp_path / name / "step-000008" / f"{stem}.safetensors" for name in "ab")
+        assert sha256_file(one) == sha256_file(two)
 
 
 def test_finished_is_finished(tmp_path: Path) -> None:

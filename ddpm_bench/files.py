@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,19 @@ def make_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise UserError(f"Cannot write to the folder '{path}': permission denied. Choose another folder.")
     return path
+
+
+def keyed_folder(folder: Path, kind: str, of: Mapping[str, Any]) -> Path:
+    """`folder/kind-<hash of `of`>`, made, with `of` beside its content in of.json: a place for what depends on `of` alone.
+
+    `of`: JSON values, all that the content depends on, so that results of one model, data set or setting are never taken
+    for another's. Equal ones have one folder, in whatever order their keys are.
+    """
+    text = json.dumps(of, sort_keys=True, allow_nan=False)
+    place = make_folder(folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}")
+    if not (place / "of.json").exists():
+        write_json(place / "of.json", dict(of))
+    return place
 
 
 def move_aside(folder: Path, paths: Iterable[Path]) -> None:

@@ -11,8 +11,8 @@ from typing import Protocol
 from torch import Tensor
 
 from ddpm_bench.diffusion.bound import bound_term
+from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.process import q_sample
-from ddpm_bench.diffusion.reverse import Diffusion, Network
 from ddpm_bench.diffusion.variance import Variance
 from ddpm_bench.errors import UserError
 
@@ -27,7 +27,7 @@ class Objective(Protocol):
     def check(self, variance: Variance) -> None:
         """Raises UserError, with the reason, for a variance that this objective cannot train."""
 
-    def __call__(self, diffusion: Diffusion, network: Network, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """(B,) losses in the dtype of x0, for x0 and eps ~ N(0, 1), (B, C, H, W), and t int64 (B,) in 1..T."""
 
 
@@ -39,8 +39,8 @@ class L:
     def check(self, variance: Variance) -> None:
         """Nothing to refuse."""
 
-    def __call__(self, diffusion: Diffusion, network: Network, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        return bound_term(diffusion, network, x0, t, eps, clip_x0=False).bits.to(x0.dtype)
+    def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        return bound_term(denoiser, x0, t, eps).bits.to(x0.dtype)
 
 
 class LSimple:
@@ -56,13 +56,11 @@ class LSimple:
                 "variance."
             )
 
-    def __call__(self, diffusion: Diffusion, network: Network, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        self.check(diffusion.variance)
-        schedule = diffusion.schedule
-        x_t = q_sample(schedule, x0, t, eps)
-        output, _ = diffusion.split(network(x_t, schedule.network_step(t)), x_t)
-        target = diffusion.parameterization.target(schedule, x0, x_t, eps, t)
-        return (target - output).square().flatten(1).mean(1)
+    def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        self.check(denoiser.diffusion.variance)
+        x_t = q_sample(denoiser.schedule, x0, t, eps)
+        target = denoiser.diffusion.parameterization.target(denoiser.schedule, x0, x_t, eps, t)
+        return (target - denoiser.head(x_t, t)).square().flatten(1).mean(1)
 
 
 OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in (L(), LSimple())}

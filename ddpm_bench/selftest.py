@@ -17,13 +17,15 @@ from torch import Tensor
 
 from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.decoder import discretized_log_likelihood
+from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.optimal import finite_eps, gaussian_eps
 from ddpm_bench.diffusion.parameterization import Eps
 from ddpm_bench.diffusion.reverse import Diffusion
-from ddpm_bench.diffusion.sampler import sample
+from ddpm_bench.diffusion.samplers import Chain, sample
 from ddpm_bench.diffusion.schedule import Schedule, linear
 from ddpm_bench.diffusion.variance import FixedBeta, FixedBetaTilde
 from ddpm_bench.likelihood import bits_per_dim, estimate_bits_per_dim
+from ddpm_bench.runtime.runtime import Runtime
 
 T, BETA_1, BETA_T = 50, 1e-3, 0.2
 MEAN, SPREAD = 0.1, 0.25
@@ -57,15 +59,15 @@ def gaussian_bound(device: torch.device) -> Iterator[Check]:
     alpha_bar = np.cumprod(1 - betas)
     diffusion = Diffusion(linear(T, BETA_1, BETA_T), Eps(), FixedBeta())
     network = gaussian_eps(diffusion.schedule, MEAN, SPREAD**2)
-    images = _gaussian_images(1024)
+    chain, images = Chain(Denoiser(diffusion, network, (1, 16, 16), clip_x0=False)), _gaussian_images(1024)
     known = _gaussian_bound(to_model(images, torch.float64).numpy(), betas, alpha_bar)
-    common = {"seed": 0, "batch": 512, "device": device, "clip_x0": False}
-    exact = bits_per_dim(diffusion, network, images, **common)
+    runtime = Runtime(device, batch=512)
+    exact = bits_per_dim(chain, images, seed=0, runtime=runtime)
     difference = (exact.total - torch.from_numpy(known)).numpy()
     yield _average("bound of Gaussian data, every t", exact.total.mean().item(), known.mean(), difference.std() / 32)
-    found = estimate_bits_per_dim(diffusion, network, images, evals=10, **common)
+    found = estimate_bits_per_dim(chain, images, evals=10, seed=0, runtime=runtime)
     yield _average(
-        "  the same, 10 network calls an image", found.total.mean().item(), known.mean(), found.estimate_error
+        "  the same, 10 network calls an image", found.total.mean().item(), known.mean(), found.own_error
     )
 
     variance = 1.0
@@ -73,8 +75,7 @@ def gaussian_bound(device: torch.device) -> Iterator[Check]:
         k = (1 - a) ** 0.5 / (a * SPREAD**2 + 1 - a)  # eps_hat = k (x_t - sqrt(a) mean)
         slope = (1 - beta / (1 - a) ** 0.5 * k) / (1 - beta) ** 0.5  # of the mean of x_{t-1} in x_t
         variance = slope**2 * variance + (beta if before < 1 else 0)
-    batches = sample(diffusion, network, shape=(1, 16, 16), count=64, seed=0, batch=64, device=device, clip_x0=False)
-    samples = to_model(torch.cat([batch for _, batch in batches]), torch.float64).numpy()
+    samples = to_model(_samples(chain, device), torch.float64).numpy()
     error = math.sqrt(variance) / math.sqrt(2 * samples.size)
     yield _average(
         "spread of samples of Gaussian data", samples.std(), math.sqrt(variance + (2 / 255) ** 2 / 12), error
@@ -88,7 +89,8 @@ def finite_data(device: torch.device) -> Iterator[Check]:
     alpha_bar = torch.sigmoid(torch.linspace(11.5, -9, 150, dtype=torch.float64))
     schedule = Schedule(1 - alpha_bar / torch.cat([torch.ones(1), alpha_bar[:-1]]))
     points = to_model(images, torch.float64)
-    diffusion, network = Diffusion(schedule, Eps(), FixedBetaTilde()), finite_eps(schedule, points)
+    network = finite_eps(schedule, points)
+    chain = Chain(Denoiser(Diffusion(schedule, Eps(), FixedBetaTilde()), network, (1, 4, 4)))
 
     x = torch.randn(1, 1, 4, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     a, t = float(alpha_bar[79]), torch.tensor([80])
@@ -98,13 +100,11 @@ def finite_data(device: torch.device) -> Iterator[Check]:
     worst = (found - known).abs().max().item()
     yield Check("optimal eps of four images against the score", found.norm().item(), known.norm().item(), worst, 1e-9)
 
-    bound = bits_per_dim(diffusion, network, images.repeat(16, 1, 1, 1), seed=0, batch=64, device=device)
+    bound = bits_per_dim(chain, images.repeat(16, 1, 1, 1), seed=0, runtime=Runtime(device, batch=64))
     total, entropy = bound.total.mean().item(), 2 / 16
     allowed = 0.2 * entropy + SIGMAS * bound.standard_error  # a chain of 150 steps is not yet the limit
     yield Check("bound of four images near their entropy, bits/dim", total, entropy, abs(total - entropy), allowed)
-    chain = sample(diffusion, network, shape=(1, 4, 4), count=64, seed=0, batch=64, device=device)
-    samples = torch.cat([batch for _, batch in chain])
-    hits = (samples[:, None] == images[None]).flatten(2).all(2).any(1).double().mean().item()
+    hits = (_samples(chain, device)[:, None] == images[None]).flatten(2).all(2).any(1).double().mean().item()
     yield Check("samples that are one of the four images", hits, 1.0, 1 - hits, 0.0)
 
 
@@ -128,10 +128,9 @@ def published(device: torch.device) -> Iterator[Check]:
     alpha_bar = np.prod(1 - np.linspace(1e-4, 0.02, 1000))
     x0 = to_model(images, torch.float64).numpy()
     known = (0.5 * (alpha_bar * x0**2 - alpha_bar - math.log1p(-alpha_bar)) / math.log(2)).mean()
-    network = gaussian_eps(linear(1000), MEAN, SPREAD**2)
-    found = estimate_bits_per_dim(
-        Diffusion(linear(1000), Eps(), FixedBeta()), network, images, evals=5, seed=0, batch=64, device=device
-    )
+    diffusion = Diffusion(linear(1000), Eps(), FixedBeta())
+    chain = Chain(Denoiser(diffusion, gaussian_eps(diffusion.schedule, MEAN, SPREAD**2), (1, 16, 16)))
+    found = estimate_bits_per_dim(chain, images, evals=5, seed=0, runtime=Runtime(device, batch=64))
     prior = found.prior.mean().item()
     yield Check("L_T of the paper's schedule, bits/dim", prior, known, abs(prior - known), 1e-9)
 
@@ -153,6 +152,10 @@ def checks_table(checks: list[Check]) -> Table:
 
 def _average(name: str, measured: float, known: float, standard_error: float) -> Check:
     return Check(name, measured, known, abs(measured - known), SIGMAS * standard_error)
+
+
+def _samples(chain: Chain, device: torch.device) -> Tensor:
+    return torch.cat([batch for _, batch in sample(chain, count=64, seed=0, runtime=Runtime(device, batch=64))])
 
 
 def _gaussian_images(count: int) -> Tensor:

@@ -59,16 +59,15 @@ def make_folder(path: Path) -> Path:
 
 
 def keyed_folder(folder: Path, kind: str, of: Mapping[str, Any]) -> Path:
-    """`folder/kind-<hash of `of`>`, made, with `of` beside its content in of.json: a place for what depends on `of` alone.
+    """`folder/kind-HASH`, made where it is missing, for work that depends on `of`, JSON values, alone.
 
-    `of`: JSON values, all that the content depends on, so that results of one model, data set or setting are never taken
-    for another's. Equal ones have one folder, in whatever order their keys are.
+    `of.json` in it says what HASH stands for, so that work for one model, data set or setting is never taken for another's.
     """
-    text = json.dumps(of, sort_keys=True, allow_nan=False)
-    place = make_folder(folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}")
-    if not (place / "of.json").exists():
-        write_json(place / "of.json", dict(of))
-    return place
+    text = json.dumps(of, sort_keys=True)
+    path = make_folder(folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}")
+    if not (path / "of.json").exists():
+        write_json(path / "of.json", of)
+    return path
 
 
 def move_aside(folder: Path, paths: Iterable[Path]) -> None:

@@ -13,12 +13,13 @@ from torch import Tensor
 from ddpm_bench.diffusion.bound import bound_term
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.process import q_sample
+from ddpm_bench.diffusion.times import TimeSampler, Uniform
 from ddpm_bench.diffusion.variance import Variance
 from ddpm_bench.errors import UserError
 
 
 class Objective(Protocol):
-    """One loss for each image."""
+    """One loss for each image, and how its t is drawn."""
 
     @property
     def name(self) -> str:
@@ -26,6 +27,9 @@ class Objective(Protocol):
 
     def check(self, variance: Variance) -> None:
         """Raises UserError, with the reason, for a variance that this objective cannot train."""
+
+    def times(self, T: int) -> TimeSampler:
+        """A time sampler for one run over a chain of T steps."""
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """(B,) losses in the dtype of x0, for x0 and eps ~ N(0, 1), (B, C, H, W), and t int64 (B,) in 1..T."""
@@ -38,6 +42,9 @@ class L:
 
     def check(self, variance: Variance) -> None:
         """Nothing to refuse."""
+
+    def times(self, T: int) -> TimeSampler:
+        return Uniform(T)
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         return bound_term(denoiser, x0, t, eps).bits.to(x0.dtype)
@@ -56,10 +63,14 @@ class LSimple:
                 "variance."
             )
 
+    def times(self, T: int) -> TimeSampler:
+        return Uniform(T)
+
     def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        self.check(denoiser.diffusion.variance)
-        x_t = q_sample(denoiser.schedule, x0, t, eps)
-        target = denoiser.diffusion.parameterization.target(denoiser.schedule, x0, x_t, eps, t)
+        diffusion = denoiser.diffusion
+        self.check(diffusion.variance)
+        x_t = q_sample(diffusion.schedule, x0, t, eps)
+        target = diffusion.parameterization.target(diffusion.schedule, x0, x_t, eps, t)
         return (target - denoiser.head(x_t, t)).square().flatten(1).mean(1)
 
 

@@ -73,7 +73,9 @@ class UNet(nn.Module):
 
         Returns (B, out_channels, size, size).
         """
-        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=x_t.is_cuda if self.in_bfloat16 is None else self.in_bfloat16):
+        with torch.autocast(
+            x_t.device.type, torch.bfloat16, enabled=x_t.is_cuda if self.in_bfloat16 is None else self.in_bfloat16
+        ):
             h = self._features(x_t, step)
         with torch.autocast(x_t.device.type, enabled=False):  # the prediction is never rounded to bfloat16
             return self.last(norm_silu(self.norm, h.float() if h.dtype == torch.bfloat16 else h))

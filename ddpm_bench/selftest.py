@@ -66,9 +66,7 @@ def gaussian_bound(device: torch.device) -> Iterator[Check]:
     difference = (exact.total - torch.from_numpy(known)).numpy()
     yield _average("bound of Gaussian data, every t", exact.total.mean().item(), known.mean(), difference.std() / 32)
     found = estimate_bits_per_dim(chain, images, evals=10, seed=0, runtime=runtime)
-    yield _average(
-        "  the same, 10 network calls an image", found.total.mean().item(), known.mean(), found.own_error
-    )
+    yield _average("  the same, 10 network calls an image", found.total.mean().item(), known.mean(), found.own_error)
 
     variance = 1.0
     for beta, a, before in zip(betas[::-1], alpha_bar[::-1], [*alpha_bar[-2::-1], 1.0], strict=True):

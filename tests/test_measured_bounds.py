@@ -21,6 +21,9 @@ from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.runtime import Runtime
 
 
+PROCESS = ProcessSettings(parameterization="eps", variance="fixed")
+
+
 class Module(nn.Module):
     """A plain function as a network."""
 
@@ -34,7 +37,7 @@ class Module(nn.Module):
 
 def model(function: Callable[[Tensor, Tensor], Tensor], variance: Variance) -> Model:
     return Model(
-        "plain", Module(function), NetworkSettings(kind="plain"), ProcessSettings(), Diffusion(SHORT, Eps(), variance), (1, 2, 2),
+        "plain", Module(function), NetworkSettings(kind="plain"), PROCESS, Diffusion(SHORT, Eps(), variance), (1, 2, 2),
         weights="ema", weights_sha256="0", step=None, sampling=SamplingSettings(), identity={},
     )  # fmt: skip
 

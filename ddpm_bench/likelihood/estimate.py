@@ -12,6 +12,13 @@ The second pass estimates the sum over t > 1 as the mean of L_{t-1} / p_t. Its d
 is not used again, so for any p_t > 0 the estimate is unbiased. The terms of an image are about proportional to p_t, and so
 the estimate of each image is nearly right by itself: what makes images differ from each other hardly adds to the error.
 The two independent calls of a stratum give its variance without bias.
+
+An exact measurement is not the mean over the noise either: it has one draw at every t, and so the variance
+
+    Var L_0 + sum_{t=2..T} Var L_{t-1}                  of image i, over the noise
+
+of which two fifths may lie at t > 1 (T = 100). The two calls at t = 1 give the first part, strata whose calls meet at one t the
+second.
 """
 
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm_bench.config.settings import NetworkSettings, TrainingSettings
+from ddpm_bench.config.settings import UNetSettings, TrainingSettings
 from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.objective import LSimple
 from ddpm_bench.diffusion.parameterization import Eps
@@ -41,7 +41,7 @@ SETTINGS = TrainingSettings(
     checkpoint_every=4,
     log_every=3,
 )
-NETWORK = NetworkSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=4, dropout=0.2)
+NETWORK = UNetSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=4, dropout=0.2)
 
 
 class Loss(LSimple):

@@ -16,10 +16,9 @@ from ddpm_bench.diffusion.parameterization import Eps
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.variance import FixedBeta, LearnedDiagonal, Variance
 from ddpm_bench.files import write_json
-from ddpm_bench.measure.bounds import BoundMethod, measure_bound, spread_over
+from ddpm_bench.measurement.bounds import BoundMethod, measure_bound, spread_over
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.runtime import Runtime
-
 
 PROCESS = ProcessSettings(parameterization="eps", variance="fixed")
 

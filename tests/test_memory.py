@@ -16,20 +16,16 @@ from ddpm_bench.diffusion.schedule import linear
 from ddpm_bench.diffusion.variance import FixedBeta
 from ddpm_bench.likelihood import bits_per_dim, estimate_bits_per_dim
 from ddpm_bench.runtime.runtime import Runtime
-from ddpm_bench.training.trainer import Trainer
+from ddpm_bench.training.trainer import Trainer, Training
 
-CPU, SHAPE, BATCH = torch.device("cpu"), (3, 16, 16), 8
+SHAPE, BATCH = (3, 16, 16), 8
 RUNTIME = Runtime(batch=BATCH)
 ONE_BATCH = 4 * BATCH * 3 * 16 * 16
 """Bytes of one float32 tensor of a batch: what is kept of every batch, or of every step, shows."""
 
 
-def diffusion(T: int) -> Diffusion:
-    return Diffusion(linear(T, 0.05, 0.5), Eps(), FixedBeta())
-
-
 def chain(network: "Watching", T: int) -> Chain:
-    return chain_of(diffusion(T), network, SHAPE)
+    return chain_of(Diffusion(linear(T, 0.05, 0.5), Eps(), FixedBeta()), network, SHAPE)
 
 
 class Watching(nn.Module):
@@ -81,17 +77,8 @@ def test_memory_does_not_grow_with_training_steps(tmp_path) -> None:
         settings = TrainingSettings(
             steps=steps, batch=BATCH, learning_rate=1e-3, checkpoint_every=steps, log_every=steps
         )  # fmt: skip
-        Trainer(
-            network,
-            diffusion(T),
-            LSimple(),
-            images(64),
-            settings,
-            seed=0,
-            device=CPU,
-            folder=tmp_path / str(steps),
-            identity={},
-        ).run(steps)
+        training = Training(chain(network, T).denoiser, LSimple(), images(64), settings, seed=0, identity={})
+        Trainer(training, tmp_path / str(steps)).run(steps)
 
     training(Watching(), 2, 4)
     assert most_alive(training, 12, 4) - most_alive(training, 3, 4) < ONE_BATCH

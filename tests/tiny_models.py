@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm_bench.config.settings import UNetSettings, ProcessSettings
+from ddpm_bench.config.settings import ProcessSettings, UNetSettings
 from ddpm_bench.models.build import build_diffusion, build_network
 from ddpm_bench.models.card import Kind, ModelCard
 from ddpm_bench.models.model import save_model

@@ -70,8 +70,8 @@ def sample(
     Example: `ddpm-bench sample --ckpt runs/eps --interpolate 3 17 --at 500 --out between.png`
     """
     from ddpm_bench.cli.setup import device_runtime, sampling_wish
-    from ddpm_bench.measure.pictures import check_png, draw_interpolation, draw_progressive
-    from ddpm_bench.measure.samples import check_free, write_samples
+    from ddpm_bench.measurement.pictures import check_png, draw_interpolation, draw_progressive
+    from ddpm_bench.measurement.samples import check_free, write_samples
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import chosen_images
     from ddpm_bench.runtime.interrupt import Stop
@@ -169,10 +169,10 @@ def evaluate(
     from ddpm_bench.cli.setup import device_runtime, sampling_wish
     from ddpm_bench.config.settings import DataSettings, ScoringSettings
     from ddpm_bench.data import load_data, read_images
-    from ddpm_bench.measure.evaluate import BOUND_IMAGES, FEWER, SAMPLES, row_name
-    from ddpm_bench.measure.evaluate import evaluate as measure_row
-    from ddpm_bench.measure.images import check_sizes, evaluate_images, evaluation_table
-    from ddpm_bench.measure.measure import Task
+    from ddpm_bench.measurement.evaluate import BOUND_IMAGES, FEWER, SAMPLES, row_name
+    from ddpm_bench.measurement.evaluate import evaluate as measure_row
+    from ddpm_bench.measurement.images import check_sizes, evaluate_images, evaluation_table
+    from ddpm_bench.measurement.measure import Task
     from ddpm_bench.metrics.extractors import load_extractor
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data

@@ -63,8 +63,8 @@ def nll(
     """
     from ddpm_bench.cli.setup import device_runtime
     from ddpm_bench.config.grid import load_coding
-    from ddpm_bench.measure.bounds import BoundMethod
-    from ddpm_bench.measure.nll import PUBLISHED_CODE, code_of, measure_nll, nll_table, write_progressive
+    from ddpm_bench.measurement.bounds import BoundMethod
+    from ddpm_bench.measurement.nll import PUBLISHED_CODE, code_of, measure_nll, nll_table, write_progressive
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
     from ddpm_bench.report.progressive import to_rich

@@ -109,8 +109,8 @@ def precision(
     from ddpm_bench.cli.setup import device_runtime, sampling_wish
     from ddpm_bench.config.settings import ScoringSettings
     from ddpm_bench.files import make_folder, write_json
-    from ddpm_bench.measure.measure import Task
-    from ddpm_bench.measure.precision import compare_precisions, precision_table
+    from ddpm_bench.measurement.measure import Task
+    from ddpm_bench.measurement.precision import compare_precisions, precision_table
     from ddpm_bench.metrics.extractors import load_extractor
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data

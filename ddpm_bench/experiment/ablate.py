@@ -11,7 +11,7 @@ from ddpm_bench.experiment.cell import Bench, Job
 from ddpm_bench.experiment.launchers import Launcher
 from ddpm_bench.experiment.live_table import board
 from ddpm_bench.files import move_aside
-from ddpm_bench.measure.measure import PICTURES, data_info, picture_path
+from ddpm_bench.measurement.measure import PICTURES, data_info, picture_path
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.models.build import build_codec, build_objective, build_sampler
 from ddpm_bench.records.differences import differences

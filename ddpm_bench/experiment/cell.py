@@ -9,7 +9,7 @@ from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.errors import NotFinite
-from ddpm_bench.measure.measure import (
+from ddpm_bench.measurement.measure import (
     Clock,
     Scored,
     Task,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.experiment.cost import bound_calls
 from ddpm_bench.likelihood import estimate_bits_per_dim
-from ddpm_bench.measure.samples import draw_samples
+from ddpm_bench.measurement.samples import draw_samples
 from ddpm_bench.models.model import Model
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import wait

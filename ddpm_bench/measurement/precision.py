@@ -13,9 +13,9 @@ import torch
 from rich.table import Table
 
 from ddpm_bench.config.metrics import METRICS
-from ddpm_bench.measure.bounds import bound_of
-from ddpm_bench.measure.measure import Task, measure, work_beside
-from ddpm_bench.measure.samples import draw_samples
+from ddpm_bench.measurement.bounds import bound_of
+from ddpm_bench.measurement.measure import Task, measure, work_beside
+from ddpm_bench.measurement.samples import draw_samples
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import DataInfo, ExtractorInfo, Part

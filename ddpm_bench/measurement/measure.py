@@ -19,9 +19,9 @@ from ddpm_bench.data import ImageData
 from ddpm_bench.data.pictures import write_image_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import keyed_folder, write_json
-from ddpm_bench.measure.bounds import BoundMethod, SplitName, measure_bound, spread_over
-from ddpm_bench.measure.pictures import draw_neighbours, draw_progressive
-from ddpm_bench.measure.samples import draw_samples, samples_depend_on
+from ddpm_bench.measurement.bounds import BoundMethod, SplitName, measure_bound, spread_over
+from ddpm_bench.measurement.pictures import draw_neighbours, draw_progressive
+from ddpm_bench.measurement.samples import draw_samples, samples_depend_on
 from ddpm_bench.metrics.anchors import anchors
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.metrics.fidelity import scores

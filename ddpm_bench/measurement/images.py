@@ -10,7 +10,7 @@ from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.errors import UserError
-from ddpm_bench.measure.measure import data_info
+from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.anchors import anchors
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.metrics.fidelity import scores

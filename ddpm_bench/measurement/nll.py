@@ -8,8 +8,8 @@ from rich.table import Table
 from ddpm_bench.config.grid import load_coding
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.files import write_json, write_text
-from ddpm_bench.measure.bounds import BoundMethod, SplitName, measure_bound
-from ddpm_bench.measure.measure import data_info
+from ddpm_bench.measurement.bounds import BoundMethod, SplitName, measure_bound
+from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.models.card import KINDS, Kind
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.provenance import git_commit, hardware, versions

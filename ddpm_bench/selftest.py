@@ -33,7 +33,7 @@ SIGMAS = 5
 
 
 @dataclass(frozen=True)
-class Check:
+class KnownAnswer:
     """`deviation` of what was measured from what is known, and how much is `allowed`."""
 
     name: str
@@ -47,13 +47,13 @@ class Check:
         return bool(self.deviation <= self.allowed)  # False for NaN
 
 
-def selftest(device: torch.device) -> Iterator[Check]:
+def selftest(device: torch.device) -> Iterator[KnownAnswer]:
     """All checks, one after the other; a few seconds on a CPU."""
     for check in CHECKS:
         yield from check(device)
 
 
-def gaussian_bound(device: torch.device) -> Iterator[Check]:
+def gaussian_bound(device: torch.device) -> Iterator[KnownAnswer]:
     """x_0 ~ N(mean, spread^2) and its optimal network: each image's bound is known, and so is the samples' spread."""
     betas = np.linspace(BETA_1, BETA_T, T)
     alpha_bar = np.cumprod(1 - betas)
@@ -80,7 +80,7 @@ def gaussian_bound(device: torch.device) -> Iterator[Check]:
     )
 
 
-def finite_data(device: torch.device) -> Iterator[Check]:
+def finite_data(device: torch.device) -> Iterator[KnownAnswer]:
     """x_0 one of four images: the optimal eps is a score, the bound nears the entropy, samples are the images."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (4, 1, 4, 4), dtype=torch.uint8, generator=generator)
@@ -96,17 +96,21 @@ def finite_data(device: torch.device) -> Iterator[Check]:
     (score,) = torch.autograd.grad(log_q, x)
     found, known = network(x.detach(), t - 1), -((1 - a) ** 0.5) * score
     worst = (found - known).abs().max().item()
-    yield Check("optimal eps of four images against the score", found.norm().item(), known.norm().item(), worst, 1e-9)
+    yield KnownAnswer(
+        "optimal eps of four images against the score", found.norm().item(), known.norm().item(), worst, 1e-9
+    )
 
     bound = bits_per_dim(chain, images.repeat(16, 1, 1, 1), seed=0, runtime=Runtime(device, batch=64))
     total, entropy = bound.total.mean().item(), 2 / 16
     allowed = 0.2 * entropy + SIGMAS * bound.standard_error  # a chain of 150 steps is not yet the limit
-    yield Check("bound of four images near their entropy, bits/dim", total, entropy, abs(total - entropy), allowed)
+    yield KnownAnswer(
+        "bound of four images near their entropy, bits/dim", total, entropy, abs(total - entropy), allowed
+    )
     hits = (_samples(chain, device)[:, None] == images[None]).flatten(2).all(2).any(1).double().mean().item()
-    yield Check("samples that are one of the four images", hits, 1.0, 1 - hits, 0.0)
+    yield KnownAnswer("samples that are one of the four images", hits, 1.0, 1 - hits, 0.0)
 
 
-def decoder(device: torch.device) -> Iterator[Check]:
+def decoder(device: torch.device) -> Iterator[KnownAnswer]:
     """The 256 bins of a pixel hold all of the mass, and what scipy says that each holds."""
     x0 = torch.arange(256, dtype=torch.float64) / 127.5 - 1
     for mean, std in ((0.3, 0.01), (-1.2, 0.5)):
@@ -117,10 +121,10 @@ def decoder(device: torch.device) -> Iterator[Check]:
         edges = np.concatenate([[-np.inf], x0.numpy()[:-1] + 1 / 255, [np.inf]])
         mass = np.diff(norm.cdf(edges, mean, std))
         worst = np.abs(np.exp(log_p) - mass).max()
-        yield Check(f"256 bins of N({mean}, {std}^2) against scipy", np.exp(log_p).sum(), 1.0, worst, 1e-6)
+        yield KnownAnswer(f"256 bins of N({mean}, {std}^2) against scipy", np.exp(log_p).sum(), 1.0, worst, 1e-6)
 
 
-def published(device: torch.device) -> Iterator[Check]:
+def published(device: torch.device) -> Iterator[KnownAnswer]:
     """The paper's schedule: it says that L_T is about 1e-5 bits/dim."""
     images = _gaussian_images(64)
     alpha_bar = np.prod(1 - np.linspace(1e-4, 0.02, 1000))
@@ -130,13 +134,13 @@ def published(device: torch.device) -> Iterator[Check]:
     chain = Chain(Denoiser(diffusion, gaussian_eps(diffusion.schedule, MEAN, SPREAD**2), (1, 16, 16)))
     found = estimate_bits_per_dim(chain, images, evals=5, seed=0, runtime=Runtime(device, batch=64))
     prior = found.prior.mean().item()
-    yield Check("L_T of the paper's schedule, bits/dim", prior, known, abs(prior - known), 1e-9)
+    yield KnownAnswer("L_T of the paper's schedule, bits/dim", prior, known, abs(prior - known), 1e-9)
 
 
-CHECKS: tuple[Callable[[torch.device], Iterator[Check]], ...] = (gaussian_bound, finite_data, decoder, published)
+CHECKS: tuple[Callable[[torch.device], Iterator[KnownAnswer]], ...] = (gaussian_bound, finite_data, decoder, published)
 
 
-def checks_table(checks: list[Check]) -> Table:
+def checks_table(checks: list[KnownAnswer]) -> Table:
     table = Table(title="Known answers", caption=f"Averages over draws may be {SIGMAS} standard errors off.")
     table.add_column("checked")
     for head in ("measured", "known", "deviation", "allowed", ""):
@@ -148,8 +152,8 @@ def checks_table(checks: list[Check]) -> Table:
     return table
 
 
-def _average(name: str, measured: float, known: float, standard_error: float) -> Check:
-    return Check(name, measured, known, abs(measured - known), SIGMAS * standard_error)
+def _average(name: str, measured: float, known: float, standard_error: float) -> KnownAnswer:
+    return KnownAnswer(name, measured, known, abs(measured - known), SIGMAS * standard_error)
 
 
 def _samples(chain: Chain, device: torch.device) -> Tensor:

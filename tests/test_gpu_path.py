@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from ddpm_bench.diffusion.samplers import Chain
 from PIL import Image
 from tiny_models import tiny_preset
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddpm_bench.config.settings import UNetSettings
 from ddpm_bench.diffusion.noise import BlockNoise
+from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.networks.unet import UNet
 from ddpm_bench.records import provenance

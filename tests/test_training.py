@@ -240,9 +240,7 @@ def test_every_image_comes_once_an_epoch_in_an_order_of_its_own(batch: int) -> N
 
 def test_flips_mirror_about_half_of_the_images_left_to_right_and_can_be_off() -> None:
     known = to_model(images())
-    plain, flipped = (
-        torch.cat([batches(flips=flips).at(step).x0 for step in range(50)]) for flips in (False, True)
-    )
+    plain, flipped = (torch.cat([batches(flips=flips).at(step).x0 for step in range(50)]) for flips in (False, True))
     straight, mirrored = (
         [any(torch.equal(x, y) for y in variants) for x in flipped] for variants in (known, known.flip(3))
     )

@@ -23,8 +23,8 @@ from ddpm_bench.data import load_data
 from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep
 from ddpm_bench.diffusion.variance import FixedBeta
 from ddpm_bench.files import write_json, write_text
-from ddpm_bench.measure.bounds import measure, spread
-from ddpm_bench.measure.samples import generate
+from ddpm_bench.measurement.bounds import measure, spread
+from ddpm_bench.measurement.samples import generate
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.metrics.fidelity import score
 from ddpm_bench.models.model import load_model

@@ -61,6 +61,7 @@ class Observer:
 
 
 _present = Observer()
+_subject = ""
 
 
 def observer() -> Observer:
@@ -79,9 +80,20 @@ def observed_by(chosen: Observer) -> Iterator[None]:
         _present = before
 
 
+@contextlib.contextmanager
+def about(subject: str) -> Iterator[None]:
+    """Messages and progress of the block begin with `subject`, as a cell's name."""
+    global _subject
+    before, _subject = _subject, f"{subject}: "
+    try:
+        yield
+    finally:
+        _subject = before
+
+
 def say(message: str) -> None:
     """One message for people. The command line shows it; a library user sees it by configuring `logging`."""
-    logger.info(message)
+    logger.info("%s%s", _subject, message)
 
 
 class Meter:
@@ -105,6 +117,6 @@ class Meter:
 @contextlib.contextmanager
 def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Meter]:
     """Progress with speed and ETA while the block runs, shown by whoever watches."""
-    chosen, first = observer(), Reading(title, done, total)
+    chosen, first = observer(), Reading(_subject + title, done, total)
     with chosen.following(first) as show:
         yield Meter(first, unit, chosen.every, show)

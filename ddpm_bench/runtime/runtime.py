@@ -1,6 +1,6 @@
-"""Where a measurement runs: one object instead of a device, a batch, a cache and switches in every signature."""
+"""Where things run: one object instead of a device, a batch, a cache and switches in every signature."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -25,7 +25,7 @@ class Runtime:
     keep: how many training snapshots stay on the disk.
     """
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     cache: Path | None = None
     batch: int | None = None
     precision: Literal["float32", "bfloat16"] | None = None
@@ -34,7 +34,13 @@ class Runtime:
 
     def network_batch(self, side: int) -> int:
         """Images of `side` pixels a network call outside training."""
-        return self.batch or default_batch(self.device, side)
+        return default_batch(self.device, side) if self.batch is None else self.batch
+
+    @property
+    def arithmetic(self) -> dict[str, str | bool]:
+        """JSON values: what the last digits depend on, and a GPU's draws; kept work is never mixed over it."""
+        lowered = self.precision or ("bfloat16" if self.device.type == "cuda" else "float32")
+        return {"device": self.device.type, "precision": lowered, "compiled": self.compiled}
 
     def place(self, network: Network) -> Network:
         """The network, moved to the device in place and made ready to compute there as asked."""

@@ -4,11 +4,11 @@ import csv
 import json
 
 import pytest
-from ddpm_bench.evaluation import checkpoint
 from tiny_models import tiny_checkpoint, tiny_data
 
 from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.errors import Interrupted, UserError
+from ddpm_bench.measure import checkpoint
 from ddpm_bench.measure.checkpoint import SAMPLES, Asked, default_name
 from ddpm_bench.models.model import load_model
 from ddpm_bench.records.row import Row, check_name, read_rows

@@ -13,7 +13,7 @@ from ddpm_bench.diffusion.noise import SAMPLING, BlockNoise
 from ddpm_bench.diffusion.objective import L, LSimple
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS, Eps, Mu
 from ddpm_bench.diffusion.reverse import Diffusion
-from ddpm_bench.diffusion.sampler import sample, step
+from ddpm_bench.diffusion.sampler import sample
 from ddpm_bench.diffusion.schedule import linear
 from ddpm_bench.diffusion.variance import FixedBeta, FixedBetaTilde, LearnedDiagonal
 from ddpm_bench.likelihood import bits_per_dim
@@ -224,5 +224,4 @@ def test_sampling_is_algorithm_2() -> None:
     expected = ((x + 1) * 127.5).round().clamp(0, 255)
     found = sampled(diffusion, some_network(), count=3, seed=4, clip_x0=False)
     assert (found.double() - expected).abs().max() <= 1
-    one = step(diffusion, some_network(), x, torch.full((3,), 9), torch.zeros_like(x), clip_x0=False)
-    assert one.shape == x.shape
+    assert (found.double() != expected).double().mean() < 0.1 and ((expected > 0) & (expected < 255)).sum() > 6

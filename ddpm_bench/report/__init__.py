@@ -17,7 +17,7 @@ from ddpm_bench.report.samples import PictureFolder, copy_pictures
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.table import make_table
 from ddpm_bench.report.terminal import TerminalTable, below
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 
 __all__ = ["render", "terminal_table"]
 

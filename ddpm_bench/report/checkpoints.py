@@ -13,7 +13,7 @@ from ddpm_bench.report.bounds import Z
 from ddpm_bench.report.labels import escape_markdown
 from ddpm_bench.report.table import ARROWS, MEASURED, heading
 from ddpm_bench.report.words import EMPTY, NOT_SCORED
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 
 FOLDER = "checkpoints"
 """Where the rows lie in a results folder."""

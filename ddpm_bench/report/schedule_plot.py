@@ -15,7 +15,7 @@ from ddpm_bench.report.drawing import BLUE, WIDTH, plain_log
 from ddpm_bench.report.mosaics import left_of, mosaic
 from ddpm_bench.report.samples import GRID_SIDE, PictureFolder, runs_of
 from ddpm_bench.report.summary import Summary
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 
 STATIONS = 11
 """Images of the strip, at evenly spaced t from 0 to T."""

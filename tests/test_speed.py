@@ -239,7 +239,7 @@ def test_phases_cover_training_sampling_bound_and_scoring_of_the_real_code(case,
 def test_where_only_images_take_time_a_cell_takes_what_all_its_images_through_the_network_take(case, monkeypatch):
     now, real = [0.0], UNet.forward
     monkeypatch.setattr(shares.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(shares, "scoring", lambda case, stop: None)
+    monkeypatch.setattr(shares, "scoring", lambda case: None)
 
     def forward(self, x_t, step):
         now[0] += len(x_t)
@@ -318,7 +318,7 @@ def test_measure_names_peers_that_are_missing_and_measures_the_others(preset, mo
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == gone else real(name, *a))
     monkeypatch.setattr(measure, "SHORTEST", 0.0)
     monkeypatch.setitem(machine.SHAPES, "cpu", (1, ((4, 8),), 16))
-    monkeypatch.setattr(run, "phases", lambda case, stop: [])
+    monkeypatch.setattr(run, "phases", lambda case: [])
     found = run.measure(preset, device=CPU, repeats=2)
     assert {row.contender for row in found.rows} == {"ddpm-bench", "diffusers"} and len(found.rows) == 6
     assert found.missing == {"denoising-diffusion-pytorch": "pip install ddpm-bench[peers]"}

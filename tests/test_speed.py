@@ -16,10 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddpm_bench import data
 from ddpm_bench.errors import UserError
 from ddpm_bench.networks.unet import UNet
-from ddpm_bench.records import provenance
+from ddpm_bench.runtime.device import choose_device, float32_as
 from ddpm_bench.speed import machine, measure, run, shares
 from ddpm_bench.speed.case import Case
-from ddpm_bench.speed.machine import float32_as, memory_of, peak
+from ddpm_bench.speed.machine import memory_of, peak
 from ddpm_bench.speed.measure import race, ratio
 from ddpm_bench.speed.peers import OURS, PEERS, Diffusers, installed
 from ddpm_bench.speed.report import TerminalReport, to_markdown, write
@@ -168,7 +168,7 @@ def test_what_cannot_be_compiled_is_said_before_anything_starts(monkeypatch) -> 
 
     monkeypatch.setattr("torch.compile", lambda function: broken)
     with pytest.raises(UserError, match=r"--compile.*no compiler"):
-        provenance.choose_device("cpu", compiled=True)
+        choose_device("cpu", compiled=True)
 
 
 # ---- the machine -----------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_where_only_images_take_time_a_cell_takes_what_all_its_images_through_th
 def test_most_of_a_training_step_of_quick_is_network_loss_and_optimizer(tmp_path) -> None:
     """A share, not a time, with room for a busy machine; `ddpm-bench speed` measures it properly."""
     case = Case.of("quick", 16, CPU)
-    trainer = trainer_of(case, OURS.network(case), tmp_path)
+    trainer = trainer_of(case, OURS.network(case), tmp_path, case.runtime)
     assert shares.training(case, trainer).share("network", "loss and backward", "optimizer and average") > 0.8
 
 

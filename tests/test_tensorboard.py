@@ -6,7 +6,8 @@ import pytest
 from conftest import SMALL
 
 from ddpm_bench.records.record import read_records
-from ddpm_bench.runtime.tensorboard import event_log
+from ddpm_bench.runtime.observer import observer
+from ddpm_bench.runtime.tensorboard import event_files
 
 tensorboard = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -51,7 +52,7 @@ def test_a_run_that_goes_on_has_every_point_once(call, tmp_path):
         raise RuntimeError("dies here")
 
     with pytest.MonkeyPatch.context() as patch:  # dies at step 50, after the checkpoint of step 50 and five ticks
-        patch.setattr("ddpm_bench.runtime.console.Meter.update", lambda self, done, *_: done == 50 and dies())
+        patch.setattr("ddpm_bench.runtime.observer.Meter.update", lambda self, done, *_: done == 50 and dies())
         with pytest.raises(RuntimeError, match="dies here"):
             train(80, "--tensorboard", tmp_path / "events")
     assert [step for step, _ in curves(tmp_path / "events")["training/loss"]] == [10, 20, 30, 40, 50]
@@ -64,9 +65,9 @@ def test_a_run_that_goes_on_has_every_point_once(call, tmp_path):
 def test_without_the_option_nothing_is_written_and_the_package_not_imported(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where SummaryWriter writes unless it is told a folder
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)  # importing it now raises
-    with event_log(None) as events:
-        events.tick({"step": 1, "loss": 0.5, "gradient_norm": 1.0, "images_per_s": 9.0})
-        events.scores(1, {"fd_train": 1.0})
+    with event_files(None):
+        observer().tick({"step": 1, "loss": 0.5, "gradient_norm": 1.0, "images_per_s": 9.0})
+        observer().scores(1, {"fd_train": 1.0})
     assert list(tmp_path.iterdir()) == []
     steps = ("--set", "training.steps=2", "--set", "training.log_every=1")
     arguments = ("--preset", "smoke", *steps, "--device", "cpu", "--out", "ckpt")

@@ -8,9 +8,9 @@ import time
 
 import torch
 from conftest import SMALL
+from ddpm_bench.experiment.workers import choose_workers
 from tiny_models import tiny_data, tiny_preset
 
-from ddpm_bench.experiment.workers import choose_workers
 from ddpm_bench.records.record import read_records
 
 CELLS = "mu-L-fixed,mu-mse-fixed,eps-mse-fixed"

@@ -163,7 +163,8 @@ def evaluate(
     from ddpm_bench.measure.images import evaluate_images, evaluation_table
     from ddpm_bench.records.provenance import choose_device
     from ddpm_bench.records.row import read_rows
-    from ddpm_bench.report.checkpoint_tables import make_tables, to_terminal, write_tables
+    from ddpm_bench.report.checkpoint_rows import make_tables, write_tables
+    from ddpm_bench.report.writers.terminal_tables import rows_at_terminal
     from ddpm_bench.runtime.console import say
     from ddpm_bench.runtime.interrupt import Stop
 
@@ -187,5 +188,5 @@ def evaluate(
     if as_json:
         print_json(row.model_dump(mode="json"))
     else:
-        print_table(to_terminal(make_tables(rows)))
+        print_table(rows_at_terminal(make_tables(rows)))
     say(f"Row '{row.name}' and the tables are in '{folder}'")

@@ -67,7 +67,7 @@ def nll(
     from ddpm_bench.models.reference import reference_data
     from ddpm_bench.networks.compiled import compile_network
     from ddpm_bench.records.provenance import choose_device
-    from ddpm_bench.report.progressive import to_rich
+    from ddpm_bench.report.writers.terminal_tables import code_at_terminal
     from ddpm_bench.runtime.console import say
     from ddpm_bench.runtime.interrupt import Stop
 
@@ -90,7 +90,7 @@ def nll(
         return print_json(result.as_json())
     print_table(nll_table(result))
     if progressive:
-        print_table(to_rich(code_of(result), load_coding(PUBLISHED_CODE)))
+        print_table(code_at_terminal(code_of(result), load_coding(PUBLISHED_CODE)))
 
 
 def selftest(device: Device = "auto", as_json: Json = False) -> None:

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddpm_bench.records.record import Record
-from ddpm_bench.report.drawing import COLUMNS, GREY, WIDTH, by_group, cell_panels, measured_on
-from ddpm_bench.report.samples import GRID_SIDE, LABELLED_SIDE, PictureFolder, runs_of
-from ddpm_bench.report.summary import Row, Summary
-from ddpm_bench.report.words import NOT_MEASURED
+from ddpm_bench.report.figures.drawing import COLUMNS, GREY, WIDTH, cell_panels, measured_on
+from ddpm_bench.report.pictures import GRID_SIDE, LABELLED_SIDE, PictureFolder, runs_of
+from ddpm_bench.report.summary import MeasuredCell, Summary, by_group
+from ddpm_bench.report.table_remarks import NOT_MEASURED
 
 SAMPLE_ROWS = 4
 """Rows of eight samples of a cell: half of its picture, so that they can still be seen."""
@@ -162,7 +162,7 @@ def _head(axes: Axes, shown: Shown, apart: int) -> None:
     axes.tick_params(length=0, pad=2)
 
 
-def _without(axes: Axes, row: Row) -> None:
+def _without(axes: Axes, row: MeasuredCell) -> None:
     words = {"diverged": "diverged", "not measured": NOT_MEASURED}.get(row.status, "no picture")
     axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=7)
     axes.set_axis_off()

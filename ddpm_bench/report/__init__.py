@@ -62,5 +62,5 @@ def render(records: Sequence[Record], grid: Grid, out: Path, results: Path) -> l
     for name, text in texts.items():
         write_text(out / name, text)
     written = [out / name for name in (*texts, "table.csv")]
-    written += [out / name for figure in figures for name in (figure.image.source, figure.pdf)]
+    written += [path for figure in figures for path in (figure.png, figure.pdf)]
     return written + [picture.path for picture in pictures.values() if picture.path]

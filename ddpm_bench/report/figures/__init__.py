@@ -22,6 +22,22 @@ from ddpm_bench.report.summary import Summary
 
 
 @dataclass(frozen=True)
+class DrawnFigure:
+    """A figure in its files. `name`: their stem. title, caption: plain text, not escaped."""
+
+    name: str
+    title: str
+    caption: str
+    png: Path
+    pdf: Path
+
+    @property
+    def block(self) -> Figure:
+        """As a report beside the files shows it."""
+        return Figure(self.title, Image(PurePosixPath(self.png.name), self.title), self.caption, self.pdf.name)
+
+
+@dataclass(frozen=True)
 class Plot:
     """`draw` fills an empty figure, sets its size, and returns the caption: what is shown and what it depends on.
 
@@ -51,14 +67,12 @@ PLOTS = (
 """In the order of the report. Names are those of files that other documents link to."""
 
 
-def draw_figures(summaries: Sequence[Summary], pictures: PictureFolder, out: Path) -> list[Figure]:
+def draw_figures(summaries: Sequence[Summary], pictures: PictureFolder, out: Path) -> list[DrawnFigure]:
     """Draw into the folder `out` all figures that the records allow, each as PNG and PDF; missing pictures are said."""
     drawn = []
     for plot in PLOTS:
         with canvas() as figure:
             if caption := plot.draw(figure, summaries, pictures):
                 png = out / f"{plot.name}.png"
-                pdf = save(figure, png)
-                image = Image(PurePosixPath(png.name), plot.title)
-                drawn.append(Figure(plot.title, image, caption, pdf.name))
+                drawn.append(DrawnFigure(plot.name, plot.title, caption, png, save(figure, png)))
     return drawn

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from ddpm_bench.records.row import Row as EvaluatedRow
-from ddpm_bench.report.blocks import Block, Bold, Bullets, Code, Figure, Heading, Paragraph, Results
+from ddpm_bench.report.blocks import Block, Bold, Bullets, Code, Heading, Paragraph, Results
+from ddpm_bench.report.figures import DrawnFigure
 from ddpm_bench.report.pictures import Picture
 from ddpm_bench.report.results_table import MEASURED_HERE, PUBLISHED, ResultsTable
 from ddpm_bench.report.sections.bounds import bounds_section
@@ -22,7 +23,7 @@ def page(
     tables: Sequence[ResultsTable],
     pictures: Mapping[str, Picture],
     checkpoints: Sequence[EvaluatedRow] = (),
-    figures: Sequence[Figure] = (),
+    figures: Sequence[DrawnFigure] = (),
 ) -> list[Block]:
     """The whole report; `pictures` by name of cell. `figures` lie beside it.
 
@@ -36,7 +37,7 @@ def page(
     blocks += claims_section(summaries)
     blocks += checkpoints_section(checkpoints, first.first)
     blocks += bounds_section(first)
-    blocks += [Heading(2, "Plots"), *figures] if figures else []
+    blocks += [Heading(2, "Plots"), *(figure.block for figure in figures)] if figures else []
     blocks += samples_section(first.rows, pictures)
     blocks += published_elsewhere_section(first)
     return blocks + provenance_section(first)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,18 @@ def make_folder(path: Path) -> Path:
         raise UserError(f"Cannot write to the folder '{path}': {error.strerror}. Choose another folder.") from error
     if not os.access(path, os.W_OK):
         raise UserError(f"Cannot write to the folder '{path}': permission denied. Choose another folder.")
+    return path
+
+
+def keyed_folder(folder: Path, kind: str, of: Mapping[str, Any]) -> Path:
+    """`folder/kind-HASH`, made where it is missing, for work that depends on `of`, JSON values, alone.
+
+    `of.json` in it says what HASH stands for, so that work for one model, data set or setting is never taken for another's.
+    """
+    text = json.dumps(of, sort_keys=True)
+    path = make_folder(folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}")
+    if not (path / "of.json").exists():
+        write_json(path / "of.json", of)
     return path
 
 

@@ -23,8 +23,8 @@ from ddpm_bench.data import load_data
 from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep
 from ddpm_bench.diffusion.variance import FixedBeta
 from ddpm_bench.files import write_json, write_text
-from ddpm_bench.measure.bounds import measure, spread
-from ddpm_bench.measure.samples import generate
+from ddpm_bench.measurement.bounds import measure, spread
+from ddpm_bench.measurement.samples import generate
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.metrics.fidelity import score
 from ddpm_bench.models.model import load_model
@@ -33,7 +33,7 @@ from ddpm_bench.records.record import Checkpoint, Record, read_records
 from ddpm_bench.report.blocks import Code, Heading, Paragraph, Table
 from ddpm_bench.report.writers.markdown import to_markdown
 from ddpm_bench.runtime.batch import default_batch
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 
 CPU = torch.device("cpu")
 

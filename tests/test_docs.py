@@ -10,12 +10,18 @@ import torch
 from PIL import Image
 
 from ddpm_bench.config.grid import load_grid, load_preset, resolve, shipped_presets
-from ddpm_bench.config.settings import DataSettings
+from ddpm_bench.config.settings import NETWORKS, DataSettings
 from ddpm_bench.data import SOURCES, load_data
+from ddpm_bench.data.codec import CODECS
+from ddpm_bench.diffusion.objective import OBJECTIVES
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS
 from ddpm_bench.diffusion.process import q_sample
+from ddpm_bench.diffusion.samplers import SAMPLERS
 from ddpm_bench.diffusion.schedule import linear
 from ddpm_bench.experiment.cell import scoring_steps
+from ddpm_bench.experiment.launchers import LAUNCHERS
+from ddpm_bench.records.record import Record, read_record
+from ddpm_bench.training.snapshots import load_tensors
 
 ROOT = Path(__file__).parent.parent
 DOCS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -75,6 +81,85 @@ def test_an_axis_value_of_ones_own(call, folder, monkeypatch) -> None:
     finally:
         PARAMETERIZATIONS.clear()
         PARAMETERIZATIONS.update(known)
+
+
+@pytest.fixture
+def tables():
+    """Every table that an example adds to, as it was, when the test ends."""
+    tables = (SAMPLERS, OBJECTIVES, NETWORKS, CODECS, LAUNCHERS)
+    before = [dict(table) for table in tables]
+    yield
+    for table, was in zip(tables, before, strict=True):
+        table.clear()
+        table.update(was)
+
+
+def run_example(name: str) -> None:
+    (text,) = examples("extending", name)
+    exec(compile(text, name, "exec"), {"__name__": name})
+
+
+SHORT = "ablate --preset smoke --cells eps-mse-fixed --set training.steps=20 --set sampling.samples=12 --no-report"
+"""A cell that shows that something runs, whatever its numbers are."""
+
+
+def short_cell(call, *more: str) -> Record:
+    """Its record, measured in the working folder; then its checkpoint is sampled, since all must come back with it."""
+    done = call(*shlex.split(SHORT), "--results", "r", *more)
+    assert done.code == 0, done.err
+    done = call("sample", "--ckpt", "r/work/eps-mse-fixed-seed0", "--samples", "12", "--out", "r/s.npz")
+    assert done.code == 0, done.err
+    assert np.load("r/s.npz")["images"].shape[0] == 12
+    return read_record(Path("r/eps-mse-fixed-seed0.json"))
+
+
+def test_a_sampler_of_ones_own(call, folder, tables) -> None:
+    run_example("sampler.py")
+    record = short_cell(call, "--workers", "1", "--set", "sampling.sampler=deterministic")
+    assert record.settings.sampling.sampler == "deterministic" and record.last.metrics["fd_train"] > 0
+
+
+def test_an_objective_with_times_of_its_own(call, folder, tables) -> None:
+    run_example("objective.py")
+    grid = examples("extending", "mine.toml")[0].replace('objective = "L_simple"', 'objective = "L_simple by loss"')
+    (folder / "mine.toml").write_text(grid.replace("eps-small", "eps-mse-fixed"))
+    record = short_cell(call, "--workers", "1", "--grid", "mine.toml")
+    assert record.settings.diffusion.objective == "L_simple by loss"
+    (snapshot,) = (folder / "r" / "work" / "eps-mse-fixed-seed0").glob("step-*")
+    assert len(load_tensors(snapshot, "times")["means"].unique()) > 1  # it has learned, and is kept
+
+
+def test_a_network_that_is_no_u_net(call, folder, tables, monkeypatch) -> None:
+    (folder / "plain.py").write_text(examples("extending", "plain.py")[0])
+    monkeypatch.syspath_prepend(str(folder))
+    run_example("network.py")
+    record = short_cell(call, "--workers", "1", "--set", "network.kind=plain", "--set", "network.width=8")
+    assert record.settings.network.model_dump() == {"kind": "plain", "width": 8, "layers": 3}
+    assert record.parameters < 5000
+
+
+def test_a_codec_of_ones_own(call, folder, tables) -> None:
+    run_example("codec.py")
+    record = short_cell(
+        call, "--workers", "1", "--set", "diffusion.codec=patches", "--set", "network.attention=[]",
+        "--set", "network.groups=4",
+    )  # fmt: skip
+    assert record.settings.diffusion.codec == "patches"
+    assert 0 < record.last.metrics["bound_test_bits_per_dim"] < 20
+    bound = record.every_term
+    assert bound.total == pytest.approx(bound.prior + sum(bound.terms), rel=1e-9)
+
+
+def test_a_launcher_of_ones_own(call, folder, tables) -> None:
+    run_example("launcher.py")
+    done = call(
+        *shlex.split(SHORT.replace("--cells eps-mse-fixed", "--cells eps-mse-fixed,eps-L-fixed")), "--results", "r",
+        "--workers", "2", "--launcher", "longest-first",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert len(list(Path("r").glob("*-seed0.json"))) == 2
+    done = call(*shlex.split(SHORT), "--results", "s", "--launcher", "longest")
+    assert done.code == 2 and "did you mean 'longest-first'?" in done.err
 
 
 def test_a_data_set_of_ones_own() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm_bench.config.settings import NetworkSettings
+from ddpm_bench.config.settings import UNetSettings
 from ddpm_bench.networks.unet import UNet
 from ddpm_bench.training.ema import Ema, decay_at, initial_share
 
@@ -56,7 +56,7 @@ def test_share_of_the_initial_weights_is_what_is_left_of_them(decay: float, ramp
 def test_trap_4_the_averaged_network_has_the_average_and_no_dropout_and_shares_nothing() -> None:
     torch.manual_seed(0)
     network = UNet(
-        1, 1, 8, NetworkSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=4, dropout=0.5)
+        1, 1, 8, UNetSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=4, dropout=0.5)
     ).train()
     ema = Ema(network, 0.5, ramp=False)
     set_weights(network, 0.3)

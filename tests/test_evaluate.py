@@ -5,11 +5,11 @@ import json
 
 import pytest
 from ddpm_bench.evaluation import checkpoint
+from ddpm_bench.measurement.checkpoint import SAMPLES, Asked, default_name
 from tiny_models import tiny_checkpoint, tiny_data
 
 from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.measure.checkpoint import SAMPLES, Asked, default_name
 from ddpm_bench.models.model import load_model
 from ddpm_bench.records.row import Row, check_name, read_rows
 from ddpm_bench.report.checkpoint_rows import make_tables, to_csv
@@ -121,7 +121,7 @@ def test_an_interrupted_evaluation_goes_on_with_its_samples_and_scores(evaluate,
         patch.setattr(checkpoint, "measure", stopped)
         assert evaluate("eps").code == 130
     assert rows(tmp_path) == {}
-    monkeypatch.setattr("ddpm_bench.measure.samples.sample", lambda *_, **__: pytest.fail("sampled again"))
+    monkeypatch.setattr("ddpm_bench.measurement.samples.sample", lambda *_, **__: pytest.fail("sampled again"))
     monkeypatch.setattr(checkpoint, "scores", lambda *_, **__: pytest.fail("scored again"))
     assert evaluate("eps").code == 0
     assert rows(tmp_path)["eps"].bounds

@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ddpm_bench.diffusion.sampler import denoise
 from PIL import Image
 from tiny_models import tiny_preset
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ddpm_bench.config.settings import NetworkSettings
+from ddpm_bench.config.settings import UNetSettings
 from ddpm_bench.diffusion.noise import BlockNoise
-from ddpm_bench.diffusion.sampler import denoise
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.networks.unet import UNet
 from ddpm_bench.records import provenance
@@ -64,11 +64,11 @@ def test_a_sampling_step_never_waits_for_the_device(case) -> None:
 
 def small(half: bool | None) -> UNet:
     torch.manual_seed(0)
-    network = UNet(1, 1, 16, NetworkSettings(base=16, multipliers=(1, 2), blocks=1, attention=(8,), groups=8))
+    network = UNet(1, 1, 16, UNetSettings(base=16, multipliers=(1, 2), blocks=1, attention=(8,), groups=8))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    network.half = half
+    network.in_bfloat16 = half
     return network.eval()
 
 
@@ -175,6 +175,6 @@ def test_the_preset_h200_has_six_cells_of_the_papers_network_with_equal_steps() 
 
     cells = [resolve(cell, load_preset("h200"), {}) for cell in load_grid("table2").cells]
     assert len(cells) == 6
-    assert all(cell.network == NetworkSettings() and cell.training == cells[0].training for cell in cells)
+    assert all(cell.network == UNetSettings() and cell.training == cells[0].training for cell in cells)
     assert cells[0].training.steps * cells[0].training.batch / 5000 == pytest.approx(90, rel=0.02)
     assert cells[0].diffusion.T == 1000 and cells[0].sampling.steps is None and cells[0].scoring.bound_evals == 10

@@ -21,7 +21,7 @@ from ddpm_bench.files import write_json
 from ddpm_bench.likelihood import bits_per_dim, estimate_bits_per_dim
 from ddpm_bench.likelihood.estimate import Budget, proposal
 from ddpm_bench.likelihood.ledger import Ledger
-from ddpm_bench.measure.bounds import measure, spread
+from ddpm_bench.measurement.bounds import measure, spread
 
 CPU = torch.device("cpu")
 CHAIN = Diffusion(linear(60, 1e-3, 0.15), Eps(), FixedBeta())

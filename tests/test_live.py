@@ -11,14 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import SMALL
+from ddpm_bench.experiment.live import Board, board
 from records import make_record
 from rich.console import Console
 
 from ddpm_bench.config.grid import load_grid
-from ddpm_bench.experiment.live import Board, board
 from ddpm_bench.records.record import Divergence, read_records
 from ddpm_bench.runtime import console
-from ddpm_bench.runtime.console import Reading, Screen
+from ddpm_bench.runtime.observer import Reading, Screen
 
 GRID = load_grid("table2")
 LABELS = ("FD (embedded)", "IS (embedded)")

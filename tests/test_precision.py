@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_checkpoint, tiny_data
 
-from ddpm_bench.measure import precision
+from ddpm_bench.measurement import precision
 
 SMALL = ("--samples", 24, "--bound-images", 12, "--evals", 5, "--extractor", "embedded", "--device", "cpu")
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from ddpm_bench.training.draws import Draws
 from torch import Tensor, nn
 
-from ddpm_bench.config.settings import NetworkSettings, TrainingSettings
+from ddpm_bench.config.settings import TrainingSettings, UNetSettings
 from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.objective import LSimple
 from ddpm_bench.diffusion.parameterization import Eps
@@ -26,7 +27,6 @@ from ddpm_bench.records.record import Divergence
 from ddpm_bench.runtime.interrupt import NEVER, Stop
 from ddpm_bench.training import checkpoint
 from ddpm_bench.training.divergence import worse_than_noise
-from ddpm_bench.training.draws import Draws
 from ddpm_bench.training.trainer import Trainer, warmup
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ SETTINGS = TrainingSettings(
     checkpoint_every=4,
     log_every=3,
 )
-NETWORK = NetworkSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=4, dropout=0.2)
+NETWORK = UNetSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=4, dropout=0.2)
 
 
 class Loss(LSimple):

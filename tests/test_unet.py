@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm_bench.config.settings import NetworkSettings
+from ddpm_bench.config.settings import UNetSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.networks.blocks import Attention, Block, Downsample, TimeEmbedding, Upsample
 from ddpm_bench.networks.cpu import Dropout, GroupNorm, norm_silu
 from ddpm_bench.networks.unet import UNet
 
-SMALL = NetworkSettings(base=16, multipliers=(1, 2), blocks=1, attention=(8,), groups=8)
+SMALL = UNetSettings(base=16, multipliers=(1, 2), blocks=1, attention=(8,), groups=8)
 
 
-def reference(settings: NetworkSettings, channels: int, out_channels: int, size: int) -> diffusers.UNet2DModel:
+def reference(settings: UNetSettings, channels: int, out_channels: int, size: int) -> diffusers.UNet2DModel:
     """diffusers' U-Net with the choices of google/ddpm-cifar10-32, and the dialect of `settings`."""
     attention = [size >> level in settings.attention for level in range(len(settings.multipliers))]
     return diffusers.UNet2DModel(
@@ -91,7 +91,7 @@ def shaken(model: nn.Module) -> nn.Module:
     return model
 
 
-def pair(settings: NetworkSettings, channels: int, out_channels: int, size: int) -> tuple[diffusers.UNet2DModel, UNet]:
+def pair(settings: UNetSettings, channels: int, out_channels: int, size: int) -> tuple[diffusers.UNet2DModel, UNet]:
     torch.manual_seed(0)
     theirs = shaken(reference(settings, channels, out_channels, size)).eval()
     ours = UNet(channels, out_channels, size, settings).eval()
@@ -107,12 +107,12 @@ def inputs(batch: int, channels: int, size: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(("out_channels", "parameters"), [(3, 35_746_307), (6, 35_749_766)])
 def test_paper_size_has_the_papers_number_of_parameters(out_channels: int, parameters: int) -> None:
     with torch.device("meta"):
-        network = UNet(3, out_channels, 32, NetworkSettings())
+        network = UNet(3, out_channels, 32, UNetSettings())
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
 def test_paper_size_equals_diffusers_with_copied_weights() -> None:
-    theirs, ours = pair(NetworkSettings(), 3, 3, 32)
+    theirs, ours = pair(UNetSettings(), 3, 3, 32)
     x_t, step = inputs(2, 3, 32)
     with torch.no_grad():
         expected, found = theirs(x_t, step).sample, ours(x_t, step)
@@ -124,8 +124,8 @@ def test_paper_size_equals_diffusers_with_copied_weights() -> None:
     [
         (SMALL, 1, 1, 16),
         (SMALL, 1, 2, 16),
-        (NetworkSettings(base=24, multipliers=(1, 2, 3), blocks=2, attention=(28, 7), groups=8), 3, 6, 28),
-        (NetworkSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=4), 3, 3, 9),
+        (UNetSettings(base=24, multipliers=(1, 2, 3), blocks=2, attention=(28, 7), groups=8), 3, 6, 28),
+        (UNetSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=4), 3, 3, 9),
         (SMALL.model_copy(update={"eps": 0.1}), 1, 1, 16),
         (SMALL.model_copy(update={"padding": "both"}), 1, 1, 16),
         (SMALL.model_copy(update={"time_shift": 0}), 1, 1, 16),
@@ -136,7 +136,7 @@ def test_paper_size_equals_diffusers_with_copied_weights() -> None:
     ],
 )
 def test_any_size_equals_diffusers_in_outputs_and_gradients(
-    settings: NetworkSettings, channels: int, out_channels: int, size: int
+    settings: UNetSettings, channels: int, out_channels: int, size: int
 ) -> None:
     theirs, ours = (model.double() for model in pair(settings, channels, out_channels, size))
     x_t, _ = inputs(3, channels, size)
@@ -175,7 +175,7 @@ def test_an_untrained_network_predicts_zero_and_its_blocks_change_nothing() -> N
 
 def test_initial_weights_are_uniform_with_fan_average_variance_and_tiny_where_last() -> None:
     torch.manual_seed(0)
-    network = UNet(1, 1, 16, NetworkSettings(base=32, multipliers=(1, 2), blocks=1, attention=(8,), groups=8))
+    network = UNet(1, 1, 16, UNetSettings(base=32, multipliers=(1, 2), blocks=1, attention=(8,), groups=8))
     block = network.middle[0]
     fans = {"conv1": 64 * 9, "time": (128 + 64) / 2, "attention.qkv": 64}
     for name, fan in fans.items():
@@ -280,13 +280,13 @@ def test_downsampling_pads_right_and_bottom_only() -> None:
 @pytest.mark.parametrize(
     ("settings", "size", "said"),
     [
-        (NetworkSettings(base=32, multipliers=(1, 2, 2), attention=()), 18, "multiple of 4"),
-        (NetworkSettings(base=24, multipliers=(1,), attention=()), 16, "groups = 32 does not divide base = 24"),
-        (NetworkSettings(base=32, multipliers=(1, 2), attention=(12,)), 16, r"attention at side 12.*\[16, 8\]"),
-        (NetworkSettings(base=32, multipliers=(), attention=()), 16, "multipliers"),
-        (NetworkSettings(base=32, multipliers=(1, 0), attention=()), 16, "multipliers"),
-        (NetworkSettings(base=32, multipliers=(1, 2), attention=(), heads=3), 16, "64 channels.*heads = 3"),
-        (NetworkSettings(base=32, multipliers=(3, 4), attention=(16,), head_channels=64), 16, "96 channels.* = 64"),
+        (UNetSettings(base=32, multipliers=(1, 2, 2), attention=()), 18, "multiple of 4"),
+        (UNetSettings(base=24, multipliers=(1,), attention=()), 16, "groups = 32 does not divide base = 24"),
+        (UNetSettings(base=32, multipliers=(1, 2), attention=(12,)), 16, r"attention at side 12.*\[16, 8\]"),
+        (UNetSettings(base=32, multipliers=(), attention=()), 16, "multipliers"),
+        (UNetSettings(base=32, multipliers=(1, 0), attention=()), 16, "multipliers"),
+        (UNetSettings(base=32, multipliers=(1, 2), attention=(), heads=3), 16, "64 channels.*heads = 3"),
+        (UNetSettings(base=32, multipliers=(3, 4), attention=(16,), head_channels=64), 16, "96 channels.* = 64"),
     ],
 )
 def test_sizes_that_do_not_fit_together_are_refused_with_the_remedy(settings, size: int, said: str) -> None:

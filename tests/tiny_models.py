@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm_bench.config.settings import NetworkSettings, ProcessSettings
+from ddpm_bench.config.settings import ProcessSettings, UNetSettings
 from ddpm_bench.models.build import build_diffusion, build_network
 from ddpm_bench.models.card import Kind, ModelCard
 from ddpm_bench.models.model import save_model
@@ -48,7 +48,7 @@ def tiny_checkpoint(
 ) -> Path:
     """A converted checkpoint in `folder`: random weights, 16x16 grey images, a chain of T steps."""
     process = ProcessSettings(parameterization=parameterization, variance=variance, T=T, beta_1=0.05, beta_T=0.7)
-    settings = NetworkSettings(base=4, multipliers=(1,), blocks=1, attention=(), groups=2)
+    settings = UNetSettings(base=4, multipliers=(1,), blocks=1, attention=(), groups=2)
     network = build_network(settings, SHAPE, build_diffusion(process), seed)
     card = ModelCard(
         name=folder.name, weights=weights, shape=SHAPE, process=process, network=settings, source={"path": "nowhere"}

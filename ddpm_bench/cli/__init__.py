@@ -73,8 +73,11 @@ def main() -> None:
     """The entry point: turns a user's mistake, a full disk and an interruption into a message and an exit code."""
     from errno import EDQUOT, EFBIG, ENOSPC
 
+    from ddpm_bench.runtime.terminal import at_the_terminal
+
     try:
-        app()
+        with at_the_terminal():
+            app()
     except UserError as error:
         typer.echo(f"ddpm-bench: {error}", err=True)
         sys.exit(2)

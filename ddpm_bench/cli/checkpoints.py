@@ -12,6 +12,7 @@ from ddpm_bench.cli.options import (
     Batch,
     Cache,
     Ckpt,
+    Clip,
     Compile,
     DataName,
     DataRoot,
@@ -50,6 +51,7 @@ def sample(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Sample i depends on the seed and on i alone.")] = 0,
     steps: Steps = None,
+    clip: Clip = None,
     raw: Raw = False,
     data: Annotated[
         str | None, typer.Option(help="Whose test images --interpolate numbers [default: what the checkpoint saw].")
@@ -67,26 +69,29 @@ def sample(
 
     Example: `ddpm-bench sample --ckpt runs/eps --interpolate 3 17 --at 500 --out between.png`
     """
-    from ddpm_bench.measure.chain_pictures import draw_interpolation, draw_progressive
-    from ddpm_bench.measure.sample_command import sample_checkpoint
-    from ddpm_bench.records.provenance import choose_device
-    from ddpm_bench.runtime.console import say
+    from ddpm_bench.cli.setup import device_runtime, sampling_wish
+    from ddpm_bench.measurement.pictures import check_png, draw_interpolation, draw_progressive
+    from ddpm_bench.measurement.samples import check_free, write_samples
+    from ddpm_bench.models.model import load_model
+    from ddpm_bench.models.reference import chosen_images
     from ddpm_bench.runtime.interrupt import Stop
+    from ddpm_bench.runtime.observer import say
 
     if interpolate:
         refuse({"--samples": samples, "--progressive": progressive}, "does not go with --interpolate.")
     else:
         refuse({"--at": at, "--data": data, "--data-root": data_root}, "goes with --interpolate alone.")
-    chosen = choose_device(device)
-    with Stop() as stop:
+    (check_png if progressive or interpolate else check_free)(out)
+    runtime, model = device_runtime(device, batch=batch), load_model(ckpt, raw)
+    wish = sampling_wish(model, samples or 64, steps, clip)
+    with Stop():
         if progressive:
-            made = draw_progressive(ckpt, out, samples or 8, seed, steps, raw, chosen, batch, stop)
+            made = draw_progressive(out, model, wish, samples or 8, seed, runtime)
         elif interpolate:
-            made = draw_interpolation(
-                ckpt, out, interpolate, at, seed, steps, raw, data, data_root, chosen, batch, stop
-            )
+            ends = chosen_images(model, interpolate, data, data_root)
+            made = draw_interpolation(out, model, wish, ends, at, seed, runtime) | {"sources": interpolate}
         else:
-            made = sample_checkpoint(ckpt, out, samples or 64, seed, steps, raw, chosen, batch, stop)
+            made = write_samples(model, wish, seed, runtime, out)
     say(f"Made '{out}'")
     if as_json:
         print_json(made)
@@ -119,6 +124,7 @@ def evaluate(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the samples and of the bound [default: 0].")] = None,
     steps: Steps = None,
+    clip: Clip = None,
     raw: Raw = False,
     evals: Annotated[
         int | None, typer.Option(min=5, help="Network calls an image for the estimate of the bound [default: 10].")
@@ -149,7 +155,8 @@ def evaluate(
     Example: `ddpm-bench evaluate --ckpt runs/eps --results results/checkpoints`
     """
     of_ckpt = {
-        "--name": name, "--results": results, "--count": count, "--seed": seed, "--steps": steps, "--raw": raw,
+        "--name": name, "--results": results, "--count": count, "--seed": seed, "--steps": steps,
+        "--clip/--no-clip": None if clip is None else True, "--raw": raw,
         "--evals": evals, "--exact": exact, "--bound-images": bound_images, "--decoder": decoder, "--fresh": fresh,
         "--batch": batch, "--compile": compiled,
     }  # fmt: skip
@@ -159,30 +166,61 @@ def evaluate(
         raise UserError("Give either --samples, images to score, or --ckpt, a checkpoint to evaluate.")
     refuse(of_ckpt if samples else {"--size": size}, f"does not go with {'--samples' if samples else '--ckpt'}.")
 
-    from ddpm_bench.measure.checkpoint import Asked, Bench, evaluate_checkpoint
-    from ddpm_bench.measure.images import evaluate_images, evaluation_table
-    from ddpm_bench.records.provenance import choose_device
-    from ddpm_bench.records.row import read_rows
+    from ddpm_bench.cli.setup import device_runtime, sampling_wish
+    from ddpm_bench.config.settings import DataSettings, ScoringSettings
+    from ddpm_bench.data import load_data, read_images
+    from ddpm_bench.measurement.evaluate import BOUND_IMAGES, FEWER, SAMPLES, row_name
+    from ddpm_bench.measurement.evaluate import evaluate as measure_row
+    from ddpm_bench.measurement.images import check_sizes, evaluate_images, evaluation_table
+    from ddpm_bench.measurement.measure import Task
+    from ddpm_bench.metrics.extractors import load_extractor
+    from ddpm_bench.models.model import load_model
+    from ddpm_bench.models.reference import reference_data
+    from ddpm_bench.records.row import read_rows, set_aside
     from ddpm_bench.report.checkpoint_rows import make_tables, write_tables
     from ddpm_bench.report.writers.terminal_tables import rows_at_terminal
-    from ddpm_bench.runtime.console import say
     from ddpm_bench.runtime.interrupt import Stop
+    from ddpm_bench.runtime.observer import say
 
-    chosen = choose_device(device, compiled)
-    if samples:
-        result = evaluate_images(
-            samples, data or "embedded", data_name, data_root, size, extractor, inception_weights,
-            allow_unverified_weights, test_reference, neighborhood, chosen, cache,
+    runtime = device_runtime(device, cache, batch, compiled)
+
+    def features_for(side: int):
+        return load_extractor(
+            extractor, size=side, inception_weights=inception_weights,
+            allow_unverified=allow_unverified_weights, cache=cache,
         )  # fmt: skip
+
+    scoring = ScoringSettings(
+        extractor=extractor,
+        test_reference=test_reference,
+        neighborhood=neighborhood,
+        bound_images=0,
+        bound_evals=None if exact else evals or 10,
+        decoder=decoder or "exact",
+        neighbours=0,
+    )
+    if samples:
+        images = read_images(samples)
+        side = images.shape[-1]
+        reference = load_data(
+            DataSettings(source=data or "embedded", name=data_name, size=size or side, root=data_root)
+        )
+        check_sizes(str(samples), images, reference)
+        scoring = scoring.model_copy(update={"bootstrap": 0})
+        with Stop():
+            result = evaluate_images(str(samples), images, reference, features_for(side), scoring, runtime)
         return print_json(result.as_json()) if as_json else print_table(evaluation_table(result))
-    folder = results or ROWS
-    asked = Asked(
-        ckpt, folder, name, raw, data, data_name, data_root, extractor, inception_weights, allow_unverified_weights,
-        samples=count, seed=seed or 0, steps=steps, test_reference=test_reference, neighborhood=neighborhood,
-        bound_images=bound_images, evals=None if exact else evals or 10, decoder=decoder or "exact", fresh=fresh,
-    )  # fmt: skip
-    with Stop() as stop:
-        row = evaluate_checkpoint(asked, Bench(chosen, cache, batch, stop, compiled))
+    folder, model = results or ROWS, load_model(ckpt, raw)
+    row_name(model, name)  # refused before anything long
+    reference, features = reference_data(model, data, data_name, data_root), features_for(model.shape[-1])
+    if bound_images is None:
+        bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
+    scoring = scoring.model_copy(update={"bound_images": bound_images})
+    wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), steps, clip)
+    if fresh:
+        set_aside(folder, row_name(model, name))
+    with Stop():
+        row = measure_row(model, Task(reference, features, wish, scoring, seed or 0), runtime, folder, name)
     rows = read_rows(folder)
     write_tables(folder, rows)
     if as_json:

@@ -28,7 +28,7 @@ def extractor_train(
     Example: `ddpm-bench extractor train --data folder:photos --name photos --out photos.safetensors --sizes 32`
     """
     from ddpm_bench.metrics.embedded import train_extractor
-    from ddpm_bench.records.provenance import choose_device
+    from ddpm_bench.runtime.device import choose_device
     from ddpm_bench.runtime.interrupt import Stop
 
     with Stop() as stop:

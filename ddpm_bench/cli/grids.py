@@ -20,6 +20,7 @@ from ddpm_bench.cli.options import (
     Grid,
     Json,
     Keep,
+    Launcher,
     Preset,
     Reports,
     Results,
@@ -59,6 +60,7 @@ def ablate(
     batch: Batch = None,
     compiled: Compile = False,
     workers: Workers = None,
+    launcher: Launcher = None,
     cache: Cache = CACHE,
     fresh: Fresh = False,
     tensorboard: Tensorboard = None,
@@ -73,35 +75,35 @@ def ablate(
 
     Example: `ddpm-bench ablate --grid table2 --preset quick --seeds 0,1,2`
     """
+    from ddpm_bench.cli.setup import device_runtime
     from ddpm_bench.config.grid import load_grid
     from ddpm_bench.data import load_data
     from ddpm_bench.experiment.ablate import check_results, plan, run_jobs, set_aside
     from ddpm_bench.experiment.cell import Bench
     from ddpm_bench.experiment.cost import estimate
-    from ddpm_bench.experiment.workers import choose_workers
+    from ddpm_bench.experiment.launchers import choose_launcher
     from ddpm_bench.files import make_folder
-    from ddpm_bench.records.provenance import choose_device
     from ddpm_bench.report.readable_records import readable_records
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.tensorboard import check_tensorboard
 
     check_tensorboard(tensorboard)
-    chosen, table = choose_device(device, compiled), load_grid(grid)
+    runtime, table = device_runtime(device, cache, batch, compiled, keep), load_grid(grid)
     assign = [*(assign or ()), *assignments(data, data_name, data_root, extractor)]
     jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)
     folder = results or Path("results") / f"{table.name}-{jobs[0].preset}"
     settings = jobs[0].settings
-    with Stop() as stop:
+    with Stop():
         if dry_run:
-            return _show_costs(estimate(jobs, load_data(settings.data), chosen, keep), as_json)
+            return _show_costs(estimate(jobs, load_data(settings.data), runtime), as_json)
         images, features = _load(settings, inception_weights, allow_unverified_weights, cache)
         if fresh:
             set_aside(folder, jobs)
         held = check_results(folder, jobs, images, features)
+        chosen = choose_launcher(launcher, workers, len(jobs) - len(held), runtime.device)
         make_folder(folder)
-        scale = {} if len(held) == len(jobs) else _anchors(images, features, settings, chosen, cache, stop)
-        bench = Bench(folder, chosen, images, features, scale, cache, keep, batch, stop, tensorboard, compiled)
-        outcome = run_jobs(jobs, bench, held, choose_workers(workers, len(jobs) - len(held), chosen))
+        bench = Bench(folder, images, features, runtime, tensorboard)
+        outcome = run_jobs(jobs, bench, held, chosen)
     out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
     _render(readable_records(folder), folder, table, out, as_json)
     if outcome.failed:
@@ -128,21 +130,21 @@ def train(
 
     Example: `ddpm-bench train --cell eps-mse-fixed --preset quick --out runs/eps`
     """
+    from ddpm_bench.cli.setup import device_runtime
     from ddpm_bench.config.grid import load_grid
     from ddpm_bench.data import load_data
     from ddpm_bench.experiment.ablate import plan
     from ddpm_bench.experiment.cell import make_trainer
-    from ddpm_bench.records.provenance import choose_device
-    from ddpm_bench.runtime.console import say
     from ddpm_bench.runtime.interrupt import Stop
-    from ddpm_bench.runtime.tensorboard import check_tensorboard, event_log
+    from ddpm_bench.runtime.observer import about, say
+    from ddpm_bench.runtime.tensorboard import check_tensorboard, event_files
 
     check_tensorboard(tensorboard)
-    chosen = choose_device(device, compiled)
+    runtime = device_runtime(device, compiled=compiled, keep=keep)
     (job,) = plan(load_grid(grid), preset, [cell], [seed], [*(assign or ()), *assignments(data, data_name, data_root)])
-    with Stop() as stop, event_log(tensorboard) as events:
-        trainer, _ = make_trainer(job, load_data(job.settings.data), chosen, out, keep, events, compiled)
-        divergence = trainer.run(job.settings.training.steps, stop)
+    with Stop(), event_files(tensorboard), about(job.name):
+        trainer = make_trainer(job, load_data(job.settings.data), runtime, out)
+        divergence = trainer.run(job.settings.training.steps)
     said = (
         f"diverged at step {divergence.step}: {divergence.reason}" if divergence else f"trained to step {trainer.step}"
     )
@@ -179,8 +181,8 @@ def report(
     if not watch:
         return render(readable_records(results))
     refuse({"--json": as_json}, "prints one result; --watch renders many times. Leave one of them out.")
-    with Stop() as stop:
-        keep_rendering(results, render, stop)
+    with Stop():
+        keep_rendering(results, render)
 
 
 def reproduce(
@@ -209,35 +211,34 @@ def reproduce(
 
     import torch
 
+    from ddpm_bench.cli.setup import device_runtime
     from ddpm_bench.errors import UserError
     from ddpm_bench.experiment.ablate import check_results, run_jobs, set_aside
     from ddpm_bench.experiment.cell import Bench
+    from ddpm_bench.experiment.launchers import Inline
     from ddpm_bench.experiment.reproduce import check_same, job_of, judge, siblings, verdict_table
     from ddpm_bench.files import make_folder
-    from ddpm_bench.records.provenance import choose_device
     from ddpm_bench.records.record import read_record
-    from ddpm_bench.runtime.console import say
     from ddpm_bench.runtime.interrupt import Stop
+    from ddpm_bench.runtime.observer import say
 
     expected = read_record(record)
     folder = out or Path("reproduced") / f"{record.resolve().parent.name}-{record.stem}"
     if folder.resolve() == record.resolve().parent:
         raise UserError(f"--out '{folder}' is the folder of the record itself; choose another one.")
-    compiled = bool(expected.hardware.get("compiled"))
-    chosen = choose_device(device or expected.hardware["device"], compiled)
-    if chosen.type == "cpu" and "threads" in expected.hardware:  # sums in another order have other last digits
+    runtime = device_runtime(
+        device or expected.hardware["device"], cache, batch, compiled=bool(expected.hardware.get("compiled"))
+    )
+    if runtime.device.type == "cpu" and "threads" in expected.hardware:  # other sums have other last digits
         torch.set_num_threads(expected.hardware["threads"])
     job = job_of(expected, data, extractor, data_root)
-    with Stop() as stop:
+    with Stop():
         images, features = _load(job.settings, inception_weights, allow_unverified_weights, cache)
         check_same(expected, images, features)
         if fresh:
             set_aside(folder, [job])
         held = check_results(folder, [job], images, features)
-        make_folder(folder)
-        scale = {} if held else _anchors(images, features, job.settings, chosen, cache, stop)
-        bench = Bench(folder, chosen, images, features, scale, cache, batch=batch, stop=stop, compiled=compiled)
-        outcome = run_jobs([job], bench, held)
+        outcome = run_jobs([job], Bench(make_folder(folder), images, features, runtime), held, Inline())
     if outcome.failed:
         raise typer.Exit(1)
     verdict = judge(outcome.records[0], expected, siblings(record, expected))
@@ -284,19 +285,9 @@ def _load(settings, weights: Path | None, allow_unverified: bool, cache: Path):
     return load_data(settings.data), features
 
 
-def _anchors(images, features, settings, device, cache: Path, stop):
-    from ddpm_bench.metrics.anchors import anchors
-
-    return anchors(
-        images, features, settings.sampling.samples, device=device, cache=cache,
-        test_reference=settings.scoring.test_reference, precision_recall=settings.scoring.precision_recall,
-        neighborhood=settings.scoring.neighborhood, stop=stop,
-    )  # fmt: skip
-
-
 def _render(records, results: Path, grid, reports: Path | None, as_json: bool) -> None:
     from ddpm_bench.report import render, terminal_table
-    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.observer import say
 
     if reports:
         render(records, grid, reports, results)

@@ -40,7 +40,7 @@ def import_(
     """
     from ddpm_bench.cli.show import print_json
     from ddpm_bench.models.interop import Asked, describe, import_checkpoint
-    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.observer import say
 
     process = {
         "schedule": schedule, "T": T, "beta_1": beta_1, "beta_T": beta_T,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ddpm_bench.cli.options import CACHE, Batch, Cache, Ckpt, Compile, Data, DataName, DataRoot, Device, Json, Raw
+from ddpm_bench.cli.options import CACHE, Batch, Cache, Ckpt, Clip, Compile, Data, DataName, DataRoot, Device, Json, Raw
 from ddpm_bench.cli.show import print_json, print_table
 
 
@@ -40,7 +40,7 @@ def nll(
     out: Annotated[
         Path | None, typer.Option(help="Folder of what --progressive writes [default: reports/nll-NAME].")
     ] = None,
-    clip: Annotated[bool, typer.Option(help="Clip the predicted x_0 to [-1, 1], as the paper does.")] = True,
+    clip: Clip = None,
     decoder: Annotated[
         Decoder, typer.Option(help="exact, or the tanh approximation of the paper's release.")
     ] = Decoder.exact,
@@ -61,27 +61,24 @@ def nll(
 
     Example: `ddpm-bench nll --ckpt runs/eps --split both`
     """
+    from ddpm_bench.cli.setup import device_runtime
     from ddpm_bench.config.grid import load_coding
-    from ddpm_bench.measure.nll import PUBLISHED_CODE, code_of, measure_nll, nll_table, write_progressive
+    from ddpm_bench.measurement.bounds import BoundMethod
+    from ddpm_bench.measurement.nll import PUBLISHED_CODE, code_of, measure_nll, nll_table, write_progressive
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
-    from ddpm_bench.networks.compiled import compile_network
-    from ddpm_bench.records.provenance import choose_device
     from ddpm_bench.report.writers.terminal_tables import code_at_terminal
-    from ddpm_bench.runtime.console import say
     from ddpm_bench.runtime.interrupt import Stop
+    from ddpm_bench.runtime.observer import say
 
-    model, chosen = load_model(ckpt, raw), choose_device(device, compiled)
-    if compiled:
-        compile_network(model.network)
-    with Stop() as stop:
-        result = measure_nll(
-            model, reference_data(model, data, data_name, data_root),
-            splits=("test", "train") if split is Split.both else (split.value,), images=images,
-            evals=None if exact or progressive else evals,
-            clip_x0=clip, decoder=decoder.value, seed=seed, device=chosen, batch=batch,
-            folder=cache.expanduser() / "bounds", stop=stop,
-        )  # fmt: skip
+    model, runtime = load_model(ckpt, raw), device_runtime(device, cache, batch, compiled)
+    splits = ("test", "train") if split is Split.both else (split.value,)
+    clipped = model.sampling.clip_x0 if clip is None else clip
+    with Stop():
+        reference = reference_data(model, data, data_name, data_root)
+        most = max(len(reference.test), len(reference.train))
+        method = BoundMethod(images or most, None if exact or progressive else evals, seed, clipped, decoder.value)
+        result = measure_nll(model, reference, splits, method, runtime, cache.expanduser() / "bounds")
     if progressive:
         folder = out or Path("reports") / f"nll-{model.name.replace('/', '-')}"
         write_progressive(result, folder)
@@ -100,7 +97,7 @@ def selftest(device: Device = "auto", as_json: Json = False) -> None:
     """
     from dataclasses import asdict
 
-    from ddpm_bench.records.provenance import choose_device
+    from ddpm_bench.runtime.device import choose_device
     from ddpm_bench.selftest import checks_table
     from ddpm_bench.selftest import selftest as run
 

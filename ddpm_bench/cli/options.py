@@ -24,14 +24,28 @@ Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the network (torch.compile): minutes once, then faster, on a GPU.")
 ]
 Batch = Annotated[int | None, typer.Option(min=1, help="Images a network call outside training; changes no result.")]
+Launcher = Annotated[
+    str | None, typer.Option(help="inline (this process) or processes [default: by the number of workers].")
+]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Cells at a time [default: one a core on a CPU, one on a GPU].")
 ]
 CKPT_HELP = "A checkpoint folder, as `train`, `ablate` and `import` leave it."
 Ckpt = Annotated[Path, typer.Option(help=CKPT_HELP)]
 Raw = Annotated[bool, typer.Option("--raw", help="The raw weights instead of their moving average.")]
+Clip = Annotated[
+    bool | None,
+    typer.Option(
+        "--clip/--no-clip",
+        help="Whether the predicted x_0 is clipped to [-1, 1] [default: as the checkpoint is sampled].",
+    ),
+]
 Steps = Annotated[
-    int | None, typer.Option(min=1, help="Fewer sampling steps than T: a strided chain with re-derived betas.")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Sampling steps, a strided chain with re-derived betas where fewer than T [default: the checkpoint's own].",
+    ),
 ]
 Results = Annotated[Path | None, typer.Option(help="Folder of the records [default: results/GRID-PRESET].")]
 Reports = Annotated[Path | None, typer.Option(help="Folder of the report [default: reports/GRID-PRESET].")]

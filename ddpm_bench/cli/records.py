@@ -51,7 +51,7 @@ def merge(
     Example: `ddpm-bench merge results/table2-all machine1/table2-quick machine2/table2-quick`
     """
     from ddpm_bench.records.merge import merge as join
-    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.observer import say
 
     paths = join(out, sources)
     for path in paths:

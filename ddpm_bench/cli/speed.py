@@ -57,9 +57,9 @@ def speed(
     import torch
 
     from ddpm_bench.files import make_folder
-    from ddpm_bench.records.provenance import choose_device
-    from ddpm_bench.runtime.console import say
+    from ddpm_bench.runtime.device import choose_device
     from ddpm_bench.runtime.interrupt import Stop
+    from ddpm_bench.runtime.observer import say
     from ddpm_bench.speed.report import TerminalReport, write
     from ddpm_bench.speed.run import measure
 
@@ -68,11 +68,10 @@ def speed(
         torch.set_num_threads(threads)
     if out:
         make_folder(out)  # said before anything long starts
-    with Stop() as stop:
+    with Stop():
         result = measure(
-            preset, device=chosen, batch=batch, repeats=repeats, precision=dtype and dtype.value, compiled=compiled,
-            stop=stop,
-        )  # fmt: skip
+            preset, device=chosen, batch=batch, repeats=repeats, precision=dtype and dtype.value, compiled=compiled
+        )
     if out:
         write(result, out)
         say(f"Speed in '{out}'")
@@ -107,26 +106,29 @@ def precision(
 
     Example: `ddpm-bench precision --ckpt runs/eps --out reports/precision`
     """
-    from ddpm_bench.files import write_json
-    from ddpm_bench.measure.precision import compare_precisions, precision_table
+    from ddpm_bench.cli.setup import device_runtime, sampling_wish
+    from ddpm_bench.config.settings import ScoringSettings
+    from ddpm_bench.files import make_folder, write_json
+    from ddpm_bench.measurement.measure import Task
+    from ddpm_bench.measurement.precision import compare_precisions, precision_table
     from ddpm_bench.metrics.extractors import load_extractor
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
-    from ddpm_bench.records.provenance import choose_device
-    from ddpm_bench.runtime.console import say
     from ddpm_bench.runtime.interrupt import Stop
+    from ddpm_bench.runtime.observer import say
 
-    model, chosen = load_model(ckpt, raw), choose_device(device)
-    images = reference_data(model, data, data_name, data_root)
+    model, runtime = load_model(ckpt, raw), device_runtime(device, cache, batch)
+    reference = reference_data(model, data, data_name, data_root)
     features = load_extractor(
         extractor, size=model.shape[-1], inception_weights=inception_weights,
         allow_unverified=allow_unverified_weights, cache=cache,
     )  # fmt: skip
-    with Stop() as stop:
-        result = compare_precisions(
-            model, images, features, samples=samples, bound_images=bound_images, evals=evals, seed=seed, device=chosen,
-            batch=batch, folder=out, cache=cache, stop=stop,
-        )  # fmt: skip
+    scoring = ScoringSettings(
+        extractor=extractor, bound_images=bound_images, bound_evals=evals, bootstrap=0, neighbours=0
+    )
+    task = Task(reference, features, sampling_wish(model, samples, None, None), scoring, seed, bound_splits=("test",))
+    with Stop():
+        result = compare_precisions(model, task, runtime, make_folder(out))
     write_json(out / "precision.json", result.as_json())
     if as_json:
         print_json(result.as_json())

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from ddpm_bench.config.published import Claim, Coding, Conditions, Frozen, Printed, Published, PublishedTable, QuotedRow
-from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.config.settings import CellSettings, section_of
 from ddpm_bench.errors import UserError, near_miss
 
 PACKAGE = Path(__file__).parent.parent
@@ -239,7 +239,10 @@ def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) ->
     sections = {name: {} for name in CellSettings.model_fields}
     for layer in (preset.sections, {"diffusion": cell.axes}, overrides):
         for section, values in layer.items():
-            sections.setdefault(section, {}).update(values)
+            held = sections.setdefault(section, {})
+            if section == "network" and values.get("kind", held.get("kind")) != held.get("kind"):
+                held.clear()  # another kind of network has other settings
+            held.update(values)
     try:
         return CellSettings.model_validate(sections)
     except ValidationError as error:
@@ -270,5 +273,5 @@ def _fields_at(model: type[BaseModel], where: list[Any]) -> list[str]:
             continue
         annotation = model.model_fields[part].annotation
         inner = next((a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)), annotation)
-        model = inner
+        model = section_of(part, {}) if model is CellSettings else inner
     return list(model.model_fields)

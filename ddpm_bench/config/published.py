@@ -1,12 +1,13 @@
 """What sources printed and claimed, and what it depends on: the types of grid files and of `ablations/published`."""
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from ddpm_bench.config.metrics import METRICS
-from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.config.settings import CellSettings, section_of
 from ddpm_bench.errors import near_miss
 
 
@@ -97,8 +98,7 @@ class Conditions(Frozen):
     @classmethod
     def _exist(cls, settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         return {
-            section: {name: _checked(section, name, value) for name, value in values.items()}
-            for section, values in settings.items()
+            section: {name: _checked(section, name, values) for name in values} for section, values in settings.items()
         }
 
 
@@ -228,15 +228,15 @@ def printed(value: Printed) -> str:
     return f"{value[0]} ± {value[1]}" if isinstance(value, tuple) else str(value)
 
 
-def _checked(section: str, name: str, value: Any) -> Any:
-    """The value as the settings hold it; ValueError for one that they could not hold."""
+def _checked(section: str, name: str, values: Mapping[str, Any]) -> Any:
+    """The value of `name` as the settings hold it; ValueError for one that they could not hold."""
     sections = CellSettings.model_fields
     if section not in sections:
         raise ValueError(f"there is no section '{section}' of settings{near_miss(section, list(sections))}")
-    fields = sections[section].annotation.model_fields
+    fields = section_of(section, values).model_fields
     if name not in fields:
         raise ValueError(f"there is no setting '{section}.{name}'{near_miss(name, list(fields))}")
-    field = fields[name]
+    field, value = fields[name], values[name]
     try:
         kind = TypeAdapter(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)
         return kind.validate_python(None if value == "none" else value)

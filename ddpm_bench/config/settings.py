@@ -6,9 +6,14 @@ here are shapes, ranges and the rules between fields. No torch is imported.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+
+from ddpm_bench.errors import UserError, near_miss
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Settings(BaseModel):
@@ -30,6 +35,7 @@ class DataSettings(Settings):
 class ProcessSettings(Settings):
     """What a network's output means: the forward process, what is predicted, the variance, and how time is told.
 
+    codec: what x_0 is of an image (`data/codec.py`).
     `variance = "fixed"` stands for `fixed_variance`: the paper found beta_t and beta-tilde_t to give similar results.
     `rescale_timesteps`: the network is told t * 1000 / T of the 0-based t, as an option of improved-diffusion does.
     """
@@ -42,6 +48,7 @@ class ProcessSettings(Settings):
     variance: str
     fixed_variance: str = "fixed-beta"
     rescale_timesteps: bool = False
+    codec: str = "pixels"
 
 
 class DiffusionSettings(ProcessSettings):
@@ -51,6 +58,22 @@ class DiffusionSettings(ProcessSettings):
 
 
 class NetworkSettings(Settings):
+    """What decides a network's function beside its weights. A kind of network is one subclass and its entry in NETWORKS."""
+
+    kind: str
+
+    def check(self, side: int) -> None:
+        """UserError where the network cannot take x_t of `side` pixels."""
+
+    def build(self, in_channels: int, out_channels: int, side: int) -> "nn.Module":
+        """network(x_t, step) -> (B, out_channels, side, side), for x_t (B, in_channels, side, side), step (B,) 0-based.
+
+        Initial values are drawn from torch's global generator.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how its network is built")
+
+
+class UNetSettings(NetworkSettings):
     """The paper's U-Net at any size, and the dialects of other releases; the defaults are the paper's.
 
     heads, head_channels: attention heads a layer, or channels a head where that is given. time_shift: the frequencies of the time
@@ -59,6 +82,7 @@ class NetworkSettings(Settings):
     "both" sides. resample: levels are joined by a "conv"olution or by a residual "block". eps: of every GroupNorm.
     """
 
+    kind: Literal["unet"] = "unet"
     base: int = Field(128, ge=2)
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = Field(2, ge=1)
@@ -72,6 +96,56 @@ class NetworkSettings(Settings):
     padding: Literal["end", "both"] = "end"
     resample: Literal["conv", "block"] = "conv"
     eps: float = Field(1e-6, gt=0)
+
+    def check(self, side: int) -> None:
+        """UserError where the side cannot be halved often enough, or groups, attention sides or heads do not fit."""
+        levels = len(self.multipliers)
+        if not levels or min(self.multipliers) < 1:
+            raise UserError(f"multipliers {list(self.multipliers)} must be a positive number a level, as [1, 2, 2, 2].")
+        if side % 2 ** (levels - 1):
+            raise UserError(
+                f"Images of side {side} cannot be halved {levels - 1} times for multipliers {list(self.multipliers)}; "
+                f"use a multiple of {2 ** (levels - 1)} or fewer multipliers."
+            )
+        if self.base % self.groups:
+            raise UserError(
+                f"network.groups = {self.groups} does not divide base = {self.base}; choose a divisor of it."
+            )
+        sides = [side >> level for level in range(levels)]
+        for attended in self.attention:
+            if attended not in sides:
+                raise UserError(
+                    f"attention at side {attended}: the levels of this network have sides {sides}; choose among these."
+                )
+        with_heads = [m for each, m in zip(sides, self.multipliers, strict=True) if each in self.attention]
+        for channels in (self.base * multiplier for multiplier in (*with_heads, self.multipliers[-1])):
+            if channels % (self.head_channels or self.heads):
+                raise UserError(
+                    f"The {channels} channels of a level cannot be shared out among attention heads with heads "
+                    f"= {self.heads}, head_channels = {self.head_channels}; choose a divisor."
+                )
+
+    def build(self, in_channels: int, out_channels: int, side: int) -> "nn.Module":
+        from ddpm_bench.networks.unet import UNet  # the settings alone need no torch
+
+        return UNet(in_channels, out_channels, side, self)
+
+
+NETWORKS: dict[str, type[NetworkSettings]] = {"unet": UNetSettings}
+"""Every kind of network, by the name that `network.kind` gives."""
+
+
+def network_settings(values: Any) -> Any:
+    """The settings of the kind of network that the values name; the paper's U-Net where they name none."""
+    if not isinstance(values, Mapping):
+        return values
+    kind = values.get("kind", "unet")
+    if kind not in NETWORKS:
+        raise UserError(f"there is no kind of network '{kind}'{near_miss(str(kind), NETWORKS)}")
+    return NETWORKS[kind].model_validate(values)
+
+
+AnyNetworkSettings = Annotated[SerializeAsAny[NetworkSettings], BeforeValidator(network_settings)]
 
 
 class TrainingSettings(Settings):
@@ -91,9 +165,10 @@ class TrainingSettings(Settings):
 
 
 class SamplingSettings(Settings):
-    """`steps` None is the full chain; fewer is a strided one with re-derived betas."""
+    """`steps` None is the full chain; fewer is a strided one with re-derived betas. sampler: `diffusion/samplers.py`."""
 
     samples: int = Field(50_000, ge=2)
+    sampler: str = "ancestral"
     steps: int | None = Field(None, ge=1)
     clip_x0: bool = True
 
@@ -133,25 +208,15 @@ class CellSettings(Settings):
 
     data: DataSettings
     diffusion: DiffusionSettings
-    network: NetworkSettings
+    network: AnyNetworkSettings
     training: TrainingSettings
     sampling: SamplingSettings
     scoring: ScoringSettings
 
     @model_validator(mode="after")
     def _fit_together(self) -> "CellSettings":
-        side, levels = self.data.size, len(self.network.multipliers)
-        if side % 2 ** (levels - 1):
-            raise ValueError(
-                f"data.size = {side} cannot be halved {levels - 1} times for network.multipliers "
-                f"{list(self.network.multipliers)}; use a multiple of {2 ** (levels - 1)}"
-            )
-        for multiplier in self.network.multipliers:
-            if (self.network.base * multiplier) % self.network.groups:
-                raise ValueError(
-                    f"network.groups = {self.network.groups} does not divide the {self.network.base * multiplier} channels "
-                    f"of a level (base {self.network.base} times {multiplier})"
-                )
+        if self.diffusion.codec == "pixels":  # what another makes of a side is known where it is built
+            self.network.check(self.data.size)
         if self.sampling.steps is not None and self.sampling.steps > self.diffusion.T:
             raise ValueError(f"sampling.steps = {self.sampling.steps} exceeds diffusion.T = {self.diffusion.T}")
         every = self.training.snapshot_every
@@ -160,9 +225,19 @@ class CellSettings(Settings):
         return self
 
 
+def section_of(name: str, values: Mapping[str, Any]) -> type[Settings]:
+    """The settings that hold the section `name` of `CellSettings`: for the network, those of the kind in `values`."""
+    if name == "network":
+        return NETWORKS.get(values.get("kind", "unet"), UNetSettings)
+    return CellSettings.model_fields[name].annotation
+
+
 def completed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values that hold sections of `CellSettings`, with the defaults of what these gained since they were written."""
-    fields = CellSettings.model_fields
-    known = [name for name, value in values.items() if name in fields and isinstance(value, Mapping)]
-    sections = {name: fields[name].annotation.model_validate(values[name]).model_dump(mode="json") for name in known}
+    """JSON values that hold sections of `CellSettings`, or the `process` of a model card, with the defaults of what these
+    gained since they were written."""
+    sections: dict[str, Any] = {}
+    for name, held in values.items():
+        if isinstance(held, Mapping) and (name in CellSettings.model_fields or name == "process"):
+            kind = ProcessSettings if name == "process" else section_of(name, held)
+            sections[name] = kind.model_validate(held).model_dump(mode="json")
     return {**values, **sections}

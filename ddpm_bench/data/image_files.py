@@ -21,7 +21,7 @@ from ddpm_bench.data.loaded import describe
 from ddpm_bench.data.npz import read_npz
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, replacing
-from ddpm_bench.runtime.console import progress
+from ddpm_bench.runtime.observer import progress
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

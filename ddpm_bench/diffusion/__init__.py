@@ -5,15 +5,19 @@ Schedules, the reverse process, its bound, its objectives and sampling. Everythi
 """
 
 from ddpm_bench.diffusion.bound import bound_term
+from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import L, LSimple
 from ddpm_bench.diffusion.parameterization import X0, Eps, Mu
 from ddpm_bench.diffusion.reverse import Diffusion
-from ddpm_bench.diffusion.sampler import sample
+from ddpm_bench.diffusion.samplers import Ancestral, Chain, sample
 from ddpm_bench.diffusion.schedule import Schedule, constant, cosine, linear, quadratic
 from ddpm_bench.diffusion.variance import FixedBeta, FixedBetaTilde, LearnedDiagonal, LearnedRange
 
 __all__ = [
     "X0",
+    "Ancestral",
+    "Chain",
+    "Denoiser",
     "Diffusion",
     "Eps",
     "FixedBeta",

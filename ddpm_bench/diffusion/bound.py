@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ddpm_bench.diffusion.decoder import DECODERS, Decoder
+from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.process import posterior, precise, q_sample
-from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep
+from ddpm_bench.diffusion.reverse import ReverseStep
 from ddpm_bench.diffusion.schedule import Schedule
 from ddpm_bench.errors import UserError, near_miss
 
@@ -50,18 +51,16 @@ def prior_bits_per_dim(schedule: Schedule, x0: Tensor) -> Tensor:
     return _bits_per_dim(kl)
 
 
-def bound_term(
-    diffusion: Diffusion, network: Network, x0: Tensor, t: Tensor, eps: Tensor, clip_x0: bool, decoder: str = "exact"
-) -> Term:
+def bound_term(denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, decoder: str = "exact") -> Term:
     """L_{t-1}, with x_t = q_sample(x0, t, eps); where t = 1 the decoder term L_0.
 
     x0, eps: (B, C, H, W), images on the 256 levels of [-1, 1] and a draw of N(0, 1); t: int64 (B,) in 1..T.
     One term of the sum over t, so not times T. Makes no host synchronisation.
     """
     decode, first = decoder_called(decoder), t == 1
-    x_t = q_sample(diffusion.schedule, x0, t, eps)
-    step = diffusion.reverse(network, x_t, t, clip_x0)
-    bits = _kl(diffusion, x0, x_t, t, step)
+    x_t = q_sample(denoiser.schedule, x0, t, eps)
+    step = denoiser(x_t, t)
+    bits = _kl(denoiser.schedule, x0, x_t, t, step)
     if first.is_cpu:  # picking rows is free here, where log_ndtr is dear; elsewhere it would wait for the device
         bits = bits.index_put((first,), _decoding(decode, x0[first], step.mean[first], step.log_variance[first]))
     else:
@@ -69,9 +68,9 @@ def bound_term(
     return Term(bits, step.x0)
 
 
-def _kl(diffusion: Diffusion, x0: Tensor, x_t: Tensor, t: Tensor, step: ReverseStep) -> Tensor:
+def _kl(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor, step: ReverseStep) -> Tensor:
     """L_{t-1} in bits/dim, (B,), for t > 1."""
-    truth = posterior(diffusion.schedule, precise(x0), precise(x_t), t)
+    truth = posterior(schedule, precise(x0), precise(x_t), t)
     return _bits_per_dim(gaussian_kl(truth.mean, truth.log_variance, step.mean, step.log_variance))
 
 

@@ -5,18 +5,18 @@ progressive    what is predicted of x_0 along the way, x0_hat = (x_t - sqrt(1 - 
 interpolate    x_t = (1 - lambda) x_t^A + lambda x_t^B, then the reverse process from there (section 4.4, Figure 8)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ddpm_bench.data.images import to_model, to_uint8
 from ddpm_bench.diffusion.noise import BlockNoise, batches
 from ddpm_bench.diffusion.process import q_sample
-from ddpm_bench.diffusion.reverse import Diffusion, Network, all_at
-from ddpm_bench.diffusion.sampler import Denoised, denoise, sample
+from ddpm_bench.diffusion.reverse import all_at
+from ddpm_bench.diffusion.samplers import Chain, Denoised, sample
 from ddpm_bench.errors import UserError
-from ddpm_bench.runtime.interrupt import NEVER, Stop
+from ddpm_bench.runtime.observer import progress
+from ddpm_bench.runtime.runtime import Runtime
 
 
 def stations(T: int, count: int) -> list[int]:
@@ -25,72 +25,43 @@ def stations(T: int, count: int) -> list[int]:
     return [(2 * T * (gaps - i) + gaps) // (2 * gaps) for i in range(gaps + 1)]  # T (1 - i / gaps), rounded half up
 
 
-def progressive(
-    diffusion: Diffusion,
-    network: Network,
-    *,
-    shape: tuple[int, int, int],
-    count: int,
-    at: Sequence[int],
-    seed: int,
-    batch: int,
-    device: torch.device | str,
-    clip_x0: bool = True,
-    stop: Stop = NEVER,
-    on_progress: Callable[[int], None] | None = None,
-) -> Tensor:
+def progressive(chain: Chain, *, count: int, at: Sequence[int], seed: int, runtime: Runtime | None = None) -> Tensor:
     """x_0 as predicted from x_t at each t of `at`, in 0..T, where t = 0 stands for the sample itself.
 
     uint8 (count, len(at), C, H, W) on the CPU. The chains are those of `sample` with the same arguments, bit for bit.
     """
-    seen = torch.empty((count, len(at), *shape), dtype=torch.uint8)
-    column = {t: index for index, t in enumerate(at)}
+    seen: dict[int, list[Tensor]] = {t: [] for t in at}
 
     def watch(first: int, now: Denoised) -> None:
-        if now.t in column:
-            seen[first : first + len(now.x0), column[now.t]] = to_uint8(now.x0).cpu()
+        if now.t in seen:
+            seen[now.t].append(chain.codec.decode(now.x0).cpu())
 
-    chains = sample(
-        diffusion, network, shape=shape, count=count, seed=seed, batch=batch, device=device, clip_x0=clip_x0,
-        stop=stop, on_progress=on_progress, watch=watch,
-    )  # fmt: skip
-    for first, images in chains:
-        if 0 in column:
-            seen[first : first + len(images), column[0]] = images
-    return seen
+    for _, images in sample(chain, count=count, seed=seed, runtime=runtime, watch=watch):
+        if 0 in seen:
+            seen[0].append(images)
+    return torch.stack([torch.cat(seen[t]) for t in at], 1)
 
 
 def interpolate(
-    diffusion: Diffusion,
-    network: Network,
-    ends: Tensor,
-    t: int,
-    weights: Sequence[float],
-    *,
-    seed: int,
-    batch: int,
-    device: torch.device | str,
-    clip_x0: bool = True,
-    stop: Stop = NEVER,
-    on_progress: Callable[[int], None] | None = None,
+    chain: Chain, ends: Tensor, t: int, weights: Sequence[float], *, seed: int, runtime: Runtime | None = None
 ) -> Tensor:
     """Between the two images `ends`, uint8 (2, C, H, W), by way of x_t: uint8 (len(weights), C, H, W) on the CPU.
 
     Both ends are diffused to x_t with the same noise, so that x_t is as noisy between them as at them; a weight lambda
     of 0 reconstructs the first, 1 the second. All weights share the noise of the reverse process too, which depends on
-    `seed` alone: what differs between the images comes from lambda. `on_progress` hears network calls, one an image
-    and step. UserError unless t is in 1..T.
+    `seed` alone: what differs between the images comes from lambda. UserError unless t is in 1..T.
     """
-    if not 1 <= t <= diffusion.schedule.T:
-        raise UserError(f"t = {t} is no step of this chain, whose steps are 1 to {diffusion.schedule.T}.")
-    x0, found = to_model(ends.to(device)), []
-    for start, size in batches(len(weights), batch):
-        noise = BlockNoise(seed, 0, 1, tuple(ends.shape[1:]), device)
-        a, b = q_sample(diffusion.schedule, x0, all_at(t, 2, x0.device), noise.draw())
-        share = torch.tensor(weights[start : start + size], device=device).reshape(-1, 1, 1, 1)
-        mixed = (1 - share) * a + share * b
-        for now in denoise(diffusion, network, mixed, t, noise, clip_x0=clip_x0, stop=stop):
-            if on_progress is not None:
-                on_progress(start * t + size * (t + 1 - now.t))
-        found.append(to_uint8(now.x).cpu())
+    if not 1 <= t <= chain.T:
+        raise UserError(f"t = {t} is no step of this chain, whose steps are 1 to {chain.T}.")
+    runtime, shape, found = runtime or Runtime(), chain.denoiser.shape, []
+    x0 = chain.codec.encode(ends.to(runtime.device))
+    with progress(f"interpolation at t = {t}", t * len(weights), "network calls") as meter:
+        for start, size in batches(len(weights), runtime.network_batch(shape[1])):
+            noise = BlockNoise(seed, 0, 1, shape, runtime.device)
+            a, b = q_sample(chain.denoiser.schedule, x0, all_at(t, 2, x0.device), noise.draw())
+            share = torch.tensor(weights[start : start + size], device=x0.device).reshape(-1, 1, 1, 1)
+            mixed = (1 - share) * a + share * b
+            for now in chain.denoise(mixed, t, noise):
+                meter.update(start * t + size * (t + 1 - now.t))
+            found.append(chain.codec.decode(now.x).cpu())
     return torch.cat(found)

@@ -11,14 +11,15 @@ from typing import Protocol
 from torch import Tensor
 
 from ddpm_bench.diffusion.bound import bound_term
+from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.process import q_sample
-from ddpm_bench.diffusion.reverse import Diffusion, Network
+from ddpm_bench.diffusion.times import TimeSampler, Uniform
 from ddpm_bench.diffusion.variance import Variance
 from ddpm_bench.errors import UserError
 
 
 class Objective(Protocol):
-    """One loss for each image."""
+    """One loss for each image, and how its t is drawn."""
 
     @property
     def name(self) -> str:
@@ -27,7 +28,10 @@ class Objective(Protocol):
     def check(self, variance: Variance) -> None:
         """Raises UserError, with the reason, for a variance that this objective cannot train."""
 
-    def __call__(self, diffusion: Diffusion, network: Network, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def times(self, T: int) -> TimeSampler:
+        """A time sampler for one run over a chain of T steps."""
+
+    def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """(B,) losses in the dtype of x0, for x0 and eps ~ N(0, 1), (B, C, H, W), and t int64 (B,) in 1..T."""
 
 
@@ -39,8 +43,11 @@ class L:
     def check(self, variance: Variance) -> None:
         """Nothing to refuse."""
 
-    def __call__(self, diffusion: Diffusion, network: Network, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        return bound_term(diffusion, network, x0, t, eps, clip_x0=False).bits.to(x0.dtype)
+    def times(self, T: int) -> TimeSampler:
+        return Uniform(T)
+
+    def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        return bound_term(denoiser, x0, t, eps).bits.to(x0.dtype)
 
 
 class LSimple:
@@ -56,13 +63,15 @@ class LSimple:
                 "variance."
             )
 
-    def __call__(self, diffusion: Diffusion, network: Network, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def times(self, T: int) -> TimeSampler:
+        return Uniform(T)
+
+    def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        diffusion = denoiser.diffusion
         self.check(diffusion.variance)
-        schedule = diffusion.schedule
-        x_t = q_sample(schedule, x0, t, eps)
-        output, _ = diffusion.split(network(x_t, schedule.network_step(t)), x_t)
-        target = diffusion.parameterization.target(schedule, x0, x_t, eps, t)
-        return (target - output).square().flatten(1).mean(1)
+        x_t = q_sample(diffusion.schedule, x0, t, eps)
+        target = diffusion.parameterization.target(diffusion.schedule, x0, x_t, eps, t)
+        return (target - denoiser.head(x_t, t)).square().flatten(1).mean(1)
 
 
 OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in (L(), LSimple())}

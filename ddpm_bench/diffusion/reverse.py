@@ -4,12 +4,11 @@ The one place where the paper's t = 1..T becomes the 0-based step that the netwo
 split into mean head and raw log variance, and where x_0 is clipped: before the mean is taken, never after.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddpm_bench.diffusion.parameterization import Parameterization
 from ddpm_bench.diffusion.process import precise
@@ -80,21 +79,6 @@ class Diffusion:
         """The strided chain of `steps` evenly spaced steps, betas derived anew; UserError unless 1 <= steps <= T."""
         kept = evenly_spaced(self.schedule.T, steps)
         return Diffusion(self.schedule.respaced(kept), self.parameterization, self.variance)
-
-
-@contextmanager
-def evaluating(network: Network) -> Iterator[None]:
-    """Dropout off while samples are drawn or scored; every module is put back as it was. Plain callables stay."""
-    if not isinstance(network, nn.Module):
-        yield
-        return
-    were_training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in were_training:  # not network.train(), which would wake modules that were frozen
-            module.training = True
 
 
 def all_at(t: int, batch: int, device: torch.device) -> Tensor:

@@ -7,15 +7,16 @@ from pathlib import Path
 from ddpm_bench.config.grid import Grid, load_preset, parse_set, resolve
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.errors import UserError
-from ddpm_bench.experiment.cell import PICTURES, Bench, Job, data_info, picture_path
-from ddpm_bench.experiment.live import board
-from ddpm_bench.experiment.workers import measure_each
+from ddpm_bench.experiment.cell import Bench, Job
+from ddpm_bench.experiment.launchers import Launcher
+from ddpm_bench.experiment.live_table import board
 from ddpm_bench.files import move_aside
+from ddpm_bench.measurement.measure import PICTURES, data_info, picture_path
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.models.build import build_objective
+from ddpm_bench.models.build import build_codec, build_objective, build_sampler
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.record import Record, read_record, record_path, write_record
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ def plan(
     settings = {cell: resolve(cell, size, overrides) for cell in grid.select(cells)}
     for each in settings.values():
         build_objective(each.diffusion)
+        build_codec(each.diffusion)
+        build_sampler(each.sampling)
     return [Job(grid.name, size.name, cell, each, seed) for seed in seeds for cell, each in settings.items()]
 
 
@@ -78,19 +81,21 @@ def set_aside(results: Path, jobs: Sequence[Job]) -> None:
     move_aside(results, [*records.values(), *pictures, *(results / "work" / name for name in records)])
 
 
-def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], workers: int = 1) -> Outcome:
-    """Run what is missing, `workers` jobs at a time. A cell that fails is reported and the grid goes on; one that diverges is a result.
+def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], launcher: Launcher) -> Outcome:
+    """Run what is missing. A cell that fails is reported and the grid goes on; one that diverges is a result.
 
     A full disk is not a cell's failure: the OSError ends the grid. Raises Interrupted after saving.
     """
     missing = [job for job in jobs if job.name not in held]
     made, failed = {}, []
+    if missing:
+        bench.task(missing[0]).anchors(bench.runtime)  # shared by all; refused, if at all, before anything long
     with board(jobs, bench.extractor.info.labels) as table:
         for job in jobs:
             if record := held.get(job.name):
                 table.hold(job.name, record)
                 say(f"{job.name}: measured already on {record.created}; --fresh measures it again")
-        for job, result in measure_each(missing, bench, workers, table.screen):
+        for job, result in launcher.run(missing, bench, table.observer) if missing else ():
             table.settle(job.name, result)
             if isinstance(result, Record):
                 write_record(bench.results, result)

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from ddpm_bench.config.settings import ScoringSettings
-from ddpm_bench.data.images import ImageData, to_model
+from ddpm_bench.data import ImageData
+from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import Objective
-from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.experiment.cell import Job, scoring_steps
-from ddpm_bench.models.build import build_diffusion, build_network, build_objective
-from ddpm_bench.networks.unet import UNet
+from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_objective
+from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.speed.machine import seconds_of
 
 PROBE_IMAGES, PROBE_REPEATS = 16, 3
@@ -29,16 +29,19 @@ class Cost:
     disk_bytes: int
 
 
-def estimate(jobs: Sequence[Job], data: ImageData, device: torch.device, keep: int) -> list[Cost]:
+def estimate(jobs: Sequence[Job], data: ImageData, runtime: Runtime) -> list[Cost]:
     """The cost of each job. The network's speed is measured once a cell, not once a seed."""
-    costs, rates = [], {}
+    costs, rates, device = [], {}, runtime.device
     for job in jobs:
         settings, name = job.settings, job.cell.name
-        diffusion, objective = build_diffusion(settings.diffusion), build_objective(settings.diffusion)
-        network = build_network(settings.network, data.shape, diffusion).to(device)
+        diffusion, codec = build_diffusion(settings.diffusion), build_codec(settings.diffusion)
+        shape = codec.shape(data.shape)
+        network = runtime.place(build_network(settings.network, shape, diffusion))
         if name not in rates:
             batch = PROBE_IMAGES if device.type == "cpu" else settings.training.batch
-            rates[name] = _images_per_s(network, diffusion, objective, data.train.images[:batch], device)
+            x0 = codec.encode(data.train.images[:batch].to(device))
+            denoiser = Denoiser(diffusion, network, shape, clip_x0=False)
+            rates[name] = _images_per_s(denoiser, build_objective(settings.diffusion), x0)
         training_rate, forward_rate = rates[name]
         samples = len(scoring_steps(settings)) * settings.sampling.samples
         forwards = samples * (settings.sampling.steps or settings.diffusion.T)
@@ -46,7 +49,7 @@ def estimate(jobs: Sequence[Job], data: ImageData, device: torch.device, keep: i
         seconds = settings.training.steps * settings.training.batch / training_rate + forwards / forward_rate
         parameters = sum(p.numel() for p in network.parameters())
         # Weights, their average and Adam's two moments in float32; one more snapshot exists while a new one is written.
-        disk = (keep + 1) * 4 * 4 * parameters + samples * data.train.images[0].numel()
+        disk = (runtime.keep + 1) * 4 * 4 * parameters + samples * data.train.images[0].numel()
         costs.append(Cost(job.name, parameters, seconds / 3600, disk))
     return costs
 
@@ -58,22 +61,19 @@ def bound_calls(scoring: ScoringSettings, T: int) -> int:
     return 2 * scoring.bound_images * scoring.bound_evals + scoring.terms_images * T
 
 
-def _images_per_s(
-    network: UNet, diffusion: Diffusion, objective: Objective, images: Tensor, device: torch.device
-) -> tuple[float, float]:
+def _images_per_s(denoiser: Denoiser, objective: Objective, x0: Tensor) -> tuple[float, float]:
     """Images per second of a training step's forward and backward pass, and of a forward pass alone."""
-    x0 = to_model(images.to(device))
-    t = torch.randint(1, diffusion.schedule.T + 1, (len(x0),), device=device)
+    t = torch.randint(1, denoiser.T + 1, (len(x0),), device=x0.device)
 
     def train() -> None:
-        objective(diffusion, network, x0, t, torch.randn_like(x0)).mean().backward()
+        objective(denoiser, x0, t, torch.randn_like(x0)).mean().backward()
 
     def forward() -> None:
         with torch.inference_mode():
-            network(x0, t - 1)
+            denoiser.head(x0, t)
 
     rates = []
     for work in (train, forward):
         work()
-        rates.append(len(x0) / seconds_of(work, device, PROBE_REPEATS))
+        rates.append(len(x0) / seconds_of(work, x0.device, PROBE_REPEATS))
     return rates[0], rates[1]

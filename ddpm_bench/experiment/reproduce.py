@@ -20,12 +20,13 @@ from ddpm_bench.config.grid import Cell
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.errors import UserError
-from ddpm_bench.experiment.cell import Job, data_info
+from ddpm_bench.experiment.cell import Job
+from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.records.compare import TRANSFORMS, limit_of_t, t_values
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.record import Record, read_record
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 
 FREEDOM = 4
 """Degrees of freedom that a spread over seeds needs: with fewer, the test's limit lets nearly everything pass."""

@@ -27,8 +27,8 @@ from ddpm_bench.diffusion.reverse import Diffusion, Network, evaluating
 from ddpm_bench.errors import UserError
 from ddpm_bench.likelihood.bound import Bound, Scored
 from ddpm_bench.likelihood.ledger import Ledger
-from ddpm_bench.runtime.console import progress
 from ddpm_bench.runtime.interrupt import NEVER, Stop
+from ddpm_bench.runtime.observer import progress
 
 FIRST = 2
 """Calls at t = 1."""

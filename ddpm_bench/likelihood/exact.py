@@ -13,8 +13,8 @@ from ddpm_bench.diffusion.process import precise
 from ddpm_bench.diffusion.reverse import Diffusion, Network, all_at, evaluating
 from ddpm_bench.likelihood.bound import Bound, Scored
 from ddpm_bench.likelihood.ledger import Arrays, Ledger
-from ddpm_bench.runtime.console import Meter, progress
 from ddpm_bench.runtime.interrupt import NEVER, Stop
+from ddpm_bench.runtime.observer import Meter, progress
 
 SAVE_EVERY_S = 60
 

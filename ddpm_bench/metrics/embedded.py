@@ -25,8 +25,8 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder
 from ddpm_bench.metrics.small_cnn import FEATURES, RESERVED, Card, SmallCNN, write_extractor
 from ddpm_bench.records.provenance import versions
-from ddpm_bench.runtime.console import progress
 from ddpm_bench.runtime.interrupt import NEVER, Stop
+from ddpm_bench.runtime.observer import progress
 
 WEIGHT_DECAY = 0.05
 WARM_UP = 0.25  # share of the steps in which the learning rate rises

@@ -15,7 +15,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from ddpm_bench.files import make_folder
 from ddpm_bench.metrics.extractor import Extractor, MeasuredImages
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 
 # Arrays of NumPy, in which torch-fidelity keeps means and covariances; everything else in an entry is tensors.
 ARRAYS = {"numpy._core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype", "numpy.dtypes.Float64DType"}

@@ -33,8 +33,8 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.metrics.extractor import Extractor, MeasuredImages
 from ddpm_bench.metrics.feature_cache import cache_folder, kept_meanwhile, reference_name
 from ddpm_bench.metrics.uncertainty import Distance, Quantiles, frechet, replicates_for, score_quantiles
-from ddpm_bench.runtime.console import progress
 from ddpm_bench.runtime.interrupt import NEVER, Stop
+from ddpm_bench.runtime.observer import progress
 
 IS_SPLITS = 10
 KID_SUBSETS = 100

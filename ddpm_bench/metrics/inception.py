@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import replacing
-from ddpm_bench.runtime.console import progress
+from ddpm_bench.runtime.observer import progress
 
 NAME = "weights-inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"

@@ -1,18 +1,20 @@
-"""Names become objects: the one place where settings turn into a diffusion, an objective and a network."""
+"""Names become objects: the one place where settings turn into a denoiser, a chain and an objective."""
 
 from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
+from torch import nn
 
-from ddpm_bench.config.settings import DiffusionSettings, NetworkSettings, ProcessSettings
+from ddpm_bench.config.settings import DiffusionSettings, NetworkSettings, ProcessSettings, SamplingSettings
+from ddpm_bench.data.codec import CODECS, Codec
 from ddpm_bench.diffusion.objective import OBJECTIVES, Objective
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS
 from ddpm_bench.diffusion.reverse import Diffusion
+from ddpm_bench.diffusion.samplers import SAMPLERS, Sampler
 from ddpm_bench.diffusion.schedule import SCHEDULES
 from ddpm_bench.diffusion.variance import VARIANCES
 from ddpm_bench.errors import UserError, near_miss
-from ddpm_bench.networks.unet import UNet
 
 Named = TypeVar("Named")
 
@@ -35,11 +37,24 @@ def build_objective(settings: DiffusionSettings) -> Objective:
     return objective
 
 
-def build_network(settings: NetworkSettings, shape: tuple[int, int, int], diffusion: Diffusion, seed: int = 0) -> UNet:
-    """The U-Net for images of `shape` (C, H, W), initial values drawn from `seed`; the variance decides its output channels."""
+def build_codec(settings: ProcessSettings) -> Codec:
+    """What the process works on; UserError for an unknown name."""
+    return _named("codec", settings.codec, CODECS)
+
+
+def build_sampler(settings: SamplingSettings) -> Sampler:
+    """How a step of the chain is taken; UserError for an unknown name."""
+    return _named("sampler", settings.sampler, SAMPLERS)
+
+
+def build_network(
+    settings: NetworkSettings, shape: tuple[int, int, int], diffusion: Diffusion, seed: int = 0
+) -> nn.Module:
+    """The network for x_t of `shape` (C, H, W), initial values drawn from `seed`; the variance decides its outputs."""
     torch.manual_seed(seed)
-    channels, size, _ = shape
-    return UNet(channels, channels * diffusion.variance.outputs, size, settings)
+    channels, side, _ = shape
+    settings.check(side)
+    return settings.build(channels, channels * diffusion.variance.outputs, side)
 
 
 def _named(axis: str, name: str, known: Mapping[str, Named]) -> Named:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from ddpm_bench.config.settings import NetworkSettings, ProcessSettings, Settings
+from ddpm_bench.config.settings import AnyNetworkSettings, ProcessSettings, SamplingSettings, Settings
 
 Kind = Literal["ema", "raw", "unknown"]
 KINDS: dict[Kind, str] = {"ema": "EMA", "raw": "raw, not EMA", "unknown": "not known whether EMA"}
@@ -10,7 +10,11 @@ KINDS: dict[Kind, str] = {"ema": "EMA", "raw": "raw, not EMA", "unknown": "not k
 
 
 class ModelCard(Settings):
-    """All that is known of a converted checkpoint. `source`: its format, its path or hub id, and the hash of its file."""
+    """All that is known of a converted checkpoint.
+
+    sampling: how it is sampled unless something else is asked for. source: its format, its path or hub id, and the hash
+    of its file.
+    """
 
     format: Literal["ddpm-bench model 1"] = "ddpm-bench model 1"
     name: str
@@ -18,5 +22,6 @@ class ModelCard(Settings):
     step: int | None = None
     shape: tuple[int, int, int]  # (C, H, W)
     process: ProcessSettings
-    network: NetworkSettings
+    network: AnyNetworkSettings
+    sampling: SamplingSettings = SamplingSettings()
     source: dict[str, str]

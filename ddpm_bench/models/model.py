@@ -1,13 +1,13 @@
 """A checkpoint as a model: a network together with everything that decides what its output means.
 
-`--ckpt` takes two kinds of folder: what `train` and `ablate` leave (`training/checkpoint.py`), and what `import` makes of
+`--ckpt` takes two kinds of folder: what `train` and `ablate` leave (`training/snapshots.py`), and what `import` makes of
 other people's checkpoints:
 
     model.json            a ModelCard
-    weights.safetensors   the state dict of our U-Net
+    weights.safetensors   the network's state dict
 
-What a model predicts, its schedule, its variance and how it is told the time come from there, so a model cannot be
-sampled or scored as something else.
+What a model predicts, its schedule, its variance, how it is told the time and how it is sampled come from there, so a
+model cannot be sampled or scored as something else.
 """
 
 import json
@@ -18,37 +18,89 @@ from typing import Any
 import safetensors.torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
-from ddpm_bench.config.settings import DataSettings, DiffusionSettings, NetworkSettings, ProcessSettings
+from ddpm_bench.config.settings import (
+    DataSettings,
+    DiffusionSettings,
+    NetworkSettings,
+    ProcessSettings,
+    SamplingSettings,
+    network_settings,
+)
+from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.reverse import Diffusion
+from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, replacing, sha256_file, write_json
-from ddpm_bench.models.build import build_diffusion, build_network
+from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler
 from ddpm_bench.models.card import KINDS, Kind, ModelCard
-from ddpm_bench.networks.unet import UNet
-from ddpm_bench.training.checkpoint import load_weights
+from ddpm_bench.training.snapshots import load_weights
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network in evaluation mode on the CPU, and what it is.
+    """What is sampled, scored and bounded: a network in evaluation mode, and what it is.
 
-    identity: JSON values, the hash of the weights among them, under which whatever is made from the model is filed.
-    data: what it was trained on, where that is known. step: training steps, where known.
+    shape: (C, H, W) of its images. sampling: how it is sampled unless something else is asked for; the number of samples
+    there is nobody's wish. data: what it was trained on, where that is known. step: training steps, where known.
+    identity: JSON values, all that is known of how it came to be, for people; what is computed from a model depends on
+    `function` alone.
     """
 
     name: str
-    network: UNet
+    network: nn.Module
+    network_settings: NetworkSettings
     process: ProcessSettings
     diffusion: Diffusion
     shape: tuple[int, int, int]
     weights: Kind
+    weights_sha256: str
     step: int | None
+    sampling: SamplingSettings
     identity: dict[str, Any]
     data: DataSettings | None = None
+
+    @property
+    def T(self) -> int:
+        """Steps of the whole chain."""
+        return self.diffusion.schedule.T
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
+    def function(self) -> dict[str, Any]:
+        """JSON values that decide what the model computes, the hash of its weights first."""
+        return function_of(self.weights_sha256, self.process, self.network_settings, self.shape)
+
+    def chain(self, sampling: SamplingSettings) -> Chain:
+        """What samples are drawn by. UserError for more steps than the chain has."""
+        if sampling.steps is not None and sampling.steps > self.T:
+            raise UserError(f"--steps {sampling.steps} exceeds the {self.T} steps of the checkpoint's chain.")
+        whole = self.whole_chain(sampling.clip_x0)
+        return Chain(whole.denoiser.respaced(sampling.steps), build_sampler(sampling), whole.codec)
+
+    def whole_chain(self, clip_x0: bool) -> Chain:
+        """All T steps, of which bounds are, however the model is sampled."""
+        codec = build_codec(self.process)
+        return Chain(Denoiser(self.diffusion, self.network, codec.shape(self.shape), clip_x0), codec=codec)
+
+
+def function_of(
+    weights_sha256: str, process: ProcessSettings, network: NetworkSettings, shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """See `Model.function`."""
+    meaning = process.model_dump(mode="json", include=set(ProcessSettings.model_fields))
+    return {
+        "weights_sha256": weights_sha256,
+        "process": meaning,
+        "network": network.model_dump(mode="json"),
+        "shape": list(shape),
+    }
 
 
 def load_model(ckpt: Path, raw: bool = False) -> Model:
@@ -71,18 +123,27 @@ def save_model(out: Path, card: ModelCard, weights: dict[str, Tensor]) -> None:
 
 def _trained(ckpt: Path, raw: bool) -> Model:
     kind: Kind = "raw" if raw else "ema"
-    weights, metadata = load_weights(ckpt, kind)
-    identity = metadata["identity"]
+    weights, about = load_weights(ckpt, kind)
+    identity = about["identity"]
     data, process = DataSettings(**identity["data"]), DiffusionSettings(**identity["diffusion"])
-    diffusion = build_diffusion(process)
+    settings, diffusion = network_settings(identity["network"]), build_diffusion(process)
     shape = (identity["channels"], data.size, data.size)
-    network = build_network(NetworkSettings(**identity["network"]), shape, diffusion)
+    network = build_network(settings, build_codec(process).shape(shape), diffusion)
     network.load_state_dict(weights)
     return Model(
         name=ckpt.resolve().parent.name if ckpt.name.startswith("step-") else ckpt.resolve().name,
-        network=network.eval(), process=process, diffusion=diffusion, shape=shape, weights=kind, step=metadata["step"],
-        identity=identity | {"step": metadata["step"], "weights": kind, "weights_sha256": metadata["sha256"]}, data=data,
-    )  # fmt: skip
+        network=network.eval(),
+        network_settings=settings,
+        process=process,
+        diffusion=diffusion,
+        shape=shape,
+        weights=kind,
+        weights_sha256=about["sha256"],
+        step=about["step"],
+        sampling=SamplingSettings(**about["sampling"]),
+        identity=identity | {"step": about["step"], "weights": kind, "weights_sha256": about["sha256"]},
+        data=data,
+    )
 
 
 def _imported(folder: Path, raw: bool) -> Model:
@@ -97,12 +158,24 @@ def _imported(folder: Path, raw: bool) -> Model:
     if card.weights == "raw" and not raw:
         raise UserError(f"'{folder}' holds raw weights, not their moving average; give --raw if these are meant.")
     diffusion = build_diffusion(card.process)
-    network = build_network(card.network, card.shape, diffusion)
+    network = build_network(card.network, build_codec(card.process).shape(card.shape), diffusion)
     try:
         network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(
             f"'{folder / WEIGHTS}' does not fit its card ({error}). Import the checkpoint again."
         ) from error
-    identity = card.model_dump(mode="json") | {"weights_sha256": sha256_file(folder / WEIGHTS)}
-    return Model(card.name, network.eval(), card.process, diffusion, card.shape, card.weights, card.step, identity)
+    sha256 = sha256_file(folder / WEIGHTS)
+    return Model(
+        name=card.name,
+        network=network.eval(),
+        network_settings=card.network,
+        process=card.process,
+        diffusion=diffusion,
+        shape=card.shape,
+        weights=card.weights,
+        weights_sha256=sha256,
+        step=card.step,
+        sampling=card.sampling,
+        identity=card.model_dump(mode="json", exclude={"sampling"}) | {"weights_sha256": sha256},
+    )

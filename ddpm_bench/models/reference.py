@@ -1,9 +1,13 @@
-"""The images that a checkpoint is compared with."""
+"""The images that a model is compared with."""
 
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import ImageData, load_data
+from ddpm_bench.data.image_files import read_files
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.model import Model
 
@@ -30,3 +34,28 @@ def reference_data(model: Model, source: str | None, name: str | None = None, ro
             f"{known.source}."
         )
     return data
+
+
+def chosen_images(model: Model, sources: tuple[str, str], data: str | None, root: Path | None) -> Tensor:
+    """Two images, uint8 (2, C, H, W): each the number of a test image of `data` (the model's own when None), or a path.
+
+    UserError for one that is not there or not of the model's shape.
+    """
+    test: Tensor | None = None
+    if any(source.isdecimal() for source in sources):
+        test = reference_data(model, data, root=root).test.images
+    images = []
+    for source in sources:
+        if not source.isdecimal():
+            image = read_files([Path(source).expanduser()])[0]
+        elif test is not None and int(source) < len(test):
+            image = test[int(source)]
+        else:
+            raise UserError(f"--interpolate {source}: the test images are numbered 0 to {len(test) - 1}.")
+        if tuple(image.shape) != model.shape:
+            raise UserError(
+                f"--interpolate {source}: the image has (C, H, W) = {tuple(image.shape)}, and the checkpoint makes "
+                f"{model.shape}. Convert the image, or choose another."
+            )
+        images.append(image)
+    return torch.stack(images)

@@ -1,6 +1,6 @@
 """What the U-Net is made of. Initial values are those of the release, drawn from torch's global generator.
 
-The choices between dialects are those of `NetworkSettings`; the defaults are the paper's.
+The choices between dialects are those of `UNetSettings`; the defaults are the paper's.
 """
 
 import math
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm_bench.config.settings import NetworkSettings
+from ddpm_bench.config.settings import UNetSettings
 from ddpm_bench.networks.cpu import Dropout, GroupNorm, norm_silu
 
 PADDING = {"end": (0, 1, 0, 1), "both": (1, 1, 1, 1)}
@@ -35,7 +35,7 @@ def linear(features_in: int, features_out: int, scale: float = 1.0) -> nn.Linear
     return layer
 
 
-def norm(channels: int, settings: NetworkSettings) -> GroupNorm:
+def norm(channels: int, settings: UNetSettings) -> GroupNorm:
     return GroupNorm(settings.groups, channels, settings.eps)
 
 
@@ -62,7 +62,7 @@ class TimeEmbedding(nn.Module):
         return F.silu(self.out(F.silu(self.hidden(embedding))))  # (B, 4 base); every block begins with this SiLU
 
 
-def heads(channels: int, settings: NetworkSettings) -> int:
+def heads(channels: int, settings: UNetSettings) -> int:
     """Attention heads of a layer with `channels` channels."""
     return channels // settings.head_channels if settings.head_channels else settings.heads
 
@@ -70,7 +70,7 @@ def heads(channels: int, settings: NetworkSettings) -> int:
 class Attention(nn.Module):
     """Self-attention over all pixels, added to its input. Rows of `qkv`: q, k and v, the heads inside each."""
 
-    def __init__(self, channels: int, settings: NetworkSettings) -> None:
+    def __init__(self, channels: int, settings: UNetSettings) -> None:
         super().__init__()
         self.heads = heads(channels, settings)
         self.norm = norm(channels, settings)
@@ -95,7 +95,7 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, time: int, settings: NetworkSettings, attention: bool = False,
+        self, channels_in: int, channels_out: int, time: int, settings: UNetSettings, attention: bool = False,
         resize: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -152,14 +152,14 @@ class Upsample(nn.Module):
         return F.conv_transpose2d(x, w, self.conv.bias, stride=2, padding=1)
 
 
-def downsample(channels: int, time: int, settings: NetworkSettings) -> Downsample | Block:
+def downsample(channels: int, time: int, settings: UNetSettings) -> Downsample | Block:
     """Halves the side."""
     if settings.resample == "conv":
         return Downsample(channels, settings.padding)
     return Block(channels, channels, time, settings, resize=nn.AvgPool2d(2))
 
 
-def upsample(channels: int, time: int, settings: NetworkSettings) -> Upsample | Block:
+def upsample(channels: int, time: int, settings: UNetSettings) -> Upsample | Block:
     """Doubles the side."""
     if settings.resample == "conv":
         return Upsample(channels)

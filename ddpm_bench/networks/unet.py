@@ -2,7 +2,7 @@
 
 Two residual blocks a level (at the paper's size), GroupNorm and SiLU before each convolution, the time embedding added
 between the two, one-head self-attention where the level's side is listed and in the middle, skips from every step down
-to the blocks up. With the defaults of `NetworkSettings` and 3 channels it has the paper's 35.7 M parameters, and its
+to the blocks up. With the defaults of `UNetSettings` and 3 channels it has the paper's 35.7 M parameters, and its
 outputs equal those of diffusers' `UNet2DModel` in the google/ddpm-cifar10-32 configuration when weights are copied.
 Other settings make it the networks of other releases, for `ddpm_bench/interop`.
 
@@ -13,8 +13,7 @@ On a GPU it computes in bfloat16 by autocast, in training, sampling and bounds; 
 import torch
 from torch import Tensor, nn
 
-from ddpm_bench.config.settings import NetworkSettings
-from ddpm_bench.errors import UserError
+from ddpm_bench.config.settings import UNetSettings
 from ddpm_bench.networks.blocks import Block, TimeEmbedding, conv, downsample, norm, resamples, upsample
 from ddpm_bench.networks.cpu import norm_silu
 
@@ -31,12 +30,12 @@ class UNet(nn.Module):
     Initial values are drawn from torch's global generator. Raises UserError for sizes that do not fit together.
     """
 
-    half: bool | None = None
+    in_bfloat16: bool | None = None
     """Whether to compute in bfloat16; None: on a GPU."""
 
-    def __init__(self, in_channels: int, out_channels: int, size: int, settings: NetworkSettings) -> None:
+    def __init__(self, in_channels: int, out_channels: int, size: int, settings: UNetSettings) -> None:
         super().__init__()
-        check(size, settings)
+        settings.check(size)
         base, time, last = settings.base, 4 * settings.base, len(settings.multipliers) - 1
         self.time = TimeEmbedding(base, settings.time_shift)
         self.first = conv(in_channels, base)
@@ -73,7 +72,9 @@ class UNet(nn.Module):
 
         Returns (B, out_channels, size, size).
         """
-        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=x_t.is_cuda if self.half is None else self.half):
+        with torch.autocast(
+            x_t.device.type, torch.bfloat16, enabled=x_t.is_cuda if self.in_bfloat16 is None else self.in_bfloat16
+        ):
             h = self._features(x_t, step)
         with torch.autocast(x_t.device.type, enabled=False):  # the prediction is never rounded to bfloat16
             return self.last(norm_silu(self.norm, h.float() if h.dtype == torch.bfloat16 else h))
@@ -91,29 +92,3 @@ class UNet(nn.Module):
         for layer in self.up:
             h = layer(h if resamples(layer) else torch.cat((h, skips.pop()), dim=1), time)
         return h
-
-
-def check(size: int, settings: NetworkSettings) -> None:
-    """UserError where the side cannot be halved often enough, or groups, attention sides or heads do not fit."""
-    levels = len(settings.multipliers)
-    if not levels or min(settings.multipliers) < 1:
-        raise UserError(f"multipliers {list(settings.multipliers)} must be a positive number a level, as [1, 2, 2, 2].")
-    if size % 2 ** (levels - 1):
-        raise UserError(
-            f"Images of side {size} cannot be halved {levels - 1} times for multipliers "
-            f"{list(settings.multipliers)}; use a multiple of {2 ** (levels - 1)} or fewer multipliers."
-        )
-    if settings.base % settings.groups:
-        raise UserError(f"groups = {settings.groups} does not divide base = {settings.base}; choose a divisor of it.")
-    sides = [size >> level for level in range(levels)]
-    for side in settings.attention:
-        if side not in sides:
-            raise UserError(f"attention at side {side}: the levels of this network have sides {sides}; "
-                            "choose among these.")  # fmt: skip
-    attended = [m for side, m in zip(sides, settings.multipliers, strict=True) if side in settings.attention]
-    for channels in (settings.base * multiplier for multiplier in (*attended, settings.multipliers[-1])):
-        if channels % (settings.head_channels or settings.heads):
-            raise UserError(
-                f"The {channels} channels of a level cannot be shared out among attention heads with heads "
-                f"= {settings.heads}, head_channels = {settings.head_channels}; choose a divisor."
-            )

@@ -9,7 +9,7 @@ from ddpm_bench.files import make_folder, replacing, sha256_file
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.record import Record, read_record, record_paths
 from ddpm_bench.report.conditions import shared
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 
 
 def merge(out: Path, sources: Sequence[Path]) -> list[Path]:

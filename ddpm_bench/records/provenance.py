@@ -10,8 +10,6 @@ from typing import Any
 import torch
 
 from ddpm_bench import __version__
-from ddpm_bench.errors import UserError, near_miss
-from ddpm_bench.networks.compiled import check_compiler
 
 
 def versions() -> dict[str, str]:
@@ -79,31 +77,3 @@ def _processor() -> str:
     return next(
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
     )
-
-
-def choose_device(name: str, compiled: bool = False) -> torch.device:
-    """`auto` takes CUDA, then MPS, then the CPU. UserError when the named device is not there.
-
-    A GPU is set up for the whole process: float32 means float32 there, since what may be rounded is in bfloat16
-    already, and convolutions, whose sizes stay the same, are searched for their fastest algorithm. `compiled`: networks
-    shall be; UserError where that does not work.
-    """
-    device = _present(name)
-    if device.type == "cuda":
-        torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "ieee"
-        torch.backends.cudnn.benchmark = True
-    if compiled:
-        check_compiler(device)
-    return device
-
-
-def _present(name: str) -> torch.device:
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
-    if name not in present:
-        raise UserError(f"There is no device '{name}'{near_miss(name, ('auto', *present))}")
-    if not present[name]:
-        found = ", ".join(kind for kind, there in present.items() if there)
-        raise UserError(f"--device {name}: torch {torch.__version__} finds none on this machine. Use --device {found}.")
-    return torch.device(name)

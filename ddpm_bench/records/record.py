@@ -128,8 +128,29 @@ class Neighbours(Part):
     test: tuple[float, ...]
 
 
+class Measurement(Part):
+    """A model, measured: what came out, and with what. Keys of `metrics` are those of `config/metrics.py`."""
+
+    metrics: dict[str, float]
+    quantiles: dict[str, tuple[float, ...]] = {}  # as of `Checkpoint`
+    bounds: tuple[BoundTerms, ...] = ()  # at most one a split
+    terms: BoundTerms | None = None  # every term, of fewer test images, where the bounds are estimates
+    anchors: dict[str, dict[str, float]] = {}
+    sample_grid: str  # PNG beside the record
+    pictures: dict[str, str] = {}  # PNGs beside the record: "progressive", "neighbours-pixel", "neighbours-feature"
+    neighbours: dict[str, Neighbours] = {}  # by space: "pixel", "feature"
+    wall_time_s: dict[str, float] = {}
+    versions: dict[str, str]
+    git_commit: str | None  # that finished the measurement
+    hardware: dict[str, Any]
+    created: str  # ISO 8601, UTC
+
+
 class Record(Part):
-    """Everything about one cell and seed: what it was, where and with what it ran, and what came out."""
+    """A measurement with its cell, seed and training: what it was, where and with what it ran, and what came out.
+
+    Where the run diverged before it could be measured, the fields of a `Measurement` are empty.
+    """
 
     schema_version: int = SCHEMA
     grid: str

@@ -5,12 +5,13 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
+from ddpm_bench.config.settings import completed
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import move_aside, write_json
 from ddpm_bench.records.differences import differences
-from ddpm_bench.records.record import BoundTerms, DataInfo, ExtractorInfo, Part
+from ddpm_bench.records.record import DataInfo, ExtractorInfo, Measurement, Part
 
 SCHEMA = 1
 """Version of the row's layout. A reader refuses a newer one."""
@@ -38,6 +39,7 @@ class Setup(Part):
     extractor: ExtractorInfo
     samples: int
     seed: int
+    sampler: str = "ancestral"
     sampling_steps: int
     clip_x0: bool
     neighborhood: int  # k of precision and recall
@@ -53,22 +55,12 @@ class Setup(Part):
         return self.model_dump(include={"data", "extractor", "samples", "neighborhood", "test_reference"})
 
 
-class Row(Part):
-    """One checkpoint: how it was measured, and what came out. Keys of `metrics` are those of `metrics/registry.py`."""
+class Row(Measurement):
+    """A measurement of one checkpoint, with its name and how it was measured."""
 
     schema_version: int = SCHEMA
     name: str
     setup: Setup
-    metrics: dict[str, float]
-    quantiles: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # as of `store.Checkpoint`
-    bounds: tuple[BoundTerms, ...]
-    anchors: dict[str, dict[str, float]]
-    sample_grid: str  # PNG beside the row
-    wall_time_s: dict[str, float]
-    versions: dict[str, str]
-    git_commit: str | None
-    hardware: dict[str, Any]
-    created: str  # ISO 8601, UTC
 
 
 def check_name(name: str) -> str:
@@ -97,12 +89,18 @@ def held_row(folder: Path, name: str, setup: Setup) -> Row | None:
     if not path.exists():
         return None
     row = read_row(path)
-    if lines := differences(row.setup.model_dump(mode="json"), setup.model_dump(mode="json")):
+    if lines := differences(*map(_conditions, (row.setup, setup))):
         raise UserError(
             f"'{path}' was measured with another configuration:\n" + "\n".join(lines)
             + "\nGive this one another --name, or set the old row aside and measure again with --fresh."
         )  # fmt: skip
     return row
+
+
+def _conditions(setup: Setup) -> dict[str, Any]:
+    """The setup, its model's settings as this version would have written them."""
+    values = setup.model_dump(mode="json")
+    return values | {"model": values["model"] | {"identity": completed(setup.model.identity)}}
 
 
 def set_aside(folder: Path, name: str) -> None:

@@ -19,7 +19,7 @@ from ddpm_bench.report.writers.latex import latex_document, to_latex
 from ddpm_bench.report.writers.markdown import to_markdown
 from ddpm_bench.report.writers.numbers import to_frame
 from ddpm_bench.report.writers.terminal import TerminalTable, below
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 
 __all__ = ["render", "terminal_table"]
 

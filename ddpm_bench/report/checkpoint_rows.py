@@ -19,7 +19,7 @@ from ddpm_bench.records.row import Row, read_row
 from ddpm_bench.report.blocks import Block, Bullets, Heading, Table
 from ddpm_bench.report.table_remarks import EMPTY, NOT_MEASURED, NOT_SCORED
 from ddpm_bench.report.writers.markdown import to_markdown
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 
 FOLDER = "checkpoints"
 """Where the rows lie in a results folder."""

@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from ddpm_bench.files import replacing
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.summary import MeasuredCell
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 
 GAP = 1
 """Pixels between the images of a picture before enlargement, as `ddpm_bench.data.pictures` leaves them."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.record import Record, read_record, record_paths
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 
 
 def readable_records(folder: Path) -> list[Record]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.record import Record, read_record
 from ddpm_bench.report.checkpoint_rows import FOLDER as ROWS
-from ddpm_bench.runtime.console import say
-from ddpm_bench.runtime.interrupt import Stop
+from ddpm_bench.runtime.interrupt import stop_requested
+from ddpm_bench.runtime.observer import say
 
 EVERY_S = 2.0
 Stamp = tuple[int, int, int]
@@ -62,14 +62,14 @@ def _stamp(path: Path) -> Stamp | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def watch(results: Path, render: Callable[[list[Record]], None], stop: Stop, every: float = EVERY_S) -> None:
-    """Call `render` with the readable records of `results`, now and whenever something there changes, until `stop`.
+def watch(results: Path, render: Callable[[list[Record]], None], every: float = EVERY_S) -> None:
+    """Call `render` with the readable records of `results`, now and whenever something there changes, until a stop is asked for.
 
     A UserError of `render` is said, and the watch goes on.
     """
     folder = Folder(results)
     say(f"Watching '{results}' for records; Ctrl-C ends.")
-    while not stop.requested:
+    while not stop_requested():
         if arrived := folder.look():
             say(f"New: {', '.join(arrived)}")
             if folder.records:
@@ -78,5 +78,5 @@ def watch(results: Path, render: Callable[[list[Record]], None], stop: Stop, eve
                 except UserError as error:
                     say(str(error))
         until = time.monotonic() + every
-        while not stop.requested and time.monotonic() < until:
+        while not stop_requested() and time.monotonic() < until:
             time.sleep(0.05)

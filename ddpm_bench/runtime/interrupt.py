@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM, made safe: the first asks loops to save and stop, the second stops at once."""
+"""Ctrl-C and SIGTERM, made safe: the first asks loops to save and stop, the second stops at once.
+
+Signals belong to the process, and so does the wish to stop: loops ask `stop_requested` or call `check_stop` where
+everything so far is saved. In library use nobody has taken the signals, so nothing is ever asked for.
+"""
 
 import signal
 from types import FrameType
@@ -7,20 +11,21 @@ from ddpm_bench.errors import Interrupted
 
 
 class Stop:
-    """Has the user asked to stop? Long loops call `check` where everything so far is saved.
-
-    Use as a context manager around the whole command, in the main thread.
-    """
+    """Takes the signals of this process while the block runs; use it in the main thread."""
 
     def __init__(self, signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)) -> None:
         self.requested = False
         self._signals = signals
 
     def __enter__(self) -> "Stop":
+        global _taken
+        self._outer, _taken = _taken, self
         self._before = {number: signal.signal(number, self._on_signal) for number in self._signals}
         return self
 
     def __exit__(self, *_: object) -> None:
+        global _taken
+        _taken = self._outer
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -29,11 +34,17 @@ class Stop:
             raise Interrupted
         self.requested = True
 
-    def check(self) -> None:
-        """Raise Interrupted if a stop was asked for."""
-        if self.requested:
-            raise Interrupted
+
+_taken: Stop | None = None
+"""Who has the signals now."""
 
 
-NEVER = Stop()
-"""For library use: a stop that no signal sets."""
+def stop_requested() -> bool:
+    """Has the user asked to stop?"""
+    return _taken is not None and _taken.requested
+
+
+def check_stop() -> None:
+    """Raise Interrupted if a stop was asked for."""
+    if stop_requested():
+        raise Interrupted

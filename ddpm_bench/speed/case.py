@@ -7,10 +7,12 @@ from torch import Tensor
 
 from ddpm_bench.config.grid import load_grid, load_preset, resolve
 from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import Objective
-from ddpm_bench.diffusion.reverse import Diffusion
+from ddpm_bench.diffusion.reverse import Diffusion, Network
 from ddpm_bench.models.build import build_diffusion, build_objective
 from ddpm_bench.runtime.batch import default_batch
+from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.speed.result import Work
 
 GRID, CELL = "table2", "eps-mse-fixed"
@@ -63,6 +65,13 @@ class Case:
     @property
     def objective(self) -> Objective:
         return build_objective(self.settings.diffusion)
+
+    @property
+    def runtime(self) -> Runtime:
+        return Runtime(self.device, batch=self.eval_batch)
+
+    def denoiser(self, network: Network, clip_x0: bool = True) -> Denoiser:
+        return Denoiser(self.diffusion, network, self.shape, clip_x0)
 
     def images(self, count: int = IMAGES) -> Tensor:
         """uint8 (count, C, H, W) on the CPU, always the same."""

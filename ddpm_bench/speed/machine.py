@@ -1,31 +1,23 @@
 """What the machine itself can do: products, 3x3 convolutions, memory."""
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch.nn import functional
 
+from ddpm_bench.runtime.device import float32_as
 from ddpm_bench.speed.result import Peak, Precision
 
 SHAPES = {"cpu": (16, ((128, 32), (256, 16)), 1024), "cuda": (128, ((128, 32), (256, 16)), 8192)}
 """Batch, (channels, side) of the paper's most frequent convolutions, and side of a matrix that fills the device."""
 
 
-@contextmanager
-def float32_as(precision: Precision) -> Iterator[None]:
-    """What float32 means to a GPU inside: exact, or with TF32 products. Put back afterwards; nothing elsewhere."""
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-        yield
-    finally:
-        for backend, was in zip(backends, before, strict=True):
-            backend.fp32_precision = was
+def float32_of(precision: Precision) -> contextlib.AbstractContextManager[None]:
+    """While the block runs, a GPU's float32 is exact, or has TF32 products where that is measured."""
+    return float32_as("tf32" if precision == "tf32" else "ieee")
 
 
 def wait(device: torch.device) -> None:
@@ -61,7 +53,7 @@ def peak(device: torch.device, precision: Precision, repeats: int) -> Peak:
         x, w = (each.to(device, dtype, memory_format=torch.channels_last) for each in (x, w))
         return fastest(lambda: functional.conv2d(x, w, padding=1), 2 * 9 * channels * w.shape[0] * batch * side**2)
 
-    with float32_as(precision):
+    with float32_of(precision):
         a, b = (torch.randn(side, side).to(device, dtype) for _ in range(2))
         matmul = fastest(lambda: a @ b, 2 * side**3)
         return Peak(precision=precision, matmul=matmul, convolution=max(convolve(*shape) for shape in convolutions))

@@ -9,8 +9,8 @@ from statistics import median
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_bench.runtime.console import progress
-from ddpm_bench.runtime.interrupt import NEVER, Stop
+from ddpm_bench.runtime.interrupt import check_stop
+from ddpm_bench.runtime.observer import progress
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import memory_of, seconds_of
 from ddpm_bench.speed.result import WORKS, Ratio, Row, Work
@@ -34,7 +34,7 @@ class Entrant:
     seconds: list[float]
 
 
-def race(work: Work, contenders: Sequence[Contender], case: Case, repeats: int, stop: Stop = NEVER) -> list[Row]:
+def race(work: Work, contenders: Sequence[Contender], case: Case, repeats: int) -> list[Row]:
     """`repeats` interleaved rounds. Ratios are to the first contender, which is ours."""
     with tempfile.TemporaryDirectory() as folder, progress(f"{work} steps", repeats + 1, "rounds") as meter:
         entrants = [_warmed_up(work, contender, case, Path(folder) / str(i)) for i, contender in enumerate(contenders)]
@@ -42,7 +42,7 @@ def race(work: Work, contenders: Sequence[Contender], case: Case, repeats: int, 
         calls = max(1, math.ceil(SHORTEST / min(_quick(entrant, case) for entrant in entrants)))
         for number in range(repeats):
             for entrant in _rotated(entrants, number):
-                stop.check()
+                check_stop()
                 entrant.seconds.append(seconds_of(entrant.call, case.device, calls))
             meter.update(number + 2)
     ours = entrants[0]
@@ -57,10 +57,10 @@ def race(work: Work, contenders: Sequence[Contender], case: Case, repeats: int, 
     ]  # fmt: skip
 
 
-def race_all(contenders: Sequence[Contender], case: Case, repeats: int, stop: Stop = NEVER) -> Iterator[Row]:
+def race_all(contenders: Sequence[Contender], case: Case, repeats: int) -> Iterator[Row]:
     """The rows of every kind of work, one kind after another."""
     for work in WORKS:
-        yield from race(work, contenders, case, repeats, stop)
+        yield from race(work, contenders, case, repeats)
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:

@@ -7,7 +7,6 @@ import torch
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.provenance import git_commit, hardware, package_version, versions
-from ddpm_bench.runtime.interrupt import NEVER, Stop
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import peak
 from ddpm_bench.speed.measure import race_all
@@ -31,7 +30,7 @@ def contenders(
 
 def measure(
     preset: str, *, device: torch.device, batch: int | None = None, repeats: int = 11,
-    precision: Precision | None = None, compiled: bool = False, stop: Stop = NEVER,
+    precision: Precision | None = None, compiled: bool = False,
 ) -> Speed:  # fmt: skip
     """Everything that `ddpm-bench speed` prints. UserError for a precision that the device has not."""
     if precision == "tf32" and device.type != "cuda":
@@ -39,7 +38,7 @@ def measure(
     case = Case.of(preset, batch, device)
     racers = contenders(device, precision, compiled)
     before = machine_peaks(device, racers, repeats)
-    rows = list(race_all(racers, case, repeats, stop))
+    rows = list(race_all(racers, case, repeats))
     after = machine_peaks(device, racers, repeats)  # a machine that is busy at times shows its peak at others
     peaks = {
         precision: max(before[precision], after[precision], key=lambda found: found.convolution) for precision in before
@@ -51,7 +50,7 @@ def measure(
         repeats=repeats,
         rows=tuple(row.model_copy(update={"peak": peaks[row.precision].convolution}) for row in rows),
         peaks=tuple(peaks.values()),
-        phases=tuple(phases(case, stop)),
+        phases=tuple(phases(case)),
         missing={peer.name: INSTALL for peer in PEERS if not installed(peer)},
         remarks=tuple(_remarks(case)),
         hardware=hardware(device),

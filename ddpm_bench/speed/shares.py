@@ -8,16 +8,18 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.experiment.cost import bound_calls
 from ddpm_bench.likelihood import estimate_bits_per_dim
-from ddpm_bench.measure.samples import generate
-from ddpm_bench.runtime.interrupt import NEVER, Stop
+from ddpm_bench.measurement.samples import draw_samples
+from ddpm_bench.models.model import Model
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import wait
 from ddpm_bench.speed.peers import OURS
@@ -66,78 +68,74 @@ class Marks:
         return dict(self.seconds)
 
 
-def phases(case: Case, stop: Stop = NEVER) -> list[Phase]:
+def phases(case: Case) -> list[Phase]:
     """Training, sampling and bound of the preset; scoring too where its extractor comes with the package."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(case, OURS.network(case).to(case.device), Path(folder))
-        found = [training(case, trainer, stop), sampling(case, trainer.ema_network(), Path(folder), stop)]
-        found += [bound(case, trainer.ema_network(), stop)] if case.settings.scoring.bound_images else []
-    return [*found, scoring(case, stop)] if case.settings.scoring.extractor == "embedded" else found
+        trainer = trainer_of(case, OURS.network(case), Path(folder), case.runtime)
+        found = [training(case, trainer), sampling(case, trainer.ema_network(), Path(folder))]
+        found += [bound(case, trainer.ema_network())] if case.settings.scoring.bound_images else []
+    return [*found, scoring(case)] if case.settings.scoring.extractor == "embedded" else found
 
 
-def training(case: Case, trainer: Trainer, stop: Stop = NEVER) -> Phase:
-    """`Trainer.run`. The checkpoint at its end counts as often as the preset writes one."""
-    trainer.run(1, stop)
+def training(case: Case, trainer: Trainer) -> Phase:
+    """`Trainer.run`. The snapshot at its end counts as often as the preset writes one."""
+    trainer.run(1)
     marks = Marks(case.device, "other")
     marks.network(trainer.network, LOSS)
-    trainer.draws.at = marks.around(trainer.draws.at, "data", "other")
-    trainer.objective = marks.around(trainer.objective, LOSS, LOSS)
+    trainer.batches.at = marks.around(trainer.batches.at, "data", "other")
+    objective = marks.around(trainer.training.objective, LOSS, LOSS)
+    trainer.training = replace(trainer.training, objective=objective)
     trainer.optimizer.register_step_pre_hook(lambda *_: marks.switch(OPTIMIZER))
     trainer.ema.update = marks.around(trainer.ema.update, OPTIMIZER, "other")
     trainer._save = marks.around(trainer._save, "checkpoints", "other")
-    trainer.run(1 + STEPS, stop)
+    trainer.run(1 + STEPS)
     parts, settings = marks.parts(), case.settings.training
     parts["checkpoints"] *= min(1.0, STEPS / settings.checkpoint_every)
     images = settings.steps * settings.batch
     return Phase(name="training", parts=parts, cell_seconds=sum(parts.values()) * images / (STEPS * case.batch))
 
 
-def sampling(case: Case, network: nn.Module, folder: Path, stop: Stop = NEVER) -> Phase:
-    """`generate`, with a chain of few steps."""
-    steps = min(STEPS, case.diffusion.schedule.T)
+def sampling(case: Case, network: nn.Module, folder: Path) -> Phase:
+    """`draw_samples`, with a chain of few steps."""
+    steps, settings = min(STEPS, case.diffusion.schedule.T), case.settings.sampling
     _warm_up(case, network)
     marks = Marks(case.device, "sampling arithmetic")
     marks.network(network, "sampling arithmetic")
-    generate(
-        case.diffusion.respaced(steps), network, shape=case.shape, count=case.eval_batch, seed=0, folder=folder / "samples",
-        identity={}, device=case.device, batch=case.eval_batch, stop=stop,
-    )  # fmt: skip
-    parts, settings = marks.parts(), case.settings.sampling
+    few = settings.model_copy(update={"steps": steps, "samples": case.eval_batch})
+    draw_samples(_model(case, network), few, 0, case.runtime, folder)
+    parts = marks.parts()
     calls = settings.samples * (settings.steps or case.diffusion.schedule.T)
     return Phase(name="sampling", parts=parts, cell_seconds=sum(parts.values()) * calls / (steps * case.eval_batch))
 
 
-def bound(case: Case, network: nn.Module, stop: Stop = NEVER) -> Phase:
+def bound(case: Case, network: nn.Module) -> Phase:
     """`estimate_bits_per_dim`; an exact bound, with fewer dear decoder terms, is taken to cost as much a call."""
     scoring = case.settings.scoring
     evals = scoring.bound_evals or EVALS
     _warm_up(case, network)
     marks = Marks(case.device, "bound arithmetic")
     marks.network(network, "bound arithmetic")
-    estimate_bits_per_dim(
-        case.diffusion, network, case.images(case.eval_batch), evals=evals, seed=0, batch=case.eval_batch, device=case.device,
-        stop=stop,
-    )  # fmt: skip
+    chain = Chain(case.denoiser(network))
+    estimate_bits_per_dim(chain, case.images(case.eval_batch), evals=evals, seed=0, runtime=case.runtime)
     parts, calls = marks.parts(), bound_calls(scoring, case.diffusion.schedule.T)
     return Phase(name="bound", parts=parts, cell_seconds=sum(parts.values()) * calls / (evals * case.eval_batch))
 
 
-def scoring(case: Case, stop: Stop = NEVER) -> Phase:
-    """`score` of as many random images as the preset samples, the training set's features being there from before."""
+def scoring(case: Case) -> Phase:
+    """`scores` of as many random images as the preset samples, the training set's features being there from before."""
     from ddpm_bench.data import load_data
     from ddpm_bench.metrics.extractors import load_extractor
-    from ddpm_bench.metrics.fidelity import score
+    from ddpm_bench.metrics.fidelity import scores
 
     settings = case.settings
     reference = load_data(settings.data).train.images
     with tempfile.TemporaryDirectory() as cache:
         extractor = load_extractor(settings.scoring.extractor, size=settings.data.size, cache=Path(cache))
+        how = settings.scoring.model_copy(update={"bootstrap": 0, "test_reference": False})
+        runtime = replace(case.runtime, cache=Path(cache))
 
         def scored(images: Tensor) -> None:
-            score(
-                images, reference, extractor, precision_recall=settings.scoring.precision_recall,
-                neighborhood=settings.scoring.neighborhood, device=case.device, cache=Path(cache), stop=stop,
-            )  # fmt: skip
+            scores(images, reference, extractor, how, seed=0, runtime=runtime)
 
         images = case.images(settings.sampling.samples)
         scored(images)
@@ -146,6 +144,15 @@ def scoring(case: Case, stop: Stop = NEVER) -> Phase:
         scored(images)
     parts = marks.parts()
     return Phase(name="scoring", parts=parts, cell_seconds=sum(parts.values()))
+
+
+def _model(case: Case, network: nn.Module) -> Model:
+    """The network as a model of no checkpoint."""
+    settings = case.settings
+    return Model(
+        "speed", network, settings.network, settings.diffusion, case.diffusion, case.shape, "unknown", "", None,
+        settings.sampling, {},
+    )  # fmt: skip
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ bound      one term of the bound: our own arithmetic around each contender's net
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,13 +21,13 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.bound import bound_term
 from ddpm_bench.diffusion.noise import BOUND, BlockNoise
-from ddpm_bench.diffusion.sampler import denoise
-from ddpm_bench.networks.compiled import compile_network
+from ddpm_bench.diffusion.samplers import Chain
+from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.speed.case import Case
-from ddpm_bench.speed.machine import float32_as
+from ddpm_bench.speed.machine import float32_of
 from ddpm_bench.speed.peers import OURS, Peer
 from ddpm_bench.speed.result import Precision, Work
-from ddpm_bench.training.trainer import Trainer
+from ddpm_bench.training.trainer import Trainer, Training
 
 Call = Callable[[], object]
 
@@ -48,28 +48,26 @@ class Contender:
     def is_ours(self) -> bool:
         return self.peer is OURS
 
-    def network(self, case: Case, compiled: bool) -> nn.Module:
-        """A fresh network on the device, initial weights of seed 0."""
-        torch.manual_seed(0)
-        network = self.peer.network(case).to(case.device)
-        if self.is_ours:
-            network.half = self.precision == "bfloat16"
-        if compiled:
-            compile_network(network)
-        return network
+    def runtime(self, case: Case, compiled: bool) -> Runtime:
+        """Where the contender runs, and in which precision where it can be told."""
+        precision = "bfloat16" if self.precision == "bfloat16" else "float32"
+        return replace(case.runtime, precision=precision, compiled=compiled)
 
     @contextlib.contextmanager
     def arithmetic(self, case: Case) -> Iterator[None]:
         """As this contender computes: a GPU's float32, and autocast for a network that does not do it itself."""
         lowered = self.precision == "bfloat16" and not self.is_ours
-        with float32_as(self.precision), torch.autocast(case.device.type, torch.bfloat16, enabled=lowered):
+        with float32_of(self.precision), torch.autocast(case.device.type, torch.bfloat16, enabled=lowered):
             yield
 
     def call(self, work: Work, case: Case, folder: Path, compiled: bool | None = None) -> Call:
         """The work as a function to be called again and again. `folder`: for what a Trainer may write."""
-        network = self.network(case, self.compiled if compiled is None else compiled)
+        runtime = self.runtime(case, self.compiled if compiled is None else compiled)
+        torch.manual_seed(0)
+        network = runtime.place(self.peer.network(case))
         if work == "training":
-            call = trainer_of(case, network, folder)._train_step if self.is_ours else plain_training(case, network)
+            ours = self.is_ours
+            call = trainer_of(case, network, folder, runtime)._train_step if ours else plain_training(case, network)
         elif work == "sampling":
             call = our_sampling(case, network) if self.is_ours else their_sampling(case, network.eval(), self.peer)
         else:
@@ -82,14 +80,12 @@ class Contender:
         return run
 
 
-def trainer_of(case: Case, network: nn.Module, folder: Path) -> Trainer:
+def trainer_of(case: Case, network: nn.Module, folder: Path, runtime: Runtime) -> Trainer:
     """The trainer of a cell, with random images."""
     settings = case.settings.training.model_copy(update={"batch": case.batch})
     network.train()
-    return Trainer(
-        network, case.diffusion, case.objective, case.images(), settings, seed=0, device=case.device, folder=folder,
-        identity={},
-    )  # fmt: skip
+    training = Training(case.denoiser(network, clip_x0=False), case.objective, case.images(), settings, 0, {})
+    return Trainer(training, folder, runtime)
 
 
 def plain_training(case: Case, network: nn.Module) -> Call:
@@ -123,10 +119,12 @@ def plain_training(case: Case, network: nn.Module) -> Call:
 def our_sampling(case: Case, network: nn.Module) -> Call:
     """The next step of an endless row of chains."""
 
+    chain = Chain(case.denoiser(network))
+
     def chains() -> Iterator[object]:
         for seed in itertools.count():
             noise = BlockNoise(seed, 0, case.eval_batch, case.shape, case.device)
-            yield from denoise(case.diffusion, network, noise.draw(), case.diffusion.schedule.T, noise, clip_x0=True)
+            yield from chain.denoise(noise.draw(), chain.T, noise)
 
     steps = chains()
     return lambda: next(steps)
@@ -146,13 +144,14 @@ def their_sampling(case: Case, network: nn.Module, peer: Peer) -> Call:
 
 
 def bound(case: Case, network: nn.Module) -> Call:
-    diffusion, T = case.diffusion, case.diffusion.schedule.T
+    denoiser = case.denoiser(network)
+    T = denoiser.T
     x0 = to_model(case.images(case.eval_batch).to(case.device))
     t = torch.arange(case.eval_batch, device=case.device) * T // case.eval_batch + 1
     noise = BlockNoise(0, 0, case.eval_batch, case.shape, case.device, stream=BOUND)
 
     @torch.inference_mode()
     def call() -> None:
-        bound_term(diffusion, network, x0, t, noise.draw(), clip_x0=True)
+        bound_term(denoiser, x0, t, noise.draw())
 
     return call

@@ -1,13 +1,14 @@
 """The training loop: Algorithm 1 of Ho, Jain, Abbeel 2020, with the paper's optimizer and average (appendix B).
 
-A run that stopped goes on, and on the CPU ends with bitwise the weights and the log of one that did not: see `draws.py`.
+A run that stopped goes on, and on the CPU ends with bitwise the weights and the log of one that did not: see `batches.py`.
 The loop never waits for the device: losses, norms and the check for divergence stay there and are read once a tick
-(`log_every` steps), before a checkpoint and at the end.
+(`log_every` steps), before a snapshot and at the end.
 """
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,57 +16,76 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from ddpm_bench.config.settings import TrainingSettings
+from ddpm_bench.config.settings import SamplingSettings, TrainingSettings
+from ddpm_bench.data.codec import PIXELS, Codec
+from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import Objective
-from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.files import make_folder, write_text
+from ddpm_bench.files import make_folder, sha256_file, write_text
 from ddpm_bench.records.provenance import git_commit
 from ddpm_bench.records.record import Divergence, LogPoint
-from ddpm_bench.runtime.console import progress, say
-from ddpm_bench.runtime.interrupt import NEVER, Stop
-from ddpm_bench.training import checkpoint
+from ddpm_bench.runtime.interrupt import stop_requested
+from ddpm_bench.runtime.observer import observer, progress, say
+from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.training import snapshots
+from ddpm_bench.training.batches import Batches, borrowed_globals
 from ddpm_bench.training.divergence import Watch
-from ddpm_bench.training.draws import Draws, borrowed_globals
 from ddpm_bench.training.ema import Ema, initial_share
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, on what, and how; with the step all that the weights depend on.
+
+    network: network(x_t, step), trained in place; its initial weights are its own. images: uint8 (N, C, H, W). seed: with
+    `settings`, decides the run. identity: JSON values that the run depends on; a snapshot of another one is refused.
+    sampling: what snapshots say of how their model is sampled; training does not depend on it.
+    """
+
+    denoiser: Denoiser
+    objective: Objective
+    images: Tensor
+    settings: TrainingSettings
+    seed: int
+    identity: Mapping[str, Any]
+    codec: Codec = PIXELS
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
 
 
 class Trainer:
     """One run: its network, optimizer, average and log, at `step` finished steps.
 
-    Args:
-        network: network(x_t, step), on any device; it is moved to `device` and trained in place.
-        images: uint8 (N, C, H, W); they stay uint8, on the device.
-        seed: with `settings`, decides the run. Initial weights are the network's own.
-        folder: of checkpoints and `log.jsonl`, a line a tick: step, loss, gradient_norm (means over the tick), seconds (of
-            training so far) and images_per_s.
-        keep: how many snapshots to retain, at least 1.
-        identity: JSON values that the run depends on. A checkpoint of another one is refused.
-        title: of the progress bar.
-        on_tick: called with each line of the log; by `resume`, with those from before.
+    folder: of snapshots and `log.jsonl`, a line a tick: step, loss, gradient_norm (means over the tick), seconds (of
+    training so far) and images_per_s. The observer hears each line; on `resume`, those from before.
     """
 
-    def __init__(
-        self, network: nn.Module, diffusion: Diffusion, objective: Objective, images: Tensor, settings: TrainingSettings, *,
-        seed: int, device: torch.device, folder: Path, keep: int = 1, identity: Mapping[str, Any], title: str = "training",
-        on_tick: Callable[[dict[str, float]], None] = lambda line: None,
-    ) -> None:  # fmt: skip
-        if keep < 1:
-            raise UserError(f"keep = {keep} would leave no checkpoint to go on from; keep at least 1.")
-        self.network = network.to(device)
-        self.diffusion, self.objective, self.settings = diffusion, objective, settings
-        self.draws = Draws(images, settings.batch, settings.flips, diffusion.schedule.T, seed, device)
-        self.seed, self.device, self.folder, self.keep, self.title = seed, device, folder, keep, title
-        self.identity, self.on_tick = identity, on_tick
-        fused = device.type in ("cpu", "cuda", "mps")
+    def __init__(self, training: Training, folder: Path, runtime: Runtime | None = None) -> None:
+        runtime = runtime or Runtime()
+        if runtime.keep < 1:
+            raise UserError(f"keep = {runtime.keep} would leave no snapshot to go on from; keep at least 1.")
+        self.training, self.folder, self.runtime = training, folder, runtime
+        settings, denoiser = training.settings, training.denoiser
+        self.network: nn.Module = runtime.place(denoiser.network)
+        self.times = training.objective.times(denoiser.T)
+        self.batches = Batches(
+            training.images,
+            settings.batch,
+            flips=settings.flips,
+            seed=training.seed,
+            times=self.times,
+            codec=training.codec,
+            device=runtime.device,
+        )
+        fused = runtime.device.type in ("cpu", "cuda", "mps")
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate, fused=fused)
         self.ema = Ema(self.network, settings.ema_decay, settings.ema_ramp)
         self.step = 0
         self.seconds = 0.0
         self.commits: list[str] = []  # of the source trees that trained, in order; see `git_commit`
+        self.weights: dict[str, str] = {}  # SHA-256 of the averaged weights by the step of their snapshot
         self.divergence: Divergence | None = None
-        self._watch = Watch(device)
-        self._means = torch.zeros(2, device=device)  # of loss and gradient norm; complete at the next tick
+        self._watch = Watch(runtime.device)
+        self._means = torch.zeros(2, device=runtime.device)  # of loss and gradient norm; complete at the next tick
         self._lines: list[dict[str, float]] = []  # of log.jsonl
         self._tick_seconds = 0.0  # at the last tick
 
@@ -78,9 +98,11 @@ class Trainer:
 
     def _train_step(self) -> None:
         """Algorithm 1, lines 2 to 5."""
-        settings, step = self.settings, self.step
-        x0, t, eps = self.draws.at(step)
-        loss = self.objective(self.diffusion, self.network, x0, t, eps).mean()
+        settings, step = self.training.settings, self.step
+        batch = self.batches.at(step)
+        losses = self.training.objective(self.training.denoiser, batch.x0, batch.t, batch.eps)
+        self.times.learn(batch.t, losses.detach())
+        loss = (losses if batch.weight is None else losses * batch.weight).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = clip_grad_norm_(self.network.parameters(), settings.clip)
@@ -95,32 +117,33 @@ class Trainer:
 
     # ---- the loop ---------------------------------------------------------------------------------------------------------
 
-    def run(self, until: int, stop: Stop = NEVER) -> Divergence | None:
+    def run(self, until: int) -> Divergence | None:
         """Train to `until` finished steps, save, and return what diverged, if anything did.
 
-        Raises Interrupted, after saving, when `stop` is requested, UserError when the folder has checkpoints that `resume`
-        was not asked to continue, and OSError when the disk is full: the last checkpoint is still there.
+        Raises Interrupted, after saving, when a stop was asked for, UserError when the folder has snapshots that `resume`
+        was not asked to continue, and OSError when the disk is full: the last snapshot is still there.
         """
         if self.divergence or self.step >= until:
             return self.divergence
         if self.step == 0:
             self._begin()
         self.commits = list(dict.fromkeys([*self.commits, git_commit() or "an installed package"]))
+        settings = self.training.settings
         self.network.train()
-        with borrowed_globals(self.device), progress(self.title, until, "images", self.step) as meter:
+        with borrowed_globals(self.runtime.device), progress("training", until, "images", self.step) as meter:
             began, seconds = time.monotonic(), self.seconds
             while self.step < until:
                 self._train_step()
                 self.seconds = seconds + time.monotonic() - began
-                stopping = stop.requested  # read once: a signal after this line waits for the next step
-                due = self.step % self.settings.checkpoint_every == 0 or self.step == until or stopping
-                if self.step % self.settings.log_every == 0:
+                stopping = stop_requested()  # read once: a signal after this line waits for the next step
+                due = self.step % settings.checkpoint_every == 0 or self.step == until or stopping
+                if self.step % settings.log_every == 0:
                     self._tick()
                 if due and not self.divergence:
                     self._save()
                 if self.divergence:
                     return self.divergence
-                meter.update(self.step, self._lines[-1]["loss"] if self._lines else None, self.settings.batch)
+                meter.update(self.step, self._lines[-1]["loss"] if self._lines else None, settings.batch)
                 if stopping and self.step < until:
                     raise Interrupted
         return None
@@ -134,15 +157,16 @@ class Trainer:
         return self.ema.network()
 
     def _begin(self) -> None:
-        if checkpoint.snapshots(self.folder) or (self.folder / checkpoint.DIVERGED).exists():
+        if snapshots.snapshots(self.folder) or (self.folder / snapshots.DIVERGED).exists():
             raise UserError(
-                f"'{self.folder}' has checkpoints already. Call resume() to go on from them, or use another folder."
+                f"'{self.folder}' has snapshots already. Call resume() to go on from them, or use another folder."
             )
-        (self.folder / "log.jsonl").unlink(missing_ok=True)  # of a run that ended before its first checkpoint
-        steps, decay = self.settings.steps, self.settings.ema_decay
-        share = initial_share(steps, decay, self.settings.ema_ramp)
+        (self.folder / "log.jsonl").unlink(missing_ok=True)  # of a run that ended before its first snapshot
+        settings = self.training.settings
+        steps, decay = settings.steps, settings.ema_decay
+        share = initial_share(steps, decay, settings.ema_ramp)
         if share > 0.1:
-            say(f"{self.title}: after {steps} steps the averaged weights will still be {share:.0%} random initial ones "
+            say(f"After {steps} steps the averaged weights will still be {share:.0%} random initial ones "
                 f"(ema_decay {decay}); for a short run set training.ema_ramp=true.")  # fmt: skip
 
     def _tick(self) -> None:
@@ -151,30 +175,40 @@ class Trainer:
             return
         loss, norm = self._means.tolist()
         self._means.zero_()
-        speed = self.settings.batch * self.settings.log_every / max(self.seconds - self._tick_seconds, 1e-9)
+        speed = (
+            self.training.settings.batch
+            * self.training.settings.log_every
+            / max(self.seconds - self._tick_seconds, 1e-9)
+        )
         line = {"step": self.step, "loss": loss, "gradient_norm": norm, "seconds": self.seconds, "images_per_s": speed}
         self._lines.append(line)
         self._tick_seconds = self.seconds
         with (make_folder(self.folder) / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
-        self.on_tick(line)
+        observer().tick(line)
 
     def _diverged(self) -> bool:
         """Has it? Then record it, so that the same run again knows without training."""
         self.divergence = self._watch.read()
         if self.divergence:
             self.step = self.divergence.step
-            checkpoint.save_divergence(self.folder, self._state() | {"divergence": self.divergence.model_dump()})
+            snapshots.save_divergence(self.folder, self._state() | {"divergence": self.divergence.model_dump()})
         return self.divergence is not None
 
-    # ---- checkpoints ------------------------------------------------------------------------------------------------------
+    # ---- snapshots --------------------------------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, Any]:
         tick = {"means": self._means.tolist(), "seconds": self._tick_seconds} if not self.divergence else None
         return {
-            "seed": self.seed, "identity": self.identity, "commits": self.commits, "seconds": self.seconds, "tick": tick,
+            "seed": self.training.seed,
+            "identity": self.training.identity,
+            "sampling": self.training.sampling.model_dump(mode="json"),
+            "weights": self.weights,
+            "commits": self.commits,
+            "seconds": self.seconds,
+            "tick": tick,
             "log": self._lines,
-        }  # fmt: skip
+        }
 
     def _save(self) -> None:
         """Write a snapshot of this step, unless the weights turn out to have diverged."""
@@ -185,43 +219,53 @@ class Trainer:
             f"{moment}.{name}": self.optimizer.state[parameter][moment]
             for name, parameter in named.items() if parameter in self.optimizer.state for moment in ("exp_avg", "exp_avg_sq")
         }  # fmt: skip
-        tensors = {"network": self.network.state_dict(), "ema": self.ema.state_dict(), "optimizer": moments}
-        checkpoint.save(self.folder, self.step, tensors, self._state(), self.keep)
+        tensors = {
+            "network": self.network.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": moments,
+            "times": self.times.state(),
+        }
+        saved = snapshots.save(self.folder, self.step, tensors, self._state(), self.runtime.keep)
+        self.weights = snapshots.load_state(saved)["weights"]
 
     def resume(self) -> int:
-        """Go on from the newest checkpoint in the folder; returns its step, 0 if there is none.
+        """Go on from the newest snapshot in the folder; returns its step, 0 if there is none.
 
-        A run that diverged is taken up as such. UserError when the checkpoint is damaged, of another identity or seed, or
+        A run that diverged is taken up as such. UserError when the snapshot is damaged, of another identity or seed, or
         of another network; then nothing was changed.
         """
-        found = checkpoint.snapshots(self.folder)
-        diverged = self.folder / checkpoint.DIVERGED
+        found = snapshots.snapshots(self.folder)
+        diverged = self.folder / snapshots.DIVERGED
         if not found and not diverged.exists():
             return 0
         path = diverged if diverged.exists() else found[-1]
-        state = checkpoint.load_state(path)
+        state = snapshots.load_state(path)
         was, now = ({"seed": seed, **identity} for seed, identity in
-                    ((state["seed"], state["identity"]), (self.seed, self.identity)))  # fmt: skip
-        checkpoint.check_identity(path, was, now)
+                    ((state["seed"], state["identity"]), (self.training.seed, self.training.identity)))  # fmt: skip
+        snapshots.check_identity(path, was, now)
         if path == diverged:
             self.divergence = Divergence(**state["divergence"])
             self.step = self.divergence.step
         else:
             self._load_tensors(path, state["step"])
+            snapshots.set_sampling(path, self.training.sampling.model_dump(mode="json"))
             self.step = state["step"]
-            self._means = torch.tensor(state["tick"]["means"], device=self.device)
+            self.weights = state.get("weights") or {str(self.step): sha256_file(path / "ema.safetensors")}
+            self._means = torch.tensor(state["tick"]["means"], device=self.runtime.device)
             self._tick_seconds = state["tick"]["seconds"]
         self.seconds, self._lines = state["seconds"], state["log"]
         self.commits = state.get("commits", ["not recorded"])
-        # Lines beyond the checkpoint will be written again.
+        # Lines beyond the snapshot will be written again.
         write_text(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self._lines))
         for line in self._lines:
-            self.on_tick(line)
+            observer().tick(line)
         return self.step
 
     @torch.no_grad()
     def _load_tensors(self, path: Path, step: int) -> None:
-        raw, average, moments = (checkpoint.load_tensors(path, stem) for stem in ("network", "ema", "optimizer"))
+        raw, average, moments = (snapshots.load_tensors(path, stem) for stem in ("network", "ema", "optimizer"))
+        if self.times.state():
+            self.times.load_state(snapshots.load_tensors(path, "times"))
         own = self.network.state_dict()
         if any(
             {k: v.shape for k, v in part.items()} != {k: v.shape for k, v in own.items()} for part in (raw, average)
@@ -235,7 +279,7 @@ class Trainer:
         for name, parameter in self.network.named_parameters():
             if f"exp_avg.{name}" in moments:
                 # Moments lie in memory as their parameter does: the fused kernel walks over both at once.
-                self.optimizer.state[parameter] = {"step": torch.tensor(float(step), device=self.device)} | {
+                self.optimizer.state[parameter] = {"step": torch.tensor(float(step), device=self.runtime.device)} | {
                     moment: torch.empty_like(parameter).copy_(moments[f"{moment}.{name}"])
                     for moment in ("exp_avg", "exp_avg_sq")
                 }

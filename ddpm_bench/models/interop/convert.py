@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm_bench.config.settings import NetworkSettings, ProcessSettings
+from ddpm_bench.config.settings import ProcessSettings, UNetSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import build_diffusion
 from ddpm_bench.models.model import Kind
@@ -35,7 +35,7 @@ class Found:
     file: Path
     shape: tuple[int, int, int]
     process: ProcessSettings
-    network: NetworkSettings
+    network: UNetSettings
     weights: Kind
     step: int | None
     state: dict[str, Tensor]
@@ -58,7 +58,7 @@ class Place:
     attention: bool
 
 
-def outline(settings: NetworkSettings, channels: int, outputs: int, size: int) -> UNet:
+def outline(settings: UNetSettings, channels: int, outputs: int, size: int) -> UNet:
     """A U-Net without memory: names and shapes alone. UserError for sizes that do not fit together."""
     with torch.device("meta"):
         return UNet(channels, outputs, size, settings)

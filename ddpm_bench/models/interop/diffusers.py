@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from ddpm_bench.config.settings import NetworkSettings, Settings
+from ddpm_bench.config.settings import Settings, UNetSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop.asked import Asked, reasons, settle_process, settle_weights
 from ddpm_bench.models.interop.convert import (
@@ -211,7 +211,7 @@ def _side(config: UNetConfig, file: Path) -> int:
     return height
 
 
-def _architecture(config: UNetConfig, file: Path) -> NetworkSettings:
+def _architecture(config: UNetConfig, file: Path) -> UNetSettings:
     """UserError for combinations of keys that our network cannot express."""
 
     def refuse(key: str, why: str) -> UserError:
@@ -231,7 +231,7 @@ def _architecture(config: UNetConfig, file: Path) -> NetworkSettings:
     if (config.attn_norm_num_groups or groups) != config.norm_num_groups:
         raise refuse("attn_norm_num_groups", f"it must be norm_num_groups, {config.norm_num_groups}, with "
                      f"resnet_time_scale_shift = {config.resnet_time_scale_shift}.")  # fmt: skip
-    return NetworkSettings(
+    return UNetSettings(
         base=base, multipliers=tuple(width // base for width in widths), blocks=config.layers_per_block, dropout=0.0,
         attention=tuple(size >> level for level, there in enumerate(attention) if there),
         groups=config.norm_num_groups, head_channels=config.attention_head_dim, time_shift=config.freq_shift,
@@ -264,7 +264,7 @@ def _weights_file(folder: Path) -> Path:
     raise UserError(f"There is no {WEIGHTS[0]} beside config.json{there}; save the model again with save_pretrained.")
 
 
-def _modules(network: UNet, settings: NetworkSettings, theirs: Mapping[str, Tensor]) -> Modules:
+def _modules(network: UNet, settings: UNetSettings, theirs: Mapping[str, Tensor]) -> Modules:
     parts = OLD_ATTENTION if any(name.endswith(".query.weight") for name in theirs) else ATTENTION
     found: Modules = {
         "time.hidden": ("time_embedding.linear_1",), "time.out": ("time_embedding.linear_2",), "first": ("conv_in",),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ddpm_bench.config.settings import NetworkSettings
+from ddpm_bench.config.settings import UNetSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop.asked import Asked, settle_process, settle_weights
 from ddpm_bench.models.interop.convert import (
@@ -84,7 +84,7 @@ def _channels(theirs: Mapping[str, Tensor], where: str) -> tuple[int, int]:
     return channels, outputs
 
 
-def _architecture(theirs: Mapping[str, Tensor], flags: Flags, where: str) -> NetworkSettings:
+def _architecture(theirs: Mapping[str, Tensor], flags: Flags, where: str) -> UNetSettings:
     """Widths, depth, places of attention and dialect, from names and shapes; heads and side from the flags."""
 
     def shape(name: str):
@@ -106,7 +106,7 @@ def _architecture(theirs: Mapping[str, Tensor], flags: Flags, where: str) -> Net
     if any(width % base for width in widths):
         raise UserError(f"The widths {widths} of {where} are no multiples of its base of {base} channels.")
     attended = [f"input_blocks.{start}.1.qkv.weight" in theirs for start in starts]
-    return NetworkSettings(
+    return UNetSettings(
         base=base, multipliers=tuple(width // base for width in widths), blocks=blocks, dropout=0.0,
         attention=tuple(flags.image_size >> level for level, there in enumerate(attended) if there),
         heads=flags.num_heads, head_channels=flags.num_head_channels if flags.num_head_channels != -1 else None,
@@ -121,7 +121,7 @@ def _upsamples(name: str) -> bool:
     return layer in ("1.conv.weight", "2.conv.weight", "1.in_layers.0.weight", "2.in_layers.0.weight")
 
 
-def _check_flags(flags: Flags, settings: NetworkSettings, learned: bool, where: str) -> None:
+def _check_flags(flags: Flags, settings: UNetSettings, learned: bool, where: str) -> None:
     """UserError naming both where a flag says something else than the tensors."""
     size, multipliers = flags.image_size, ",".join(map(str, settings.multipliers))
     told = {
@@ -147,14 +147,14 @@ def _check_flags(flags: Flags, settings: NetworkSettings, learned: bool, where: 
                             f"{where} at {list(settings.attention)}; correct --flags.")  # fmt: skip
 
 
-def _parts_first(tensor: Tensor, settings: NetworkSettings) -> Tensor:
+def _parts_first(tensor: Tensor, settings: UNetSettings) -> Tensor:
     """Rows of q, k, v of head 1, then of head 2, ... -> all of q, all of k, all of v, each head by head."""
     channels = len(tensor) // 3
     width = settings.head_channels or channels // settings.heads
     return tensor.unflatten(0, (-1, 3, width)).transpose(0, 1).flatten(0, 2)
 
 
-def _modules(network: UNet, settings: NetworkSettings) -> Modules:
+def _modules(network: UNet, settings: UNetSettings) -> Modules:
     """Theirs count a block, its attention and the upsampling after it as one; input block 0 is the first layer."""
     found: Modules = {
         "time.hidden": ("time_embed.0",), "time.out": ("time_embed.2",), "first": ("input_blocks.0.0",),

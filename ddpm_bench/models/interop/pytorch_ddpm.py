@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_bench.config.settings import NetworkSettings
+from ddpm_bench.config.settings import UNetSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop.asked import Asked, settle_process, settle_weights
 from ddpm_bench.models.interop.convert import (
@@ -111,7 +111,7 @@ def _check_table(table: Tensor, base: int, where: str) -> None:
                         "the embedding was trained or changed, which ddpm-bench cannot express.")  # fmt: skip
 
 
-def _architecture(theirs: Mapping[str, Tensor], base: int, size: int, where: str) -> NetworkSettings:
+def _architecture(theirs: Mapping[str, Tensor], base: int, size: int, where: str) -> UNetSettings:
     """Widths, depth and places of attention, from names and shapes."""
     levels: list[list[int]] = [[]]  # of each level, the positions of its blocks
     count = len({name.split(".")[1] for name in theirs if name.startswith("downblocks.")})
@@ -126,7 +126,7 @@ def _architecture(theirs: Mapping[str, Tensor], base: int, size: int, where: str
     if any(width % base for width in widths):
         raise UserError(f"The widths {widths} of {where} are no multiples of its first layer's {base} channels.")
     attended = [f"downblocks.{level[0]}.attn.proj.weight" in theirs for level in levels]
-    return NetworkSettings(
+    return UNetSettings(
         base=base, multipliers=tuple(width // base for width in widths), blocks=len(levels[0]), dropout=0.0,
         attention=tuple(size >> i for i, there in enumerate(attended) if there),
         time_shift=0, padding="both", eps=1e-5,

@@ -15,7 +15,7 @@ from ddpm_bench.report.figures.drawing import BLUE, WIDTH, plain_log
 from ddpm_bench.report.figures.mosaics import left_of, mosaic
 from ddpm_bench.report.pictures import GRID_SIDE, PictureFolder, runs_of
 from ddpm_bench.report.summary import Summary
-from ddpm_bench.runtime.console import say
+from ddpm_bench.runtime.observer import say
 
 STATIONS = 11
 """Images of the strip, at evenly spaced t from 0 to T."""

@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
-import torch
 from rich.table import Table
 
 from ddpm_bench.config.grid import load_coding
 from ddpm_bench.data.images import ImageData
-from ddpm_bench.experiment.cell import data_info
 from ddpm_bench.files import write_json, write_text
-from ddpm_bench.measure.bounds import measure, spread
+from ddpm_bench.measurement.bounds import BoundMethod, SplitName, measure_bound
+from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.models.card import KINDS, Kind
 from ddpm_bench.models.model import Model
-from ddpm_bench.networks.compiled import is_compiled
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import BoundTerms, DataInfo, Part
 from ddpm_bench.report.blocks import Heading, Image, Paragraph
@@ -22,11 +19,9 @@ from ddpm_bench.report.figures.progressive_coding import plot_progressive
 from ddpm_bench.report.progressive_coding import Coded, coded, split_in_words
 from ddpm_bench.report.sections.bounds import code_table
 from ddpm_bench.report.writers.markdown import to_markdown
-from ddpm_bench.runtime.batch import default_batch
-from ddpm_bench.runtime.console import say
-from ddpm_bench.runtime.interrupt import Stop
+from ddpm_bench.runtime.observer import say
+from ddpm_bench.runtime.runtime import Runtime
 
-SplitName = Literal["test", "train"]
 PUBLISHED_CODE = "ddpm-table4"
 
 
@@ -58,41 +53,29 @@ class Nll(Part):
 
 
 def measure_nll(
-    model: Model, data: ImageData, *, splits: Sequence[SplitName], images: int | None, evals: int | None, clip_x0: bool,
-    decoder: Literal["exact", "paper"], seed: int, device: torch.device, batch: int | None, folder: Path, stop: Stop,
-) -> Nll:  # fmt: skip
-    """The bound of `images` images of each split, spread evenly over it (all where None), by `evals` network calls an image.
-
-    `evals` None: every t. Finished pieces stay in `folder`, so an interrupted call goes on and a repeated one answers at once.
-    """
-    network, T = model.network.to(device), model.diffusion.schedule.T
-    if evals is not None and evals >= T:
-        say(f"The chain has {T} steps, no more than --evals {evals}: every one is evaluated.")
-    identity = {"model": model.identity, "data_sha256": data.sha256}
-    bounds = []
-    for split in splits:
-        of_split = getattr(data, split).images
-        bounds.append(measure(
-            network, model.diffusion, spread(of_split, images or len(of_split)), split=split, evals=evals, seed=seed,
-            batch=batch or default_batch(device, data.shape[1]), device=device, clip_x0=clip_x0, decoder=decoder, folder=folder,
-            identity=identity, stop=stop,
-        ))  # fmt: skip
+    model: Model, data: ImageData, splits: Sequence[SplitName], method: BoundMethod, runtime: Runtime, folder: Path
+) -> Nll:
+    """The bound of each of the splits. Finished pieces stay in `folder`, so an interrupted call goes on and a repeated one
+    answers at once."""
+    if method.evals is not None and method.exact_for(model):
+        say(f"The chain has {model.T} steps, no more than --evals {method.evals}: every one is evaluated.")
+    bounds = tuple(measure_bound(model, data, split, method, runtime, folder) for split in splits)
     return Nll(
         checkpoint=model.name,
         weights=model.weights,
-        weights_sha256=model.identity["weights_sha256"],
+        weights_sha256=model.weights_sha256,
         step=model.step,
-        parameters=sum(p.numel() for p in network.parameters()),
+        parameters=model.parameters,
         predicts=model.diffusion.parameterization.name,
         variance=model.diffusion.variance.name,
-        T=T,
+        T=model.T,
         data=data_info(data),
-        seed=seed,
-        bounds=tuple(bounds),
+        seed=method.seed,
+        bounds=bounds,
         gap=gap({bound.split: bound for bound in bounds}),
         versions=versions(),
         git_commit=git_commit(),
-        hardware=hardware(device, is_compiled(network)),
+        hardware=hardware(runtime.device, runtime.compiled),
     )
 
 

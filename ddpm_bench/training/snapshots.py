@@ -1,9 +1,11 @@
-"""Checkpoints: a folder a step, safetensors for weights and JSON for the rest. Nothing here unpickles.
+"""Snapshots of training: a folder a step, safetensors for weights and JSON for the rest. Nothing here unpickles.
 
     step-000500/network.safetensors    the weights in training
     step-000500/ema.safetensors        their moving average
     step-000500/optimizer.safetensors  Adam's two moments of each parameter
-    step-000500/state.json             step, seed, what was trained (`identity`), the log
+    step-000500/times.safetensors      what the time sampler has learned, where it learns
+    step-000500/state.json             step, seed, what was trained (`identity`), how it is sampled, the log, and the
+                                       SHA-256 of the averaged weights of this and of earlier snapshots
 
 A snapshot is written under a hidden name, flushed to the disk and renamed, so that whatever `snapshots` lists is whole. Older
 ones are removed only after that. A run that diverged leaves `diverged.json` beside the last healthy snapshot.
@@ -41,9 +43,9 @@ def save(
 ) -> Path:
     """Write the snapshot of `step`, then remove all but the newest `keep`. Returns its path.
 
-    `tensors` maps a file's stem to its named tensors; `state` is JSON with at least REQUIRED. When anything fails, a full
-    disk (OSError) included,
-    the folder is as it was.
+    `tensors` maps a file's stem to its named tensors; one without tensors is not written. `state` is JSON with at least
+    REQUIRED; its `weights`, the hash of averaged weights by step, gains this step's. When anything fails, a full disk
+    (OSError) included, the folder is as it was.
     """
     make_folder(folder)
     target = folder / f"step-{step:06d}"
@@ -91,7 +93,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def load_weights(path: Path, which: Literal["ema", "raw"] = "ema") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A network's state dict, and what it is: step, seed, identity (the cell's settings), and the file's `sha256`.
+    """A network's state dict, and what it is: step, seed, identity (the cell's settings), sampling, and the file's `sha256`.
 
     `path` is a snapshot, or a folder of them, of which the newest is taken. UserError when there is none, or it is damaged.
     """
@@ -100,10 +102,17 @@ def load_weights(path: Path, which: Literal["ema", "raw"] = "ema") -> tuple[dict
         raise UserError(f"There is no checkpoint of ddpm-bench in '{path}'. Give a folder that "
                         "`ddpm-bench train` or `ddpm-bench import` made.")  # fmt: skip
     state = load_state(snapshot)
-    described = {key: state[key] for key in ("step", "seed", "identity")}
+    described = {key: state[key] for key in ("step", "seed", "identity")} | {"sampling": state.get("sampling", {})}
     stem = {"ema": "ema", "raw": "network"}[which]
     weights = load_tensors(snapshot, stem)
     return weights, described | {"sha256": sha256_file(snapshot / f"{stem}.safetensors")}
+
+
+def set_sampling(snapshot: Path, sampling: Mapping[str, Any]) -> None:
+    """Note in a snapshot how its model is sampled from now on; training does not depend on it."""
+    state = load_state(snapshot)
+    if state.get("sampling") != sampling:
+        write_json(snapshot / STATE, state | {"sampling": sampling})
 
 
 def check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

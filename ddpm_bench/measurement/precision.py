@@ -5,28 +5,24 @@ is compared image by image, and the samples pixel by pixel.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.table import Table
 
 from ddpm_bench.config.metrics import METRICS
-from ddpm_bench.data import ImageData
-from ddpm_bench.experiment.cell import data_info
-from ddpm_bench.files import make_folder
-from ddpm_bench.likelihood.estimate import estimate_bits_per_dim
-from ddpm_bench.likelihood.ledger import Ledger
-from ddpm_bench.measure.bounds import spread
-from ddpm_bench.measure.samples import generate
-from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.metrics.fidelity import protocol, score
+from ddpm_bench.measurement.bounds import bound_of
+from ddpm_bench.measurement.measure import Task, measure, work_beside
+from ddpm_bench.measurement.samples import draw_samples
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import DataInfo, ExtractorInfo, Part
-from ddpm_bench.runtime.batch import default_batch
-from ddpm_bench.runtime.interrupt import Stop
+from ddpm_bench.runtime.observer import about
+from ddpm_bench.runtime.runtime import Runtime
 
-PRECISIONS = {"float32": False, "bfloat16": True}
+PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 """The network computes in it; weights, schedule and predictions are float32 in both."""
 BOUND = "bound_test_bits_per_dim"
 
@@ -55,51 +51,38 @@ class Precisions(Part):
     hardware: dict[str, str | int | float | bool | None]
 
 
-def compare_precisions(
-    model: Model, data: ImageData, extractor: Extractor, *, samples: int, bound_images: int, evals: int, seed: int,
-    device: torch.device, batch: int | None, folder: Path, cache: Path, stop: Stop,
-) -> Precisions:  # fmt: skip
-    """`samples` samples and the bound of `bound_images` test images, by `evals` network calls each, in both precisions.
+def compare_precisions(model: Model, task: Task, runtime: Runtime, folder: Path) -> Precisions:
+    """The model measured in both precisions: its samples, and the bound of test images.
 
     What is finished is kept in `folder`, so that the same call goes on. UserError for too few samples; an error
     of the bound's difference needs 2 images or more.
     """
-    protocol(samples, len(data.train))
-    network, images = model.network.to(device), spread(data.test.images, bound_images)
     metrics, pixels, bounds = {}, {}, {}
-    for precision, half in PRECISIONS.items():
-        network.half = half
-        work, identity = make_folder(folder / "work" / precision), model.identity | {"networks": precision}
-        pixels[precision] = generate(
-            model.diffusion, network, shape=model.shape, count=samples, seed=seed, folder=work / "samples",
-            identity=identity, device=device, batch=batch, stop=stop, title=f"{precision}: sampling",
-        )  # fmt: skip
-        metrics[precision] = score(
-            pixels[precision], data.train.images, extractor, device=device, cache=cache, stop=stop
-        )
-        of = identity | {"data_sha256": data.sha256, "images": bound_images, "evals": evals, "seed": seed}
-        bounds[precision] = estimate_bits_per_dim(
-            model.diffusion, network, images, evals=evals, seed=seed, batch=batch or default_batch(device, model.shape[1]),
-            device=device, ledger=Ledger(work / "bound", of), stop=stop, title=f"{precision}: bound",
-        ).total  # fmt: skip
-        metrics[precision][BOUND] = float(bounds[precision].mean())
+    for precision in PRECISIONS:
+        record, at = folder / f"{precision}.json", replace(runtime, precision=precision)
+        with about(precision):
+            metrics[precision] = measure(model, task, at, record).metrics
+            # Both are kept by now, so that they are read and not made again.
+            pixels[precision] = draw_samples(model, task.sampling, task.seed, at, work_beside(record))
+            kept = bound_of(model, task.data, "test", task.bound_method, at, work_beside(record))
+            bounds[precision] = kept.total
     change = bounds["bfloat16"] - bounds["float32"]
     return Precisions(
         checkpoint=model.name,
-        weights_sha256=model.identity["weights_sha256"],
-        samples=samples,
-        bound_images=len(images),
-        evals=evals,
-        seed=seed,
-        data=data_info(data),
-        extractor=extractor.info,
+        weights_sha256=model.weights_sha256,
+        samples=task.sampling.samples,
+        bound_images=len(change),
+        evals=task.scoring.bound_evals,
+        seed=task.seed,
+        data=task.info,
+        extractor=task.extractor.info,
         metrics=metrics,
         bound_difference=float(change.mean()),
         bound_difference_error=float(change.std()) / math.sqrt(len(change)),
         pixel_difference=_mean_distance(pixels["float32"], pixels["bfloat16"]),
         versions=versions(),
         git_commit=git_commit(),
-        hardware=hardware(device) | {"networks": "float32 and bfloat16"},
+        hardware=hardware(runtime.device, runtime.compiled) | {"networks": "float32 and bfloat16"},
     )
 
 

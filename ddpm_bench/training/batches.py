@@ -5,21 +5,43 @@ So a run that stopped goes on without any generator's state, and on the CPU ends
 
 import contextlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_bench.data.images import to_model
+from ddpm_bench.data.codec import PIXELS, Codec
+from ddpm_bench.diffusion.times import TimeSampler
 from ddpm_bench.errors import UserError
+from ddpm_bench.runtime.device import float32_as
 
 ORDER, STEP, DROPOUT = range(3)  # streams
 
 
-class Draws:
-    """What a step draws. `images` uint8 (N, C, H, W) stay uint8, on the device."""
+class Batch(NamedTuple):
+    """x0, eps: (B, C, H, W); t: int64 (B,) in 1..T; weight: of each loss, (B,), or None where all are 1."""
 
-    def __init__(self, images: Tensor, batch: int, flips: bool, T: int, seed: int, device: torch.device) -> None:
+    x0: Tensor
+    t: Tensor
+    eps: Tensor
+    weight: Tensor | None
+
+
+class Batches:
+    """What each training step learns from. `images` uint8 (N, C, H, W) stay uint8, on the device."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        size: int,
+        *,
+        flips: bool,
+        seed: int,
+        times: TimeSampler,
+        codec: Codec = PIXELS,
+        device: torch.device,
+    ) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
             raise UserError(
                 f"Training images must be uint8 (N, C, H, W) with N > 0, not {images.dtype} {tuple(images.shape)}."
@@ -27,20 +49,21 @@ class Draws:
         if seed < 0:
             raise UserError(f"seed = {seed} is negative; use 0 or more.")
         self.images, self.device = images.to(device), device
-        self.size, self.flips, self.T, self.seed = batch, flips, T, seed
+        self.size, self.flips, self.times, self.codec, self.seed = size, flips, times, codec, seed
         self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
 
-    def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """x0 (B, C, H, W) in [-1, 1], t (B,) in 1..T and eps (B, C, H, W) of a step, counted from 0; seeds its dropout."""
+    def at(self, step: int) -> Batch:
+        """The batch of a step, counted from 0; seeds the step's dropout."""
         generator = self._generator(STEP, step)
-        x0 = to_model(self.images[self._indices(step)])
+        images = self.images[self._indices(step)]
         if self.flips:
-            flipped = torch.rand((len(x0), 1, 1, 1), generator=generator, device=self.device) < 0.5
-            x0 = torch.where(flipped, x0.flip(3), x0)
-        t = torch.randint(1, self.T + 1, (len(x0),), generator=generator, device=self.device)
+            flipped = torch.rand((len(images), 1, 1, 1), generator=generator, device=self.device) < 0.5
+            images = torch.where(flipped, images.flip(3), images)
+        x0 = self.codec.encode(images)
+        t, weight = self.times.draw(len(x0), generator)
         eps = torch.randn(x0.shape, generator=generator, device=self.device)
         torch.manual_seed(self._number(DROPOUT, step))  # layers draw from the global generator
-        return x0, t, eps
+        return Batch(x0, t, eps, weight)
 
     def _indices(self, step: int) -> Tensor:
         """(B,) the next of an endless row of permutations of the data set: no image is left out, none comes twice an epoch."""
@@ -49,10 +72,8 @@ class Draws:
             epoch, offset = divmod(first, len(self.images))
             if epoch != self._epoch:
                 order = self._generator(ORDER, epoch)
-                self._epoch, self._permutation = (
-                    epoch,
-                    torch.randperm(len(self.images), generator=order, device=self.device),
-                )
+                self._epoch = epoch
+                self._permutation = torch.randperm(len(self.images), generator=order, device=self.device)
             parts.append(self._permutation[offset : offset + wanted])
             first, wanted = first + len(parts[-1]), wanted - len(parts[-1])
         return torch.cat(parts)
@@ -70,13 +91,5 @@ def borrowed_globals(device: torch.device) -> Iterator[None]:
 
     Within, on a GPU, float32 means float32 (no TF32): what may be rounded is in bfloat16 already, the rest shall not be.
     """
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
+    with float32_as("ieee"), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield

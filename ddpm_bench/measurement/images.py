@@ -1,21 +1,21 @@
 """`ddpm-bench evaluate --samples`: anyone's images, scored beside anchors that give each distance a scale."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
+from torch import Tensor
 
 from ddpm_bench.config.metrics import METRICS
-from ddpm_bench.config.settings import DataSettings
-from ddpm_bench.data import load_data, read_images
+from ddpm_bench.config.settings import ScoringSettings
+from ddpm_bench.data import ImageData
 from ddpm_bench.errors import UserError
-from ddpm_bench.experiment.cell import data_info
+from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.anchors import anchors
-from ddpm_bench.metrics.extractors import load_extractor
-from ddpm_bench.metrics.fidelity import score
+from ddpm_bench.metrics.extractors import Extractor
+from ddpm_bench.metrics.fidelity import scores
 from ddpm_bench.records.record import DataInfo, ExtractorInfo
+from ddpm_bench.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -35,30 +35,22 @@ class Evaluation:
 
 
 def evaluate_images(
-    samples: Path, source: str, name: str | None, root: Path | None, size: int | None, extractor: str,
-    inception_weights: Path | None, allow_unverified: bool, test_reference: bool, neighborhood: int,
-    device: torch.device, cache: Path,
-) -> Evaluation:  # fmt: skip
-    """Score the images of a folder or .npz against a data set at `size` pixels (that of the samples when None).
+    label: str, images: Tensor, data: ImageData, extractor: Extractor, scoring: ScoringSettings, runtime: Runtime
+) -> Evaluation:
+    """Score `images`, uint8 (N, C, H, W), against a data set. UserError when shapes do not match."""
+    reference = data.test.images if scoring.test_reference else None
+    found = scores(images, data.train.images, extractor, scoring, seed=0, test_reference=reference, runtime=runtime)
+    scale = anchors(data, extractor, len(images), scoring, runtime)
+    return Evaluation(label, len(images), data_info(data), extractor.info, scoring.neighborhood, found.metrics, scale)
 
-    UserError when shapes do not match: images are never resized behind the user's back.
-    """
-    images = read_images(samples)
-    side = images.shape[-1]
-    data = load_data(DataSettings(source=source, name=name, size=size or side, root=root))
+
+def check_sizes(label: str, images: Tensor, data: ImageData) -> None:
+    """UserError when shapes do not match: images are never resized behind the user's back."""
     if tuple(images.shape[1:]) != data.shape:
         raise UserError(
-            f"'{samples}' holds images of (C, H, W) = {tuple(images.shape[1:])} and the reference '{data.name}' of "
+            f"'{label}' holds images of (C, H, W) = {tuple(images.shape[1:])} and the reference '{data.name}' of "
             f"{data.shape}. Convert the samples, or choose another --data or --size."
         )
-    features = load_extractor(
-        extractor, size=side, inception_weights=inception_weights, allow_unverified=allow_unverified, cache=cache
-    )
-    common = {"neighborhood": neighborhood, "device": device, "cache": cache}
-    reference = data.test.images if test_reference else None
-    metrics = score(images, data.train.images, features, test_reference=reference, **common)
-    scale = anchors(data, features, len(images), test_reference=test_reference, **common)
-    return Evaluation(str(samples), len(images), data_info(data), features.info, neighborhood, metrics, scale)
 
 
 def evaluation_table(result: Evaluation) -> Table:

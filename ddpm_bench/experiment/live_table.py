@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.cells import cell_len
@@ -10,20 +10,21 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from ddpm_bench.config.metrics import BOUNDS, DISTANCE, SCORE
 from ddpm_bench.experiment.cell import Job
 from ddpm_bench.records.record import Record
-from ddpm_bench.runtime import console
-from ddpm_bench.runtime.console import Reading, Screen
+from ddpm_bench.runtime import terminal
+from ddpm_bench.runtime.observer import Observer, Reading
 
 STYLES = {"waiting": "dim", "saved": "yellow", "done": "green", "diverged": "magenta", "failed": "bold red"}
 """The states of a row that does not run; those of one that does are the phases of `run_cell`."""
-SCORES = ("fd_train", "is_mean", "bound_test_bits_per_dim")
+SCORES = (DISTANCE, SCORE, BOUNDS["test"])
 GAP = 2
 FRAME = 4  # lines around the rows: two of headings, the summary, the cursor's
 
 
 @dataclass
-class Row(Screen):
+class Row(Observer):
     """One cell and seed: a screen that keeps the last of everything."""
 
     every = 0.5
@@ -42,8 +43,8 @@ class Row(Screen):
     def phase(self, name: str) -> None:
         self.state, self.reading = name, None
 
-    def scores(self, metrics: dict[str, float]) -> None:
-        self.metrics = self.metrics | metrics
+    def scores(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.metrics = {**self.metrics, **metrics}
 
     @property
     def running(self) -> bool:
@@ -62,9 +63,9 @@ class Board:
         self.labels, self.shown = labels, shown
         self.began, self.before, self.closed = time.monotonic(), 0, False
 
-    def screen(self, job: str) -> Screen:
-        """Where the job appears."""
-        return self.rows[job] if self.shown else Screen()
+    def observer(self, job: Job) -> Observer:
+        """Who watches the job: its row, or where none is drawn plain lines."""
+        return self.rows[job.name] if self.shown else terminal.Lines()
 
     def hold(self, job: str, record: Record) -> None:
         """Measured before this command."""
@@ -173,11 +174,11 @@ def _clock(seconds: float | None) -> str:
 @contextlib.contextmanager
 def board(jobs: Sequence[Job], labels: tuple[str, str]) -> Iterator[Board]:
     """The live table while the block runs, where there is a terminal. However the block ends, its last state stays."""
-    made = Board(jobs, labels, console.live())
+    made = Board(jobs, labels, terminal.can_draw())
     if not made.shown:
         yield made
         return
-    with Live(made, console=console.stderr, refresh_per_second=2, redirect_stdout=False):
+    with Live(made, console=terminal.stderr, refresh_per_second=2, redirect_stdout=False):
         try:
             yield made
         finally:

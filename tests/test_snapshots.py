@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from ddpm_bench.training.checkpoint import check_identity, load_state, load_tensors, load_weights, save, snapshots
 from torch import Tensor
 
-from ddpm_bench.config.settings import NetworkSettings
+from ddpm_bench.config.settings import UNetSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import sha256_file
-from ddpm_bench.training.checkpoint import check_identity, load_state, load_tensors, load_weights, save, snapshots
 
 IDENTITY = {"network": {"base": 8, "multipliers": (1, 2)}, "data": "embedded"}
 
@@ -154,7 +154,7 @@ def test_another_identity_is_refused_and_every_difference_shown() -> None:
 
 def test_settings_that_a_section_has_gained_since_have_their_defaults() -> None:
     """A checkpoint of an earlier version goes on, unless the new setting is given another value than the one it had."""
-    now = {"network": NetworkSettings(base=8, groups=4).model_dump(mode="json"), "seed": 0}
+    now = {"network": UNetSettings(base=8, groups=4).model_dump(mode="json"), "seed": 0}
     was = {
         "network": {key: value for key, value in now["network"].items() if key not in ("heads", "padding")},
         "seed": 0,

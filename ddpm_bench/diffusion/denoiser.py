@@ -1,0 +1,64 @@
+"""A network with all that its output means: it is called as p(x_{t-1} | x_t)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep
+from ddpm_bench.diffusion.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """Samplers, bounds and objectives ask a denoiser and never a network.
+
+    network: see `reverse.Network`. shape: (C, H, W) of x_t. clip_x0: the predicted x_0 is clipped to [-1, 1] before the
+    mean is taken, as in the paper's sampling and bounds; training does not clip.
+    """
+
+    diffusion: Diffusion
+    network: Network
+    shape: tuple[int, int, int]
+    clip_x0: bool = True
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.diffusion.schedule
+
+    @property
+    def T(self) -> int:
+        """Number of steps."""
+        return self.schedule.T
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> ReverseStep:
+        """p(x_{t-1} | x_t) at x_t (B, *shape) and t int64 (B,) in 1..T."""
+        return self.diffusion.reverse(self.network, x_t, t, self.clip_x0)
+
+    def head(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The output for the mean alone, (B, *shape): what the parameterization's target is compared with."""
+        return self.diffusion.split(self.network(x_t, self.schedule.network_step(t)), x_t)[0]
+
+    def respaced(self, steps: int | None) -> "Denoiser":
+        """Of the strided chain of so many steps, betas derived anew; of the whole chain where that is None or T.
+
+        UserError for more steps than T.
+        """
+        if steps is None or steps == self.T:
+            return self
+        return replace(self, diffusion=self.diffusion.respaced(steps))
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Dropout off while samples are drawn or scored; every module is put back as it was. Plain callables stay."""
+        if not isinstance(self.network, nn.Module):
+            yield
+            return
+        were_training = [module for module in self.network.modules() if module.training]
+        self.network.eval()
+        try:
+            yield
+        finally:
+            for module in were_training:  # not network.train(), which would wake modules that were frozen
+                module.training = True

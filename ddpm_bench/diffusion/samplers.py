@@ -1,0 +1,119 @@
+"""How x_0 is drawn: a sampler is one step of a chain; the loop is here, once.
+
+    ancestral   x_{t-1} = mean + sigma_t z, with z = 0 at t = 1                                              (Algorithm 2)
+
+The last step returns its mean, and the result is rounded to uint8. A strided chain is the same loop over a respaced
+denoiser.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ddpm_bench.data.codec import PIXELS, Codec
+from ddpm_bench.diffusion.denoiser import Denoiser
+from ddpm_bench.diffusion.noise import BlockNoise, batches
+from ddpm_bench.diffusion.reverse import all_at
+from ddpm_bench.errors import NotFinite
+from ddpm_bench.runtime.interrupt import check_stop
+from ddpm_bench.runtime.observer import progress
+from ddpm_bench.runtime.runtime import Runtime
+
+
+class Denoised(NamedTuple):
+    """Step `t` of a chain, done: `x0` (B, C, H, W) is what x_t is predicted to become (eq. 15), `x` is x_{t-1}."""
+
+    t: int
+    x0: Tensor
+    x: Tensor
+
+
+class Sampler(Protocol):
+    """One step of a chain. More steps than one network call, other noise or none: all of it is here."""
+
+    @property
+    def name(self) -> str:
+        """As in settings, checkpoints and records."""
+
+    def step(self, denoiser: Denoiser, x_t: Tensor, t: int, noise: BlockNoise) -> Denoised:
+        """From x_t (B, C, H, W) to x_{t-1}. `noise.draw()` gives one draw of N(0, 1), like x_t, as often as asked."""
+
+
+class Ancestral:
+    """A draw of p(x_{t-1} | x_t); its mean where t = 1."""
+
+    name = "ancestral"
+
+    def step(self, denoiser: Denoiser, x_t: Tensor, t: int, noise: BlockNoise) -> Denoised:
+        reverse = denoiser(x_t, all_at(t, len(x_t), x_t.device))
+        z = noise.draw()
+        x = reverse.mean if t == 1 else reverse.mean + torch.exp(0.5 * reverse.log_variance) * z
+        return Denoised(t, reverse.x0, x.to(x_t.dtype))
+
+
+ANCESTRAL = Ancestral()
+SAMPLERS: dict[str, Sampler] = {sampler.name: sampler for sampler in (ANCESTRAL,)}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """All that decides which images come from which noise: what a model is sampled and scored by."""
+
+    denoiser: Denoiser
+    sampler: Sampler = ANCESTRAL
+    codec: Codec = PIXELS
+
+    @property
+    def T(self) -> int:
+        """Number of steps."""
+        return self.denoiser.T
+
+    @torch.inference_mode()
+    def denoise(self, x_t: Tensor, t: int, noise: BlockNoise) -> Iterator[Denoised]:
+        """The reverse process from x_t (B, C, H, W) down to x_0, steps t..1; modules are in evaluation mode meanwhile.
+
+        `noise`: of B samples, or of one that all share. Raises Interrupted between two steps when a stop was asked for,
+        and NotFinite for an x_0 that is no image: rounding to uint8 would hide it.
+        """
+        with self.denoiser.evaluating():
+            for now in range(t, 0, -1):
+                check_stop()
+                done = self.sampler.step(self.denoiser, x_t, now, noise)
+                x_t = done.x
+                if now == 1 and (bad := int((~x_t.isfinite()).flatten(1).any(1).sum())):
+                    raise NotFinite(f"{bad} of {len(x_t)} samples are not finite (NaN or infinity)")
+                yield done
+
+
+Watch = Callable[[int, Denoised], None]
+"""watch(first, done): a step of the samples first..first+B-1."""
+
+
+def sample(
+    chain: Chain,
+    *,
+    count: int,
+    seed: int,
+    first: int = 0,
+    runtime: Runtime | None = None,
+    watch: Watch | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """The samples with indices first..first+count-1, batch by batch: (index of its first one, uint8 (b, C, H, W), CPU).
+
+    A sample's noise depends only on `seed` and its index, so another batch or `first` gives the same images up to float
+    rounding. Raises Interrupted between two steps: what was handed over before is complete.
+    """
+    runtime, shape, T = runtime or Runtime(), chain.denoiser.shape, chain.T
+    with progress("sampling", first + count, "images", first) as meter:
+        for done, size in batches(count, runtime.network_batch(shape[1])):
+            noise = BlockNoise(seed, first + done, size, shape, runtime.device)
+            x_T = noise.draw()
+            for now in chain.denoise(x_T, T, noise):
+                if watch is not None:
+                    watch(first + done, now)
+                meter.update(first + done + size * (T + 1 - now.t) // T)
+            # Outside of inference mode: the caller may write into it.
+            yield first + done, chain.codec.decode(now.x).cpu().clone()

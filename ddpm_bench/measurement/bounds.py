@@ -1,0 +1,86 @@
+"""The bound of a split of a data set, as records hold it."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ddpm_bench.data import ImageData
+from ddpm_bench.files import keyed_folder
+from ddpm_bench.likelihood import Bound, bits_per_dim, estimate_bits_per_dim
+from ddpm_bench.likelihood.pieces import Pieces
+from ddpm_bench.metrics.uncertainty import mean_quantiles
+from ddpm_bench.models.model import Model
+from ddpm_bench.records.record import BoundTerms
+from ddpm_bench.runtime.runtime import Runtime
+
+SplitName = Literal["test", "train"]
+
+
+@dataclass(frozen=True)
+class BoundMethod:
+    """How a bound is measured.
+
+    images: so many of a split, spread evenly over it; all where there are fewer. evals: network calls an image; every t
+    where that is None or no less than T. bootstrap: replicates over the images, for the quantiles of the total; 0: none.
+    """
+
+    images: int
+    evals: int | None
+    seed: int
+    clip_x0: bool = True
+    decoder: Literal["exact", "paper"] = "exact"
+    bootstrap: int = 0
+
+    def exact_for(self, model: Model) -> bool:
+        """Is every t evaluated?"""
+        return self.evals is None or self.evals >= model.T
+
+
+def measure_bound(
+    model: Model, data: ImageData, split: SplitName, method: BoundMethod, runtime: Runtime, folder: Path
+) -> BoundTerms:
+    """The bound of the model's whole chain on a split, whatever number of steps it is sampled in."""
+    exact, bound = method.exact_for(model), bound_of(model, data, split, method, runtime, folder)
+    return BoundTerms(
+        split=split,
+        images=len(bound.prior),
+        method="exact" if exact else "estimate",
+        evals=model.T if exact else method.evals,
+        clip_x0=method.clip_x0,
+        decoder=method.decoder,
+        total=float(bound.total.mean()),
+        standard_error=bound.standard_error,
+        estimate_error=bound.estimate_error,
+        prior=float(bound.prior.mean()),
+        middle=float(bound.middle.mean()),
+        first=float(bound.first.mean()),
+        quantiles=mean_quantiles(bound.total, method.bootstrap, method.seed) if method.bootstrap else (),
+        terms=() if bound.terms is None else tuple(bound.terms.tolist()),
+        mse=() if bound.mse is None else tuple(bound.mse.tolist()),
+    )
+
+
+def bound_of(
+    model: Model, data: ImageData, split: SplitName, method: BoundMethod, runtime: Runtime, folder: Path
+) -> Bound:
+    """The bound image by image. What is finished is kept in `folder`, so that an interrupted call goes on."""
+    images = spread_over(getattr(data, split).images, method.images)
+    how = {name: value for name, value in asdict(method).items() if name != "bootstrap"}
+    how |= {"images": len(images), "evals": model.T if method.exact_for(model) else method.evals}
+    of = {**model.function, **how, "split": split, "data_sha256": data.sha256, **runtime.arithmetic}
+    kept = Pieces(keyed_folder(folder, "bound", of))
+    chain = model.whole_chain(method.clip_x0)
+    runtime.place(model.network)
+    common = {"seed": method.seed, "decoder": method.decoder, "runtime": runtime, "pieces": kept}
+    if method.exact_for(model):
+        return bits_per_dim(chain, images, **common)
+    return estimate_bits_per_dim(chain, images, evals=method.evals, **common)
+
+
+def spread_over(images: Tensor, count: int) -> Tensor:
+    """`count` images evenly spread over `images` (N, ...), all of them when there are fewer: data sets are often sorted by class."""
+    count = min(count, len(images))
+    return images[torch.arange(count) * len(images) // count]

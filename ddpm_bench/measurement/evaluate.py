@@ -1,0 +1,83 @@
+"""`ddpm-bench evaluate --ckpt`: a checkpoint measured as a row of the table of its folder."""
+
+import re
+from pathlib import Path
+
+from ddpm_bench.errors import UserError
+from ddpm_bench.files import make_folder
+from ddpm_bench.likelihood.estimate import Budget
+from ddpm_bench.measurement.measure import Task, check_task, measure
+from ddpm_bench.metrics.fidelity import protocol
+from ddpm_bench.models.model import Model
+from ddpm_bench.records.row import ModelInfo, Row, Setup, check_name, held_row, row_path, write_row
+from ddpm_bench.runtime.observer import about, say
+from ddpm_bench.runtime.runtime import Runtime
+
+SAMPLES = {"inception": 50_000}
+BOUND_IMAGES = {"inception": 10_000}
+FEWER = 512
+"""Samples and images of a bound by extractor: as published for Inception, and what a CPU can do for any other."""
+
+
+def evaluate(model: Model, task: Task, runtime: Runtime, results: Path, name: str | None = None) -> Row:
+    """The row `name` of the folder `results`, measured unless it is there. An interrupted measurement goes on.
+
+    UserError when the row there was measured otherwise. Raises Interrupted after saving.
+    """
+    name = row_name(model, name)
+    setup = setup_of(model, task)
+    if row := held_row(results, name, setup):
+        say(f"{name}: measured already on {row.created}; --fresh measures it again")
+        return row
+    make_folder(results)
+    with about(name):
+        found = measure(model, task, runtime, row_path(results, name))
+    row = Row(name=name, setup=setup, **{field: getattr(found, field) for field in type(found).model_fields})
+    write_row(results, row)
+    return row
+
+
+def row_name(model: Model, name: str | None) -> str:
+    """`name`, or the model's own as a file's, and whether its weights are the raw ones. UserError for one that is none."""
+    if name:
+        return check_name(name)
+    return re.sub(r"[^\w.+-]+|^\W+", "-", model.name).strip("-") + ("-raw" if model.weights == "raw" else "")
+
+
+def setup_of(model: Model, task: Task) -> Setup:
+    """All that the numbers will depend on. UserError for what cannot be measured."""
+    scoring, sampling, diffusion = task.scoring, task.sampling, model.diffusion
+    if scoring.bound_images == 1:
+        raise UserError("--bound-images 1: a mean with an error needs 2 images or more, and 0 measures no bound.")
+    # What these refuse is refused before anything long.
+    check_task(model, task)
+    protocol(sampling.samples, len(task.data.train), neighborhood=scoring.neighborhood)
+    exact = task.bound_method.exact_for(model)
+    if not exact:
+        Budget.of(scoring.bound_evals)
+    return Setup(
+        model=ModelInfo(
+            weights=model.weights,
+            weights_sha256=model.weights_sha256,
+            step=model.step,
+            parameters=model.parameters,
+            predicts=diffusion.parameterization.name,
+            variance=diffusion.variance.name,
+            schedule=model.process.schedule,
+            T=model.T,
+            identity=model.identity,
+        ),
+        data=task.info,
+        extractor=task.extractor.info,
+        samples=sampling.samples,
+        seed=task.seed,
+        sampler=sampling.sampler,
+        sampling_steps=sampling.steps or model.T,
+        clip_x0=sampling.clip_x0,
+        neighborhood=scoring.neighborhood,
+        test_reference=scoring.test_reference,
+        bootstrap=scoring.bootstrap,
+        bound_images=scoring.bound_images,
+        evals=None if exact else scoring.bound_evals,
+        decoder=scoring.decoder,
+    )

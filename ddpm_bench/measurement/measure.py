@@ -1,0 +1,256 @@
+"""A model is measured: samples -> scores -> pictures -> bounds. The only pipeline; everything that measures goes through it.
+
+What is finished is kept beside the record that it leads to, each piece in a folder or file named by the hash of all that
+it depends on, the hash of the weights first: an interrupted measurement goes on, and work of other weights, data or
+settings is never taken for this one's.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from ddpm_bench.config.settings import SamplingSettings, ScoringSettings
+from ddpm_bench.data import ImageData
+from ddpm_bench.data.pictures import write_image_grid
+from ddpm_bench.errors import UserError
+from ddpm_bench.files import keyed_folder, write_json
+from ddpm_bench.measurement.bounds import BoundMethod, SplitName, measure_bound, spread_over
+from ddpm_bench.measurement.pictures import draw_neighbours, draw_progressive
+from ddpm_bench.measurement.samples import draw_samples, samples_depend_on
+from ddpm_bench.metrics.anchors import anchors
+from ddpm_bench.metrics.extractors import Extractor
+from ddpm_bench.metrics.fidelity import scores
+from ddpm_bench.metrics.neighbours import find_neighbours
+from ddpm_bench.models.model import Model
+from ddpm_bench.records.provenance import git_commit, hardware, versions
+from ddpm_bench.records.record import BoundTerms, DataInfo, Measurement, Neighbours, Part
+from ddpm_bench.runtime.observer import observer
+from ddpm_bench.runtime.runtime import Runtime
+
+Found = TypeVar("Found", bound=Part)
+
+PICTURED = 64
+"""Samples shown in a picture, the same noise for every model."""
+PROGRESSIVE = 8
+"""Samples whose way through the chain is shown."""
+PICTURES = ("progressive", "neighbours-pixel", "neighbours-feature")
+"""Pictures beside that of the samples: the names in `Measurement.pictures`."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is measured on, and how: all that a measurement depends on beside the model."""
+
+    data: ImageData
+    extractor: Extractor
+    sampling: SamplingSettings
+    scoring: ScoringSettings
+    seed: int
+    bound_splits: tuple[SplitName, ...] = ("test", "train")
+
+    @property
+    def bound_method(self) -> BoundMethod:
+        scoring = self.scoring
+        return BoundMethod(
+            scoring.bound_images,
+            scoring.bound_evals,
+            self.seed,
+            self.sampling.clip_x0,
+            scoring.decoder,
+            scoring.bootstrap,
+        )
+
+    @property
+    def info(self) -> DataInfo:
+        return data_info(self.data)
+
+    def anchors(self, runtime: Runtime) -> dict[str, dict[str, float]]:
+        """What real, blurred and random images score in the same way; kept in the cache, where cells share them."""
+        return anchors(self.data, self.extractor, self.sampling.samples, self.scoring, runtime)
+
+
+class Scored(Part):
+    """Scores of samples, by metric, and the intervals of some."""
+
+    metrics: dict[str, float]
+    quantiles: dict[str, tuple[float, ...]]
+
+
+class Shown(Part):
+    """Pictures beside the record, by name, and the distances to the nearest training images."""
+
+    pictures: dict[str, str]
+    neighbours: dict[str, Neighbours]
+
+
+def measure(model: Model, task: Task, runtime: Runtime, record: Path) -> Measurement:
+    """The whole measurement of `model`. `record`: the file that it will stand in; pictures and kept work lie beside it.
+
+    Raises NotFinite for samples that are no images, Interrupted after saving when a stop was asked for, and UserError for
+    what cannot be measured, before anything long.
+    """
+    clock = Clock(work_beside(record))
+    check_task(model, task)
+    with clock("anchors"):  # first, since they refuse a data set without enough test images
+        scale = task.anchors(runtime)
+    found = score(model, task, runtime, record)
+    with clock("pictures"):
+        shown = _show(model, task, runtime, record)
+    with clock("bound"):
+        bounds, terms = _bounds(model, task, runtime, record)
+    totals = {f"bound_{bound.split}_bits_per_dim": bound.total for bound in bounds}
+    observer().scores(model.step or 0, totals)
+    return Measurement(
+        metrics=found.metrics | totals,
+        quantiles=found.quantiles
+        | {f"bound_{bound.split}_bits_per_dim": bound.quantiles for bound in bounds if bound.quantiles},
+        bounds=bounds,
+        terms=terms,
+        anchors=scale,
+        sample_grid=picture_path(record).name,
+        pictures=shown.pictures,
+        neighbours=shown.neighbours,
+        wall_time_s=clock.seconds,
+        versions=versions(),
+        git_commit=git_commit(),
+        hardware=hardware(runtime.device, runtime.compiled),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def check_task(model: Model, task: Task) -> None:
+    """UserError for what cannot be measured of this model."""
+    chain = model.chain(task.sampling)
+    if task.scoring.bound_images and not chain.codec.lossless:
+        raise UserError(
+            f"The bound in bits/dim is one of pixels; '{chain.codec.name}' is no lossless code of them. "
+            "Leave it out: scoring.bound_images=0."
+        )
+
+
+def score(model: Model, task: Task, runtime: Runtime, record: Path) -> Scored:
+    """Sample, draw the picture of the first samples, and score. Raises NotFinite for samples that are no images."""
+    clock = Clock(work_beside(record))
+    with clock("sampling"):
+        samples = draw_samples(model, task.sampling, task.seed, runtime, work_beside(record))
+    write_image_grid(picture_path(record), samples[:PICTURED])
+    kept, data = kept_scores(model.function, task, runtime, record), task.data
+    if not (found := kept.read()):
+        test = data.test.images if task.scoring.test_reference else None
+        with clock("scoring"):
+            made = scores(
+                samples, data.train.images, task.extractor, task.scoring,
+                seed=task.seed, test_reference=test, runtime=runtime,
+            )  # fmt: skip
+        found = kept.write(Scored(metrics=made.metrics, quantiles=made.quantiles))
+    observer().scores(model.step or 0, found.metrics)
+    return found
+
+
+def kept_scores(function: dict[str, Any], task: Task, runtime: Runtime, record: Path) -> "Kept[Scored]":
+    """Where the scores of a model are kept that computes `function` (`Model.function`)."""
+    scoring = ("test_reference", "precision_recall", "neighborhood", "bootstrap")
+    of = samples_depend_on(function, task.sampling, task.seed, runtime) | {
+        "samples": task.sampling.samples,
+        "data_sha256": task.data.sha256,
+        "extractor_sha256": task.extractor.info.sha256,
+        "scoring": task.scoring.model_dump(mode="json", include=set(scoring)),
+    }
+    return Kept(Scored, keyed_folder(work_beside(record), "scores", of))
+
+
+def _show(model: Model, task: Task, runtime: Runtime, record: Path) -> Shown:
+    """The first samples on their way through the chain, and beside the training images nearest to them."""
+    of = samples_depend_on(model.function, task.sampling, task.seed, runtime) | {
+        "data_sha256": task.data.sha256,
+        "extractor_sha256": task.extractor.info.sha256,
+        "neighbours": min(task.scoring.neighbours, task.sampling.samples),
+    }
+    kept = Kept(Shown, keyed_folder(work_beside(record), "pictures", of))
+    found = kept.read()
+    if found and all(record.with_name(name).exists() for name in found.pictures.values()):
+        return found
+    drawn = {"progressive": picture_path(record, "progressive")}
+    draw_progressive(drawn["progressive"], model, task.sampling, PROGRESSIVE, task.seed, runtime)
+    neighbours: dict[str, Neighbours] = {}
+    if count := task.scoring.neighbours:
+        samples = draw_samples(model, task.sampling, task.seed, runtime, work_beside(record))[:count]
+        train, test = task.data.train.images, spread_over(task.data.test.images, len(samples))
+        for space, near in find_neighbours(samples, test, train, task.extractor, runtime).items():
+            drawn[f"neighbours-{space}"] = picture_path(record, f"neighbours-{space}")
+            draw_neighbours(drawn[f"neighbours-{space}"], samples, train, near, space)
+            neighbours[space] = near.distances
+    return kept.write(Shown(pictures={name: path.name for name, path in drawn.items()}, neighbours=neighbours))
+
+
+def _bounds(
+    model: Model, task: Task, runtime: Runtime, record: Path
+) -> tuple[tuple[BoundTerms, ...], BoundTerms | None]:
+    """The bound of each split; and, where that is an estimate, every term of it for some test images."""
+    folder, method = work_beside(record), task.bound_method
+    splits = task.bound_splits if method.images else ()
+    bounds = tuple(measure_bound(model, task.data, split, method, runtime, folder) for split in splits)
+    if not (bounds and task.scoring.terms_images) or method.exact_for(model):
+        return bounds, None
+    every_t = replace(method, images=task.scoring.terms_images, evals=None)
+    return bounds, measure_bound(model, task.data, "test", every_t, runtime, folder)
+
+
+# ---- where things lie -----------------------------------------------------------------------------------------------
+
+
+def work_beside(record: Path) -> Path:
+    """The folder of what is kept on the way to a record."""
+    return record.parent / "work" / record.stem
+
+
+def picture_path(record: Path, name: str | None = None) -> Path:
+    """Where a picture lies, beside its record: one of PICTURES, or that of the samples."""
+    return record.with_name(f"{record.stem}-{name}.png") if name else record.with_suffix(".png")
+
+
+def data_info(data: ImageData) -> DataInfo:
+    return DataInfo(
+        name=data.name, sha256=data.sha256, train_images=len(data.train), test_images=len(data.test), shape=data.shape
+    )
+
+
+class Kept(Generic[Found]):
+    """One result as a file in a folder made by `keyed_folder`."""
+
+    def __init__(self, kind: type[Found], folder: Path) -> None:
+        self._kind, self._path = kind, folder / "found.json"
+
+    def read(self) -> Found | None:
+        """What is kept, if anything."""
+        return self._kind.model_validate_json(self._path.read_bytes()) if self._path.exists() else None
+
+    def write(self, found: Found) -> Found:
+        write_json(self._path, found.as_json())
+        return found
+
+
+class Clock:
+    """Wall time by phase in seconds, summed over interruptions by way of a small file in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "wall-time.json"
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        return json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        began = time.monotonic()
+        observer().phase(phase)
+        try:
+            yield
+        finally:
+            seconds = self.seconds
+            write_json(self.path, seconds | {phase: round(seconds.get(phase, 0.0) + time.monotonic() - began, 3)})

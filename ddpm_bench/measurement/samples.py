@@ -1,0 +1,101 @@
+"""Samples on the disk: kept in uint8 shards, so that 50,000 of them can be interrupted and go on, and are never held in float."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm_bench.config.settings import SamplingSettings
+from ddpm_bench.data import write_images
+from ddpm_bench.diffusion.samplers import sample
+from ddpm_bench.errors import UserError
+from ddpm_bench.files import keyed_folder, replacing
+from ddpm_bench.models.model import Model
+from ddpm_bench.runtime.observer import say
+from ddpm_bench.runtime.runtime import Runtime
+
+
+def samples_depend_on(
+    function: Mapping[str, Any], sampling: SamplingSettings, seed: int, runtime: Runtime
+) -> dict[str, Any]:
+    """JSON values: all that samples depend on; each one depends on its index beside, so their number is not among it.
+
+    function: see `Model.function`. A CPU and a GPU draw other noise.
+    """
+    chain = {
+        "sampler": sampling.sampler,
+        "steps": sampling.steps or function["process"]["T"],
+        "clip_x0": sampling.clip_x0,
+    }
+    return {**function, "sampling": chain, "seed": seed, **runtime.arithmetic}
+
+
+def draw_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: Runtime, folder: Path) -> Tensor:
+    """`sampling.samples` samples, uint8 (N, C, H, W) on the CPU; those that `folder` holds already are not made again."""
+    count, chain = sampling.samples, model.chain(sampling)
+    kept = keyed_folder(folder, "samples", samples_depend_on(model.function, sampling, seed, runtime))
+    done = sum(len(shard) for shard in _shards(kept))
+    if 0 < done < count:
+        say(f"Going on after {done} of {count} samples in '{kept}'")
+    if done < count:
+        runtime.place(model.network)
+        for start, images in sample(chain, count=count - done, seed=seed, first=done, runtime=runtime):
+            shard = kept / f"{start:08d}-{start + len(images):08d}.npy"
+            with replacing(shard) as path, path.open("wb") as stream:
+                np.save(stream, images.numpy(), allow_pickle=False)
+    found = torch.empty((count, *model.shape), dtype=torch.uint8)
+    filled = 0
+    for shard in _shards(kept):
+        part = shard[: count - filled]
+        found[filled : filled + len(part)] = torch.from_numpy(np.array(part))
+        filled += len(part)
+    return found
+
+
+def write_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: Runtime, out: Path) -> dict[str, Any]:
+    """Write samples to `out`, PNG files in a folder or an .npz; interrupted, the same call goes on.
+
+    Returns what they are, as JSON values. UserError when `out` exists already: nothing is overwritten.
+    """
+    check_free(out)
+    partial = out.with_name(out.name + ".partial")
+    images = draw_samples(model, sampling, seed, runtime, partial)
+    write_images(out, images)
+    shutil.rmtree(partial)
+    return {"samples": len(images), "out": str(out)} | described(model, sampling, seed)
+
+
+def described(model: Model, sampling: SamplingSettings, seed: int) -> dict[str, Any]:
+    """JSON values: which model drew something, and how."""
+    return {
+        "checkpoint": model.name,
+        "weights": model.weights,
+        "weights_sha256": model.weights_sha256,
+        "step": model.step,
+        "T": model.T,
+        "sampler": sampling.sampler,
+        "sampling_steps": sampling.steps or model.T,
+        "clip_x0": sampling.clip_x0,
+        "seed": seed,
+    }
+
+
+def check_free(out: Path) -> None:
+    """UserError when something is at `out` already."""
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise UserError(f"'{out}' exists already and is left as it is; choose another --out.")
+
+
+def _shards(folder: Path) -> list[np.ndarray]:
+    """Memory-mapped shards, one after another from index 0; what lies behind a gap does not count."""
+    shards, end = [], 0
+    for path in sorted(folder.glob("????????-????????.npy")):
+        if int(path.stem[:8]) != end:
+            break
+        shards.append(np.load(path, mmap_mode="r", allow_pickle=False))
+        end += len(shards[-1])
+    return shards

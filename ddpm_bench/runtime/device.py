@@ -1,0 +1,57 @@
+"""The device that everything runs on, and what float32 means there."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+
+from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.networks.compiled import check_compiler
+
+_FLOAT32 = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+
+
+@contextlib.contextmanager
+def float32_as(precision: Literal["ieee", "tf32"]) -> Iterator[None]:
+    """What float32 means to a GPU inside: exact, or products with factors of 10 bits (TF32). Put back afterwards."""
+    before = [backend.fp32_precision for backend in _FLOAT32]
+    try:
+        _set_float32(precision)
+        yield
+    finally:
+        for backend, was in zip(_FLOAT32, before, strict=True):
+            backend.fp32_precision = was
+
+
+def choose_device(name: str, compiled: bool = False) -> torch.device:
+    """`auto` takes CUDA, then MPS, then the CPU. UserError when the named device is not there.
+
+    A GPU is set up for the whole process: float32 means float32 there, since what may be rounded is in bfloat16
+    already, and convolutions, whose sizes stay the same, are searched for their fastest algorithm. `compiled`: networks
+    shall be; UserError where that does not work.
+    """
+    device = _found(name)
+    if device.type == "cuda":
+        _set_float32("ieee")
+        torch.backends.cudnn.benchmark = True
+    if compiled:
+        check_compiler(device)
+    return device
+
+
+def _set_float32(precision: Literal["ieee", "tf32"]) -> None:
+    for backend in _FLOAT32:
+        backend.fp32_precision = precision
+
+
+def _found(name: str) -> torch.device:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
+    if name not in there:
+        raise UserError(f"There is no device '{name}'{near_miss(name, ('auto', *there))}")
+    if not there[name]:
+        found = ", ".join(kind for kind, present in there.items() if present)
+        raise UserError(f"--device {name}: torch {torch.__version__} finds none on this machine. Use --device {found}.")
+    return torch.device(name)

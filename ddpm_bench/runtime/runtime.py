@@ -1,0 +1,52 @@
+"""Where things run: one object instead of a device, a batch, a cache and switches in every signature."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from torch import nn
+
+from ddpm_bench.networks.compiled import compile_network, is_compiled
+from ddpm_bench.runtime.batch import default_batch
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how things run. Nothing here changes a result beyond the rounding of floats.
+
+    cache: folder of reference features, anchors and bounds that commands share; None: nothing is kept between calls.
+    batch: images a network call outside training; None: as many as pay and fit.
+    precision: what networks compute in; None: bfloat16 on a GPU, float32 elsewhere. Weights, schedule, loss and
+        predictions are float32 in both.
+    compiled: networks go through `torch.compile`.
+    keep: how many training snapshots stay on the disk.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    cache: Path | None = None
+    batch: int | None = None
+    precision: Literal["float32", "bfloat16"] | None = None
+    compiled: bool = False
+    keep: int = 1
+
+    def network_batch(self, side: int) -> int:
+        """Images of `side` pixels a network call outside training."""
+        return self.batch or default_batch(self.device, side)
+
+    @property
+    def arithmetic(self) -> dict[str, str | bool]:
+        """JSON values: what the last digits depend on, and a GPU's draws; kept work is never mixed over it."""
+        lowered = self.precision or ("bfloat16" if self.device.type == "cuda" else "float32")
+        return {"device": self.device.type, "precision": lowered, "compiled": self.compiled}
+
+    def place(self, network: Network) -> Network:
+        """The network, moved to the device in place and made ready to compute there as asked."""
+        network.to(self.device)
+        if hasattr(network, "in_bfloat16"):
+            network.in_bfloat16 = None if self.precision is None else self.precision == "bfloat16"
+        if self.compiled and not is_compiled(network):
+            compile_network(network)
+        return network

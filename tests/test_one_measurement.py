@@ -1,0 +1,108 @@
+"""One pipeline: what `ablate` scored is what `sample`, `evaluate` and `nll` make of the checkpoint that it left.
+
+And kept work is found by what it depends on, the hash of the weights first.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddpm_bench.diffusion.objective import LSimple
+from ddpm_bench.models.model import load_model
+from tests.tiny_models import tiny_preset
+
+CELL = "eps-mse-fixed"
+
+
+def ablate(call, folder: Path, *more: str) -> dict:
+    """The record of one tiny cell, measured in `folder`."""
+    folder.mkdir(exist_ok=True)
+    done = call(
+        "ablate", "--preset", tiny_preset(folder), "--cells", CELL, "--device", "cpu", "--no-report", "--json",
+        "--results", folder / "results", "--cache", folder / "cache", "--set", "scoring.neighbours=2", *more,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    return json.loads((folder / "results" / f"{CELL}-seed0.json").read_text())
+
+
+def work(folder: Path) -> Path:
+    return folder / "results" / "work" / f"{CELL}-seed0"
+
+
+def samples_of(folder: Path) -> np.ndarray:
+    """What `ablate` scored."""
+    (kept,) = work(folder).glob("samples-*")
+    return np.concatenate([np.load(path) for path in sorted(kept.glob("*.npy"))])
+
+
+@pytest.mark.parametrize("setting", ["sampling.clip_x0=false", "sampling.steps=5"])
+def test_a_checkpoint_is_sampled_and_evaluated_as_ablate_scored_it(call, tmp_path: Path, setting: str) -> None:
+    record = ablate(call, tmp_path, "--set", setting)
+    images = samples_of(tmp_path)
+    done = call("sample", "--ckpt", work(tmp_path), "--samples", 12, "--out", tmp_path / "s.npz", "--device", "cpu")
+    assert done.code == 0, done.err
+    sampled = np.load(tmp_path / "s.npz")["images"]
+    assert np.array_equal(sampled.reshape(images.shape), images)
+
+    how = ("--count", 12, "--bound-images", 4, "--evals", 5, "--device", "cpu", "--cache", tmp_path / "cache")
+    done = call("evaluate", "--ckpt", work(tmp_path), "--results", tmp_path / "rows", *how, "--json")
+    assert done.code == 0, done.err
+    row = json.loads(done.out)
+    last = record["checkpoints"][-1]
+    assert row["metrics"] == last["metrics"] and row["quantiles"] == last["quantiles"]
+    assert row["bounds"] == record["bounds"] and row["anchors"] == record["anchors"]
+    assert row["setup"]["clip_x0"] is record["settings"]["sampling"]["clip_x0"]
+    assert row["setup"]["sampling_steps"] == record["sampling_steps"]
+
+    of = ("--images", 4, "--evals", 5, "--split", "both", "--device", "cpu", "--cache", tmp_path / "cache", "--json")
+    done = call("nll", "--ckpt", work(tmp_path), *of)
+    assert done.code == 0, done.err
+    bare = [{**bound, "quantiles": []} for bound in record["bounds"]]  # the record's have an interval beside
+    assert json.loads(done.out)["bounds"] == bare
+
+
+def test_options_override_what_a_checkpoint_says_and_are_recorded(call, tmp_path: Path) -> None:
+    ablate(call, tmp_path, "--set", "sampling.clip_x0=false")
+    assert load_model(work(tmp_path)).sampling.clip_x0 is False
+    how = ("--count", 12, "--bound-images", 0, "--device", "cpu", "--cache", tmp_path / "cache", "--json")
+    own = json.loads(call("evaluate", "--ckpt", work(tmp_path), "--results", tmp_path / "own", *how).out)
+    done = call("evaluate", "--ckpt", work(tmp_path), "--results", tmp_path / "rows", "--clip", "--steps", 3, *how)
+    assert done.code == 0, done.err
+    row = json.loads(done.out)
+    assert (row["setup"]["clip_x0"], row["setup"]["sampling_steps"]) == (True, 3)
+    assert (own["setup"]["clip_x0"], own["setup"]["sampling_steps"]) == (False, 6)
+    assert row["metrics"] != own["metrics"]
+    out = tmp_path / "clipped.npz"
+    done = call(
+        "sample", "--ckpt", work(tmp_path), "--samples", 12, "--clip", "--out", out, "--device", "cpu", "--json"
+    )
+    assert json.loads(done.out)["clip_x0"] is True
+    assert not np.array_equal(np.load(out)["images"].reshape(samples_of(tmp_path).shape), samples_of(tmp_path))
+
+
+def test_nothing_kept_for_other_weights_is_used(call, tmp_path: Path, monkeypatch) -> None:
+    """The snapshot is deleted by hand and the cell trained again by other code: all numbers are those of a fresh folder."""
+    old = ablate(call, tmp_path / "a")
+    plain = LSimple.__call__
+    monkeypatch.setattr(LSimple, "__call__", lambda self, *of: 3 * plain(self, *of) + 0.1 * plain(self, *of).square())
+    for snapshot in work(tmp_path / "a").glob("step-*"):
+        shutil.rmtree(snapshot)
+    (tmp_path / "a" / "results" / f"{CELL}-seed0.json").unlink()
+    again, fresh = ablate(call, tmp_path / "a"), ablate(call, tmp_path / "b")
+    for what in ("checkpoints", "bounds", "terms", "neighbours", "training_log"):
+        assert again[what] == fresh[what]
+    for what in ("checkpoints", "bounds", "neighbours"):
+        assert again[what] != old[what]
+
+
+def test_the_same_command_uses_what_it_kept(call, tmp_path: Path, monkeypatch) -> None:
+    """Without the record, but with everything kept on the way, no network is called and the record is the same."""
+    old = ablate(call, tmp_path)
+    (tmp_path / "results" / f"{CELL}-seed0.json").unlink()
+    monkeypatch.setattr("ddpm_bench.networks.unet.UNet.forward", lambda *_: pytest.fail("a network was called"))
+    again = ablate(call, tmp_path)
+    for what in ("checkpoints", "bounds", "terms", "neighbours", "pictures", "anchors"):
+        assert again[what] == old[what]

@@ -5,11 +5,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.optimal import finite_eps, gaussian_eps  # noqa: F401
+from ddpm_bench.diffusion.reverse import Diffusion, Network
+from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.diffusion.schedule import Schedule, linear
 
 SHORT = linear(20, 1e-3, 0.3)
 """A chain short enough to go through step by step; alpha_bar_T is about 0.03."""
+
+
+def chain_of(
+    diffusion: Diffusion, network: Network, shape: tuple[int, int, int] = (1, 4, 4), clip_x0: bool = True
+) -> Chain:
+    """Ancestral sampling of pixels."""
+    return Chain(Denoiser(diffusion, network, shape, clip_x0))
 
 
 def all_steps(schedule: Schedule) -> Tensor:

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import make_folder, move_aside, replacing, sha256_file, write_json, write_text
+from ddpm_bench.files import keyed_folder, make_folder, move_aside, replacing, sha256_file, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
@@ -63,3 +63,15 @@ def test_what_is_moved_aside_keeps_its_place_below_a_dated_folder(tmp_path):
     (aside,) = tmp_path.glob("before-*")
     assert (aside / "a.json").read_text() == "2" and (aside / "work" / "a" / "inside").read_text() == "1"
     assert {path.name for path in aside.iterdir()} == {"a.json", "work"}
+
+
+def test_a_folder_is_found_again_by_all_that_its_content_depends_on_and_by_nothing_else(tmp_path):
+    """Trap 10: what is kept is never handed out for another model."""
+    ours = keyed_folder(tmp_path, "bound", {"weights": "a", "seed": 0})
+    assert keyed_folder(tmp_path, "bound", {"seed": 0, "weights": "a"}) == ours
+    others = [{"weights": "b", "seed": 0}, {"weights": "a"}, {"weights": "a", "seed": 1}]
+    assert len({ours, keyed_folder(tmp_path, "samples", {"weights": "a", "seed": 0})}) == 2
+    assert ours not in [keyed_folder(tmp_path, "bound", of) for of in others]
+    assert json.loads((ours / "of.json").read_text()) == {"weights": "a", "seed": 0}
+    with pytest.raises(TypeError):
+        keyed_folder(tmp_path, "bound", {"weights": tmp_path})

@@ -1,31 +1,33 @@
 """The bound of a data set: exact, estimated, interrupted, and against answers that are known."""
 
-import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusion_cases import SHORT, gaussian_eps, some_network
+from diffusion_cases import SHORT, chain_of, gaussian_eps, some_network
 from torch import Tensor
 
+from ddpm_bench.data.codec import Pixels
 from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.bound import bound_term, prior_bits_per_dim
 from ddpm_bench.diffusion.parameterization import Eps
-from ddpm_bench.diffusion.reverse import Diffusion
+from ddpm_bench.diffusion.reverse import Diffusion, Network
+from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.diffusion.schedule import linear
-from ddpm_bench.diffusion.variance import FixedBeta, LearnedDiagonal
+from ddpm_bench.diffusion.variance import FixedBeta
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.files import write_json
-from ddpm_bench.likelihood import bits_per_dim, estimate_bits_per_dim
+from ddpm_bench.likelihood import Bound, bits_per_dim, estimate_bits_per_dim
 from ddpm_bench.likelihood.estimate import Budget, proposal
-from ddpm_bench.likelihood.ledger import Ledger
-from ddpm_bench.measurement.bounds import measure, spread
+from ddpm_bench.likelihood.pieces import Pieces
+from ddpm_bench.records.record import BoundTerms
+from ddpm_bench.runtime import interrupt
+from ddpm_bench.runtime.runtime import Runtime
 
-CPU = torch.device("cpu")
-CHAIN = Diffusion(linear(60, 1e-3, 0.15), Eps(), FixedBeta())
-OPTIMAL = gaussian_eps(CHAIN.schedule, 0.0, 0.25)
+DIFFUSION = Diffusion(linear(60, 1e-3, 0.15), Eps(), FixedBeta())
+OPTIMAL = gaussian_eps(DIFFUSION.schedule, 0.0, 0.25)
 
 
 def images(count: int, *shape: int, seed: int = 3) -> Tensor:
@@ -34,23 +36,35 @@ def images(count: int, *shape: int, seed: int = 3) -> Tensor:
     return (127.5 + 63.75 * torch.randn((count, *shape), generator=generator)).round().clamp(0, 255).to(torch.uint8)
 
 
-def expected_bound(pixels: Tensor) -> Tensor:
-    """The bound of images of one pixel, (N,), its mean over the noise taken by Gauss-Hermite quadrature at every t."""
+def chain(pixels: Tensor, network: Network = OPTIMAL) -> Chain:
+    return chain_of(DIFFUSION, network, tuple(pixels.shape[1:]), clip_x0=False)
+
+
+def exactly(pixels: Tensor, seed: int, network: Network = OPTIMAL, batch: int = 64, **more) -> Bound:
+    return bits_per_dim(chain(pixels, network), pixels, seed=seed, runtime=Runtime(batch=batch), **more)
+
+
+def over_the_noise(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of an exact measurement of each image, (N,) each, by Gauss-Hermite quadrature at every t.
+
+    The network treats each dimension by itself, so that a term is a mean of independent ones.
+    """
     nodes, weights = np.polynomial.hermite_e.hermegauss(101)
     z, w = torch.from_numpy(nodes).reshape(1, -1), torch.from_numpy(weights / weights.sum())
-    x0 = to_model(pixels, torch.float64)
-    total = prior_bits_per_dim(CHAIN.schedule, x0)
+    x0 = to_model(pixels, torch.float64).reshape(-1, 1, 1, 1)
+    mean, variance = prior_bits_per_dim(DIFFUSION.schedule, x0), torch.zeros(len(x0), dtype=torch.float64)
     grid = x0.repeat_interleave(z.shape[1], 0)
-    eps = z.expand(len(x0), -1).reshape(-1, 1, 1, 1)
-    for t in range(1, CHAIN.schedule.T + 1):
-        bits = bound_term(CHAIN, OPTIMAL, grid, torch.full((len(grid),), t), eps, clip_x0=False).bits
-        total = total + bits.reshape(len(x0), -1) @ w
-    return total
+    eps, denoiser = z.expand(len(x0), -1).reshape(-1, 1, 1, 1), chain(pixels).denoiser
+    for t in range(1, DIFFUSION.schedule.T + 1):
+        bits = bound_term(denoiser, grid, torch.full((len(grid),), t), eps).bits.reshape(len(x0), -1)
+        mean, variance = mean + bits @ w, variance + bits.square() @ w - (bits @ w).square()
+    dimensions = pixels[0].numel()
+    return mean.reshape(-1, dimensions).mean(1), variance.reshape(-1, dimensions).mean(1) / dimensions
 
 
-def estimate(pixels: Tensor, seed: int, evals: int = 10, **more) -> "Bound":  # noqa: F821
-    settings = {"network": OPTIMAL, "batch": 64, "device": CPU, "clip_x0": False} | more
-    return estimate_bits_per_dim(CHAIN, settings.pop("network"), pixels, evals=evals, seed=seed, **settings)
+def estimate(pixels: Tensor, seed: int, evals: int = 10, network: Network = OPTIMAL, batch: int = 64, **more) -> Bound:
+    runtime = Runtime(batch=batch)
+    return estimate_bits_per_dim(chain(pixels, network), pixels, evals=evals, seed=seed, runtime=runtime, **more)
 
 
 class StopAfter:
@@ -64,21 +78,18 @@ class StopAfter:
         self.looks -= 1
         return self.looks < 0
 
-    def check(self) -> None:
-        if self.requested:
-            raise Interrupted
 
-
-def interrupted(run: Callable[..., object], looks: int) -> None:
-    with pytest.raises(Interrupted):
-        run(stop=StopAfter(looks))
+def interrupted(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object], looks: int) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(interrupt, "_taken", StopAfter(looks))
+        run()
 
 
 @pytest.mark.parametrize("evals", [5, 10])
 def test_the_estimate_is_unbiased_and_its_interval_covers_at_the_stated_rate(evals: int) -> None:
     """One pixel: the noisiest case. Known: the mean over the noise of each of these images."""
     pixels, seeds = images(64, 1, 1, 1), 200
-    known = expected_bound(pixels).mean().item()
+    known = over_the_noise(pixels)[0].mean().item()
     found = [estimate(pixels, seed, evals) for seed in range(seeds)]
     errors = np.array([bound.total.mean().item() - known for bound in found])
     stated = np.array([(bound.variance.sum().sqrt() / 64).item() for bound in found])
@@ -94,7 +105,7 @@ def test_the_estimates_interval_covers_an_exact_measurement_of_the_same_images()
     pixels, seeds = images(24, 1, 6, 6), 60
     z = []
     for seed in range(seeds):
-        exact = bits_per_dim(CHAIN, OPTIMAL, pixels, seed=seed, batch=24, device=CPU, clip_x0=False)
+        exact = exactly(pixels, seed)
         found = estimate(pixels, seed)
         z.append((found.total.mean() - exact.total.mean()).item() / found.estimate_error)
     assert abs(np.mean(z)) < 4 / math.sqrt(seeds)
@@ -102,9 +113,37 @@ def test_the_estimates_interval_covers_an_exact_measurement_of_the_same_images()
     assert found.standard_error == pytest.approx(found.total.std().item() / math.sqrt(24))
 
 
+def test_the_errors_of_an_estimate_are_told_apart() -> None:
+    """Known: the noise of an exact measurement of these images, and how their bounds differ from each other."""
+    greys = torch.linspace(0, 255, 64).reshape(-1, 1, 1, 1)
+    pixels, seeds = (greys + 0.3 * (images(64, 1, 4, 4) - 127.5)).round().clamp(0, 255).to(torch.uint8), 120
+    mean, noise = over_the_noise(pixels)
+    found = [estimate(pixels, seed, evals=9) for seed in range(seeds)]
+    of_exact, images_alone = noise.sum().item() / 64**2, mean.var().item() / 64
+    stated = np.array([bound.estimate_error**2 - bound.own_error**2 for bound in found])
+    assert abs(stated.mean() - of_exact) < 4 * stated.std() / math.sqrt(seeds) < 0.08 * of_exact
+    # The images' own spread is found again once that of the estimate, and nothing else, is taken off.
+    alone = np.array([terms(bound).sampling_error ** 2 for bound in found])
+    assert abs(alone.mean() - images_alone) < 4 * alone.std() / math.sqrt(seeds) < 0.2 * images_alone
+
+
+def test_what_an_older_record_says_of_its_images_alone_is_an_upper_end() -> None:
+    now = terms(estimate(images(48, 1, 4, 4), 0))
+    older = {name: value for name, value in now.as_json().items() if name != "own_error"}
+    assert now.sampling_error < BoundTerms.model_validate(older).sampling_error < now.standard_error
+    exact = older | {"method": "exact", "estimate_error": 0.0}
+    assert BoundTerms.model_validate(exact).sampling_error == now.standard_error
+
+
+def terms(bound: Bound) -> BoundTerms:
+    parts = {name: getattr(bound, name).mean().item() for name in ("total", "prior", "middle", "first")}
+    errors = {name: getattr(bound, name) for name in ("standard_error", "estimate_error", "own_error")}
+    return BoundTerms(split="test", images=len(bound.prior), method="estimate", evals=10, **parts, **errors)
+
+
 def test_the_parts_of_an_estimate_are_those_of_the_bound() -> None:
     pixels = images(200, 1, 4, 4)
-    exact = bits_per_dim(CHAIN, OPTIMAL, pixels, seed=0, batch=200, device=CPU, clip_x0=False)
+    exact = exactly(pixels, 0, batch=200)
     found = estimate(pixels, 1, batch=77)
     assert torch.equal(found.prior, exact.prior)
     for part in ("first", "middle"):
@@ -152,102 +191,69 @@ def test_a_pilot_that_teaches_nothing_leaves_t_uniform(bits: np.ndarray) -> None
 
 
 @pytest.mark.parametrize("looks", [0, 7, 80])
-def test_an_exact_measurement_goes_on_where_it_stopped(tmp_path, looks: int) -> None:
+def test_an_exact_measurement_goes_on_where_it_stopped(tmp_path: Path, monkeypatch, looks: int) -> None:
     pixels, network = images(70, 1, 4, 4), some_network()
 
-    def run(batch: int = 40, **more):
-        return bits_per_dim(
-            CHAIN, network, pixels, seed=0, batch=batch, device=CPU, ledger=Ledger(tmp_path, {"of": 1}), **more
-        )
+    def run(network: Network = network, batch: int = 40) -> Bound:
+        return exactly(pixels, 0, network, batch, pieces=Pieces(tmp_path))
 
-    interrupted(run, looks)
-    found, whole = run(batch=64), bits_per_dim(CHAIN, network, pixels, seed=0, batch=40, device=CPU)
+    interrupted(monkeypatch, run, looks)
+    found, whole = run(batch=64), exactly(pixels, 0, network, batch=40)
     for name in ("total", "first", "prior", "terms", "mse"):
         torch.testing.assert_close(getattr(found, name), getattr(whole, name), rtol=1e-6, atol=1e-9)
-    again = bits_per_dim(CHAIN, _no_calls, pixels, seed=0, batch=9, device=CPU, ledger=Ledger(tmp_path, {"of": 1}))
-    assert torch.equal(again.total, found.total)
+    assert torch.equal(run(_no_calls, batch=9).total, found.total)
 
 
 @pytest.mark.parametrize("looks", [0, 5, 11, 16])
-def test_an_estimate_goes_on_where_it_stopped(tmp_path, looks: int) -> None:
+def test_an_estimate_goes_on_where_it_stopped(tmp_path: Path, monkeypatch, looks: int) -> None:
     pixels = images(70, 1, 4, 4)
-    interrupted(lambda stop: estimate(pixels, 0, batch=40, ledger=Ledger(tmp_path, {}), stop=stop), looks)
-    found = estimate(pixels, 0, batch=30, ledger=Ledger(tmp_path, {}))
-    torch.testing.assert_close(found.total, estimate(pixels, 0).total, rtol=1e-6, atol=0)
-    assert torch.equal(estimate(pixels, 0, network=_no_calls, ledger=Ledger(tmp_path, {})).total, found.total)
+
+    def run(network: Network = OPTIMAL, batch: int = 40) -> Bound:
+        return estimate(pixels, 0, network=network, batch=batch, pieces=Pieces(tmp_path))
+
+    interrupted(monkeypatch, run, looks)
+    found, whole = run(batch=30), estimate(pixels, 0)
+    torch.testing.assert_close(found.total, whole.total, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.noise, whole.noise, rtol=1e-4, atol=0)
+    assert torch.equal(run(_no_calls).total, found.total)
 
 
 def _no_calls(x: Tensor, step: Tensor) -> Tensor:
     raise AssertionError("measured again")
 
 
-def test_a_ledger_never_hands_out_another_models_pieces(tmp_path) -> None:
-    """Trap 10: what is kept is found again by everything that it depends on, not by a name."""
-    Ledger(tmp_path, {"weights": "a"}).save("exact", 0, 2, {"x": np.ones(2)})
-    assert list(Ledger(tmp_path, {"weights": "b"}).read("exact")) == []
-    [(start, end, arrays)] = Ledger(tmp_path, {"weights": "a"}).read("exact")
-    assert (start, end, arrays["x"].tolist()) == (0, 2, [1, 1])
-
-
-def test_overlapping_pieces_are_not_counted_twice(tmp_path) -> None:
-    ledger = Ledger(tmp_path, {})
+def test_overlapping_pieces_are_not_counted_twice(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path)
     for start, end in ((0, 4), (0, 8), (4, 6), (6, 10), (8, 10)):
-        ledger.save("exact", start, end, {"x": np.arange(start, end)})
-    assert ledger.join("exact")["x"].tolist() == list(range(10))
-
-
-def test_no_more_calls_than_steps() -> None:
-    """Where the chain is no longer than the budget, every t is evaluated, and the result says so."""
-    common = {"seed": 0, "batch": 8, "device": CPU, "clip_x0": True, "decoder": "paper", "folder": None, "identity": {}}
-    short = Diffusion(SHORT, Eps(), FixedBeta())
-    pixels = images(6, 1, 2, 2)
-    found = measure(some_network(), short, pixels, split="test", evals=20, **common)
-    assert (found.method, found.evals, found.images, found.decoder) == ("exact", 20, 6, "paper")
-    assert found.total == pytest.approx(found.prior + found.middle + found.first, rel=1e-12)
-    assert found.first == found.terms[0]
-    assert len(found.mse) == SHORT.T
-    few = measure(some_network(), short, pixels, split="train", evals=19, **common)
-    assert (few.method, few.evals, few.terms) == ("estimate", 19, ())
-    assert few.standard_error > 0 < few.estimate_error
-    low, high = few.interval
-    assert high - low == pytest.approx(2 * 1.959964 * few.standard_error)
+        pieces.save("exact", start, end, {"x": np.arange(start, end)})
+    assert pieces.join("exact")["x"].tolist() == list(range(10))
 
 
 def test_the_error_of_x0_is_that_of_its_prediction() -> None:
     """A network that always predicts eps = x_t / sqrt(1 - alpha_bar) predicts x_0 = 0: its squared error is that of the image."""
     network = lambda x, step: x / (1 - SHORT.alpha_bar[step]).sqrt().reshape(-1, 1, 1, 1)  # noqa: E731
     pixels = images(5, 1, 2, 2)
-    bound = bits_per_dim(Diffusion(SHORT, Eps(), FixedBeta()), network, pixels, seed=0, batch=5, device=CPU)
+    bound = bits_per_dim(chain_of(Diffusion(SHORT, Eps(), FixedBeta()), network, (1, 2, 2)), pixels, seed=0)
     expected = to_model(pixels, torch.float64).square().mean().item()
     np.testing.assert_allclose(bound.mse.numpy(), expected, rtol=1e-5)
 
 
-def test_a_bound_that_is_not_finite_is_a_result(tmp_path) -> None:
-    """A learned variance of 0 makes the bound infinite; the record says so in strict JSON."""
-    network = lambda x, step: torch.cat([x, torch.full_like(x, -3000.0)], 1)  # noqa: E731
-    found = measure(
-        network, Diffusion(SHORT, Eps(), LearnedDiagonal()), images(4, 1, 2, 2), split="test", evals=10, seed=0, batch=4,
-        device=CPU, clip_x0=True, decoder="exact", folder=None, identity={},
-    )  # fmt: skip
-    assert not math.isfinite(found.total)
-    write_json(tmp_path / "bound.json", found.as_json())
-    held = type(found).model_validate(json.loads((tmp_path / "bound.json").read_text()))
-    assert repr(held) == repr(found)
+class Lossy(Pixels):
+    name = "lossy"
+    lossless = False
 
 
 def test_bad_requests_are_refused() -> None:
+    pixels = images(3, 1, 2, 2)
     with pytest.raises(UserError, match="at least 5 network calls an image, not 4"):
-        estimate(images(3, 1, 2, 2), 0, evals=4)
+        estimate(pixels, 0, evals=4)
     with pytest.raises(UserError, match="uint8"):
-        estimate(images(3, 1, 2, 2).float(), 0)
+        estimate(pixels.float(), 0)
     with pytest.raises(UserError, match="at least one image, not 0"):
-        estimate(images(3, 1, 2, 2), 0, batch=0)
+        estimate(pixels, 0, batch=0)
     with pytest.raises(UserError, match="one step"):
-        estimate_bits_per_dim(
-            Diffusion(linear(1), Eps(), FixedBeta()), OPTIMAL, images(3, 1, 2, 2), evals=9, seed=0, batch=3, device=CPU
-        )
-
-
-def test_a_part_of_a_split_is_spread_over_it() -> None:
-    assert spread(torch.arange(10), 5).tolist() == [0, 2, 4, 6, 8]
-    assert spread(torch.arange(3), 5).tolist() == [0, 1, 2]
+        short = chain_of(Diffusion(linear(1), Eps(), FixedBeta()), OPTIMAL, (1, 2, 2))
+        estimate_bits_per_dim(short, pixels, evals=9, seed=0)
+    for measured in (bits_per_dim, lambda *a, **k: estimate_bits_per_dim(*a, evals=5, **k)):
+        with pytest.raises(UserError, match="not defined for the codec 'lossy'"):
+            measured(Chain(chain(pixels).denoiser, codec=Lossy()), pixels, seed=0)

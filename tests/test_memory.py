@@ -4,21 +4,28 @@ import gc
 
 import pytest
 import torch
+from diffusion_cases import chain_of
 from torch import Tensor, nn
 
 from ddpm_bench.config.settings import TrainingSettings
-from ddpm_bench.diffusion import Diffusion, Eps, FixedBeta, linear, sample
 from ddpm_bench.diffusion.objective import LSimple
+from ddpm_bench.diffusion.parameterization import Eps
+from ddpm_bench.diffusion.reverse import Diffusion
+from ddpm_bench.diffusion.samplers import Chain, sample
+from ddpm_bench.diffusion.schedule import linear
+from ddpm_bench.diffusion.variance import FixedBeta
 from ddpm_bench.likelihood import bits_per_dim, estimate_bits_per_dim
-from ddpm_bench.training.trainer import Trainer
+from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.training.trainer import Trainer, Training
 
-CPU, SHAPE, BATCH = torch.device("cpu"), (3, 16, 16), 8
+SHAPE, BATCH = (3, 16, 16), 8
+RUNTIME = Runtime(batch=BATCH)
 ONE_BATCH = 4 * BATCH * 3 * 16 * 16
 """Bytes of one float32 tensor of a batch: what is kept of every batch, or of every step, shows."""
 
 
-def chain(T: int) -> Diffusion:
-    return Diffusion(linear(T, 0.05, 0.5), Eps(), FixedBeta())
+def chain(network: "Watching", T: int) -> Chain:
+    return chain_of(Diffusion(linear(T, 0.05, 0.5), Eps(), FixedBeta()), network, SHAPE)
 
 
 class Watching(nn.Module):
@@ -39,16 +46,16 @@ def images(count: int) -> Tensor:
 
 
 def sampling(network: Watching, count: int, T: int) -> None:
-    for _ in sample(chain(T), network, shape=SHAPE, count=count, seed=0, batch=BATCH, device=CPU):
+    for _ in sample(chain(network, T), count=count, seed=0, runtime=RUNTIME):
         pass
 
 
 def exact(network: Watching, count: int, T: int) -> None:
-    bits_per_dim(chain(T), network, images(count), seed=0, batch=BATCH, device=CPU)
+    bits_per_dim(chain(network, T), images(count), seed=0, runtime=RUNTIME)
 
 
 def estimate(network: Watching, count: int, T: int) -> None:
-    estimate_bits_per_dim(chain(T), network, images(count), evals=5, seed=0, batch=BATCH, device=CPU)
+    estimate_bits_per_dim(chain(network, T), images(count), evals=5, seed=0, runtime=RUNTIME)
 
 
 def most_alive(work, count: int, T: int) -> int:
@@ -70,17 +77,8 @@ def test_memory_does_not_grow_with_training_steps(tmp_path) -> None:
         settings = TrainingSettings(
             steps=steps, batch=BATCH, learning_rate=1e-3, checkpoint_every=steps, log_every=steps
         )  # fmt: skip
-        Trainer(
-            network,
-            chain(T),
-            LSimple(),
-            images(64),
-            settings,
-            seed=0,
-            device=CPU,
-            folder=tmp_path / str(steps),
-            identity={},
-        ).run(steps)
+        training = Training(chain(network, T).denoiser, LSimple(), images(64), settings, seed=0, identity={})
+        Trainer(training, tmp_path / str(steps)).run(steps)
 
     training(Watching(), 2, 4)
     assert most_alive(training, 12, 4) - most_alive(training, 3, 4) < ONE_BATCH

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from diffusion_cases import SHORT, all_steps, levels, normals, some_network
+from diffusion_cases import SHORT, all_steps, chain_of, levels, normals, some_network
 from torch import Tensor, nn
 
 from ddpm_bench.data.images import to_model
@@ -13,10 +13,11 @@ from ddpm_bench.diffusion.noise import SAMPLING, BlockNoise
 from ddpm_bench.diffusion.objective import L, LSimple
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS, Eps, Mu
 from ddpm_bench.diffusion.reverse import Diffusion
-from ddpm_bench.diffusion.sampler import sample, step
+from ddpm_bench.diffusion.samplers import ANCESTRAL, sample
 from ddpm_bench.diffusion.schedule import linear
 from ddpm_bench.diffusion.variance import FixedBeta, FixedBetaTilde, LearnedDiagonal
-from ddpm_bench.likelihood import bits_per_dim
+from ddpm_bench.likelihood import Bound, bits_per_dim
+from ddpm_bench.runtime.runtime import Runtime
 
 CPU = torch.device("cpu")
 T_ALL = all_steps(SHORT)
@@ -34,10 +35,22 @@ class Recorder:
         return 0.1 * x
 
 
-def sampled(diffusion: Diffusion, network, count: int = 2, **options) -> Tensor:
-    shape = options.pop("shape", (1, 2, 2))
-    options = {"seed": 0, "batch": count, "device": CPU} | options
-    return torch.cat([images for _, images in sample(diffusion, network, shape=shape, count=count, **options)])
+def sampled(
+    diffusion: Diffusion,
+    network,
+    count: int = 2,
+    *,
+    shape: tuple[int, int, int] = (1, 2, 2),
+    seed: int = 0,
+    batch: int | None = None,
+    clip_x0: bool = True,
+) -> Tensor:
+    chain, runtime = chain_of(diffusion, network, shape, clip_x0), Runtime(batch=batch or count)
+    return torch.cat([images for _, images in sample(chain, count=count, seed=seed, runtime=runtime)])
+
+
+def scored(diffusion: Diffusion, network, images: Tensor) -> Bound:
+    return bits_per_dim(chain_of(diffusion, network, tuple(images.shape[1:])), images, seed=0)
 
 
 def test_trap_01_the_network_is_told_the_step_from_0_in_training_sampling_and_scoring() -> None:
@@ -45,13 +58,13 @@ def test_trap_01_the_network_is_told_the_step_from_0_in_training_sampling_and_sc
     for objective in (L(), LSimple()):
         for t in (1, 20):
             network = Recorder()
-            objective(diffusion, network, x0, torch.tensor([t]), torch.zeros_like(x0))
+            objective(chain_of(diffusion, network).denoiser, x0, torch.tensor([t]), torch.zeros_like(x0))
             assert network.steps == [t - 1]
     network = Recorder()
     sampled(diffusion, network)
     assert network.steps == list(range(19, -1, -1))
     network = Recorder()
-    bits_per_dim(diffusion, network, torch.zeros(1, 1, 2, 2, dtype=torch.uint8), seed=0, batch=1, device=CPU)
+    scored(diffusion, network, torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
     assert sorted(network.steps) == list(range(20))
 
 
@@ -114,9 +127,7 @@ def test_trap_04_dropout_is_off_in_sampling_and_scoring_and_on_again_afterwards(
     assert network.training
     assert network.dropout.training
     uint8 = ((images + 1) * 127.5).to(torch.uint8)
-    first, plain = (
-        bits_per_dim(diffusion, f, uint8, seed=0, batch=2, device=CPU) for f in (network, lambda x, s: 0.5 * x)
-    )
+    first, plain = (scored(diffusion, f, uint8) for f in (network, lambda x, s: 0.5 * x))
     assert torch.equal(first.total, plain.total)
     assert network.dropout.training
 
@@ -124,7 +135,8 @@ def test_trap_04_dropout_is_off_in_sampling_and_scoring_and_on_again_afterwards(
 def test_trap_04_training_losses_leave_dropout_on() -> None:
     x0 = levels(1, 1, 32, 32, dtype=torch.float32)
     diffusion, network = Diffusion(SHORT, Eps(), FixedBeta()), WithDropout()
-    losses = {LSimple()(diffusion, network, x0, torch.tensor([5]), torch.ones_like(x0)).item() for _ in range(3)}
+    denoiser = chain_of(diffusion, network).denoiser
+    losses = {LSimple()(denoiser, x0, torch.tensor([5]), torch.ones_like(x0)).item() for _ in range(3)}
     assert len(losses) == 3
 
 
@@ -139,7 +151,8 @@ def test_trap_05_samples_are_rounded_to_the_nearest_level_not_down() -> None:
 def test_trap_08_the_bound_is_in_bits_a_mean_over_dimensions_and_a_sum_over_steps() -> None:
     diffusion = Diffusion(SHORT, Eps(), FixedBeta())
     x0, eps = levels(1, 3, 4, 4), normals(1, 3, 4, 4)
-    found = bound_term(diffusion, some_network(), x0, torch.tensor([7]), eps, clip_x0=False).bits.item()
+    denoiser = chain_of(diffusion, some_network(), clip_x0=False).denoiser
+    found = bound_term(denoiser, x0, torch.tensor([7]), eps).bits.item()
     i = 6
     a, before, beta, beta_tilde = (
         float(x[i]) for x in (SHORT.alpha_bar, SHORT.alpha_bar_prev, SHORT.betas, SHORT.beta_tilde)
@@ -151,7 +164,7 @@ def test_trap_08_the_bound_is_in_bits_a_mean_over_dimensions_and_a_sum_over_step
     assert found == pytest.approx(nats / 48 / math.log(2), rel=1e-10)
 
     uint8 = torch.randint(0, 256, (3, 1, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    bound = bits_per_dim(diffusion, some_network(), uint8, seed=0, batch=3, device=CPU)
+    bound = scored(diffusion, some_network(), uint8)
     assert bound.total.mean().item() == pytest.approx(bound.prior.mean().item() + bound.terms.sum().item(), rel=1e-12)
 
 
@@ -161,9 +174,8 @@ def test_trap_08_a_decoder_that_knows_nothing_costs_8_bits() -> None:
     std = 1 / 255 / (math.sqrt(2) * torch.special.erfinv(torch.tensor(1 / 256, dtype=torch.float64)).item())
     x0 = torch.full((1, 1, 2, 2), 129 / 127.5 - 1, dtype=torch.float64)
     network = lambda x, s: torch.cat([x0, torch.full_like(x0, 2 * math.log(std))], 1)  # noqa: E731
-    term = bound_term(
-        Diffusion(schedule, Mu(), LearnedDiagonal()), network, x0, torch.tensor([1]), torch.zeros_like(x0), clip_x0=True
-    )
+    denoiser = chain_of(Diffusion(schedule, Mu(), LearnedDiagonal()), network).denoiser
+    term = bound_term(denoiser, x0, torch.tensor([1]), torch.zeros_like(x0))
     assert term.bits.item() == pytest.approx(8, rel=1e-10)
 
 
@@ -224,5 +236,5 @@ def test_sampling_is_algorithm_2() -> None:
     expected = ((x + 1) * 127.5).round().clamp(0, 255)
     found = sampled(diffusion, some_network(), count=3, seed=4, clip_x0=False)
     assert (found.double() - expected).abs().max() <= 1
-    one = step(diffusion, some_network(), x, torch.full((3,), 9), torch.zeros_like(x), clip_x0=False)
-    assert one.shape == x.shape
+    one = ANCESTRAL.step(chain_of(diffusion, some_network(), clip_x0=False).denoiser, x, 9, noise)
+    assert one.x.shape == x.shape

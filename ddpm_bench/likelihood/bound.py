@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm_bench.diffusion.noise import batches
-from ddpm_bench.diffusion.reverse import Diffusion, Network
+from ddpm_bench.diffusion.bound import Term, bound_term, prior_bits_per_dim
+from ddpm_bench.diffusion.noise import BlockNoise, batches
+from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.errors import UserError
+from ddpm_bench.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class Bound:
 
     total = prior + middle + first: L_T, L_1 + ... + L_{T-1}, and L_0, the decoder's.
     variance: of `total` where it is an estimate, given the image; 0 where every t was evaluated.
-    noise: variance of `first` by its one draw of noise in an exact measurement; 0 there.
+    noise: of an estimate, the variance that an exact measurement's `total` has by its one draw of noise at every t. An
+        image's own entry is a rough guess without bias: only their sum is of use. 0 where every t was evaluated.
     terms: (T,), the mean over the images of L_{t-1} at index t - 1. mse: (T,), the mean of the squared error of the x_0
     predicted at t, in [-1, 1]. Both None for an estimate.
     """
@@ -34,12 +37,13 @@ class Bound:
         return self.prior + self.middle + self.first
 
     @property
-    def estimate_error(self) -> float:
-        """Standard error of `total.mean()` against an exact measurement of the same images.
+    def own_error(self) -> float:
+        """The part of `standard_error` that an estimate's own draws make; 0 where every t was evaluated."""
+        return float(self.variance.sum().sqrt() / len(self.prior))
 
-        Both draw noise. That of the exact one matters at t = 1 alone: there is one draw for a large term; the other terms
-        are many and small.
-        """
+    @property
+    def estimate_error(self) -> float:
+        """Standard error of `total.mean()` against an exact measurement of the same images: both draw noise."""
         return float((self.variance + self.noise).sum().sqrt() / len(self.prior))
 
     @property
@@ -49,17 +53,14 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Scored:
+class Subject:
     """What is measured, and how: the same for every image."""
 
-    diffusion: Diffusion
-    network: Network
+    chain: Chain
     images: Tensor
     seed: int
-    batch: int
-    device: torch.device | str
-    clip_x0: bool
     decoder: str
+    runtime: Runtime
 
     def __post_init__(self) -> None:
         next(batches(1, self.batch))  # a batch below 1 is refused before anything else
@@ -68,3 +69,30 @@ class Scored:
                 f"A bound is measured on uint8 images, at least one, not on {self.images.dtype} of shape "
                 f"{tuple(self.images.shape)}. Values in [-1, 1] become uint8 with `ddpm_bench.data.images.to_uint8`."
             )
+        codec = self.chain.codec
+        if not codec.lossless:
+            raise UserError(
+                f"A bound in bits/dim is one of pixels: it is not defined for the codec '{codec.name}', which loses some "
+                "of the image. Measure a model of pixels."
+            )
+
+    @property
+    def batch(self) -> int:
+        """Images a network call."""
+        return self.runtime.network_batch(self.chain.denoiser.shape[1])
+
+    def x0(self, start: int, end: int) -> Tensor:
+        """Images start..end on the device, as the model sees them."""
+        return self.chain.codec.encode(self.images[start:end].to(self.runtime.device))
+
+    def noise(self, x0: Tensor, start: int, stream: int) -> BlockNoise:
+        """Draws like x0, whose first image is number `start`."""
+        return BlockNoise(self.seed, start, len(x0), tuple(x0.shape[1:]), self.runtime.device, stream=stream)
+
+    def term(self, x0: Tensor, t: Tensor, eps: Tensor) -> Term:
+        """L_{t-1} of each image at its t, (B,)."""
+        return bound_term(self.chain.denoiser, x0, t, eps, self.decoder)
+
+    def prior(self, x0: Tensor) -> Tensor:
+        """L_T of each image, (B,)."""
+        return prior_bits_per_dim(self.chain.denoiser.schedule, x0)

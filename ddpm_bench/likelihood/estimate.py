@@ -12,6 +12,13 @@ The second pass estimates the sum over t > 1 as the mean of L_{t-1} / p_t. Its d
 is not used again, so for any p_t > 0 the estimate is unbiased. The terms of an image are about proportional to p_t, and so
 the estimate of each image is nearly right by itself: what makes images differ from each other hardly adds to the error.
 The two independent calls of a stratum give its variance without bias.
+
+An exact measurement is not the mean over the noise either: it has one draw at every t, and so the variance
+
+    Var L_0 + sum_{t=2..T} Var L_{t-1}                  of image i, over the noise
+
+of which two fifths may lie at t > 1 (T = 100). The two calls at t = 1 give the first part, strata whose calls meet at one t the
+second.
 """
 
 from dataclasses import dataclass
@@ -20,15 +27,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_bench.data.images import to_model
-from ddpm_bench.diffusion.bound import bound_term, prior_bits_per_dim
-from ddpm_bench.diffusion.noise import ESTIMATE, PILOT, BlockNoise, block_uniforms
-from ddpm_bench.diffusion.reverse import Diffusion, Network, evaluating
+from ddpm_bench.diffusion.noise import ESTIMATE, PILOT, block_uniforms
+from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.errors import UserError
-from ddpm_bench.likelihood.bound import Bound, Scored
-from ddpm_bench.likelihood.ledger import Ledger
-from ddpm_bench.runtime.interrupt import NEVER, Stop
+from ddpm_bench.likelihood.bound import Bound, Subject
+from ddpm_bench.likelihood.pieces import Arrays, Pieces
+from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress
+from ddpm_bench.runtime.runtime import Runtime
 
 FIRST = 2
 """Calls at t = 1."""
@@ -55,54 +61,68 @@ class Budget:
 
 
 def estimate_bits_per_dim(
-    diffusion: Diffusion,
-    network: Network,
+    chain: Chain,
     images: Tensor,
     *,
     evals: int,
     seed: int,
-    batch: int,
-    device: torch.device | str,
-    clip_x0: bool = True,
     decoder: str = "exact",
-    ledger: Ledger | None = None,
-    stop: Stop = NEVER,
-    title: str = "bound",
+    runtime: Runtime | None = None,
+    pieces: Pieces | None = None,
 ) -> Bound:
-    """An unbiased estimate of the bound of `images`, uint8 (N, C, H, W), by `evals` network calls an image.
+    """An unbiased estimate of the bound of `images`, uint8 (N, C, H, W), under the chain's denoiser, by `evals` calls an image.
 
-    Every draw depends on `seed` and the image's index only, not on `batch`. What `ledger` holds is not measured again.
-    Raises UserError for images that are not uint8, for none, for too few calls, and for a chain of one step; Interrupted
-    when `stop` is set.
+    Every draw depends on `seed` and the image's index only, not on the batch. What `pieces` holds is not measured again.
+    Raises UserError for images that are not uint8, for none, for a codec that loses some of the image, for too few calls,
+    and for a chain of one step; Interrupted when a stop was asked for.
     """
-    scored, budget = Scored(diffusion, network, images, seed, batch, device, clip_x0, decoder), Budget.of(evals)
-    ledger, count, T = ledger or Ledger(), len(images), diffusion.schedule.T
+    subject, budget = Subject(chain, images, seed, decoder, runtime or Runtime()), Budget.of(evals)
+    pieces, count, T = pieces or Pieces(), len(images), chain.T
     if T < 2:
         raise UserError("A chain of one step has nothing to estimate; use --exact.")
-    with torch.inference_mode(), evaluating(network), progress(title, count * evals, "evaluations") as meter:
-        for start, end, held in ledger.pieces("pilot", count, batch):
+    with torch.inference_mode(), chain.denoiser.evaluating(), progress("bound", count * evals, "evaluations") as meter:
+        for start, end, held in pieces.ranges("pilot", count, subject.batch):
             if not held:
-                ledger.save("pilot", start, end, _first_pass(scored, budget, start, end, stop))
+                pieces.save("pilot", start, end, _first_pass(subject, budget, start, end))
             meter.update(end * (FIRST + budget.pilot))
-        pilot = ledger.join("pilot")
+        pilot = pieces.join("pilot")
         p = proposal(T, pilot["t"], pilot["bits"])
-        for start, end, held in ledger.pieces("strata", count, batch):
+        for start, end, held in pieces.ranges("strata", count, subject.batch):
             if not held:
-                ledger.save("strata", start, end, _second_pass(scored, budget, p, start, end, stop))
+                pieces.save("strata", start, end, _second_pass(subject, budget, p, start, end))
             meter.update(count * (FIRST + budget.pilot) + end * 2 * budget.strata)
-    sums = torch.from_numpy(
-        ledger.join("strata")["sums"]
-    )  # (N, H, 2): two estimates of the sum over t > 1 for each stratum
-    first = torch.from_numpy(pilot["first"])
-    spread_of_first = (first[:, 0] - first[:, 1]).square() / 2
-    spread_of_strata = (sums[..., 0] - sums[..., 1]).square() / 4
+    return _bound(pilot, pieces.join("strata"), p)
+
+
+def _bound(pilot: Arrays, strata: Arrays, p: np.ndarray) -> Bound:
+    """From what the two passes found, and the probabilities between them."""
+    prior, first, t, bits = map(torch.from_numpy, (pilot["prior"], pilot["first"], strata["t"], strata["bits"]))
+    H = t.shape[1]
+    sums = bits / torch.from_numpy(p)[t - 2]  # (N, H, 2): two estimates of the sum over t > 1 for each stratum
+    of_first, of_strata = (first[:, 0] - first[:, 1]).square() / 2, (sums[..., 0] - sums[..., 1]).square() / 4
     return Bound(
-        prior=torch.from_numpy(pilot["prior"]),
+        prior=prior,
         middle=sums.mean((1, 2)),
         first=first.mean(1),
-        variance=spread_of_first / 2 + spread_of_strata.sum(1) / budget.strata**2,
-        noise=spread_of_first,
+        variance=of_first / 2 + of_strata.sum(1) / H**2,
+        noise=of_first + _noise_after_first(t, bits, p),
     )
+
+
+def _noise_after_first(t: Tensor, bits: Tensor, p: np.ndarray) -> Tensor:
+    """The variance of L_1 + ... + L_{T-1} by one draw of noise at every t: (N,), without bias, and 0 for most images.
+
+    t, bits: (N, H, 2), the draws of the second pass. Both calls of a stratum may fall on the same t. They differ by the
+    noise alone then, and half of their squared difference is the variance of L_{t-1}. Divided by the probability pi_t
+    that this happens at that t, it counts for the times that it does not, and the sum is right in the mean.
+    """
+    H, reached = t.shape[1], p.cumsum()
+    borders = np.arange(H + 1)[:, None] / H
+    shared = np.minimum(reached, borders[1:]) - np.maximum(reached - p, borders[:-1])  # (H, T - 1)
+    pi = torch.from_numpy(np.square(H * shared.clip(min=0)).sum(0))
+    met = t[..., 0] == t[..., 1]
+    found = (bits[..., 0] - bits[..., 1]).square() / 2 / pi[t[..., 0] - 2]
+    return torch.where(met, found, 0.0).sum(1)
 
 
 def proposal(T: int, t: np.ndarray, bits: np.ndarray) -> np.ndarray:
@@ -125,38 +145,30 @@ def proposal(T: int, t: np.ndarray, bits: np.ndarray) -> np.ndarray:
     return (1 - UNIFORM) * size / size.sum() + UNIFORM * uniform
 
 
-def _first_pass(scored: Scored, budget: Budget, start: int, end: int, stop: Stop) -> dict[str, np.ndarray]:
+def _first_pass(subject: Subject, budget: Budget, start: int, end: int) -> Arrays:
     """prior (B,), first (B, 2), and the pilot's t and bits (B, pilot). Its t is uniform in half of the draws, log-uniform in half."""
-    size, T = end - start, scored.diffusion.schedule.T
-    u, v = np.moveaxis(block_uniforms(scored.seed, start, size, (budget.pilot, 2), PILOT), -1, 0)
+    size, T = end - start, subject.chain.T
+    u, v = np.moveaxis(block_uniforms(subject.seed, start, size, (budget.pilot, 2), PILOT), -1, 0)
     t = np.where(v < 0.5, 2 + u * (T - 1), 2 * ((T + 1) / 2) ** u).astype(np.int64)
     ones = np.ones((size, FIRST), dtype=np.int64)
-    bits, prior = _bits(scored, np.concatenate([ones, t], axis=1), start, PILOT, stop)
+    bits, prior = _bits(subject, np.concatenate([ones, t], axis=1), start, PILOT)
     return {"prior": prior, "first": bits[:, :FIRST], "t": t, "bits": bits[:, FIRST:]}
 
 
-def _second_pass(
-    scored: Scored, budget: Budget, p: np.ndarray, start: int, end: int, stop: Stop
-) -> dict[str, np.ndarray]:
-    """sums (B, H, 2): each an unbiased estimate, from one call, of a stratum's part of the sum over t > 1, times H."""
+def _second_pass(subject: Subject, budget: Budget, p: np.ndarray, start: int, end: int) -> Arrays:
+    """t and bits (B, H, 2): two draws of each stratum."""
     size, H = end - start, budget.strata
-    u = block_uniforms(scored.seed, start, size, (H, 2), ESTIMATE)
-    drawn = np.searchsorted(p.cumsum(), (np.arange(H)[:, None] + u) / H, side="right").clip(max=len(p) - 1)
-    bits, _ = _bits(scored, drawn.reshape(size, -1) + 2, start, ESTIMATE, stop)
-    return {"sums": bits.reshape(size, H, 2) / p[drawn]}
+    u = block_uniforms(subject.seed, start, size, (H, 2), ESTIMATE)
+    t = 2 + np.searchsorted(p.cumsum(), (np.arange(H)[:, None] + u) / H, side="right").clip(max=len(p) - 1)
+    bits, _ = _bits(subject, t.reshape(size, -1), start, ESTIMATE)
+    return {"t": t, "bits": bits.reshape(size, H, 2)}
 
 
-def _bits(scored: Scored, t: np.ndarray, start: int, stream: int, stop: Stop) -> tuple[np.ndarray, np.ndarray]:
+def _bits(subject: Subject, t: np.ndarray, start: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
     """L_{t-1} of images start..start+B for every column of t (B, K), and L_T (B,): one network call a column."""
-    x0 = to_model(scored.images[start : start + len(t)].to(scored.device))
-    noise = BlockNoise(scored.seed, start, len(t), tuple(x0.shape[1:]), scored.device, stream=stream)
-    steps = torch.from_numpy(t).to(x0.device)
-    columns = []
+    x0 = subject.x0(start, start + len(t))
+    noise, steps, columns = subject.noise(x0, start, stream), torch.from_numpy(t).to(x0.device), []
     for k in range(t.shape[1]):
-        stop.check()
-        term = bound_term(
-            scored.diffusion, scored.network, x0, steps[:, k], noise.draw(), scored.clip_x0, scored.decoder
-        )
-        columns.append(term.bits)
-    prior = prior_bits_per_dim(scored.diffusion.schedule, x0)
-    return torch.stack(columns, 1).cpu().double().numpy(), prior.cpu().double().numpy()
+        check_stop()
+        columns.append(subject.term(x0, steps[:, k], noise.draw()).bits)
+    return torch.stack(columns, 1).cpu().double().numpy(), subject.prior(x0).cpu().double().numpy()

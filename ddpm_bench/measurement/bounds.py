@@ -54,6 +54,7 @@ def measure_bound(
         total=float(bound.total.mean()),
         standard_error=bound.standard_error,
         estimate_error=bound.estimate_error,
+        own_error=bound.own_error,
         prior=float(bound.prior.mean()),
         middle=float(bound.middle.mean()),
         first=float(bound.first.mean()),

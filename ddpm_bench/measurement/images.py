@@ -39,7 +39,7 @@ def evaluate_images(
 ) -> Evaluation:
     """Score `images`, uint8 (N, C, H, W), against a data set. UserError when shapes do not match."""
     reference = data.test.images if scoring.test_reference else None
-    found = scores(images, data.train.images, extractor, scoring, seed=0, test_reference=reference, runtime=runtime)
+    found = scores(images, data.train.images, extractor, scoring, runtime, test_reference=reference)
     scale = anchors(data, extractor, len(images), scoring, runtime)
     return Evaluation(label, len(images), data_info(data), extractor.info, scoring.neighborhood, found.metrics, scale)
 

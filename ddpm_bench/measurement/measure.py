@@ -144,8 +144,8 @@ def score(model: Model, task: Task, runtime: Runtime, record: Path) -> Scored:
         test = data.test.images if task.scoring.test_reference else None
         with clock("scoring"):
             made = scores(
-                samples, data.train.images, task.extractor, task.scoring,
-                seed=task.seed, test_reference=test, runtime=runtime,
+                samples, data.train.images, task.extractor, task.scoring, runtime,
+                seed=task.seed, test_reference=test,
             )  # fmt: skip
         found = kept.write(Scored(metrics=made.metrics, quantiles=made.quantiles))
     observer().scores(model.step or 0, found.metrics)
@@ -184,7 +184,7 @@ def _show(model: Model, task: Task, runtime: Runtime, record: Path) -> Shown:
         for space, near in find_neighbours(samples, test, train, task.extractor, runtime).items():
             drawn[f"neighbours-{space}"] = picture_path(record, f"neighbours-{space}")
             draw_neighbours(drawn[f"neighbours-{space}"], samples, train, near, space)
-            neighbours[space] = near.distances
+            neighbours[space] = Neighbours(samples=near.samples, test=near.test)
     return kept.write(Shown(pictures={name: path.name for name, path in drawn.items()}, neighbours=neighbours))
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a model's chains: progressive generation and interpolation, as in the paper's Figures 6, 8 and 9."""
+"""Pictures of a model: its chains, as in the paper's Figures 6, 8 and 9, and its samples beside their neighbours."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from ddpm_bench.data.pictures import write_labelled_grid
 from ddpm_bench.diffusion.chains import interpolate, progressive, stations
 from ddpm_bench.errors import UserError
 from ddpm_bench.measurement.samples import check_free, described
+from ddpm_bench.metrics.neighbours import Neighbourhood
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.observer import about
 from ddpm_bench.runtime.runtime import Runtime
@@ -67,6 +68,14 @@ def draw_interpolation(
     shown = {"columns": "lambda", "lambda": WEIGHTS, "t": list(at)} | described(model, sampling, seed)
     write_labelled_grid(out, torch.stack(rows), heads, [f"t={t}" for t in at], shown)
     return shown | {"out": str(out)}
+
+
+def draw_neighbours(out: Path, samples: Tensor, train: Tensor, found: Neighbourhood, space: str) -> None:
+    """Draw a PNG: a row a sample, and after it its nearest training images in this space; both uint8 (N, C, H, W)."""
+    shown = torch.cat([samples[:, None], train[found.rows]], 1)  # (N, 1 + k, C, H, W)
+    heads = ["sample", "nearest", *map(str, range(2, shown.shape[1]))]
+    about_it = {"shown": f"samples and their nearest training images by {space} distance"}
+    write_labelled_grid(out, shown, heads, [str(row) for row in range(len(samples))], about_it)
 
 
 def check_png(out: Path) -> None:

@@ -11,19 +11,20 @@ there are fewer; their names then say how many.
 import contextlib
 import hashlib
 import json
-from pathlib import Path
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_json
 from ddpm_bench.metrics.extractor import Extractor
-from ddpm_bench.metrics.fidelity import protocol, score
-from ddpm_bench.runtime.interrupt import NEVER, Stop
+from ddpm_bench.metrics.fidelity import images_needed, protocol, score
+from ddpm_bench.runtime.runtime import Runtime
 
 REAL, BLURRED, NOISE = "held-out real", "blurred", "uniform noise"
 BLUR = 1 / 16  # standard deviation, in sides of the image
@@ -39,42 +40,40 @@ def anchor_images(data: ImageData, n: int) -> dict[str, Tensor]:
 
 
 def anchors(
-    data: ImageData, extractor: Extractor, n: int, *, test_reference: bool = False, precision_recall: bool = True,
-    neighborhood: int = 3, seed: int = 0, device: torch.device | str = "cpu", cache: Path | None = None,
-    stop: Stop = NEVER,
-) -> dict[str, dict[str, float]]:  # fmt: skip
-    """The anchors' scores (keys of `registry.METRICS`) for `n` samples of `data`; arguments as of `fidelity.score`.
+    data: ImageData, extractor: Extractor, n: int, scoring: ScoringSettings, runtime: Runtime
+) -> dict[str, dict[str, float]]:
+    """The anchors' scores (keys of `config.metrics.METRICS`) for `n` samples of `data`, without intervals.
 
-    Kept in `cache` under a hash of all that they depend on, so that the cells of a grid share them.
+    Kept in the runtime's cache under a hash of all that they depend on, so that the cells of a grid share them.
+    UserError for too few images, of the test set too.
     """
-    settings = protocol(n, len(data.train), neighborhood=neighborhood, seed=seed)
-    identity = settings | {
-        "data": data.sha256, "extractor": extractor.info.sha256, "n": n, "precision_recall": precision_recall,
-        "test": test_reference, "keys": sorted(METRICS),
-    }  # fmt: skip
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    kept = cache and cache / f"anchors-{key}.json"
+    key = _key(data, extractor, n, scoring, runtime)
+    kept = runtime.cache and runtime.cache / f"anchors-{key}.json"
     if kept and kept.is_file():
         with contextlib.suppress(ValueError):  # damaged: measured again
             return json.loads(kept.read_text(encoding="utf-8"))
-    needed = max(settings["isc_splits"], neighborhood + 1)
-    if len(data.test) < needed:
+    if len(data.test) < (needed := images_needed(scoring.neighborhood)):
         raise UserError(
             f"The anchors of '{data.name}' are test images, of which it has {len(data.test)}; "
             f"{needed} or more are needed."
         )
-    scores = {}
+    found = {}
     for name, images in anchor_images(data, n).items():
         # Test images are no match for themselves.
-        compared_with_test = test_reference and not name.startswith(REAL)
-        scores[name] = score(
-            images, data.train.images, extractor, test_reference=data.test.images if compared_with_test else None,
-            precision_recall=precision_recall, neighborhood=neighborhood, seed=seed, device=device, cache=cache,
-            stop=stop,
-        )  # fmt: skip
+        test = data.test.images if scoring.test_reference and not name.startswith(REAL) else None
+        found[name] = score(images, data.train.images, extractor, scoring, runtime, test_reference=test)
     if kept:
-        write_json(kept, scores)
-    return scores
+        write_json(kept, found)
+    return found
+
+
+def _key(data: ImageData, extractor: Extractor, n: int, scoring: ScoringSettings, runtime: Runtime) -> str:
+    """A hash of all that the anchors' scores depend on."""
+    identity = asdict(protocol(n, len(data.train), scoring.neighborhood)) | {
+        "data": data.sha256, "extractor": extractor.info.sha256, "n": n, "blur": BLUR, "device": runtime.device.type,
+        "precision_recall": scoring.precision_recall, "test": scoring.test_reference, "keys": sorted(METRICS),
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _blurred(images: Tensor) -> Tensor:

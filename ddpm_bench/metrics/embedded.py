@@ -11,7 +11,7 @@ a model that mirrors them. The test split is looked at once, after the last step
 
 import hashlib
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -25,58 +25,71 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder
 from ddpm_bench.metrics.small_cnn import FEATURES, RESERVED, Card, SmallCNN, write_extractor
 from ddpm_bench.records.provenance import versions
-from ddpm_bench.runtime.interrupt import NEVER, Stop
+from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress
+from ddpm_bench.runtime.runtime import Runtime
 
 WEIGHT_DECAY = 0.05
 WARM_UP = 0.25  # share of the steps in which the learning rate rises
 
 
-def train_extractor(
-    data: str, out: Path, *, name: str, sizes: Sequence[int] = (16, 32), data_root: Path | None = None, epochs: int = 6,
-    batch: int = 128, learning_rate: float = 4e-3, seed: int = 0, device: torch.device | str = "cpu",
-    stop: Stop = NEVER,
-) -> Card:  # fmt: skip
-    """Train an extractor on the labelled data source `data` (as in DataSettings.source) for images of `sizes` pixels.
+@dataclass(frozen=True)
+class ExtractorTraining:
+    """How an extractor is trained for images of `sizes` pixels a side. Its scores will be headed "FD (name)".
 
-    Writes `out` (safetensors) and, beside it, its card (.json), and returns the card. Scores will be headed "FD
-    (name)". On the CPU the same arguments, number of threads and torch give the same weights. UserError for data
-    without labels or with one class only, for a size that the data cannot be fitted to, and for an `out` that is not a
-    .safetensors file. Raises Interrupted on `stop`: nothing is written then.
+    UserError for a name of the package's own, and for sizes out of range.
+    """
+
+    name: str
+    sizes: tuple[int, ...] = (16, 32)
+    epochs: int = 6
+    batch: int = 128
+    learning_rate: float = 4e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.name.strip() or self.name in RESERVED:
+            raise UserError(
+                f"An extractor cannot have the name '{self.name}': results are headed FD (name). Choose a --name of "
+                "its own."
+            )
+        if not self.sizes or min(self.sizes) < 8 or max(self.sizes) > 1024:
+            raise UserError(
+                f"An extractor is for image sizes from 8 to 1024 pixels, not {list(self.sizes)}. Write, say, "
+                "--sizes 16,32."
+            )
+
+
+def train_extractor(
+    source: str, out: Path, training: ExtractorTraining, runtime: Runtime, *, root: Path | None = None
+) -> Card:
+    """Train an extractor on labelled data: `source` and `root` as in DataSettings.
+
+    Writes `out` (safetensors) and, beside it, its card (.json), and returns the card. On the CPU the same arguments,
+    number of threads and torch give the same weights. UserError for data without labels or with one class only, for a
+    size that the data cannot be fitted to, and for an `out` that is not a .safetensors file. Raises Interrupted between
+    steps: nothing is written then.
     """
     began = time.monotonic()
     if out.suffix != ".safetensors":
         raise UserError(
             f"An extractor is a .safetensors file, not '{out}'. Write --out {out.with_suffix('.safetensors')}."
         )
-    if not name.strip() or name in RESERVED:
-        raise UserError(
-            f"An extractor cannot have the name '{name}': results are headed FD (name). Choose a --name of its own."
-        )
     make_folder(out.parent)
-    sizes = tuple(sorted(set(sizes)))
-    if not sizes or sizes[0] < 8 or sizes[-1] > 1024:
-        raise UserError(
-            f"An extractor is for image sizes from 8 to 1024 pixels, not {list(sizes)}. Write, say, --sizes 16,32."
-        )
-    fitted = {size: load_data(DataSettings(source=data, size=size, root=data_root)) for size in sizes}
+    sizes = sorted(set(training.sizes))
+    fitted = {size: load_data(DataSettings(source=source, size=size, root=root)) for size in sizes}
     first = fitted[sizes[0]]
     labels, classes = _classes(first)
-    channels = first.shape[0]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = SmallCNN(channels, len(classes), sizes)
-    _standardize(network, fitted)
-    network.to(device)
-    steps = epochs * (len(labels) // batch) or epochs
-    _fit(network, fitted, labels, steps, min(batch, len(labels)), learning_rate, seed, stop)
+    steps = training.epochs * (len(labels) // training.batch) or training.epochs
+    network = _untrained(first.shape[0], len(classes), fitted, training.seed).to(runtime.device)
+    _fit(network, fitted, labels, steps, training)
     network.cpu().eval()
     weights = safetensors.torch.save({key: value.contiguous() for key, value in network.state_dict().items()})
     card = Card(
-        name=name,
+        name=training.name,
         sha256=hashlib.sha256(weights).hexdigest(),
-        channels=channels,
-        sizes=sizes,
+        channels=first.shape[0],
+        sizes=network.sizes,
         classes=classes,
         feature_dim=FEATURES,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -85,11 +98,11 @@ def train_extractor(
         data_sha256={size: each.sha256 for size, each in fitted.items()},
         train_images=len(first.train),
         test_images=len(first.test),
-        seed=seed,
-        epochs=epochs,
+        seed=training.seed,
+        epochs=training.epochs,
         steps=steps,
-        batch=batch,
-        learning_rate=learning_rate,
+        batch=training.batch,
+        learning_rate=training.learning_rate,
         wall_time_s=round(time.monotonic() - began, 1),
         versions=versions(),
     )
@@ -113,8 +126,11 @@ def _classes(data: ImageData) -> tuple[Tensor, tuple[str, ...]]:
     return labels, data.classes or tuple(str(label) for label in range(count))
 
 
-def _standardize(network: SmallCNN, fitted: dict[int, ImageData]) -> None:
-    """Set the mean and standard deviation of the training pixels, all sizes together, for each channel."""
+def _untrained(channels: int, classes: int, fitted: dict[int, ImageData], seed: int) -> SmallCNN:
+    """A network with random weights that knows the mean and deviation of the training pixels, all sizes together."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = SmallCNN(channels, classes, tuple(fitted))
     pixels = torch.cat(
         [data.train.images.transpose(0, 1).flatten(1) for data in fitted.values()], dim=1
     )  # (C, N) uint8
@@ -124,21 +140,23 @@ def _standardize(network: SmallCNN, fitted: dict[int, ImageData]) -> None:
         mean = (share * levels).sum()
         network.pixel_mean[:, channel] = mean
         network.pixel_std[:, channel] = ((share * levels**2).sum() - mean**2).clamp(min=1e-4).sqrt()
+    return network
 
 
 def _fit(
-    network: SmallCNN, fitted: dict[int, ImageData], labels: Tensor, steps: int, batch: int, learning_rate: float,
-    seed: int, stop: Stop,
-) -> None:  # fmt: skip
-    device = network.pixel_mean.device
+    network: SmallCNN, fitted: dict[int, ImageData], labels: Tensor, steps: int, training: ExtractorTraining
+) -> None:
+    device, batch = network.pixel_mean.device, min(training.batch, len(labels))
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=WARM_UP)
-    generator = torch.Generator().manual_seed(seed)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, training.learning_rate, total_steps=steps, pct_start=WARM_UP
+    )
+    generator = torch.Generator().manual_seed(training.seed)
     order = torch.empty(0, dtype=torch.int64)
     network.train()
     with progress(f"training an extractor on {len(labels):,} images", steps, "images") as meter:
         for step in range(steps):
-            stop.check()
+            check_stop()
             if len(order) < batch:
                 order = torch.randperm(len(labels), generator=generator)
             chosen, order = order[:batch], order[batch:]

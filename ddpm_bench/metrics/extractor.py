@@ -1,13 +1,12 @@
 """What an extractor is, and the images that it may be given: uint8, of its size and colour, a batch at a time."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.record import ExtractorInfo
@@ -48,17 +47,14 @@ class Extractor:
             )
 
 
-class MeasuredImages(Dataset):
+class MeasuredImages:
     """uint8 (N, 1 or 3, H, W) as `extractor` takes them: grey repeated for one that wants colour, grey RGB made grey.
 
-    Shares the memory of `images`, which may be a memory map; only the batch in hand is copied. `on_read` hears each
-    batch's size. UserError for anything but uint8, and for images that the extractor was not made for. `title` names
-    them in messages.
+    Shares the memory of `images`, which may be a memory map; only the batch in hand is copied. UserError for anything
+    but uint8, and for images that the extractor was not made for. `title` names them in messages.
     """
 
-    def __init__(
-        self, title: str, images: Tensor | np.ndarray, extractor: Extractor, on_read: Callable[[int], None]
-    ) -> None:
+    def __init__(self, title: str, images: Tensor | np.ndarray, extractor: Extractor) -> None:
         if images.dtype not in (torch.uint8, np.uint8):
             raise UserError(
                 f"The {title} are {images.dtype}; scores are defined on uint8 levels. Round them with "
@@ -67,8 +63,8 @@ class MeasuredImages(Dataset):
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise UserError(f"The {title} have the shape {tuple(images.shape)}; expected (N, 1, H, W) or (N, 3, H, W).")
         extractor.check_size(*images.shape[2:])
+        self.title, self.channels = title, extractor.channels
         self.images = images.cpu().numpy() if isinstance(images, Tensor) else images
-        self.channels, self.on_read = extractor.channels, on_read
         if self.channels == 1 and images.shape[1] == 3 and not self._is_grey():
             raise UserError(
                 f"The extractor '{extractor.info.name}' measures grey images, and the {title} are in colour. "
@@ -78,25 +74,21 @@ class MeasuredImages(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return self._read([index])[0]
-
-    def __getitems__(self, indices: list[int]) -> list[Tensor]:
-        """A batch, for torch's DataLoader."""
-        self.on_read(len(indices))
-        return list(self._read(indices))
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """All images in order, uint8 (`size` or fewer, channels, H, W)."""
+        for block in self._blocks(size):
+            batch = torch.from_numpy(block.copy())
+            yield batch if batch.shape[1] == self.channels else batch[:, :1].repeat(1, self.channels, 1, 1)
 
     def sha256(self) -> str:
         """Hash of shape and pixels."""
         digest = hashlib.sha256(f"uint8 {self.images.shape}".encode())
-        for start in range(0, len(self), BLOCK):
-            digest.update(np.ascontiguousarray(self.images[start : start + BLOCK]).data)
+        for block in self._blocks(BLOCK):
+            digest.update(np.ascontiguousarray(block).data)
         return digest.hexdigest()
 
-    def _read(self, indices: list[int]) -> Tensor:
-        batch = torch.from_numpy(self.images[indices])  # (B, C, H, W)
-        return batch if batch.shape[1] == self.channels else batch[:, :1].expand(-1, self.channels, -1, -1)
-
     def _is_grey(self) -> bool:
-        blocks = (self.images[start : start + BLOCK] for start in range(0, len(self), BLOCK))
-        return all((block[:, :1] == block).all() for block in blocks)
+        return all((block[:, :1] == block).all() for block in self._blocks(BLOCK))
+
+    def _blocks(self, size: int) -> Iterator[np.ndarray]:
+        return (self.images[start : start + size] for start in range(0, len(self), size))

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.metrics.extractor import Extractor
-from ddpm_bench.metrics.fidelity import INCEPTION_URL, inception_network
-from ddpm_bench.metrics.inception import find_weights, read_weights
+from ddpm_bench.metrics.inception import INCEPTION_URL, find_weights, inception_network, read_weights
 from ddpm_bench.metrics.small_cnn import RESERVED, SHIPPED, build, read_card
 from ddpm_bench.records.record import ExtractorInfo
 

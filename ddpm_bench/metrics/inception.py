@@ -1,4 +1,4 @@
-"""The weights of torch-fidelity's Inception: found or downloaded, known by their SHA-256, and read as tensors only.
+"""torch-fidelity's Inception. Its weights are found or downloaded, known by their SHA-256, and read as tensors only.
 
 A .pth file is a pickle, which can run anything when it is read. So a file is hashed before it is opened, what was
 hashed is what is read, and it is read with `weights_only=True`.
@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import replacing
 from ddpm_bench.runtime.observer import progress
 
+INCEPTION_URL = URL_INCEPTION_V3
+LAYERS = ["2048", "logits_unbiased"]
 NAME = "weights-inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 REMEDY = (
@@ -38,6 +41,18 @@ class Weights:
     @property
     def verified(self) -> bool:
         return self.sha256 == SHA256
+
+
+def inception_network(state: dict[str, Tensor]) -> nn.Module:
+    """torch-fidelity's inception-v3-compat with these weights: uint8 (B, 3, H, W) -> pool3 (B, 2048), logits (B, 1008).
+
+    torch-fidelity unpickles what it is given. So it is given a buffer that we have just written ourselves from tensors.
+    RuntimeError when the tensors are not Inception's.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return FeatureExtractorInceptionV3("inception-v3-compat", LAYERS, feature_extractor_weights_path=buffer)
 
 
 def read_weights(path: Path, allow_unverified: bool) -> Weights:

@@ -3,21 +3,19 @@
 Distances of held-out test images to the same training images are the scale: samples no nearer than these are no copies.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ddpm_bench.data.pictures import write_labelled_grid
 from ddpm_bench.metrics.extractor import Extractor
-from ddpm_bench.metrics.fidelity import features_of
-from ddpm_bench.records.record import Neighbours
-from ddpm_bench.runtime.interrupt import NEVER, Stop
+from ddpm_bench.metrics.features import features_of
+from ddpm_bench.runtime.interrupt import check_stop
+from ddpm_bench.runtime.runtime import Runtime
 
-SHOWN = 7
-"""Nearest training images of a sample in the picture."""
+NEAREST = 7
+"""Training images found for each sample."""
 BLOCK = 1024
 """Training images compared at once."""
 
@@ -27,6 +25,18 @@ class Nearest:
     """Of each query, nearest first: distances (Q, k), root mean square over the dimensions, and rows, int64 (Q, k)."""
 
     distances: Tensor
+    rows: Tensor
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Distances to the nearest training image, of each sample and of each test image, in one space.
+
+    rows: of the training images nearest to each sample, nearest first, int64 (samples, NEAREST or fewer).
+    """
+
+    samples: tuple[float, ...]
+    test: tuple[float, ...]
     rows: Tensor
 
 
@@ -50,30 +60,25 @@ def nearest(queries: Tensor, reference: Iterable[Tensor], k: int) -> Nearest:
 
 
 def find_neighbours(
-    samples: Tensor, test: Tensor, train: Tensor, extractor: Extractor, *, picture: Callable[[str], Path],
-    device: torch.device | str = "cpu", cache: Path | None = None, stop: Stop = NEVER,
-) -> dict[str, Neighbours]:  # fmt: skip
-    """Distances of `samples` and of `test` images to the nearest of `train`, all uint8 (N, C, H, W).
+    samples: Tensor, test: Tensor, train: Tensor, extractor: Extractor, runtime: Runtime
+) -> dict[str, Neighbourhood]:
+    """The nearest of `train` to `samples` and to `test` images, all uint8 (N, C, H, W).
 
-    Returned by space: "pixel" (levels in [0, 1]) and "feature" (of `extractor`). A picture of each is written to
-    `picture(space)`: a row a sample, and after it its nearest training images. `cache` as of `fidelity.scores`.
+    By space: "pixel" (levels in [0, 1]) and "feature" (of `extractor`). Features of `train` are kept in the runtime's
+    cache, as those of a reference. Raises Interrupted between blocks of training images.
     """
     both = torch.cat([samples, test])
-    features = features_of(both, extractor, device=device, stop=stop)
-    of_train = features_of(train, extractor, device=device, cache=cache, stop=stop)
+    features = features_of(both, extractor, replace(runtime, cache=None))
     spaces = {
-        "pixel": (_pixels(both), map(_pixels, _blocks(train, stop))),
-        "feature": (features, _blocks(of_train, stop)),
+        "pixel": (_pixels(both), map(_pixels, _blocks(train))),
+        "feature": (features, _blocks(features_of(train, extractor, runtime))),
     }
     found = {}
     for space, (queries, reference) in spaces.items():
-        near = nearest(queries, reference, SHOWN)
-        first = near.distances[:, 0].split([len(samples), len(test)])
-        found[space] = Neighbours(samples=tuple(first[0].tolist()), test=tuple(first[1].tolist()))
-        shown = torch.cat([samples[:, None], train[near.rows[: len(samples)]]], 1)  # (N, 1 + k, C, H, W)
-        heads = ["sample", "nearest", *map(str, range(2, shown.shape[1]))]
-        about = {"shown": f"samples and their nearest training images by {space} distance"}
-        write_labelled_grid(picture(space), shown, heads, [str(row) for row in range(len(samples))], about)
+        near = nearest(queries, reference, NEAREST)
+        of_samples, of_test = near.distances[:, 0].split([len(samples), len(test)])
+        rows = near.rows[: len(samples)]
+        found[space] = Neighbourhood(tuple(of_samples.tolist()), tuple(of_test.tolist()), rows)
     return found
 
 
@@ -82,7 +87,7 @@ def _pixels(images: Tensor) -> Tensor:
     return images.flatten(1).double() / 255
 
 
-def _blocks(rows: Tensor, stop: Stop) -> Iterator[Tensor]:
+def _blocks(rows: Tensor) -> Iterator[Tensor]:
     for block in rows.split(BLOCK):
-        stop.check()
+        check_stop()
         yield block

@@ -37,6 +37,8 @@ import torch
 from torch import Tensor
 
 from ddpm_bench.records.record import QUANTILES
+from ddpm_bench.runtime.interrupt import check_stop
+from ddpm_bench.runtime.observer import progress
 
 FEWEST = 40
 """Replicates below which there is no quantile at 2.5%."""
@@ -45,9 +47,8 @@ WORK = 100_000
 SAMPLES_A_FEATURE = 4
 """Fewest samples for an extrapolated distance, times the number of features."""
 
-PARTS = 6
 SUBSETS = ((), (0, 1, 2), (3, 4, 5), (0, 1), (2, 3), (4, 5))
-"""The parts that each subset leaves out: none, halves, thirds."""
+"""The sixths of the samples that each subset leaves out: none, halves, thirds."""
 
 Quantiles = tuple[float, ...]
 
@@ -66,8 +67,8 @@ def mean_quantiles(values: Tensor, replicates: int, seed: int) -> Quantiles:
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
-    """Samples of one split of the Inception Score: p(y|x), (n, classes), and the sum over y of p log p, (n,)."""
+class ScorePart:
+    """Samples of one part of the Inception Score: p(y|x), (n, classes), and the sum over y of p log p, (n,)."""
 
     p: Tensor
     p_log_p: Tensor
@@ -79,44 +80,40 @@ class Split:
         return (counts @ self.p_log_p / n + torch.special.entr(marginal).sum(1)).exp()
 
 
-def score_quantiles(
-    logits: Tensor, splits: int, replicates: int, seed: int, device: torch.device | str = "cpu"
-) -> tuple[float, Quantiles]:
-    """The Inception Score of `logits` (N, classes), the mean over `splits` in order, and its interval.
+def score_quantiles(logits: Tensor, parts: int, replicates: int, seed: int) -> tuple[float, Quantiles]:
+    """The Inception Score of `logits` (N, classes), the mean over `parts` in order, and its interval.
 
-    Each split is resampled from its own samples.
+    Each part is resampled from its own samples.
     """
-    log_p, rng = logits.to(_exact(device)).double().log_softmax(1), np.random.default_rng(seed)
+    log_p, rng = logits.double().log_softmax(1), np.random.default_rng(seed)
     p = log_p.exp()
     p_log_p, found = (p * log_p).sum(1), 0.0
-    for i in range(splits):
-        part = slice(i * len(p) // splits, (i + 1) * len(p) // splits)  # as torch-fidelity divides them
-        split, n = Split(p[part], p_log_p[part]), len(p[part])
+    for i in range(parts):
+        rows = slice(i * len(p) // parts, (i + 1) * len(p) // parts)  # as torch-fidelity divides them
+        part, n = ScorePart(p[rows], p_log_p[rows]), len(p[rows])
         drawn = rng.multinomial(n, np.full(n, 1 / n), size=replicates)
         counts = torch.from_numpy(np.concatenate([np.ones((1, n)), drawn])).to(p)
-        found = found + split.scores(counts).cpu().numpy() / splits
+        found = found + part.scores(counts).cpu().numpy() / parts
     return float(found[0]), quantiles(float(found[0]), found[1:])
 
 
 class Frechet:
     """|m - m_2|^2 + tr(S + S_2 - 2 (S S_2)^(1/2)) of many subsets of `features` (N, d); m_2 and S_2 are a reference's.
 
-    mean (d,) and covariance (d, d): of the reference. S has the divisor n - 1. All in float64 on `device`.
+    mean (d,) and covariance (d, d): of the reference. S has the divisor n - 1. All in float64, where the features are.
     """
 
-    def __init__(
-        self, features: Tensor, mean: np.ndarray, covariance: np.ndarray, device: torch.device | str = "cpu"
-    ) -> None:
-        device = _exact(device)
-        of_reference = torch.as_tensor(covariance, dtype=torch.float64, device=device)
+    def __init__(self, features: Tensor, mean: np.ndarray, covariance: np.ndarray) -> None:
+        features = features.double()
+        of_reference = torch.from_numpy(covariance).to(features)
         values, vectors = torch.linalg.eigh(of_reference)
         root = vectors * values.clamp(min=0).sqrt() @ vectors.T
         self.trace = of_reference.trace()
-        self.x = features.to(device).double() - torch.as_tensor(mean, dtype=torch.float64, device=device)
+        self.x = features - torch.from_numpy(mean).to(features)
         self.y = self.x @ root  # the eigenvalues of its covariance are those of S S_2
         self.squares = self.x.square().sum(1)
-        kept = [[part not in left_out for part in range(PARTS)] for left_out in SUBSETS]
-        self.kept = torch.tensor(kept, dtype=torch.float64, device=device)  # (subsets, parts)
+        kept = [[sixth not in left_out for sixth in range(6)] for left_out in SUBSETS]
+        self.kept = torch.tensor(kept).to(features)  # (subsets, 6)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -130,12 +127,12 @@ class Frechet:
         return self._distances(self.kept, rows).cpu().numpy()
 
     def _distances(self, kept: Tensor, rows: Tensor) -> Tensor:
-        parts = rows.to(self.x.device).tensor_split(PARTS)
-        n = kept @ torch.tensor([len(part) for part in parts]).to(kept)
-        mean = kept @ torch.stack([self.x[part].sum(0) for part in parts]) / n[:, None]
-        y_mean = kept @ torch.stack([self.y[part].sum(0) for part in parts]) / n[:, None]
-        squares = kept @ torch.stack([self.squares[part].sum() for part in parts])
-        products = torch.stack([self.y[part].T @ self.y[part] for part in parts]).flatten(1)
+        sixths = rows.to(self.x.device).tensor_split(6)
+        n = kept @ torch.tensor([len(sixth) for sixth in sixths]).to(kept)
+        mean = kept @ torch.stack([self.x[sixth].sum(0) for sixth in sixths]) / n[:, None]
+        y_mean = kept @ torch.stack([self.y[sixth].sum(0) for sixth in sixths]) / n[:, None]
+        squares = kept @ torch.stack([self.squares[sixth].sum() for sixth in sixths])
+        products = torch.stack([self.y[sixth].T @ self.y[sixth] for sixth in sixths]).flatten(1)
         d = self.y.shape[1]
         products = (kept @ products).reshape(-1, d, d) - n[:, None, None] * y_mean[:, :, None] * y_mean[:, None, :]
         roots = torch.linalg.eigvalsh(products / (n - 1)[:, None, None]).clamp(min=0).sqrt().sum(1)
@@ -165,40 +162,37 @@ class Distance:
     infinity_quantiles: Quantiles = ()
 
 
-def frechet(
-    features: Tensor, mean: np.ndarray, covariance: np.ndarray, *, replicates: int, seed: int,
-    device: torch.device | str = "cpu", on_replicate: Callable[[int], None] | None = None,
-) -> Distance:  # fmt: skip
+def frechet(features: Tensor, mean: np.ndarray, covariance: np.ndarray, *, replicates: int, seed: int) -> Distance:
     """The distance of `features` (N, d) to a reference, both extrapolated and not, with intervals if `replicates`.
 
-    `seed` is for the intervals alone. `on_replicate` hears how many are done. A replicate costs N d^2 multiplications and
-    the eigenvalues of six d x d matrices.
+    Computed where the features are. `seed` is for the intervals alone. A replicate costs N d^2 multiplications and the
+    eigenvalues of six d x d matrices. Raises Interrupted between replicates.
     """
-    of, rng = Frechet(features, mean, covariance, device), np.random.default_rng(seed)
+    of = Frechet(features, mean, covariance)
     count, enough = len(of), len(of) >= SAMPLES_A_FEATURE * features.shape[1]
     measured = of.distances if enough else lambda rows: np.array([of.distance(rows)])
     order = np.random.default_rng(0).permutation(count)  # always the same: samples of a folder may be sorted by class
     point = measured(torch.from_numpy(order))
-    drawn = []
-    for done in range(replicates):
-        drawn.append(measured(torch.from_numpy(rng.integers(count, size=count))))
-        if on_replicate is not None:
-            on_replicate(done + 1)
     value, infinity = float(point[0]), float(of.extrapolated(point)) if enough else None
-    if not drawn:
+    if not replicates:
         return Distance(value, infinity)
-    again = np.stack(drawn)
+    drawn = _resampled(measured, count, replicates, seed)
     return Distance(
-        value, infinity, quantiles(value, again[:, 0]), quantiles(infinity, of.extrapolated(again)) if enough else ()
+        value, infinity, quantiles(value, drawn[:, 0]), quantiles(infinity, of.extrapolated(drawn)) if enough else ()
     )
+
+
+def _resampled(measured: Callable[[Tensor], np.ndarray], count: int, replicates: int, seed: int) -> np.ndarray:
+    """What `measured` makes of `count` rows drawn of as many with replacement, so many times: (replicates, ...)."""
+    rng, drawn = np.random.default_rng(seed), []
+    with progress("interval of the distance", replicates, "replicates") as meter:
+        for done in range(replicates):
+            check_stop()
+            drawn.append(measured(torch.from_numpy(rng.integers(count, size=count))))
+            meter.update(done + 1)
+    return np.stack(drawn)
 
 
 def replicates_for(bootstrap: int, features: int) -> int:
     """How many of `bootstrap` replicates a distance of so many features gets: fewer where each costs much."""
     return min(bootstrap, max(FEWEST, WORK // features))
-
-
-def _exact(device: torch.device | str) -> torch.device:
-    """`device` if it has float64."""
-    device = torch.device(device)
-    return device if device.type == "cuda" else torch.device("cpu")

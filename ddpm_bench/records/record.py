@@ -90,7 +90,8 @@ class BoundTerms(Part):
     decoder: Literal["exact", "paper"] = "exact"
     total: float
     standard_error: float  # of the total, the images taken as a sample of the data; holds the estimate's own error too
-    estimate_error: float = 0.0  # of the total against `exact` on the same images
+    estimate_error: float = 0.0  # of the total against `exact` on the same images: both draw noise
+    own_error: float | None = None  # what the estimate's draws add to standard_error; None in older records
     prior: float  # L_T
     middle: float  # L_1 + ... + L_{T-1}
     first: float  # L_0, the decoder's
@@ -100,8 +101,14 @@ class BoundTerms(Part):
 
     @property
     def sampling_error(self) -> float:
-        """Standard error of the images alone as a sample of the data."""
-        return max(self.standard_error**2 - self.estimate_error**2, 0.0) ** 0.5
+        """Standard error of the images alone as a sample of the data; of an exact bound, `standard_error` as it is.
+
+        Older records of estimates do not hold the `own_error` to take off. Its square is at least a third of
+        `estimate_error`'s, which held L_0's noise three times where `own_error` holds it once; so much is taken off, and
+        the result is an upper end.
+        """
+        own = self.estimate_error**2 / 3 if self.own_error is None else self.own_error**2
+        return max(self.standard_error**2 - own, 0.0) ** 0.5
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -34,7 +34,7 @@ class Runtime:
 
     def network_batch(self, side: int) -> int:
         """Images of `side` pixels a network call outside training."""
-        return self.batch or default_batch(self.device, side)
+        return default_batch(self.device, side) if self.batch is None else self.batch
 
     @property
     def arithmetic(self) -> dict[str, str | bool]:

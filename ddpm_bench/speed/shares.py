@@ -135,7 +135,7 @@ def scoring(case: Case) -> Phase:
         runtime = replace(case.runtime, cache=Path(cache))
 
         def scored(images: Tensor) -> None:
-            scores(images, reference, extractor, how, seed=0, runtime=runtime)
+            scores(images, reference, extractor, how, runtime)
 
         images = case.images(settings.sampling.samples)
         scored(images)

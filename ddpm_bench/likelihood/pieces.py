@@ -1,35 +1,26 @@
 """Pieces of a long measurement over images, kept where a stopped one finds them again."""
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ddpm_bench.files import make_folder, replacing, write_json
+from ddpm_bench.files import make_folder, replacing
 
 Arrays = dict[str, np.ndarray]
 
 
-class Ledger:
+class Pieces:
     """Named arrays for consecutive ranges of images, on the disk or, without a folder, in memory.
 
-    folder: each `identity` has a place of its own there, named by its hash, so that results of one model, data set or
-        setting are never taken for another's. `identity`: JSON values, all that the arrays depend on beside their range.
+    folder: of one measurement alone, since nothing else tells its pieces from another's: see `files.keyed_folder`.
     """
 
-    def __init__(self, folder: Path | None = None, identity: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self._memory: dict[tuple[str, int, int], Arrays] = {}
-        self._folder = None
-        if folder is not None:
-            text = json.dumps(identity, sort_keys=True)
-            self._folder = make_folder(folder / hashlib.sha256(text.encode()).hexdigest()[:16])
-            if not (self._folder / "of.json").exists():
-                write_json(self._folder / "of.json", identity)
+        self._folder = None if folder is None else make_folder(folder)
 
-    def pieces(self, kind: str, count: int, batch: int) -> Iterator[tuple[int, int, Arrays]]:
+    def ranges(self, kind: str, count: int, batch: int) -> Iterator[tuple[int, int, Arrays]]:
         """(start, end, arrays so far) of ranges that cover 0..count: those that are there, then new ones of `batch` images."""
         start, known = 0, {begin: (end, arrays) for begin, end, arrays in self.read(kind)}
         while start < count:
@@ -48,7 +39,7 @@ class Ledger:
     def read(self, kind: str) -> Iterator[tuple[int, int, Arrays]]:
         """(start, end, arrays) of what is there, in order and without gap or overlap from image 0 on."""
         reached = 0
-        for start, end in self._ranges(kind):
+        for start, end in self._kept(kind):
             if start == reached:  # two processes with other batches may have left overlapping ranges
                 yield start, end, self._load(kind, start, end)
                 reached = end
@@ -58,7 +49,7 @@ class Ledger:
         parts = [arrays for _, _, arrays in self.read(kind)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _ranges(self, kind: str) -> list[tuple[int, int]]:
+    def _kept(self, kind: str) -> list[tuple[int, int]]:
         if self._folder is None:
             return sorted((start, end) for of, start, end in self._memory if of == kind)
         stems = (path.stem for path in self._folder.glob(f"{kind}-????????-????????.npz"))

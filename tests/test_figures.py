@@ -29,6 +29,7 @@ from ddpm_bench.report.figures.training_curves import draw_distances, draw_losse
 from ddpm_bench.report.pictures import GRID_SIDE, LABELLED_SIDE, PictureFolder
 from ddpm_bench.report.summary import summaries
 
+pytestmark = pytest.mark.usefixtures("messages")
 GRID = load_grid("table2")
 CELL, OTHER = "mu-L-learned", "eps-L-learned"
 

@@ -30,7 +30,9 @@ from ddpm_bench.report.sections import page
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.writers.latex import latex_document, to_latex
 from ddpm_bench.report.writers.markdown import to_markdown
+from ddpm_bench.runtime.terminal import at_the_terminal
 
+pytestmark = pytest.mark.usefixtures("messages")
 GRID = load_grid("table2")
 NASTY = r"a_b|c*d*`e`$f$<i>&amp;[g](h)\i#j{k}~l^m%n é中 -- “q”"
 
@@ -68,7 +70,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
     (results / "mu-L-fixed-seed0.png").unlink()
     (results / "mu-L-fixed-seed1.png").unlink()
     said = io.StringIO()
-    with contextlib.redirect_stderr(said):
+    with contextlib.redirect_stderr(said), at_the_terminal():
         paths = render(read_records(results), GRID, out, results)
     return Rendered(results, out, paths, " ".join(said.getvalue().split()))
 

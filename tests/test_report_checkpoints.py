@@ -13,6 +13,7 @@ from ddpm_bench.report.checkpoint_rows import rows_beside
 from ddpm_bench.report.sections.checkpoints import checkpoints_section
 from ddpm_bench.report.writers.markdown import to_markdown
 
+pytestmark = pytest.mark.usefixtures("messages")
 GRID = load_grid("table2")
 RECORD = make_record(GRID, "eps-mse-fixed")
 

@@ -393,7 +393,7 @@ def test_markdown_tables_have_equally_many_columns_in_every_line() -> None:
     nasty = Divergence(step=3, reason="a | b\n| c |")
     cells = tuple(cell.model_copy(update={"label": "x | y || z"}) for cell in GRID.cells)
     grid = GRID.model_copy(update={"cells": cells})
-    text = to_markdown(table_of([make_record(grid, "mu-L-fixed", diverged=nasty)], grid))
+    text = to_markdown([Results(table_of([make_record(grid, "mu-L-fixed", diverged=nasty)], grid))])
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert len(lines) == 2 + 2 + len(cells) + 1 + len(ANCHORS)

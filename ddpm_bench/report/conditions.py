@@ -1,4 +1,4 @@
-"""The conditions of records: alike among themselves, as published or not, and how to have them again.
+"""The conditions of records: alike among themselves, and as published or not.
 
 Everything here is computed from the records and the grid; nothing is claimed. Every number has conditions of its own: a
 bound depends on no samples, a score on no way of measuring bounds. Published are the conditions that the grid states,
@@ -6,13 +6,12 @@ its settings among them; what a grid does not state is not compared, and said.
 """
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ddpm_bench.config.grid import AXES, Grid, load_preset, parse_set, resolve, shipped_presets
+from ddpm_bench.config.grid import AXES, Grid
 from ddpm_bench.config.metrics import BOUNDS, METRICS
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.records.differences import differences as differing_lines
@@ -250,39 +249,3 @@ def _show(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def command(records: Sequence[Record], grid: Grid) -> str:
-    """The command that measures these records again; settings unlike the preset's are spelled out with --set."""
-    first = records[0]
-    measured = {record.cell for record in records}
-    shipped = first.preset in shipped_presets()
-    parts = [
-        "ddpm-bench",
-        "ablate",
-        "--grid",
-        grid.name,
-        "--preset",
-        first.preset if shipped else f"{first.preset}.toml",
-    ]
-    if measured != {cell.name for cell in grid.cells}:
-        parts += ["--cells", ",".join(cell.name for cell in grid.cells if cell.name in measured)]
-    parts += ["--seeds", ",".join(map(str, sorted({record.seed for record in records})))]
-    if shipped:
-        [cell] = grid.select([first.cell])
-        preset = resolve(cell, load_preset(first.preset), {}).model_dump(mode="json")
-        for section, values in first.settings.model_dump(mode="json").items():
-            for key, value in values.items():
-                if value != preset[section][key]:
-                    parts += ["--set", _assignment(f"{section}.{key}", value)]
-    if first.settings.scoring.extractor == "inception" and not first.extractor.verified:
-        parts += ["--inception-weights", "PATH", "--allow-unverified-weights"]
-    return shlex.join(parts)
-
-
-def _assignment(key: str, value: Any) -> str:
-    """`key=value` as --set reads it; a string is quoted only where it would be read as something else."""
-    section, _, field = key.partition(".")
-    if isinstance(value, str) and parse_set([f"{key}={value}"])[section][field] == value:
-        return f"{key}={value}"
-    return f"{key}={json.dumps(value)}"

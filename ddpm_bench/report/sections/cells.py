@@ -11,8 +11,8 @@ from typing import Any
 
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.records.record import Checkpoint, Record
-from ddpm_bench.report.conditions import command
 from ddpm_bench.report.pictures import Picture
+from ddpm_bench.report.repeat_command import command
 from ddpm_bench.report.results_table import Field, Line, ResultsTable
 from ddpm_bench.report.summary import MeasuredCell, Summary
 from ddpm_bench.report.table_remarks import EMPTY, NOT_SCORED, divergence_note

@@ -16,7 +16,7 @@ from ddpm_bench.report.blocks import (
     Words,
     joined,
 )
-from ddpm_bench.report.conditions import command
+from ddpm_bench.report.repeat_command import command
 from ddpm_bench.report.summary import Summary
 
 COMMAND = "This command measures them again"

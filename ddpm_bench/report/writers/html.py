@@ -77,6 +77,7 @@ def _table(table: Table, folder: Path) -> Markup:
 
 
 def words_html(said: Words, folder: Path) -> Markup:
+    """Words within a block; everything that is a plain string is escaped."""
     match said:
         case str():
             return escape(labels.one_line(said))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 from ddpm_bench import cli
 from ddpm_bench.runtime.terminal import at_the_terminal
@@ -49,6 +50,20 @@ def messages() -> Iterator[None]:
     """What is said stands on stderr, as at the command line."""
     with at_the_terminal():
         yield
+
+
+def parsed(arguments: list[str]) -> dict:
+    """The parameters that the command line makes of them; click's UsageError for one that it does not know."""
+    command, rest = command_of(arguments)
+    return command.make_context(command.name, rest).params
+
+
+def command_of(arguments: list[str]):
+    """The command that the first words name, as click has it, and the words after them."""
+    command = typer.main.get_command(cli.app)
+    while hasattr(command, "commands"):
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    return command, list(arguments)
 
 
 @dataclass(frozen=True)

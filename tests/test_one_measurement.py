@@ -4,17 +4,27 @@ And kept work is found by what it depends on, the hash of the weights first.
 """
 
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_models import tiny_preset
 
 from ddpm_bench.diffusion.objective import LSimple
 from ddpm_bench.models.model import load_model
-from tests.tiny_models import tiny_preset
 
 CELL = "eps-mse-fixed"
+CACHE = Path(tempfile.gettempdir()) / f"ddpm-bench-tests-{os.getpid()}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_cache():
+    """Features of the training images and anchors, made once for all tests here."""
+    yield
+    shutil.rmtree(CACHE, ignore_errors=True)
 
 
 def ablate(call, folder: Path, *more: str) -> dict:
@@ -22,7 +32,8 @@ def ablate(call, folder: Path, *more: str) -> dict:
     folder.mkdir(exist_ok=True)
     done = call(
         "ablate", "--preset", tiny_preset(folder), "--cells", CELL, "--device", "cpu", "--no-report", "--json",
-        "--results", folder / "results", "--cache", folder / "cache", "--set", "scoring.neighbours=2", *more,
+        "--results", folder / "results", "--cache", CACHE, "--set", "scoring.neighbours=2",
+        "--set", "training.ema_ramp=true", "--set", "training.warmup=0", "--set", "training.learning_rate=1e-2", *more,
     )  # fmt: skip
     assert done.code == 0, done.err
     return json.loads((folder / "results" / f"{CELL}-seed0.json").read_text())
@@ -47,7 +58,7 @@ def test_a_checkpoint_is_sampled_and_evaluated_as_ablate_scored_it(call, tmp_pat
     sampled = np.load(tmp_path / "s.npz")["images"]
     assert np.array_equal(sampled.reshape(images.shape), images)
 
-    how = ("--count", 12, "--bound-images", 4, "--evals", 5, "--device", "cpu", "--cache", tmp_path / "cache")
+    how = ("--count", 12, "--bound-images", 4, "--evals", 5, "--device", "cpu", "--cache", CACHE)
     done = call("evaluate", "--ckpt", work(tmp_path), "--results", tmp_path / "rows", *how, "--json")
     assert done.code == 0, done.err
     row = json.loads(done.out)
@@ -57,7 +68,7 @@ def test_a_checkpoint_is_sampled_and_evaluated_as_ablate_scored_it(call, tmp_pat
     assert row["setup"]["clip_x0"] is record["settings"]["sampling"]["clip_x0"]
     assert row["setup"]["sampling_steps"] == record["sampling_steps"]
 
-    of = ("--images", 4, "--evals", 5, "--split", "both", "--device", "cpu", "--cache", tmp_path / "cache", "--json")
+    of = ("--images", 4, "--evals", 5, "--split", "both", "--device", "cpu", "--cache", CACHE, "--json")
     done = call("nll", "--ckpt", work(tmp_path), *of)
     assert done.code == 0, done.err
     bare = [{**bound, "quantiles": []} for bound in record["bounds"]]  # the record's have an interval beside
@@ -67,7 +78,7 @@ def test_a_checkpoint_is_sampled_and_evaluated_as_ablate_scored_it(call, tmp_pat
 def test_options_override_what_a_checkpoint_says_and_are_recorded(call, tmp_path: Path) -> None:
     ablate(call, tmp_path, "--set", "sampling.clip_x0=false")
     assert load_model(work(tmp_path)).sampling.clip_x0 is False
-    how = ("--count", 12, "--bound-images", 0, "--device", "cpu", "--cache", tmp_path / "cache", "--json")
+    how = ("--count", 12, "--bound-images", 0, "--device", "cpu", "--cache", CACHE, "--json")
     own = json.loads(call("evaluate", "--ckpt", work(tmp_path), "--results", tmp_path / "own", *how).out)
     done = call("evaluate", "--ckpt", work(tmp_path), "--results", tmp_path / "rows", "--clip", "--steps", 3, *how)
     assert done.code == 0, done.err

@@ -290,6 +290,8 @@ def test_every_layout_says_that_quick_is_not_comparable_and_why() -> None:
 def test_the_papers_conditions_are_comparable_at_the_best_checkpoint_and_not_at_the_last() -> None:
     last, best = (table_of(paper_records(), selection=i) for i in (0, 1))
     assert best.verdict == ""
+    frame = to_frame(summaries(paper_records(), GRID))
+    assert frame["comparable_with_published"].tolist() == [False] * len(GRID.cells) + [True] * len(GRID.cells)
     assert last.verdict == (
         "Not comparable with published numbers. Not as published: checkpoint, how the bound was measured."
     )
@@ -304,6 +306,7 @@ def test_unverified_weights_are_marked_at_every_heading_in_every_layout() -> Non
             assert dict(table.notes)[head.note].startswith("unverified")
     assert not to_frame(summaries(records, GRID))["extractor_verified"].any()
     assert "unverified" not in layouts(paper_records())[0]
+    assert to_frame(summaries(paper_records(), GRID))["extractor_verified"].all()
 
 
 def test_last_and_best_checkpoints_are_apart_and_never_mixed() -> None:

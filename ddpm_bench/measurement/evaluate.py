@@ -51,7 +51,7 @@ def setup_of(model: Model, task: Task) -> Setup:
         raise UserError("--bound-images 1: a mean with an error needs 2 images or more, and 0 measures no bound.")
     # What these refuse is refused before anything long.
     check_task(model, task)
-    protocol(sampling.samples, len(task.data.train), neighborhood=scoring.neighborhood)
+    protocol(sampling.samples, len(task.data.train), scoring.neighborhood)
     exact = task.bound_method.exact_for(model)
     if not exact:
         Budget.of(scoring.bound_evals)

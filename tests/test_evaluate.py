@@ -5,7 +5,7 @@ import json
 
 import pytest
 from ddpm_bench.evaluation import checkpoint
-from ddpm_bench.measurement.checkpoint import SAMPLES, Asked, default_name
+from ddpm_bench.measurement.checkpoint import SAMPLES, UserSays, default_name
 from tiny_models import tiny_checkpoint, tiny_data
 
 from ddpm_bench.config.settings import DataSettings
@@ -256,4 +256,4 @@ def test_names_and_defaults(place):
     assert default_name(model) == "eps"
     hub = model.__class__(**{**model.__dict__, "name": "google/ddpm-cifar10-32", "weights": "raw"})
     assert check_name(default_name(hub)) == "google-ddpm-cifar10-32-raw"
-    assert SAMPLES["inception"] == 50_000 and Asked(ckpt=place[0], results=place[0]).evals == 10
+    assert SAMPLES["inception"] == 50_000 and UserSays(ckpt=place[0], results=place[0]).evals == 10

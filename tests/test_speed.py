@@ -25,7 +25,7 @@ from ddpm_bench.speed.machine import memory_of, peak
 from ddpm_bench.speed.measure import race, ratio
 from ddpm_bench.speed.peers import OURS, PEERS, Diffusers, installed
 from ddpm_bench.speed.report import TerminalReport, page, write
-from ddpm_bench.speed.result import WORKS, Peak, Phase, Ratio, Row, Speed
+from ddpm_bench.speed.result import WORKS, Peak, Phase, Ratio, Speed, Timing
 from ddpm_bench.speed.work import Contender, plain_training, trainer_of
 from ddpm_bench.training.ema import Ema
 
@@ -267,10 +267,10 @@ def test_most_of_a_training_step_of_quick_is_network_loss_and_optimizer(tmp_path
 
 
 def result(**changes) -> Speed:
-    def row(work, name, ours, **more) -> Row:
+    def row(work, name, ours, **more) -> Timing:
         held = {"equal_work": True, "precision": "float32", "batch": 4, "seconds": (1.0, 2.0, 4.0), "flops": 1e9}
         held |= {"memory": 2**20, "compile_seconds": None, "peak": 8e9}
-        return Row(work=work, contender=name, ours=ours, **(held | more))
+        return Timing(work=work, contender=name, ours=ours, **(held | more))
 
     faster = Ratio(median=1.25, low=1.0, high=2.0, coverage=0.97)
     rows = [row(work, "ddpm-bench", None) for work in ("training", "sampling", "bound")]

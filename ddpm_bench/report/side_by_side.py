@@ -19,10 +19,10 @@ from scipy import stats
 
 from ddpm_bench.config.metrics import METRICS, SCORE
 from ddpm_bench.errors import UserError
+from ddpm_bench.records.conditions import measurement_conditions, model_conditions
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.record import QUANTILES, Record
 from ddpm_bench.report.claims import ALPHA, difference_interval
-from ddpm_bench.report.conditions import measurement_conditions, model_conditions
 
 KEYS = tuple(key for key, metric in METRICS.items() if metric.kind != "error")
 _IMAGES = ("data", "hash of the data", "size")

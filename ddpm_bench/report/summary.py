@@ -11,8 +11,8 @@ import pandas as pd
 
 from ddpm_bench.config.grid import Cell, Grid
 from ddpm_bench.config.metrics import DISTANCE, METRICS, PUBLISHED, SCORE
+from ddpm_bench.records.conditions import Difference, Selection, SetAside, differences, sorted_out
 from ddpm_bench.records.record import BoundTerms, Checkpoint, Record
-from ddpm_bench.report.conditions import Difference, Selection, SetAside, differences, sorted_out
 
 UNIFORM_BITS_PER_DIM = 8.0
 """Code length of a uniformly distributed byte: a bound above it is worse than no model."""

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.records.conditions import Difference
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.bounds import bound_remarks
-from ddpm_bench.report.conditions import Difference
 from ddpm_bench.report.summary import MeasuredCell, Summary
 
 DASH, NOT_MEASURED, NOT_SCORED, EMPTY = "–", "not measured", "n/a", ""

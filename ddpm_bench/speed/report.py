@@ -13,7 +13,7 @@ from ddpm_bench.files import make_folder, write_json, write_text
 from ddpm_bench.report.blocks import Block, Bullets, Heading, Image, Paragraph, Table
 from ddpm_bench.report.writers.markdown import to_markdown
 from ddpm_bench.speed.plot import draw
-from ddpm_bench.speed.result import WORKS, Phase, Row, Speed
+from ddpm_bench.speed.result import WORKS, Phase, Speed, Timing
 
 HEADS = ("Contender", "precision", "images/s", "GFLOP/image", "GFLOP/s", "of conv. peak", "memory", "ours is")
 
@@ -31,7 +31,7 @@ def title(speed: Speed) -> str:
     return f"Speed at preset {speed.preset}: {speed.parameters:,} parameters, {channels} x {size} x {size}"
 
 
-def fields(row: Row) -> tuple[str, ...]:
+def fields(row: Timing) -> tuple[str, ...]:
     """The entries under HEADS."""
     name = row.contender + ("" if row.equal_work else " *")
     ratio = "" if row.ours is None else f"{row.ours.median:.2f} [{row.ours.low:.2f}, {row.ours.high:.2f}] times as fast"

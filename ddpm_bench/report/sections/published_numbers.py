@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.records.conditions import unstated
 from ddpm_bench.report.blocks import Block, Bold, Paragraph, Symbols, Table
 from ddpm_bench.report.bounds import row_name
-from ddpm_bench.report.conditions import unstated
 from ddpm_bench.report.published_verdicts import PublishedVerdict, in_words, verdicts
 from ddpm_bench.report.summary import Summary
 from ddpm_bench.report.table_remarks import condition_names

@@ -19,7 +19,7 @@ REQUIRED = ("schedule", "T", "parameterization", "variance")
 
 
 @dataclass(frozen=True)
-class Asked:
+class UserSays:
     """The options of `import` about the content.
 
     flags: those of the original's scripts, for formats that have them. weights: what they are, where the file does not
@@ -37,7 +37,7 @@ class Asked:
             raise UserError(f"--flags belongs to the format openai; for {format} give {', '.join(OPTIONS.values())}.")
 
 
-def settle_process(said: Mapping[str, Any], asked: Asked, assumed: Mapping[str, Any], where: str) -> ProcessSettings:
+def settle_process(said: Mapping[str, Any], asked: UserSays, assumed: Mapping[str, Any], where: str) -> ProcessSettings:
     """What the checkpoint said, then what was asked, then what is assumed. UserError for contradictions and gaps.
 
     where: what in the checkpoint said it, for messages.
@@ -55,7 +55,7 @@ def settle_process(said: Mapping[str, Any], asked: Asked, assumed: Mapping[str, 
         raise UserError(f"{where} and the options make no process: {reasons(error)}.") from error
 
 
-def settle_weights(known: Kind, asked: Asked, where: str) -> Kind:
+def settle_weights(known: Kind, asked: UserSays, where: str) -> Kind:
     """Whether weights are a moving average; `known` is what `where` says. Raw ones are used only when asked for."""
     kind = asked.weights or "unknown" if known == "unknown" else known
     if asked.weights not in (None, kind):

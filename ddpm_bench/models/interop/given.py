@@ -18,7 +18,7 @@ OURS = ("model.json", "state.json", "step-*/state.json")
 FILES = {".pt", ".pth", ".ckpt", ".bin", ".safetensors"}
 
 
-class Source:
+class Given:
     """A source by the text that was given. UserError when there is nothing there and it cannot be a hub id."""
 
     def __init__(self, given: str) -> None:

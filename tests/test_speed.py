@@ -239,7 +239,7 @@ def test_phases_cover_training_sampling_bound_and_scoring_of_the_real_code(case,
 def test_where_only_images_take_time_a_cell_takes_what_all_its_images_through_the_network_take(case, monkeypatch):
     now, real = [0.0], UNet.forward
     monkeypatch.setattr(shares.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(shares, "scoring", lambda case, stop: None)
+    monkeypatch.setattr(shares, "scoring", lambda case: None)
 
     def forward(self, x_t, step):
         now[0] += len(x_t)

@@ -13,8 +13,9 @@ import ddpm_bench
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 HEAD = """# The public names
 
-`import ddpm_bench` gives these, each imported when it is first used: the import itself loads no torch. What is not here may move or change between
-versions. Each docstring says shapes, ranges, units, errors and the source of its equations: `help(ddpm_bench.sample)`.
+`import ddpm_bench` gives these, each imported when it is first used: the import itself loads no torch. What is not here
+may move or change between versions. Each docstring says shapes, ranges, units, errors and the source of its equations:
+`help(ddpm_bench.sample)`.
 
 """
 

@@ -13,13 +13,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from rich import box
-from rich.table import Table as RichTable
-from rich.text import Text
-
 from ddpm_bench.config.published import Coding, CodingPoint
 from ddpm_bench.records.record import BoundTerms
-from ddpm_bench.report.labels import plain
 
 HALF_RANGE = 127.5
 """Grey levels that one unit of [-1, 1] stands for."""
@@ -114,27 +109,3 @@ def split_in_words(code: Coded, published: Coding | None = None) -> str:
     said = f"Rate {code.rate:.2f} bits/dim (all terms but L_0), distortion {code.distortion:.2f} bits/dim (L_0)"
     theirs = f"; published: rate {published.rate:.2f}, distortion {published.distortion:.2f}" if published else ""
     return f"{said}{theirs}."
-
-
-def to_markdown(code: Coded, published: Coding | None = None) -> str:
-    """The table as GitHub Markdown."""
-    heads = [*MEASURED_HEADS, *(PUBLISHED_HEADS if published else ())]
-    rows = [heads, ["---:"] * len(heads), *lines(code, published)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def to_rich(code: Coded, published: Coding | None = None) -> RichTable:
-    """The table for the terminal."""
-    table = RichTable(
-        title=Text(f"Progressive coding: {plain(code.label)}"),
-        caption=Text(split_in_words(code, published)),
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-    )
-    for head in MEASURED_HEADS:
-        table.add_column(head, justify="right")
-    for head in PUBLISHED_HEADS if published else ():
-        table.add_column(head, justify="right", style="cyan")
-    for line in lines(code, published):
-        table.add_row(*line)
-    return table

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 
 from ddpm_bench.config.published import Coding, CodingPoint
 from ddpm_bench.report.bounds import codes_of, published_code
-from ddpm_bench.report.drawing import LINES, VERMILLION, WIDTH, canvas, measured_on, save
+from ddpm_bench.report.figures.drawing import LINES, VERMILLION, WIDTH, canvas, measured_on, save
 from ddpm_bench.report.labels import mathtext, plain
-from ddpm_bench.report.progressive import Coded, Point
-from ddpm_bench.report.samples import PictureFolder
+from ddpm_bench.report.pictures import PictureFolder
+from ddpm_bench.report.progressive_coding import Coded, Point
 from ddpm_bench.report.summary import Summary
 
 STEPS, RATE, ERROR = "reverse steps", "rate, bits/dim", "RMSE, 0..255"

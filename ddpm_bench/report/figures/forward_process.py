@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.records.record import Record
-from ddpm_bench.report.drawing import BLUE, WIDTH, plain_log
-from ddpm_bench.report.mosaics import left_of, mosaic
-from ddpm_bench.report.samples import GRID_SIDE, PictureFolder, runs_of
+from ddpm_bench.report.figures.drawing import BLUE, WIDTH, plain_log
+from ddpm_bench.report.figures.mosaics import left_of, mosaic
+from ddpm_bench.report.pictures import GRID_SIDE, PictureFolder, runs_of
 from ddpm_bench.report.summary import Summary
 from ddpm_bench.runtime.observer import say
 

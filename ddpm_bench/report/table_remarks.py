@@ -6,7 +6,7 @@ from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.bounds import bound_remarks
 from ddpm_bench.report.conditions import Difference
-from ddpm_bench.report.summary import Row, Summary
+from ddpm_bench.report.summary import MeasuredCell, Summary
 
 DASH, NOT_MEASURED, NOT_SCORED, EMPTY = "–", "not measured", "n/a", ""
 
@@ -45,7 +45,7 @@ def verdict(summary: Summary) -> str:
 
 def _union(summary: Summary, bounds: bool) -> list[Difference]:
     """What is not as published in any of the bounds, or in any of the scores; each once."""
-    kinds = [found for key, found in summary.differences.items() if key.startswith("bound_") == bounds]
+    kinds = [found for key, found in summary.differences.items() if METRICS[key].is_bound == bounds]
     return list(dict.fromkeys(difference for found in kinds for difference in found))
 
 
@@ -56,7 +56,7 @@ def condition_names(differences: Sequence[Difference]) -> list[str]:
     return [name for name in names if "." not in name] + [f"settings of {section}" for section in sections]
 
 
-def divergence_note(row: Row) -> str:
+def divergence_note(row: MeasuredCell) -> str:
     """When and why the seeds of a cell diverged; what several share is said once."""
     seeds: dict[tuple[str, str], list[str]] = {}
     for record in row.diverged:
@@ -97,7 +97,7 @@ def remarks(summary: Summary, keys: Sequence[str]) -> list[str]:
         said.append(f"A measured {DASH} is a cell whose every run diverged here.")
     if "not measured" in statuses:
         said.append(f"{NOT_MEASURED.capitalize()}: there is no record of this cell yet.")
-    if "precision" in keys:
+    if any(METRICS[key].of_neighbours for key in keys):
         said.append(
             f"Precision and recall: the same features ({summary.first.extractor.name}), k = {scoring.neighborhood}."
         )
@@ -114,7 +114,7 @@ def remarks(summary: Summary, keys: Sequence[str]) -> list[str]:
 
 
 def _of_one_run(summary: Summary, keys: Sequence[str], which: str) -> list[str]:
-    """What stands beside the numbers of one run: bootstrap intervals, and the spreads where there are none."""
+    """What stands beside the numbers of one run: bootstrap intervals, and the errors within the run where there are none."""
     shown = {
         key: row.estimates[key] for row in summary.rows if len(row.done) == 1 for key in keys if key in row.estimates
     }
@@ -124,12 +124,11 @@ def _of_one_run(summary: Summary, keys: Sequence[str], which: str) -> list[str]:
             f"{which}: brackets are 95% intervals within the run, by a bootstrap over its samples or over the bound's "
             "images; they say nothing about another training run."
         )
-    over = {"is_mean": "over splits of one sample set", "kid_mean": "over subsets of it"}
-    spreads = [
-        f"the ± of {METRICS[key].heading(summary.first.extractor.labels)} is {words}"
-        for key, words in over.items()
-        if key in shown and shown[key].spread is not None and not shown[key].interval
+    errors = [
+        f"the ± of {metric.heading(summary.first.extractor.labels)} is {metric.error_over}"
+        for key, metric in METRICS.items()
+        if key in shown and metric.error and shown[key].deviation is not None and not shown[key].interval
     ]
-    if spreads:
-        said.append(f"{which}: {', '.join(spreads)}; it says nothing about another training run.")
+    if errors:
+        said.append(f"{which}: {', '.join(errors)}; it says nothing about another training run.")
     return said

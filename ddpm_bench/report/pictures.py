@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ddpm_bench.files import replacing
 from ddpm_bench.records.record import Record
-from ddpm_bench.report.summary import Row
+from ddpm_bench.report.summary import MeasuredCell
 from ddpm_bench.runtime.observer import say
 
 GAP = 1
@@ -86,17 +86,17 @@ class PictureFolder:
         return None
 
 
-def runs_of(row: Row) -> tuple[Record, ...]:
+def runs_of(row: MeasuredCell) -> tuple[Record, ...]:
     """The runs of a cell; one that diverged is shown only when no other is left."""
     return (*row.done, *row.diverged)
 
 
-def copy_pictures(rows: Sequence[Row], pictures: PictureFolder, folder: Path) -> dict[str, Picture]:
+def copy_pictures(rows: Sequence[MeasuredCell], pictures: PictureFolder, folder: Path) -> dict[str, Picture]:
     """For each measured cell, the samples of its first seed with a good picture, as folder/<cell>.png."""
     return {row.cell.name: _copy(row, pictures, folder) for row in rows if runs_of(row)}
 
 
-def _copy(row: Row, pictures: PictureFolder, folder: Path) -> Picture:
+def _copy(row: MeasuredCell, pictures: PictureFolder, folder: Path) -> Picture:
     faults = []
     for record in runs_of(row):
         if record.sample_grid is None:

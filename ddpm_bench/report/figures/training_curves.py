@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.config.metrics import DISTANCE, METRICS
 from ddpm_bench.records.record import Checkpoint
-from ddpm_bench.report.drawing import (
+from ddpm_bench.report.figures.drawing import (
     BLUE,
     GREY,
     LINES,
@@ -23,11 +23,9 @@ from ddpm_bench.report.drawing import (
     plain_log,
 )
 from ddpm_bench.report.labels import escape_mathtext, mathtext
-from ddpm_bench.report.samples import PictureFolder
-from ddpm_bench.report.summary import Row, Summary
-from ddpm_bench.report.words import NOT_MEASURED
-
-DISTANCE = "fd_train"
+from ddpm_bench.report.pictures import PictureFolder
+from ddpm_bench.report.summary import MeasuredCell, Summary
+from ddpm_bench.report.table_remarks import NOT_MEASURED
 
 
 def draw_losses(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) -> str:
@@ -43,7 +41,7 @@ def draw_losses(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) 
     )
 
 
-def _draw_loss(axes: Axes, row: Row, last: int) -> None:
+def _draw_loss(axes: Axes, row: MeasuredCell, last: int) -> None:
     axes.set_ylabel(f"loss {mathtext(row.cell.objective)}", fontsize=7)
     for record in (*row.done, *row.diverged):
         points = [(point.step, point.loss) for point in record.training_log if math.isfinite(point.loss)]
@@ -101,7 +99,7 @@ def draw_distances(figure: Figure, summaries: Sequence[Summary], _: PictureFolde
     )
 
 
-def _by_step(row: Row) -> dict[int, list[Checkpoint]]:
+def _by_step(row: MeasuredCell) -> dict[int, list[Checkpoint]]:
     """The scored checkpoints of all seeds that finished, by step."""
     found: dict[int, list[Checkpoint]] = {}
     for record in row.done:
@@ -111,7 +109,7 @@ def _by_step(row: Row) -> dict[int, list[Checkpoint]]:
 
 
 def _draw_distance(
-    axes: Axes, row: Row, scored: Mapping[int, Sequence[Checkpoint]], style: tuple[str, object], several: bool
+    axes: Axes, row: MeasuredCell, scored: Mapping[int, Sequence[Checkpoint]], style: tuple[str, object], several: bool
 ) -> None:
     colour, dashes = style
     means = [fmean(one.metrics[DISTANCE] for one in same) for same in scored.values()]

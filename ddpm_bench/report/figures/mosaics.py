@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddpm_bench.records.record import Record
-from ddpm_bench.report.drawing import COLUMNS, GREY, WIDTH, by_group, cell_panels, measured_on
-from ddpm_bench.report.samples import GRID_SIDE, LABELLED_SIDE, PictureFolder, runs_of
-from ddpm_bench.report.summary import Row, Summary
-from ddpm_bench.report.words import NOT_MEASURED
+from ddpm_bench.report.figures.drawing import COLUMNS, GREY, WIDTH, cell_panels, measured_on
+from ddpm_bench.report.pictures import GRID_SIDE, LABELLED_SIDE, PictureFolder, runs_of
+from ddpm_bench.report.summary import MeasuredCell, Summary, by_group
+from ddpm_bench.report.table_remarks import NOT_MEASURED
 
 SAMPLE_ROWS = 4
 """Rows of eight samples of a cell: half of its picture, so that they can still be seen."""
@@ -24,7 +24,7 @@ WHITE, WIDE = 255, 6
 
 
 @dataclass(frozen=True)
-class Shown:
+class CellPictures:
     """What a cell shows: the run and its images, uint8 (rows, columns, H, W, C), with a heading a column or none."""
 
     record: Record
@@ -35,9 +35,9 @@ class Shown:
 def draw_samples(figure: Figure, summaries: Sequence[Summary], pictures: PictureFolder) -> str:
     """The first samples of every cell, made from the same noise."""
 
-    def read(record: Record) -> Shown | None:
+    def read(record: Record) -> CellPictures | None:
         tiles = record.sample_grid and pictures.tiles(record.sample_grid, record.data.shape, GRID_SIDE)
-        return Shown(record, tiles[:SAMPLE_ROWS]) if isinstance(tiles, np.ndarray) else None
+        return CellPictures(record, tiles[:SAMPLE_ROWS]) if isinstance(tiles, np.ndarray) else None
 
     what = "The first samples of each cell at the end of training, not selected."
     return _side_by_side(figure, summaries[0], read, what)
@@ -46,13 +46,13 @@ def draw_samples(figure: Figure, summaries: Sequence[Summary], pictures: Picture
 def draw_generation(figure: Figure, summaries: Sequence[Summary], pictures: PictureFolder) -> str:
     """What is predicted of the image along the chain, for the first samples of every cell (section 4.3, Figure 6)."""
 
-    def read(record: Record) -> Shown | None:
+    def read(record: Record) -> CellPictures | None:
         tiles = _labelled(record, "progressive", pictures)
         if tiles is None:
             return None
         columns = np.linspace(0, tiles.shape[1] - 1, min(SHOWN_COLUMNS, tiles.shape[1])).round().astype(int)
         steps = _steps(pictures.about(record.pictures["progressive"]), columns)
-        return Shown(record, tiles[:SHOWN_ROWS, columns], steps)
+        return CellPictures(record, tiles[:SHOWN_ROWS, columns], steps)
 
     what = (
         "Progressive generation: a row a sample; under each image the step t of the reverse process at which x_0 was "
@@ -64,12 +64,12 @@ def draw_generation(figure: Figure, summaries: Sequence[Summary], pictures: Pict
 def draw_neighbours(figure: Figure, summaries: Sequence[Summary], pictures: PictureFolder, *, space: str) -> str:
     """Samples of every cell with the training images nearest to them in `space`, "pixel" or "feature"."""
 
-    def read(record: Record) -> Shown | None:
+    def read(record: Record) -> CellPictures | None:
         tiles = _labelled(record, f"neighbours-{space}", pictures)
         if tiles is None:
             return None
         tiles = tiles[:SHOWN_ROWS, :SHOWN_COLUMNS]
-        return Shown(record, tiles, ("sample", *map(str, range(1, tiles.shape[1]))))
+        return CellPictures(record, tiles, ("sample", *map(str, range(1, tiles.shape[1]))))
 
     where = "pixels" if space == "pixel" else f"features of the extractor {summaries[0].first.extractor.name}"
     what = (
@@ -95,7 +95,7 @@ def _steps(about: str, columns: Sequence[int]) -> tuple[str, ...]:
 
 
 def _side_by_side(
-    figure: Figure, summary: Summary, read: Callable[[Record], Shown | None], what: str, apart: int = 0
+    figure: Figure, summary: Summary, read: Callable[[Record], CellPictures | None], what: str, apart: int = 0
 ) -> str:
     """Fill `figure` with a panel a cell; the first `apart` columns of images stand off. Returns the caption."""
     shown = _chosen(summary, read)
@@ -120,9 +120,9 @@ def _side_by_side(
     return f"{what} Made from the same noise {same}. Depends on: {measured_on(summary)}"
 
 
-def _chosen(summary: Summary, read: Callable[[Record], Shown | None]) -> dict[str, Shown]:
+def _chosen(summary: Summary, read: Callable[[Record], CellPictures | None]) -> dict[str, CellPictures]:
     """What each cell shows: the seed that most cells have, else the first seed that can be shown."""
-    found: dict[str, list[Shown]] = {}
+    found: dict[str, list[CellPictures]] = {}
     for row in summary.rows:
         if runs := [one for record in runs_of(row) if (one := read(record))]:
             found[row.cell.name] = [one for one in runs if one.record.outcome == "done"] or runs
@@ -151,7 +151,7 @@ def left_of(column: int, width: int, apart: int = 0, gap: int = 1) -> int:
     return column * (width + gap) + (WIDE if apart and column >= apart else 0)
 
 
-def _head(axes: Axes, shown: Shown, apart: int) -> None:
+def _head(axes: Axes, shown: CellPictures, apart: int) -> None:
     """The headings stand below the images, where they do not run into the panel's title."""
     for side in axes.spines.values():
         side.set_visible(False)
@@ -162,7 +162,7 @@ def _head(axes: Axes, shown: Shown, apart: int) -> None:
     axes.tick_params(length=0, pad=2)
 
 
-def _without(axes: Axes, row: Row) -> None:
+def _without(axes: Axes, row: MeasuredCell) -> None:
     words = {"diverged": "diverged", "not measured": NOT_MEASURED}.get(row.status, "no picture")
     axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=7)
     axes.set_axis_off()

@@ -6,10 +6,10 @@ from statistics import median
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddpm_bench.report.drawing import BLUE, VERMILLION, WIDTH, by_group, measured_on
+from ddpm_bench.report.figures.drawing import BLUE, VERMILLION, WIDTH, measured_on
 from ddpm_bench.report.labels import mathtext
-from ddpm_bench.report.samples import PictureFolder, runs_of
-from ddpm_bench.report.summary import Row, Summary
+from ddpm_bench.report.pictures import PictureFolder, runs_of
+from ddpm_bench.report.summary import MeasuredCell, Summary, by_group
 
 UNITS = {"pixel": "root mean square over pixels in 0..1", "feature": "root mean square over features"}
 """The spaces in which neighbours are sought, and what distances are in."""
@@ -37,7 +37,7 @@ def draw_nearness(figure: Figure, summaries: Sequence[Summary], _: PictureFolder
     )
 
 
-def _heights(rows: Sequence[Row]) -> dict[str, float]:
+def _heights(rows: Sequence[MeasuredCell]) -> dict[str, float]:
     """The height of every cell by name, of every group as `group: name`, and of the test images as an empty name."""
     y, heights = 0.0, {"": 0.0}
     for group, members in by_group(rows).items():
@@ -50,7 +50,9 @@ def _heights(rows: Sequence[Row]) -> dict[str, float]:
     return heights
 
 
-def _draw_space(axes: Axes, space: str, rows: Sequence[Row], heights: dict[str, float], summary: Summary) -> None:
+def _draw_space(
+    axes: Axes, space: str, rows: Sequence[MeasuredCell], heights: dict[str, float], summary: Summary
+) -> None:
     # The test images and the training images are the same for all runs, and so are these distances.
     test = next(record.neighbours[space].test for record in summary.records if space in record.neighbours)
     axes.plot(test, [heights[""]] * len(test), "|", color=VERMILLION, markersize=8, markeredgewidth=1.2)
@@ -70,7 +72,7 @@ def _draw_space(axes: Axes, space: str, rows: Sequence[Row], heights: dict[str, 
     axes.tick_params(axis="y", length=0)
 
 
-def _label(axes: Axes, rows: Sequence[Row], heights: dict[str, float]) -> None:
+def _label(axes: Axes, rows: Sequence[MeasuredCell], heights: dict[str, float]) -> None:
     names = {heights[row.cell.name]: mathtext(row.cell.label) for row in rows} | {heights[""]: "held-out test images"}
     axes.set_yticks(list(names), list(names.values()))
     axes.set_ylim(min(heights.values()) - 0.6, 0.6)

@@ -7,10 +7,10 @@ from statistics import fmean
 from matplotlib.figure import Figure
 
 from ddpm_bench.records.record import BoundTerms, Record
-from ddpm_bench.report.drawing import LINES, group_panels, legend_below, measured_on
+from ddpm_bench.report.figures.drawing import LINES, group_panels, legend_below, measured_on
 from ddpm_bench.report.labels import mathtext
-from ddpm_bench.report.samples import PictureFolder
-from ddpm_bench.report.summary import Row, Summary
+from ddpm_bench.report.pictures import PictureFolder
+from ddpm_bench.report.summary import MeasuredCell, Summary
 
 
 def draw_terms(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) -> str:
@@ -43,7 +43,7 @@ def draw_terms(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) -
     )
 
 
-def _mean_terms(row: Row) -> list[float]:
+def _mean_terms(row: MeasuredCell) -> list[float]:
     """terms[t-1] of the cell, the mean over its seeds; empty where no run has single terms."""
     runs = [bound.terms for record in row.done if (bound := _terms(record))]
     return [fmean(same) for same in zip(*runs, strict=True)]

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from ddpm_bench.files import replacing
 from ddpm_bench.report.labels import mathtext
-from ddpm_bench.report.summary import Row, Summary
+from ddpm_bench.report.summary import MeasuredCell, Summary, by_group
 
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 PURPLE, SKY, ORANGE = "#CC79A7", "#56B4E9", "#E69F00"
@@ -59,15 +59,9 @@ def save(figure: Figure, png: Path) -> Path:
     return pdf
 
 
-def by_group(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows by group of the grid, in order."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.cell.group, []).append(row)
-    return groups
-
-
-def cell_panels(figure: Figure, rows: Sequence[Row], height: float, below: float = 0.0) -> list[tuple[Row, Axes]]:
+def cell_panels(
+    figure: Figure, rows: Sequence[MeasuredCell], height: float, below: float = 0.0
+) -> list[tuple[MeasuredCell, Axes]]:
     """A panel for each row, group under group, each under its heading; panels are `height` inches high.
 
     Sets the size of the figure, with room for `below` inches more. Panels have the rows' labels as titles.
@@ -90,7 +84,7 @@ def cell_panels(figure: Figure, rows: Sequence[Row], height: float, below: float
     return panels
 
 
-def group_panels(figure: Figure, rows: Sequence[Row], height: float) -> list[tuple[list[Row], Axes]]:
+def group_panels(figure: Figure, rows: Sequence[MeasuredCell], height: float) -> list[tuple[list[MeasuredCell], Axes]]:
     """A panel `height` inches high for each group of rows, on shared axes, with room for a legend under each.
 
     Sets the size of the figure. Panels have the groups' names as titles.

@@ -12,21 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddpm_bench.config.metrics import METRICS
-from ddpm_bench.report.drawing import BLUE, GREEN, GREY, VERMILLION, WIDTH, measured_on, plain_log
+from ddpm_bench.report.figures.drawing import BLUE, GREEN, GREY, VERMILLION, WIDTH, measured_on, plain_log
 from ddpm_bench.report.labels import escape_mathtext, mathtext
-from ddpm_bench.report.samples import PictureFolder
+from ddpm_bench.report.pictures import PictureFolder
 from ddpm_bench.report.summary import Estimate, Summary
-from ddpm_bench.report.words import NOT_MEASURED, selection_name
+from ddpm_bench.report.table_remarks import NOT_MEASURED, selection_name
 
 LOG_FROM = 12
 """A distance axis whose values span more than this factor is logarithmic."""
-
-PUBLISHED_NAMES = {"is_mean": "IS", "fd_train": "FID", "bound_test_bits_per_dim": "NLL"}
-"""Metrics that have published values, by what sources call them."""
-UNITS = {"bound_test_bits_per_dim": "bits/dim"}
-EXTRAPOLATED = {"fd_train": "fd_infinity"}
-"""A distance depends on the number of samples; hollow marks show it extrapolated to infinitely many."""
 INFINITE = "extrapolated to infinitely many samples"
+"""What hollow marks are: a distance depends on the number of samples."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +38,11 @@ class Layout:
 
 
 def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key: str) -> str:
-    """The metric `key` of PUBLISHED_NAMES of all rows; of bounds nothing where none is measured."""
-    if key in UNITS:
+    """The metric `key`, which sources print, of all rows; of bounds nothing where none is measured."""
+    if METRICS[key].is_bound:
         summaries = summaries[:1]  # bounds are those of the last checkpoint
     summary = summaries[-1]
-    if key in UNITS and not any(key in row.estimates for row in summary.rows):
+    if METRICS[key].is_bound and not any(key in row.estimates for row in summary.rows):
         return ""
     figure.set_size_inches(WIDTH, 1.75 - 0.21 * _layout(summary, key).bottom)
     draw_comparison(figure, summaries, key)
@@ -55,8 +50,8 @@ def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key:
         "They are not comparable, so each has an axis of its own: orders can be compared, lengths cannot."
     )  # fmt: skip
     label = METRICS[key].label
-    others = {row.cell.published.nll_source for row in summary.rows} - {None} if key in UNITS else set()
-    elsewhere = f"; {PUBLISHED_NAMES[key]}: {', '.join(sorted(others))}" if others else ""
+    others = {row.cell.published.nll_source for row in summary.rows} - {None} if METRICS[key].is_bound else set()
+    elsewhere = f"; {METRICS[key].source_name}: {', '.join(sorted(others))}" if others else ""
     return (
         f"{label[0].upper()}{label[1:]}, measured and published, rows in the order of the table. {apart} "
         f"Published: {summary.grid.source}{elsewhere}. Measured: {measured_on(summary)} {_whiskers(summary, key)}"
@@ -69,7 +64,7 @@ def draw_comparison(figure: Figure, summaries: Sequence[Summary], key: str) -> t
     layout, together = _layout(summary, key), summary.comparable_in(key)
     if together:
         published = measured = figure.subplots()
-        measured.set_xlabel(f"{PUBLISHED_NAMES[key]}{_unit(key)}, {_better(key)}")
+        measured.set_xlabel(f"{METRICS[key].source_name}{_unit(key)}, {METRICS[key].better}")
     else:
         published, measured = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.3))
         _head(published, measured, summary, key)
@@ -100,8 +95,8 @@ def _legend(figure: Figure, published: Axes, measured: Axes) -> None:
 
 def _head(published: Axes, measured: Axes, summary: Summary, key: str) -> None:
     record, conditions = summary.first, summary.grid.conditions
-    weights = "" if record.extractor.verified or key in UNITS else "\n(unverified extractor weights)"
-    published.set_title(f"Published {PUBLISHED_NAMES[key]}", color=VERMILLION)
+    weights = "" if record.extractor.verified or METRICS[key].is_bound else "\n(unverified extractor weights)"
+    published.set_title(f"Published {METRICS[key].source_name}", color=VERMILLION)
     heading = METRICS[key].heading(record.extractor.labels).removesuffix(" (bits/dim)")
     measured.set_title(f"Measured {escape_mathtext(heading)}{weights}", color=BLUE)
     theirs, ours = (f"{count:,} samples" for count in (conditions.samples, record.settings.sampling.samples))
@@ -111,17 +106,14 @@ def _head(published: Axes, measured: Axes, summary: Summary, key: str) -> None:
 
 def _lines(key: str, data: str, samples: str) -> str:
     """What an axis shows, and of what. A bound is of no samples."""
-    better = f"{UNITS[key]}, {_better(key)}" if key in UNITS else _better(key)
-    lines = [better, *textwrap.wrap(data, 38), *([] if key in UNITS else [samples])]
+    metric = METRICS[key]
+    better = f"{metric.unit}, {metric.better}" if metric.unit else metric.better
+    lines = [better, *textwrap.wrap(data, 38), *([] if metric.is_bound else [samples])]
     return "\n".join(map(escape_mathtext, lines))
 
 
 def _unit(key: str) -> str:
-    return f" in {UNITS[key]}" if key in UNITS else ""
-
-
-def _better(key: str) -> str:
-    return "higher is better" if METRICS[key].direction == "up" else "lower is better"
+    return f" in {METRICS[key].unit}" if METRICS[key].unit else ""
 
 
 def _layout(summary: Summary, key: str) -> Layout:
@@ -138,17 +130,17 @@ def _layout(summary: Summary, key: str) -> Layout:
 
 
 def _draw_published(axes: Axes, summary: Summary, layout: Layout, key: str) -> None:
-    label = f"published {PUBLISHED_NAMES[key]}" + (" (± over splits of one run)" if key == "is_mean" else "")
-    if any(row.cell.published.nll_bound for row in summary.rows) and key in UNITS:
+    label = f"published {METRICS[key].source_name}" + (" (± over splits of one run)" if METRICS[key].error else "")
+    if any(row.cell.published.nll_bound for row in summary.rows) and METRICS[key].is_bound:
         label += " (upper bound)"
     for row, y in zip(summary.rows, layout.rows, strict=True):
         value = row.cell.published.of(key)
-        error = row.cell.published.is_std if key == "is_mean" else None
+        error = row.cell.published.error_of(key)
         if value is not None:
             axes.errorbar(
                 value, y, xerr=error, fmt="s", color=VERMILLION, markersize=4.5, capsize=4, label=label, zorder=3
             )
-        elif row.cell.published.blank and key not in UNITS:
+        elif row.cell.published.blank and not METRICS[key].is_bound:
             together = summary.comparable_in(key)
             # Beside the axes where measured values may stand in them.
             _say(axes, y, "published: –", 1.01 if together else 0.97, left=together)
@@ -159,14 +151,14 @@ def _draw_measured(axes: Axes, summary: Summary, layout: Layout, key: str, apart
     colour, mark = (GREEN, "D") if best else (BLUE, "o")
     shift = {"last": 0.16, "best": -0.16}[summary.selection] if apart else (-0.2 if summary.comparable_in(key) else 0.0)
     several_seeds = _several(summary)
-    label = (selection_name(summary) if apart else "measured") + _spread(summary, key)
-    beyond = EXTRAPOLATED.get(key, "")
+    label = (selection_name(summary) if apart else "measured") + _around_in_words(summary, key)
+    beyond = METRICS[key].infinite
     for row, y in zip(summary.rows, layout.rows, strict=True):
         if estimate := row.estimates.get(key):
             if estimate.n > 1:
                 below = y + shift + (0.28 if shift > 0 else -0.28)
                 axes.plot(estimate.values, [below] * estimate.n, ".", color=colour, alpha=0.6, markersize=3)
-            # A spread within a run beside spreads over seeds would be taken for one of them.
+            # An error within a run beside deviations over seeds would be taken for one of them.
             around = _around(estimate) if estimate.n > 1 or not several_seeds else None
             axes.errorbar(
                 estimate.mean, y + shift, xerr=around, fmt=mark, color=colour, markersize=4.5, capsize=3,
@@ -182,11 +174,11 @@ def _draw_measured(axes: Axes, summary: Summary, layout: Layout, key: str, apart
 
 
 def _around(estimate: Estimate) -> float | tuple[list[float], list[float]] | None:
-    """The lengths of the whiskers: the spread over seeds; of one seed the bootstrap's interval, else its own spread."""
+    """The lengths of the whiskers: the deviation over seeds; of one seed the bootstrap's interval, else its error within the run."""
     if estimate.n == 1 and estimate.interval:
         low, high = estimate.interval  # either end may be on the other side, where the bootstrap corrects a bias
         return [max(estimate.mean - low, 0.0)], [max(high - estimate.mean, 0.0)]
-    return estimate.spread
+    return estimate.deviation
 
 
 def _draw_anchors(axes: Axes, summary: Summary, layout: Layout, key: str) -> None:
@@ -198,7 +190,7 @@ def _draw_anchors(axes: Axes, summary: Summary, layout: Layout, key: str) -> Non
         axes.set_xlim(min(values.values(), default=0), max(values.values(), default=1))
     low, high = axes.get_xlim()
     for y, value in values.items():
-        text = f"{value:.{METRICS[key].digits}f}"
+        text = METRICS[key].text(value)
         if low <= value <= high:
             axes.plot(value, y, "|", color=GREY, markersize=9, markeredgewidth=2)
             place = axes.transAxes.inverted().transform(axes.transData.transform((value, y)))[0]
@@ -211,12 +203,12 @@ def _several(summary: Summary) -> bool:
     return any(len(row.done) > 1 for row in summary.rows)
 
 
-def _spread(summary: Summary, key: str) -> str:
+def _around_in_words(summary: Summary, key: str) -> str:
     if _several(summary):
         return " (± s.d. over seeds; dots: seeds)"
     if any(row.estimates[key].interval for row in summary.rows if key in row.estimates):
         return " (one seed; 95% bootstrap interval)"
-    return " (one seed; ± over splits)" if key == "is_mean" else " (one seed)"
+    return " (one seed; ± over splits)" if METRICS[key].error else " (one seed)"
 
 
 def _whiskers(summary: Summary, key: str) -> str:
@@ -224,7 +216,7 @@ def _whiskers(summary: Summary, key: str) -> str:
     if _several(summary):
         return "Whiskers: sample standard deviation over training runs with different seeds; none where there is one."
     if any(row.estimates[key].interval for row in summary.rows if key in row.estimates):
-        over = "images" if key in UNITS else "samples"
+        over = "images" if METRICS[key].is_bound else "samples"
         return f"Whiskers: 95% interval by a bootstrap over the {over} of one run; it says nothing about another run."
     return "One run a cell: nothing here says how another run would come out."
 

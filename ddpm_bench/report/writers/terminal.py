@@ -9,15 +9,13 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ddpm_bench.report.against import verdict_lines
+from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.report.claims import claim_lines
 from ddpm_bench.report.labels import plain
-from ddpm_bench.report.layouts import grouped
+from ddpm_bench.report.published_verdicts import verdict_lines
+from ddpm_bench.report.results_table import Field, Line, ResultsTable, grouped
 from ddpm_bench.report.summary import Summary
-from ddpm_bench.report.table import Field, Line, Table
 
-MINOR = ("fd_infinity", "kid_mean", "precision", "recall")
-"""The columns that a narrow terminal goes without."""
 GAP = 2
 SUPERSCRIPT = str.maketrans("abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
 
@@ -26,7 +24,7 @@ SUPERSCRIPT = str.maketrans("abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍ�
 class TerminalTable:
     """A rich renderable that reads no markup in the user's text. A narrow terminal gets what matters most."""
 
-    table: Table
+    table: ResultsTable
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self._grid(options.max_width)
@@ -40,11 +38,11 @@ class TerminalTable:
         table = self.table
         names = [plain(text) for line in table.lines for text in (line.group, line.label)]
         first = min(26, max(map(cell_len, names)))
-        columns = [_Column(table, index) for index in range(len(table.columns))]
+        columns = [_TableColumn(table, index) for index in range(len(table.columns))]
         spare = width - first - sum(GAP + column.narrowest for column in columns)
         if spare < 0:
-            spare += sum(GAP + column.narrowest for column in columns if column.name in MINOR)
-            columns = [column for column in columns if column.name not in MINOR]
+            spare += sum(GAP + column.narrowest for column in columns if column.minor)
+            columns = [column for column in columns if not column.minor]
         if spare < 0:  # at last the labels break into single words
             first = max(first + spare, *(cell_len(word) for name in names for word in name.split()))
         grid = RichTable(
@@ -82,11 +80,12 @@ def below(summaries: Sequence[Summary]) -> list[Text]:
     return parts
 
 
-class _Column:
+class _TableColumn:
     """A column of a table as the terminal shows it: `narrowest` cuts no word, `widest` breaks no entry."""
 
-    def __init__(self, table: Table, index: int) -> None:
-        self.index, self.name = index, table.columns[index]
+    def __init__(self, table: ResultsTable, index: int) -> None:
+        self.index, metric = index, METRICS.get(table.columns[index])
+        self.minor = metric is not None and metric.minor
         self.published = index >= len(table.columns) - table.published
         self.head = Text("publ. " if self.published else "").append_text(_terminal_field(table.heads[index]))
         entries = [self.entry(line).plain for line in (*table.lines, *table.anchors)]

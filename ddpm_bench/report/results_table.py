@@ -6,15 +6,16 @@ but without this metric). Where a row or a source has nothing to say, as rows of
 is EMPTY.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from ddpm_bench.config.grid import OtherModel
-from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.config.metrics import BOUNDS, DISTANCE, METRICS, SCORE
 from ddpm_bench.config.published import Published
 from ddpm_bench.records.record import Record
-from ddpm_bench.report.summary import UNIFORM_BITS_PER_DIM, Estimate, Row, Summary
-from ddpm_bench.report.words import (
+from ddpm_bench.report.summary import UNIFORM_BITS_PER_DIM, Estimate, MeasuredCell, Summary
+from ddpm_bench.report.table_remarks import (
     DASH,
     EMPTY,
     NOT_MEASURED,
@@ -26,10 +27,11 @@ from ddpm_bench.report.words import (
     verdict,
 )
 
-ARROWS = {"up": "↑", "down": "↓"}
-BOUND_TEST, BOUND_TRAIN = "bound_test_bits_per_dim", "bound_train_bits_per_dim"
-MEASURED = ("is_mean", "fd_train", "fd_infinity", "fd_test", "kid_mean", "precision", "recall", BOUND_TEST)
-"""Metrics of the measured columns, in order; one that no run has gets no column."""
+BOUND_TEST, BOUND_TRAIN = BOUNDS["test"], BOUNDS["train"]
+ANCHORS = "Anchors: known images, scored in the same way"
+MEASURED_HERE, PUBLISHED = "Measured here", "Published"
+COLUMNS = (SCORE, DISTANCE, "fd_infinity", "fd_test", "kid_mean", "precision", "recall", BOUND_TEST)
+"""Metrics of the measured columns, in order; one that no run has gets no column. A bound's holds that of train images, too."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Notes:
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultsTable:
     """`heads` begin with the measured columns; the last `published` of them are the source's.
 
     `verdict` says why the two are not comparable, and is empty where they are; `remarks` hold for the whole table.
@@ -101,7 +103,7 @@ class Table:
     remarks: tuple[str, ...]
 
 
-def make_table(summary: Summary) -> Table:
+def make_table(summary: Summary) -> ResultsTable:
     """The table of one selection of checkpoints."""
     notes = Notes()
     keys = measured_keys(summary)
@@ -121,7 +123,7 @@ def make_table(summary: Summary) -> Table:
         fields += _source(row.published, sources, notes)
         lines.append(Line(row.group, row.label, tuple(fields)))
     heads += [Field(column.heading) for column in sources]
-    return Table(
+    return ResultsTable(
         title=title(summary),
         verdict=verdict(summary) if sources else "",
         columns=(*keys, *(head.text for head in heads[len(keys) :])),
@@ -134,30 +136,35 @@ def make_table(summary: Summary) -> Table:
     )
 
 
+def grouped(lines: Iterable[Line]) -> Iterator[tuple[str, list[Line]]]:
+    """The lines by group of the grid, in order."""
+    return ((group, list(members)) for group, members in groupby(lines, key=lambda line: line.group))
+
+
 def measured_keys(summary: Summary) -> list[str]:
     """The metrics that at least one run has; before the first result, the ones that every run gets."""
     found = {key for row in summary.rows for key in row.estimates}
-    return [key for key in MEASURED if key in (found or {"is_mean", "fd_train"})]
+    return [key for key in COLUMNS if key in (found or {SCORE, DISTANCE})]
 
 
 def heading(key: str, record: Record) -> str:
     """A measured column's heading. Distance and score are named by the record: only Inception's are FID and IS."""
     metric = METRICS[key]
     text = "bound, test (train), bits/dim" if key == BOUND_TEST else metric.heading(record.extractor.labels)
-    return f"{text} {ARROWS[metric.direction]}"
+    return f"{text} {metric.arrow}"
 
 
 def number(key: str, estimate: Estimate) -> str:
-    """`mean ± spread`, or of one run `value [95% interval within it]`, with the metric's digits."""
-    digits = METRICS[key].digits
+    """`mean ± deviation`, or of one run `value [95% interval within it]`, with the metric's digits."""
+    text = METRICS[key].text
     if estimate.interval:
         low, high = estimate.interval
-        return f"{estimate.mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-    spread = "" if estimate.spread is None else f" ± {estimate.spread:.{digits}f}"
-    return f"{estimate.mean:.{digits}f}{spread}"
+        return f"{text(estimate.mean)} [{text(low)}, {text(high)}]"
+    beside = "" if estimate.deviation is None else f" ± {text(estimate.deviation)}"
+    return f"{text(estimate.mean)}{beside}"
 
 
-def _measured(row: Row, keys: Sequence[str], notes: Notes) -> list[Field]:
+def _measured(row: MeasuredCell, keys: Sequence[str], notes: Notes) -> list[Field]:
     if row.status == "not measured":
         return [Field(NOT_MEASURED), *[Field(EMPTY)] * (len(keys) - 1), Field("0")]
     if row.status == "diverged":
@@ -169,18 +176,18 @@ def _measured(row: Row, keys: Sequence[str], notes: Notes) -> list[Field]:
     return [*fields, Field(str(len(row.done)))]
 
 
-def _count(row: Row, note: str = "") -> Field:
+def _count(row: MeasuredCell, note: str = "") -> Field:
     done, total = len(row.done), len(row.done) + len(row.diverged)
     return Field(f"{done} of {total}", note, f"{done}/{total}")
 
 
-def _estimate(key: str, row: Row, notes: Notes) -> Field:
+def _estimate(key: str, row: MeasuredCell, notes: Notes) -> Field:
     if key not in row.estimates:
         return Field(NOT_SCORED, notes.letter(f"{NOT_SCORED}: this metric was not measured for this checkpoint"))
     estimate = row.estimates[key]
-    text, brief = number(key, estimate), f"{estimate.mean:.{METRICS[key].digits}f}"
+    text, brief = number(key, estimate), METRICS[key].text(estimate.mean)
     if key != BOUND_TEST:
-        return Field(text, brief=brief if key in ("precision", "recall") else "")
+        return Field(text, brief=brief if METRICS[key].of_neighbours else "")
     bounds = [row.estimates[split] for split in (BOUND_TEST, BOUND_TRAIN) if split in row.estimates]
     flag = ""
     if max(bound.mean for bound in bounds) > UNIFORM_BITS_PER_DIM:
@@ -188,9 +195,7 @@ def _estimate(key: str, row: Row, notes: Notes) -> Field:
     if len(bounds) == 1:
         return Field(text, flag, brief)
     train = bounds[1]
-    return Field(
-        f"{text} ({number(BOUND_TRAIN, train)})", flag, f"{brief} ({train.mean:.{METRICS[BOUND_TRAIN].digits}f})"
-    )
+    return Field(f"{text} ({number(BOUND_TRAIN, train)})", flag, f"{brief} ({METRICS[BOUND_TRAIN].text(train.mean)})")
 
 
 def _source(published: Published, sources: Sequence[SourceColumn], notes: Notes) -> list[Field]:
@@ -207,5 +212,5 @@ def _source(published: Published, sources: Sequence[SourceColumn], notes: Notes)
 
 
 def _anchor(name: str, estimates: dict[str, Estimate], keys: Sequence[str], width: int) -> Line:
-    known = [Field(f"{estimates[key].mean:.{METRICS[key].digits}f}" if key in estimates else EMPTY) for key in keys]
+    known = [Field(METRICS[key].text(estimates[key].mean) if key in estimates else EMPTY) for key in keys]
     return Line("", name, tuple(known + [Field(EMPTY)] * (width - len(known))))

@@ -11,16 +11,34 @@ from typing import Any
 
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.records.record import Checkpoint, Record
-from ddpm_bench.report.summary import WITHIN_RUN, Row
-from ddpm_bench.report.table import ARROWS
-from ddpm_bench.report.words import EMPTY, NOT_SCORED
+from ddpm_bench.report.pictures import Picture
+from ddpm_bench.report.repeat_command import command
+from ddpm_bench.report.results_table import Field, Line, ResultsTable
+from ddpm_bench.report.summary import MeasuredCell, Summary
+from ddpm_bench.report.table_remarks import EMPTY, NOT_SCORED, divergence_note
 
 Facts = Mapping[str, Mapping[str, Sequence[str]]]
 """Section -> name -> the value, or `seed n: value` for every seed where seeds differ."""
 
 
 @dataclass(frozen=True)
-class Scores:
+class CellInFull:
+    """All that is said of one cell; `line` is its line in the table, under the measured `heads`."""
+
+    row: MeasuredCell
+    line: Line
+    heads: tuple[Field, ...]
+    divergence: str
+    command: str
+    scores: "SeedScores"
+    settings: Facts
+    provenance: Facts
+    curve: "Curve | None"
+    picture: Picture | None
+
+
+@dataclass(frozen=True)
+class SeedScores:
     """Every checkpoint of every seed: seed, step and outcome, then a column a metric."""
 
     heads: tuple[str, ...]
@@ -47,16 +65,34 @@ class Curve:
     logarithmic: bool
 
 
-def records_of(row: Row) -> list[Record]:
+def cell_in_full(summary: Summary, row: MeasuredCell, table: ResultsTable, picture: Picture | None) -> CellInFull:
+    """Of a cell that was measured; `table` is the one of the same summary."""
+    records = records_of(row)
+    lines = zip(summary.grid.rows, table.lines, strict=True)
+    return CellInFull(
+        row=row,
+        line=next(line for cell, line in lines if cell is row.cell),
+        heads=table.heads[: len(table.heads) - table.published],
+        divergence=divergence_note(row) if row.diverged else "",
+        command=command(records, summary.grid),
+        scores=scores(records),
+        settings=settings(records),
+        provenance=provenance(records),
+        curve=curve(records),
+        picture=picture,
+    )
+
+
+def records_of(row: MeasuredCell) -> list[Record]:
     """The cell's runs in order of their seeds."""
     return sorted((*row.done, *row.diverged), key=lambda record: record.seed)
 
 
-def scores(records: Sequence[Record]) -> Scores:
-    """`value ± spread within the run [95% interval of a bootstrap]`, the latter two where they are known."""
+def scores(records: Sequence[Record]) -> SeedScores:
+    """`value ± error within the run [95% interval of a bootstrap]`, the latter two where they are known."""
     found = {key for record in records for checkpoint in record.checkpoints for key in checkpoint.metrics}
-    keys = [key for key in METRICS if key in found and key not in WITHIN_RUN.values()]
-    names = (f"{METRICS[key].heading(records[0].extractor.labels)} {ARROWS[METRICS[key].direction]}" for key in keys)
+    keys = [key for key in METRICS if key in found and METRICS[key].kind != "error"]
+    names = (f"{METRICS[key].heading(records[0].extractor.labels)} {METRICS[key].arrow}" for key in keys)
     lines = []
     for record in records:
         outcome = f"diverged at step {record.divergence.step:,}" if record.divergence else record.outcome
@@ -66,19 +102,19 @@ def scores(records: Sequence[Record]) -> Scores:
             )
         if not record.checkpoints:
             lines.append((str(record.seed), EMPTY, outcome, *([NOT_SCORED] * len(keys))))
-    return Scores(("seed", "step", "outcome", *names), tuple(lines))
+    return SeedScores(("seed", "step", "outcome", *names), tuple(lines))
 
 
 def _score(checkpoint: Checkpoint, key: str) -> str:
     if key not in checkpoint.metrics:
         return NOT_SCORED
-    digits, within = METRICS[key].digits, WITHIN_RUN.get(key)
-    text = f"{checkpoint.metrics[key]:.{digits}f}"
-    if within in checkpoint.metrics:
-        text += f" ± {checkpoint.metrics[within]:.{digits}f}"
+    metric = METRICS[key]
+    said = metric.text(checkpoint.metrics[key])
+    if metric.error in checkpoint.metrics:
+        said += f" ± {metric.text(checkpoint.metrics[metric.error])}"
     if quantiles := checkpoint.quantiles.get(key):
-        text += f" [{quantiles[0]:.{digits}f}, {quantiles[-1]:.{digits}f}]"
-    return text
+        said += f" [{metric.text(quantiles[0])}, {metric.text(quantiles[-1])}]"
+    return said
 
 
 def settings(records: Sequence[Record]) -> Facts:

@@ -3,31 +3,38 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from matplotlib.figure import Figure as Canvas
 
-from ddpm_bench.report import comparison
-from ddpm_bench.report.curves import draw_distances, draw_losses
-from ddpm_bench.report.drawing import canvas, save
-from ddpm_bench.report.mosaics import draw_generation, draw_neighbours, draw_samples
-from ddpm_bench.report.nearness import draw_nearness
-from ddpm_bench.report.progressive_plot import draw_codes
-from ddpm_bench.report.samples import PictureFolder
-from ddpm_bench.report.schedule_plot import draw_schedule
+from ddpm_bench.config.metrics import BOUNDS, DISTANCE, SCORE
+from ddpm_bench.report.blocks import Figure, Image
+from ddpm_bench.report.figures import measured_and_published
+from ddpm_bench.report.figures.bound_terms import draw_terms
+from ddpm_bench.report.figures.drawing import canvas, save
+from ddpm_bench.report.figures.forward_process import draw_schedule
+from ddpm_bench.report.figures.mosaics import draw_generation, draw_neighbours, draw_samples
+from ddpm_bench.report.figures.neighbour_distances import draw_nearness
+from ddpm_bench.report.figures.progressive_coding import draw_codes
+from ddpm_bench.report.figures.training_curves import draw_distances, draw_losses
+from ddpm_bench.report.pictures import PictureFolder
 from ddpm_bench.report.summary import Summary
-from ddpm_bench.report.terms import draw_terms
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure that was drawn. `name`: the stem of its files. title, caption: plain text, not escaped."""
+class DrawnFigure:
+    """A figure in its files. `name`: their stem. title, caption: plain text, not escaped."""
 
     name: str
     title: str
     caption: str
     png: Path
     pdf: Path
+
+    @property
+    def block(self) -> Figure:
+        """As a report beside the files shows it."""
+        return Figure(self.title, Image(PurePosixPath(self.png.name), self.title), self.caption, self.pdf.name)
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,9 @@ class Plot:
 
 
 PLOTS = (
-    Plot("distance", "Distance, measured and published", partial(comparison.draw, key="fd_train")),
-    Plot("score", "Score, measured and published", partial(comparison.draw, key="is_mean")),
-    Plot("bound", "Bound, measured and published", partial(comparison.draw, key="bound_test_bits_per_dim")),
+    Plot("distance", "Distance, measured and published", partial(measured_and_published.draw, key=DISTANCE)),
+    Plot("score", "Score, measured and published", partial(measured_and_published.draw, key=SCORE)),
+    Plot("bound", "Bound, measured and published", partial(measured_and_published.draw, key=BOUNDS["test"])),
     Plot("samples", "Samples of all cells", draw_samples),
     Plot("loss", "Training loss", draw_losses),
     Plot("distance-by-step", "Distance by training step", draw_distances),
@@ -60,12 +67,12 @@ PLOTS = (
 """In the order of the report. Names are those of files that other documents link to."""
 
 
-def draw_figures(summaries: Sequence[Summary], pictures: PictureFolder, out: Path) -> list[Figure]:
+def draw_figures(summaries: Sequence[Summary], pictures: PictureFolder, out: Path) -> list[DrawnFigure]:
     """Draw into the folder `out` all figures that the records allow, each as PNG and PDF; missing pictures are said."""
     drawn = []
     for plot in PLOTS:
         with canvas() as figure:
             if caption := plot.draw(figure, summaries, pictures):
                 png = out / f"{plot.name}.png"
-                drawn.append(Figure(plot.name, plot.title, caption, png, save(figure, png)))
+                drawn.append(DrawnFigure(plot.name, plot.title, caption, png, save(figure, png)))
     return drawn

@@ -15,19 +15,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 from scipy import stats
 
-from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.config.metrics import METRICS, SCORE
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.record import QUANTILES, Record
 from ddpm_bench.report.claims import ALPHA, difference_interval
 from ddpm_bench.report.conditions import measurement_conditions, model_conditions
 
-KEYS = tuple(key for key in METRICS if not key.endswith("_std"))
+KEYS = tuple(key for key, metric in METRICS.items() if metric.kind != "error")
 _IMAGES = ("data", "hash of the data", "size")
 """What is both: trained on by the model, and what its numbers are measured against."""
 _SIGMA = tuple(map(QUANTILES.index, (0.16, 0.84)))
@@ -80,7 +77,7 @@ def side_by_side(a: Sequence[Record], b: Sequence[Record]) -> SideBySide:
     measurements: dict[str, None] = {}
     outcomes = []
     for name, (ones, others) in pairs.items():
-        models |= dict.fromkeys(_lines(ones, others, lambda r: _without(model_conditions(r, "is_mean"), _IMAGES)))
+        models |= dict.fromkeys(_lines(ones, others, lambda r: _without(model_conditions(r, SCORE), _IMAGES)))
         for key in _shared_keys(ones, others):
             lines = _lines(ones, others, lambda r, key=key: how(r, key))
             measurements |= dict.fromkeys(lines)
@@ -190,27 +187,3 @@ def _deviation(record: Record, key: str) -> float | None:
     """Half the distance between the bootstrap's quantiles at one standard deviation to either side."""
     quantiles = record.last.quantiles.get(key)
     return (quantiles[_SIGMA[1]] - quantiles[_SIGMA[0]]) / 2 if quantiles else None
-
-
-def to_rich(found: SideBySide) -> Group:
-    """The comparison at the terminal."""
-    table = Table(title="A against B", caption="A − B with its 95% interval, each by itself")
-    for heading in ("cell", "metric", "A", "B", "runs", "A − B", "95% interval", "scatter of", "verdict"):
-        table.add_column(heading, justify="right" if heading in ("A", "B", "A − B", "95% interval") else "left")
-    for one in found.contrasts:
-        digits = METRICS[one.metric].digits
-        interval = "" if one.interval is None else f"{one.interval[0]:+.{digits}f} to {one.interval[1]:+.{digits}f}"
-        table.add_row(
-            one.cell, one.metric, f"{one.a:.{digits}f}", f"{one.b:.{digits}f}", f"{one.n[0]}, {one.n[1]}",
-            f"{one.difference:+.{digits}f}", interval, one.basis, one.verdict,
-        )  # fmt: skip
-    parts = [table] if found.contrasts else [Text("No metric was measured on both sides.")]
-    for heading, lines in (
-        ("What differs between the models, and is compared (was: B, now: A)", found.models),
-        ("What differs in how the numbers were measured (was: B, now: A)", found.measurements),
-        ("Diverged", found.outcomes),
-        ("Only in A", found.only_a),
-        ("Only in B", found.only_b),
-    ):
-        parts += [Text(f"\n{heading}", style="bold"), *(Text(f"  {line}") for line in lines)] if lines else []
-    return Group(*parts)

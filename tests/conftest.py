@@ -1,6 +1,7 @@
 """What several test files share: the command line called in this process, and one small real run."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 import typer
 
 from ddpm_bench import cli
+from ddpm_bench.runtime.terminal import at_the_terminal
 
 torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings, above all on a busy machine
 
@@ -41,6 +43,13 @@ def call(monkeypatch, capsys):
         return Called(code, said.out, said.err)
 
     return run
+
+
+@pytest.fixture
+def messages() -> Iterator[None]:
+    """What is said stands on stderr, as at the command line."""
+    with at_the_terminal():
+        yield
 
 
 def parsed(arguments: list[str]) -> dict:

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from ddpm_bench.measure.pictures import draw_neighbours
 from PIL import Image
 from torch import nn
 
 from ddpm_bench.errors import Interrupted
+from ddpm_bench.measurement.pictures import draw_neighbours
 from ddpm_bench.metrics import neighbours
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.neighbours import Neighbourhood, find_neighbours, nearest

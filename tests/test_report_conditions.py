@@ -10,13 +10,13 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.records.record import Divergence, Record
 from ddpm_bench.report.conditions import (
     Difference,
-    command,
     measurement_conditions,
     model_conditions,
     sorted_out,
     unstated,
 )
 from ddpm_bench.report.conditions import differences as differences_in
+from ddpm_bench.report.repeat_command import command
 
 GRID = load_grid("table2")
 

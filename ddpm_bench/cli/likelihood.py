@@ -67,7 +67,7 @@ def nll(
     from ddpm_bench.measurement.nll import PUBLISHED_CODE, code_of, measure_nll, nll_table, write_progressive
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
-    from ddpm_bench.report.progressive import to_rich
+    from ddpm_bench.report.writers.terminal_tables import code_at_terminal
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import say
 
@@ -87,7 +87,7 @@ def nll(
         return print_json(result.as_json())
     print_table(nll_table(result))
     if progressive:
-        print_table(to_rich(code_of(result), load_coding(PUBLISHED_CODE)))
+        print_table(code_at_terminal(code_of(result), load_coding(PUBLISHED_CODE)))
 
 
 def selftest(device: Device = "auto", as_json: Json = False) -> None:

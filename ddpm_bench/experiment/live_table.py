@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from ddpm_bench.config.metrics import BOUNDS, DISTANCE, SCORE
 from ddpm_bench.experiment.cell import Job
 from ddpm_bench.records.record import Record
 from ddpm_bench.runtime import terminal
@@ -17,7 +18,7 @@ from ddpm_bench.runtime.observer import Observer, Reading
 
 STYLES = {"waiting": "dim", "saved": "yellow", "done": "green", "diverged": "magenta", "failed": "bold red"}
 """The states of a row that does not run; those of one that does are the phases of `run_cell`."""
-SCORES = ("fd_train", "is_mean", "bound_test_bits_per_dim")
+SCORES = (DISTANCE, SCORE, BOUNDS["test"])
 GAP = 2
 FRAME = 4  # lines around the rows: two of headings, the summary, the cursor's
 

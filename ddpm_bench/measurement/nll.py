@@ -1,7 +1,7 @@
 """`ddpm-bench nll`: the variational bound of a checkpoint on images, with its parts and its errors."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rich.table import Table
 
@@ -14,9 +14,11 @@ from ddpm_bench.models.card import KINDS, Kind
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import BoundTerms, DataInfo, Part
-from ddpm_bench.report.labels import escape_markdown
-from ddpm_bench.report.progressive import Coded, coded, split_in_words, to_markdown
-from ddpm_bench.report.progressive_plot import plot_progressive
+from ddpm_bench.report.blocks import Heading, Image, Paragraph
+from ddpm_bench.report.figures.progressive_coding import plot_progressive
+from ddpm_bench.report.progressive_coding import Coded, coded, split_in_words
+from ddpm_bench.report.sections.bounds import code_table
+from ddpm_bench.report.writers.markdown import to_markdown
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.runtime import Runtime
 
@@ -97,15 +99,17 @@ def write_progressive(result: Nll, out: Path) -> None:
     code, published = code_of(result), load_coding(PUBLISHED_CODE)
     write_json(out / "nll.json", result.as_json())
     plot_progressive(out / "progressive.png", [code], published)
-    text = [
-        f"# Progressive coding: {escape_markdown(code.label)}",
-        escape_markdown(split_in_words(code, published)),
-        to_markdown(code, published),
-        "![Progressive coding](progressive.png)",
-        f"Published: {escape_markdown(published.source)}. It is another model on CIFAR-10, so the two columns are not comparable "
-        "unless this is that model and that data.",
+    page = [
+        Heading(1, f"Progressive coding: {code.label}"),
+        Paragraph(split_in_words(code, published)),
+        code_table(code, published),
+        Paragraph(Image(PurePosixPath("progressive.png"), "Progressive coding")),
+        Paragraph(
+            f"Published: {published.source}. It is another model on CIFAR-10, so the two columns are not comparable "
+            "unless this is that model and that data."
+        ),
     ]
-    write_text(out / "progressive.md", "\n\n".join(text) + "\n")
+    write_text(out / "progressive.md", to_markdown(page))
 
 
 def nll_table(result: Nll) -> Table:

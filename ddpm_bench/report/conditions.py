@@ -1,4 +1,4 @@
-"""The conditions of records: alike among themselves, as published or not, and how to have them again.
+"""The conditions of records: alike among themselves, and as published or not.
 
 Everything here is computed from the records and the grid; nothing is claimed. Every number has conditions of its own: a
 bound depends on no samples, a score on no way of measuring bounds. Published are the conditions that the grid states,
@@ -6,13 +6,13 @@ its settings among them; what a grid does not state is not compared, and said.
 """
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ddpm_bench.config.grid import AXES, Grid, load_preset, parse_set, resolve, shipped_presets
+from ddpm_bench.config.grid import AXES, Grid
+from ddpm_bench.config.metrics import BOUNDS, METRICS
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.records.differences import differences as differing_lines
 from ddpm_bench.records.record import BoundTerms, Record
@@ -22,14 +22,6 @@ Selection = Literal["last", "best"]
 
 QUANTISED = "rounded to uint8"
 """What samples are before anything scores them, in every record."""
-_REFERENCES = {
-    "fd_train": "train",
-    "fd_infinity": "train",
-    "kid_mean": "train",
-    "precision": "train",
-    "recall": "train",
-    "fd_test": "test",
-}
 _BOUND_WORDS = {"evals": "network calls an image", "clip_x0": "clipping of x_0"}
 # Settings that change no number, and one that has a name of its own.
 _NO_CONDITIONS = {"training.steps", "training.checkpoint_every", "training.log_every", "training.snapshot_every"}
@@ -70,7 +62,7 @@ def sorted_out(records: Sequence[Record], grid: Grid) -> tuple[list[Record], lis
         else:
             kept[record.cell, record.seed] = record
     alike = list(kept.values())
-    for conditions in (shared, *(_bound_conditions(split) for split in ("test", "train"))):
+    for conditions in (shared, *map(_bound_conditions, BOUNDS)):
         alike, odd = _majority(alike, conditions)
         aside += odd
     if not alike:
@@ -160,7 +152,7 @@ def model_conditions(record: Record, key: str, selection: Selection = "last") ->
         "weights": "ema",
         "checkpoint": "last" if selection == "last" else f"lowest {extractor.labels[0]} during training",
     }
-    if not key.startswith("bound_"):
+    if not METRICS[key].is_bound:
         conditions["sampling steps"] = settings.sampling.steps or settings.diffusion.T
         conditions["sampling.clip_x0"] = settings.sampling.clip_x0
     sections = ("diffusion.", "network.", "training.")
@@ -175,12 +167,11 @@ def _flat(record: Record) -> dict[str, Any]:
 
 def measurement_conditions(record: Record, key: str) -> dict[str, Any]:
     """How the metric `key` was measured: a bound's way, or the samples and the features behind a score."""
-    if key.startswith("bound_"):
-        split = key.split("_")[1]
-        if not (bound := _bound(record, split)):
-            return {}
-        here = how_measured(bound)
-        return {_bound_name(split, name): value for name, value in here.items()}
+    metric = METRICS[key]
+    if metric.is_bound:
+        bound = _bound(record, metric.split)
+        here = how_measured(bound) if bound else {}
+        return {_bound_name(metric.split, name): value for name, value in here.items()}
     settings, extractor = record.settings, record.extractor
     # Only the setting 'inception' is Inception: an extractor of one's own may carry any name.
     named_so = extractor.name if settings.scoring.extractor == extractor.name else f"{extractor.name} (of one's own)"
@@ -190,9 +181,9 @@ def measurement_conditions(record: Record, key: str) -> dict[str, Any]:
         "extractor": named_so + ("" if extractor.verified else " (unverified weights)"),
         "hash of the extractor": extractor.sha256,
     }
-    if key in _REFERENCES:
-        conditions["reference split"] = _REFERENCES[key]
-    if key in ("precision", "recall"):
+    if metric.split:
+        conditions["reference split"] = metric.split
+    if metric.of_neighbours:
         conditions["neighborhood"] = settings.scoring.neighborhood
     return conditions
 
@@ -205,7 +196,7 @@ def _bound_name(split: str, name: str) -> str:
 
 def published_conditions(grid: Grid, key: str) -> dict[str, Any]:
     """What the grid says of the conditions of its number for the metric `key`; None where the source does not say."""
-    stated = grid.conditions
+    stated, metric = grid.conditions, METRICS[key]
     conditions = {
         "data": stated.data,
         "hash of the data": stated.data_sha256,
@@ -214,14 +205,12 @@ def published_conditions(grid: Grid, key: str) -> dict[str, Any]:
         "weights": stated.weights,
         "checkpoint": stated.checkpoint,
     }
-    if key.startswith("bound_"):
-        split = key.split("_")[1]
+    if metric.is_bound:
         if stated.nll:
             nll = {"method": "exact"} | stated.nll.model_dump()
-            nll["images"] = nll[f"{split}_images"]
-            conditions |= {
-                _bound_name(split, name): nll[name] for name in ("images", "method", "evals", "clip_x0", "decoder")
-            }
+            nll["images"] = nll[f"{metric.split}_images"]
+            names = ("images", "method", "evals", "clip_x0", "decoder")
+            conditions |= {_bound_name(metric.split, name): nll[name] for name in names}
     else:
         conditions |= {
             "samples": stated.samples,
@@ -229,7 +218,7 @@ def published_conditions(grid: Grid, key: str) -> dict[str, Any]:
             "extractor": stated.extractor,
             "quantisation": stated.quantisation,
         }
-    no_matter = ("sampling", "scoring") if key.startswith("bound_") else ()
+    no_matter = ("sampling", "scoring") if metric.is_bound else ()
     return conditions | {
         f"{section}.{name}": value
         for section, values in stated.settings.items()
@@ -260,39 +249,3 @@ def _show(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def command(records: Sequence[Record], grid: Grid) -> str:
-    """The command that measures these records again; settings unlike the preset's are spelled out with --set."""
-    first = records[0]
-    measured = {record.cell for record in records}
-    shipped = first.preset in shipped_presets()
-    parts = [
-        "ddpm-bench",
-        "ablate",
-        "--grid",
-        grid.name,
-        "--preset",
-        first.preset if shipped else f"{first.preset}.toml",
-    ]
-    if measured != {cell.name for cell in grid.cells}:
-        parts += ["--cells", ",".join(cell.name for cell in grid.cells if cell.name in measured)]
-    parts += ["--seeds", ",".join(map(str, sorted({record.seed for record in records})))]
-    if shipped:
-        [cell] = grid.select([first.cell])
-        preset = resolve(cell, load_preset(first.preset), {}).model_dump(mode="json")
-        for section, values in first.settings.model_dump(mode="json").items():
-            for key, value in values.items():
-                if value != preset[section][key]:
-                    parts += ["--set", _assignment(f"{section}.{key}", value)]
-    if first.settings.scoring.extractor == "inception" and not first.extractor.verified:
-        parts += ["--inception-weights", "PATH", "--allow-unverified-weights"]
-    return shlex.join(parts)
-
-
-def _assignment(key: str, value: Any) -> str:
-    """`key=value` as --set reads it; a string is quoted only where it would be read as something else."""
-    section, _, field = key.partition(".")
-    if isinstance(value, str) and parse_set([f"{key}={value}"])[section][field] == value:
-        return f"{key}={value}"
-    return f"{key}={json.dumps(value)}"

@@ -11,8 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress
+from ddpm_bench.runtime.timing import seconds_of
 from ddpm_bench.speed.case import Case
-from ddpm_bench.speed.machine import memory_of, seconds_of
+from ddpm_bench.speed.machine import memory_of
 from ddpm_bench.speed.result import WORKS, Ratio, Row, Work
 from ddpm_bench.speed.work import Call, Contender
 

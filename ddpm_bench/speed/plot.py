@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from ddpm_bench.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, WIDTH, canvas, save
+from ddpm_bench.report.figures.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, WIDTH, canvas, save
 from ddpm_bench.speed.result import WORKS, Row, Speed
 
 COLOURS = {

@@ -8,9 +8,9 @@ import time
 
 import torch
 from conftest import SMALL
-from ddpm_bench.experiment.workers import choose_workers
 from tiny_models import tiny_data, tiny_preset
 
+from ddpm_bench.experiment.launchers import choose_launcher
 from ddpm_bench.records.record import read_records
 
 CELLS = "mu-L-fixed,mu-mse-fixed,eps-mse-fixed"
@@ -23,6 +23,10 @@ def ablate(folder, workers, *more):
 
 def test_there_are_never_more_workers_than_jobs_or_by_default_more_than_cores(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 4)
+
+    def choose_workers(wanted, jobs, device):
+        return getattr(choose_launcher(None, wanted, jobs, device), "workers", 1)
+
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert [choose_workers(None, jobs, cpu) for jobs in (0, 1, 3, 6)] == [1, 1, 3, 4]
     assert [choose_workers(None, jobs, cuda) for jobs in (1, 6)] == [1, 1]

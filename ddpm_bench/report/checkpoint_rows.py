@@ -13,7 +13,7 @@ from pathlib import Path
 from ddpm_bench.config.metrics import BOUNDS, METRICS
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_text
-from ddpm_bench.models.card import KINDS
+from ddpm_bench.models.model_card import KINDS
 from ddpm_bench.records.record import BoundTerms
 from ddpm_bench.records.row import Row, read_row
 from ddpm_bench.report.blocks import Block, Bullets, Heading, Table

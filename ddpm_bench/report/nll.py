@@ -6,7 +6,7 @@ from rich.table import Table as RichTable
 
 from ddpm_bench.config.grid import load_coding
 from ddpm_bench.files import write_json, write_text
-from ddpm_bench.models.card import KINDS
+from ddpm_bench.models.model_card import KINDS
 from ddpm_bench.records.nll import Nll
 from ddpm_bench.report.blocks import Heading, Image, Paragraph
 from ddpm_bench.report.figures.progressive_coding import plot_progressive

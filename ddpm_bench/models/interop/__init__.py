@@ -15,12 +15,12 @@ from pathlib import Path
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import sha256_file
 from ddpm_bench.models.build import build_diffusion
-from ddpm_bench.models.card import KINDS, ModelCard
 from ddpm_bench.models.interop import diffusers, openai, pytorch_ddpm
 from ddpm_bench.models.interop.convert import Found, outline
 from ddpm_bench.models.interop.given import Given
 from ddpm_bench.models.interop.user_says import UserSays
 from ddpm_bench.models.model import save_model
+from ddpm_bench.models.model_card import KINDS, ModelCard
 
 __all__ = ["FORMATS", "UserSays", "describe", "import_checkpoint"]
 

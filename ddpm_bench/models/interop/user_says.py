@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.errors import UserError
-from ddpm_bench.models.card import KINDS, Kind
+from ddpm_bench.models.model_card import KINDS, Kind
 
 OPTIONS = {
     "schedule": "--schedule", "T": "--T", "beta_1": "--beta-1", "beta_T": "--beta-T", "parameterization": "--predicts",

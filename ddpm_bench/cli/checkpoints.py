@@ -1,5 +1,6 @@
 """Commands around one checkpoint: `sample`, `evaluate`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -184,12 +185,10 @@ def evaluate(
 
     runtime = device_runtime(device, cache, batch, compiled)
 
-    def features_for(side: int):
-        return load_extractor(
-            extractor, size=side, inception_weights=inception_weights,
-            allow_unverified=allow_unverified_weights, cache=cache,
-        )  # fmt: skip
-
+    features_for = partial(
+        load_extractor, extractor, inception_weights=inception_weights,
+        allow_unverified=allow_unverified_weights, cache=cache,
+    )  # fmt: skip
     scoring = ScoringSettings(
         extractor=extractor,
         test_reference=test_reference,
@@ -208,11 +207,12 @@ def evaluate(
         check_sizes(str(samples), images, reference)
         scoring = scoring.model_copy(update={"bootstrap": 0})
         with Stop():
-            result = evaluate_images(str(samples), images, reference, features_for(side), scoring, runtime)
+            result = evaluate_images(str(samples), images, reference, features_for(size=side), scoring, runtime)
         return print_json(result.as_json()) if as_json else print_table(evaluation_table(result))
+    assert ckpt is not None  # one of the two was given
     folder, model = results or ROWS, load_model(ckpt, raw)
     row_name(model, name)  # refused before anything long
-    reference, features = reference_data(model, data, data_name, data_root), features_for(model.shape[-1])
+    reference, features = reference_data(model, data, data_name, data_root), features_for(size=model.shape[-1])
     if bound_images is None:
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})

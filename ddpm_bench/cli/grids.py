@@ -1,12 +1,14 @@
 """Commands around a grid: `ablate`, `train`, `report`, `reproduce`, `grids`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ddpm_bench.cli.options import (
     CACHE,
+    EXTRACTOR_HELP,
     Batch,
     Cache,
     Cells,
@@ -15,7 +17,6 @@ from ddpm_bench.cli.options import (
     DataName,
     DataRoot,
     Device,
-    Extractor,
     Fresh,
     Grid,
     Json,
@@ -37,6 +38,14 @@ from ddpm_bench.cli.options import (
 )
 from ddpm_bench.cli.show import print_json, print_table
 
+if TYPE_CHECKING:  # each command imports what it needs when it runs
+    from ddpm_bench.config.grid import Grid as PublishedGrid
+    from ddpm_bench.config.settings import CellSettings
+    from ddpm_bench.data import ImageData
+    from ddpm_bench.experiment.cost import Cost
+    from ddpm_bench.metrics.extractors import Extractor
+    from ddpm_bench.records.record import Record
+
 
 def ablate(
     grid: Grid = "table2",
@@ -47,7 +56,7 @@ def ablate(
     data: Data = None,
     data_name: DataName = None,
     data_root: DataRoot = None,
-    extractor: Extractor = None,
+    extractor: Annotated[str | None, typer.Option(help=EXTRACTOR_HELP)] = None,
     inception_weights: Weights = None,
     allow_unverified_weights: Unverified = False,
     device: Device = "auto",
@@ -175,7 +184,7 @@ def report(
 
     folder = reports or Path("reports") / results.resolve().name
 
-    def render(records) -> None:
+    def render(records: "Sequence[Record]") -> None:
         _render(records, results, load_grid(grid or usual_grid(records)), folder, as_json)
 
     if not watch:
@@ -273,7 +282,9 @@ def grids(as_json: Json = False) -> None:
         typer.echo(f"  {size.name:<8} {size.summary}")
 
 
-def _load(settings, weights: Path | None, allow_unverified: bool, cache: Path):
+def _load(
+    settings: "CellSettings", weights: Path | None, allow_unverified: bool, cache: Path
+) -> "tuple[ImageData, Extractor]":
     """The data and the extractor of a command, before anything long starts."""
     from ddpm_bench.data import load_data
     from ddpm_bench.metrics.extractors import load_extractor
@@ -285,7 +296,9 @@ def _load(settings, weights: Path | None, allow_unverified: bool, cache: Path):
     return load_data(settings.data), features
 
 
-def _render(records, results: Path, grid, reports: Path | None, as_json: bool) -> None:
+def _render(
+    records: "Sequence[Record]", results: Path, grid: "PublishedGrid", reports: Path | None, as_json: bool
+) -> None:
     from ddpm_bench.report import render, terminal_table
     from ddpm_bench.runtime.observer import say
 
@@ -298,7 +311,7 @@ def _render(records, results: Path, grid, reports: Path | None, as_json: bool) -
     say(f"Records in '{results}'" + (f", report in '{reports}'" if reports else ""))
 
 
-def _show_costs(costs, as_json: bool) -> None:
+def _show_costs(costs: "Sequence[Cost]", as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:

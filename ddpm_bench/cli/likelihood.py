@@ -1,8 +1,7 @@
 """Commands about bits per dimension: `nll`, `selftest`."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,22 +9,11 @@ from ddpm_bench.cli.options import CACHE, Batch, Cache, Ckpt, Clip, Compile, Dat
 from ddpm_bench.cli.show import print_json, print_table
 
 
-class SplitChoice(StrEnum):
-    test = "test"
-    train = "train"
-    both = "both"
-
-
-class Decoder(StrEnum):
-    exact = "exact"
-    paper = "paper"
-
-
 def nll(
     ckpt: Ckpt,
     split: Annotated[
-        SplitChoice, typer.Option(help="The images to score; both: with the gap between the two.")
-    ] = SplitChoice.test,
+        Literal["test", "train", "both"], typer.Option(help="The images to score; both: with the gap between the two.")
+    ] = "test",
     images: Annotated[
         int | None, typer.Option(min=2, help="So many of each split, spread over it [default: all].")
     ] = None,
@@ -44,8 +32,8 @@ def nll(
     ] = None,
     clip: Clip = None,
     decoder: Annotated[
-        Decoder, typer.Option(help="exact, or the tanh approximation of the paper's release.")
-    ] = Decoder.exact,
+        Literal["exact", "paper"], typer.Option(help="exact, or the tanh approximation of the paper's release.")
+    ] = "exact",
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
     raw: Raw = False,
     data: Data = None,
@@ -65,6 +53,7 @@ def nll(
     """
     from ddpm_bench.cli.setup import device_runtime
     from ddpm_bench.config.grid import load_coding
+    from ddpm_bench.config.metrics import SplitName
     from ddpm_bench.measurement.bounds import BoundMethod
     from ddpm_bench.measurement.nll import measure_nll
     from ddpm_bench.models.model import load_model
@@ -75,12 +64,12 @@ def nll(
     from ddpm_bench.runtime.observer import say
 
     model, runtime = load_model(ckpt, raw), device_runtime(device, cache, batch, compiled)
-    splits = ("test", "train") if split is SplitChoice.both else (split.value,)
+    splits: tuple[SplitName, ...] = ("test", "train") if split == "both" else (split,)
     clipped = model.sampling.clip_x0 if clip is None else clip
     with Stop():
         reference = reference_data(model, data, data_name, data_root)
         most = max(len(reference.test), len(reference.train))
-        method = BoundMethod(images or most, None if exact or progressive else evals, seed, clipped, decoder.value)
+        method = BoundMethod(images or most, None if exact or progressive else evals, seed, clipped, decoder)
         result = measure_nll(model, reference, splits, method, runtime, cache.expanduser() / "bounds")
     if progressive:
         folder = out or Path("reports") / f"nll-{model.name.replace('/', '-')}"

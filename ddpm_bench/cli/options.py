@@ -15,6 +15,7 @@ Cells = Annotated[str, typer.Option(help="Only these cells, separated by commas.
 Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas: each cell runs once a seed.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value, e.g. training.steps=1000. Repeatable.")]
 DATA_HELP = "embedded, cifar10, mnist, fashion-mnist, folder:PATH or npz:PATH."
+EXTRACTOR_HELP = "inception, embedded, or the path of an extractor of your own."
 Data = Annotated[str | None, typer.Option(help=DATA_HELP)]
 DataName = Annotated[str | None, typer.Option(help="The label that results carry for a folder or npz.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Where downloaded data sets lie or are put.")]
@@ -54,7 +55,7 @@ Tensorboard = Annotated[
     Path | None, typer.Option(help="Write TensorBoard event files into this folder (extra `tensorboard`).")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again; what was there is set aside, not lost.")]
-Extractor = Annotated[str | None, typer.Option(help="inception, embedded, or the path of an extractor of your own.")]
+Extractor = Annotated[str, typer.Option(help=EXTRACTOR_HELP)]
 Weights = Annotated[Path | None, typer.Option(help="The Inception weights file, where it cannot be downloaded.")]
 Unverified = Annotated[
     bool, typer.Option("--allow-unverified-weights", help="Accept other Inception weights; every table will say so.")

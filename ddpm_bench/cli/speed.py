@@ -1,8 +1,7 @@
 """`speed`: our network and loops beside other packages'; `precision`: what a GPU's bfloat16 makes to the numbers."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,12 +24,6 @@ from ddpm_bench.cli.options import (
 from ddpm_bench.cli.show import print_json, print_table
 
 
-class Dtype(StrEnum):
-    float32 = "float32"
-    tf32 = "tf32"
-    bfloat16 = "bfloat16"
-
-
 def speed(
     preset: Preset = "paper",
     batch: Annotated[
@@ -40,7 +33,8 @@ def speed(
     device: Device = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: torch's choice].")] = None,
     dtype: Annotated[
-        Dtype | None, typer.Option(help="For all contenders [default: what each uses on this device].")
+        Literal["float32", "tf32", "bfloat16"] | None,
+        typer.Option(help="For all contenders [default: what each uses on this device]."),
     ] = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Also ours through torch.compile, with the time that it takes.")
@@ -69,9 +63,7 @@ def speed(
     if out:
         make_folder(out)  # said before anything long starts
     with Stop():
-        result = measure(
-            preset, device=chosen, batch=batch, repeats=repeats, precision=dtype and dtype.value, compiled=compiled
-        )
+        result = measure(preset, device=chosen, batch=batch, repeats=repeats, precision=dtype, compiled=compiled)
     if out:
         write(result, out)
         say(f"Speed in '{out}'")

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
@@ -100,7 +100,7 @@ class Grid(Frozen):
     @property
     def rows(self) -> list[Cell | OtherModel]:
         """All rows as they are shown: group after group, in each the other models first and then the cells."""
-        rows = [*self.others, *self.cells]
+        rows: list[Cell | OtherModel] = [*self.others, *self.cells]
         groups = list(dict.fromkeys(row.group for row in rows))
         return sorted(rows, key=lambda row: groups.index(row.group))
 
@@ -140,7 +140,7 @@ def shipped_presets() -> dict[str, Path]:
 
 def _printed(published: Published) -> dict[str, Printed]:
     """The entries of a grid's row, a dash where the source left a blank."""
-    dashes = {"is": "–", "fid": "–"} if published.blank else {}
+    dashes: dict[str, Printed] = {"is": "–", "fid": "–"} if published.blank else {}
     return dashes | {key: text for key, text in published.texts.items() if text}
 
 
@@ -236,7 +236,7 @@ def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) ->
                 f"diffusion.{axis} is an axis of the grid and part of a row's label; choose rows with --cells, "
                 "or write them into a grid file of your own."
             )
-    sections = {name: {} for name in CellSettings.model_fields}
+    sections: dict[str, dict[str, Any]] = {name: {} for name in CellSettings.model_fields}
     for layer in (preset.sections, {"diffusion": cell.axes}, overrides):
         for section, values in layer.items():
             held = sections.setdefault(section, {})
@@ -272,7 +272,12 @@ def _fields_at(model: type[BaseModel], where: list[Any], content: Any) -> list[s
     for part in where:
         if isinstance(part, int):
             continue
-        annotation = model.model_fields[part].annotation
-        inner = next((a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)), annotation)
-        model = section_of(part, content[part]) if model is CellSettings else inner
+        model = section_of(part, content[part]) if model is CellSettings else _inside(model, part)
     return list(model.model_fields)
+
+
+def _inside(model: type[BaseModel], name: str) -> type[BaseModel]:
+    """The model that the field holds, or a tuple of."""
+    annotation = model.model_fields[name].annotation
+    kinds = (annotation, *get_args(annotation))
+    return next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))

@@ -6,6 +6,8 @@ One more metric: an entry here, and a number under its key in a record. Tables, 
 from dataclasses import dataclass
 from typing import Literal
 
+SplitName = Literal["test", "train"]
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -29,7 +31,7 @@ class Metric:
     digits: int
     template: str
     unit: str = ""
-    split: Literal["train", "test"] | None = None
+    split: SplitName | None = None
     source_name: str = ""
     published: str = ""
     error: str = ""
@@ -52,6 +54,11 @@ class Metric:
     @property
     def is_bound(self) -> bool:
         return self.kind == "bound"
+
+    @property
+    def bound_split(self) -> SplitName | None:
+        """The split whose images a bound is of; None for what is no bound."""
+        return self.split if self.is_bound else None
 
     @property
     def arrow(self) -> str:
@@ -78,7 +85,7 @@ class Metric:
         return " to ".join(self.text(end, sign=True) for end in ends)
 
 
-def _bound(split: Literal["train", "test"], images: str, scale: Literal["log"] | None = None) -> Metric:
+def _bound(split: SplitName, images: str, scale: Literal["log"] | None = None) -> Metric:
     return Metric(
         f"bound_{split}_bits_per_dim", f"variational bound, {images} images", "bound", "down", 3,
         f"bound, {split} (bits/dim)", unit="bits/dim", split=split, source_name="NLL", published=f"nll_{split}",
@@ -129,7 +136,7 @@ METRICS = {
 
 SCORE, DISTANCE = "is_mean", "fd_train"
 """What every run is scored by; the best checkpoint is the one with the lowest DISTANCE."""
-BOUNDS = {metric.split: key for key, metric in METRICS.items() if metric.is_bound}
+BOUNDS = {split: key for key, metric in METRICS.items() if (split := metric.bound_split)}
 """The bound's key by split, the test images' first."""
 PUBLISHED = tuple(key for key, metric in METRICS.items() if metric.published and metric.kind != "error")
 """The metrics that sources print."""

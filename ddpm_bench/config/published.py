@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
@@ -238,7 +238,6 @@ def _checked(section: str, name: str, values: Mapping[str, Any]) -> Any:
         raise ValueError(f"there is no setting '{section}.{name}'{near_miss(name, list(fields))}")
     field, value = fields[name], values[name]
     try:
-        kind = TypeAdapter(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)
-        return kind.validate_python(None if value == "none" else value)
+        return TypeAdapter(field.rebuild_annotation()).validate_python(None if value == "none" else value)
     except ValidationError as error:
         raise ValueError(f"{section}.{name}: {error.errors()[0]['msg'].removeprefix('Input ')}") from None

@@ -236,7 +236,9 @@ def section_of(name: str, values: Mapping[str, Any]) -> type[Settings]:
     """The settings that hold the section `name` of `CellSettings`: for the network, those of the kind in `values`."""
     if name == "network":
         return NETWORKS.get(str(values.get("kind", "unet")), UNetSettings)
-    return CellSettings.model_fields[name].annotation
+    section = CellSettings.model_fields[name].annotation
+    assert isinstance(section, type) and issubclass(section, Settings), f"'{name}' is no section"
+    return section
 
 
 def completed(values: Mapping[str, Any]) -> dict[str, Any]:

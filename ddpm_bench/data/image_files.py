@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ddpm_bench.data.loaded import describe
@@ -154,9 +154,7 @@ def _read_file(path: Path) -> np.ndarray:
     try:
         with Image.open(path, formats=FORMATS) as image:
             _check_pixels(image, path)
-            if "exif" in image.info:
-                image = ImageOps.exif_transpose(image)
-            pixels = np.asarray(image)
+            pixels = np.asarray(ImageOps.exif_transpose(image) if "exif" in image.info else image)
     except UserError:
         raise
     except UnidentifiedImageError:
@@ -176,7 +174,7 @@ def _read_file(path: Path) -> np.ndarray:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _check_pixels(image: Image.Image, path: Path) -> None:
+def _check_pixels(image: ImageFile.ImageFile, path: Path) -> None:
     """Refuse what cannot be taken as 8-bit grey or colour levels without changing it."""
     # Pillow cuts 16-bit colour down to 8 bits in silence; only the raw mode of what is still to be decoded tells.
     if any("16" in str(tile.args) for tile in image.tile):

@@ -108,6 +108,7 @@ def _data_set(archive: NpzFile, path: Path) -> Loaded:
     if (
         classes
         and train.labels is not None
+        and test.labels is not None
         and (most := int(max(train.labels.max(), test.labels.max()))) >= len(classes)
     ):
         raise UserError(f"'{path}' has the label {most} but only {len(classes)} 'classes'. Name every class, or none.")

@@ -11,7 +11,6 @@ from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.errors import NotFinite
 from ddpm_bench.measurement.measure import (
     Clock,
-    Scored,
     Task,
     data_info,
     kept_scores,
@@ -132,14 +131,15 @@ def _scored_snapshot(job: Job, bench: Bench, trainer: Trainer, step: int) -> lis
     """The scores of the averaged weights after `step` steps, before the end of training; none where they are lost."""
     task, record = bench.task(job), bench.record(job)
     if trainer.step == step:
-        found: Scored | None = score(load_model(work_beside(record)), task, bench.runtime, record)
+        found = score(load_model(work_beside(record)), task, bench.runtime, record)
     else:  # scored before an interruption; the weights are gone, their hash is known
         sha256 = trainer.weights.get(str(step), "")
         function = function_of(sha256, job.settings.diffusion, job.settings.network, bench.data.shape)
-        found = kept_scores(function, task, bench.runtime, record).read()
-        if found is None:
+        kept = kept_scores(function, task, bench.runtime, record).read()
+        if kept is None:
             say(f"The scores at step {step} are not there any more, nor are its weights; the record goes without.")
             return []
+        found = kept
         observer().scores(step, found.metrics)
     return [Checkpoint(step=step, metrics=found.metrics, quantiles=found.quantiles)]
 

@@ -177,6 +177,10 @@ class _ToParent(logging.Handler):
         self.wire.send("log", record)
 
 
+_shared: tuple[Event, multiprocessing.Queue, float]
+"""What `_begin` was given, for the jobs of the process."""
+
+
 def _begin(threads: int, stopping: Event, messages: multiprocessing.Queue, every: float) -> None:
     global _shared
     _shared = stopping, messages, every

@@ -116,9 +116,9 @@ def judge(measured: Record, record: Record, beside: Sequence[Record]) -> Verdict
     tolerance: Tolerance = "digits"
     if measured.outcome == record.outcome == "done":
         limits = _limits_of_seeds(measured, record, beside)
-        tolerance = "seeds" if limits else "quantiles" if record.last.quantiles else "digits"
+        tolerance = "seeds" if limits else "quantiles" if record.final.quantiles else "digits"
         for key in METRICS:
-            if key in measured.last.metrics and key in record.last.metrics:
+            if key in measured.final.metrics and key in record.final.metrics:
                 findings.append(_finding(key, measured, record, tolerance, limits))
     return Verdict(tuple(findings), tolerance, _identical(measured, record), tuple(_others(measured, record)))
 
@@ -131,20 +131,21 @@ def _finding(
     key: str, measured: Record, record: Record, tolerance: Tolerance, limits: dict[str, tuple[float, float]]
 ) -> Finding:
     metric = METRICS[key]
-    new, old = measured.last.metrics[key], record.last.metrics[key]
-    shown = [f"{value:.{metric.digits}f}" for value in (new, old)]
+    new, old = measured.final.metrics[key], record.final.metrics[key]
+    ours, theirs = (f"{value:.{metric.digits}f}" for value in (new, old))
     heading = metric.heading(record.extractor.labels)
-    if new == old or shown[0] == shown[1]:
-        return Finding(heading, *shown, "equal" if new == old else "equal as shown", True)
+    if new == old or ours == theirs:
+        return Finding(heading, ours, theirs, "equal" if new == old else "equal as shown", True)
     if key in limits:
         t, limit = limits[key]
-        return Finding(heading, *shown, f"|t| = {abs(t):.1f} of at most {limit:.1f}", abs(t) <= limit)
-    if tolerance == "quantiles" and key in record.last.quantiles:
-        low, *_, high = record.last.quantiles[key]
-        return Finding(heading, *shown, f"{low:.{metric.digits}f} to {high:.{metric.digits}f}", low <= new <= high)
+        return Finding(heading, ours, theirs, f"|t| = {abs(t):.1f} of at most {limit:.1f}", abs(t) <= limit)
+    if tolerance == "quantiles" and key in record.final.quantiles:
+        low, *_, high = record.final.quantiles[key]
+        allowed = f"{low:.{metric.digits}f} to {high:.{metric.digits}f}"
+        return Finding(heading, ours, theirs, allowed, low <= new <= high)
     if tolerance == "digits" and key in TRANSFORMS:
-        return Finding(heading, *shown, "equal as shown", False)
-    return Finding(heading, *shown, "not judged", None)
+        return Finding(heading, ours, theirs, "equal as shown", False)
+    return Finding(heading, ours, theirs, "not judged", None)
 
 
 def _limits_of_seeds(measured: Record, record: Record, beside: Sequence[Record]) -> dict[str, tuple[float, float]]:
@@ -157,12 +158,12 @@ def _limits_of_seeds(measured: Record, record: Record, beside: Sequence[Record])
     freedom = np.array([len(each) - 1.0 for each in done.values()])
     if record.cell not in done or freedom.sum() < FREEDOM:
         return {}
-    keys = [key for key in TRANSFORMS if all(key in run.last.metrics for run in (measured, *runs))]
+    keys = [key for key in TRANSFORMS if all(key in run.final.metrics for run in (measured, *runs))]
     limit, found = limit_of_t(len(keys), 0, int(freedom.sum())), {}
     for key in keys:
-        values = [np.array([TRANSFORMS[key](run.last.metrics[key]) for run in each]) for each in done.values()]
+        values = [np.array([TRANSFORMS[key](run.final.metrics[key]) for run in each]) for each in done.values()]
         deviation = np.zeros(len(values))
-        deviation[0] = TRANSFORMS[key](measured.last.metrics[key]) - values[0].mean()  # the record's cell is the first
+        deviation[0] = TRANSFORMS[key](measured.final.metrics[key]) - values[0].mean()  # the record's cell is the first
         squares = np.array([((y - y.mean()) ** 2).sum() for y in values])
         t, _ = t_values(deviation, squares, freedom, np.array([1 + 1 / len(y) for y in values]))
         found[key] = (float(t[0]), limit)
@@ -181,9 +182,11 @@ def _identical(measured: Record, record: Record) -> bool:
 
 def _others(measured: Record, record: Record) -> list[str]:
     """Versions, machine and commit, where they are not the record's."""
-    return differences(*(
-        {"versions": each.versions, "hardware": each.hardware, "commit": each.git_commit} for each in (record, measured)
-    ))  # fmt: skip
+
+    def origin(of: Record) -> dict[str, object]:
+        return {"versions": of.versions, "hardware": of.hardware, "commit": of.git_commit}
+
+    return differences(origin(record), origin(measured))
 
 
 SAID = {

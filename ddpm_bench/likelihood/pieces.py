@@ -33,8 +33,9 @@ class Pieces:
         if self._folder is None:
             self._memory[kind, start, end] = arrays
             return
-        with replacing(self._path(kind, start, end)) as path:
-            np.savez(path, **arrays)
+        with replacing(_path(self._folder, kind, start, end)) as path:
+            # To mypy one of the arrays might be the switch allow_pickle, which NumPy 2.0 does not have yet.
+            np.savez(path, **arrays)  # type: ignore[arg-type]
 
     def read(self, kind: str) -> Iterator[tuple[int, int, Arrays]]:
         """(start, end, arrays) of what is there, in order and without gap or overlap from image 0 on."""
@@ -58,8 +59,9 @@ class Pieces:
     def _load(self, kind: str, start: int, end: int) -> Arrays:
         if self._folder is None:
             return self._memory[kind, start, end]
-        with np.load(self._path(kind, start, end), allow_pickle=False) as stored:
+        with np.load(_path(self._folder, kind, start, end), allow_pickle=False) as stored:
             return dict(stored)
 
-    def _path(self, kind: str, start: int, end: int) -> Path:
-        return self._folder / f"{kind}-{start:08d}-{end:08d}.npz"
+
+def _path(folder: Path, kind: str, start: int, end: int) -> Path:
+    return folder / f"{kind}-{start:08d}-{end:08d}.npz"

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ddpm_bench.config.metrics import SplitName
 from ddpm_bench.data import ImageData
 from ddpm_bench.files import keyed_folder
 from ddpm_bench.likelihood import Bound, bits_per_dim, estimate_bits_per_dim
@@ -15,8 +16,6 @@ from ddpm_bench.metrics.uncertainty import mean_quantiles
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.record import BoundTerms
 from ddpm_bench.runtime.runtime import Runtime
-
-SplitName = Literal["test", "train"]
 
 
 @dataclass(frozen=True)
@@ -34,21 +33,21 @@ class BoundMethod:
     decoder: Literal["exact", "paper"] = "exact"
     bootstrap: int = 0
 
-    def exact_for(self, model: Model) -> bool:
-        """Is every t evaluated?"""
-        return self.evals is None or self.evals >= model.T
+    def evals_for(self, model: Model) -> int | None:
+        """Network calls an image of an estimate; None where every t is evaluated."""
+        return None if self.evals is None or self.evals >= model.T else self.evals
 
 
 def measure_bound(
     model: Model, data: ImageData, split: SplitName, method: BoundMethod, runtime: Runtime, folder: Path
 ) -> BoundTerms:
     """The bound of the model's whole chain on a split, whatever number of steps it is sampled in."""
-    exact, bound = method.exact_for(model), bound_of(model, data, split, method, runtime, folder)
+    evals, bound = method.evals_for(model), bound_of(model, data, split, method, runtime, folder)
     return BoundTerms(
         split=split,
         images=len(bound.prior),
-        method="exact" if exact else "estimate",
-        evals=model.T if exact else method.evals,
+        method="exact" if evals is None else "estimate",
+        evals=model.T if evals is None else evals,
         clip_x0=method.clip_x0,
         decoder=method.decoder,
         total=float(bound.total.mean()),
@@ -69,16 +68,17 @@ def bound_of(
 ) -> Bound:
     """The bound image by image. What is finished is kept in `folder`, so that an interrupted call goes on."""
     images = spread_over(getattr(data, split).images, method.images)
+    evals = method.evals_for(model)
     how = {name: value for name, value in asdict(method).items() if name != "bootstrap"}
-    how |= {"images": len(images), "evals": model.T if method.exact_for(model) else method.evals}
+    how |= {"images": len(images), "evals": model.T if evals is None else evals}
     of = {**model.function, **how, "split": split, "data_sha256": data.sha256, **runtime.arithmetic}
     kept = Pieces(keyed_folder(folder, "bound", of))
     chain = model.whole_chain(method.clip_x0)
     runtime.place(model.network)
-    common = {"seed": method.seed, "decoder": method.decoder, "runtime": runtime, "pieces": kept}
-    if method.exact_for(model):
-        return bits_per_dim(chain, images, **common)
-    return estimate_bits_per_dim(chain, images, evals=method.evals, **common)
+    seed, decoder = method.seed, method.decoder
+    if evals is None:
+        return bits_per_dim(chain, images, seed=seed, decoder=decoder, runtime=runtime, pieces=kept)
+    return estimate_bits_per_dim(chain, images, evals=evals, seed=seed, decoder=decoder, runtime=runtime, pieces=kept)
 
 
 def spread_over(images: Tensor, count: int) -> Tensor:

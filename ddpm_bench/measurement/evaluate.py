@@ -52,9 +52,9 @@ def setup_of(model: Model, task: Task) -> Setup:
     # What these refuse is refused before anything long.
     check_task(model, task)
     protocol(sampling.samples, len(task.data.train), scoring.neighborhood)
-    exact = task.bound_method.exact_for(model)
-    if not exact:
-        Budget.of(scoring.bound_evals)
+    evals = task.bound_method.evals_for(model)
+    if evals is not None:
+        Budget.of(evals)
     return Setup(
         model=ModelInfo(
             weights=model.weights,
@@ -78,6 +78,6 @@ def setup_of(model: Model, task: Task) -> Setup:
         test_reference=scoring.test_reference,
         bootstrap=scoring.bootstrap,
         bound_images=scoring.bound_images,
-        evals=None if exact else scoring.bound_evals,
+        evals=evals,
         decoder=scoring.decoder,
     )

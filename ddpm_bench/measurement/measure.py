@@ -16,12 +16,13 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
+from ddpm_bench.config.metrics import SplitName
 from ddpm_bench.config.settings import SamplingSettings, ScoringSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.data.pictures import write_image_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import keyed_folder, write_json
-from ddpm_bench.measurement.bounds import BoundMethod, SplitName, measure_bound, spread_over
+from ddpm_bench.measurement.bounds import BoundMethod, measure_bound, spread_over
 from ddpm_bench.measurement.pictures import draw_neighbours, draw_progressive
 from ddpm_bench.measurement.samples import draw_samples, samples_depend_on
 from ddpm_bench.metrics.anchors import anchors
@@ -197,7 +198,7 @@ def _bounds(
     folder, method = work_beside(record), task.bound_method
     splits = task.bound_splits if method.images else ()
     bounds = tuple(measure_bound(model, task.data, split, method, runtime, folder) for split in splits)
-    if not (bounds and task.scoring.terms_images) or method.exact_for(model):
+    if not (bounds and task.scoring.terms_images) or method.evals_for(model) is None:
         return bounds, None
     every_t = replace(method, images=task.scoring.terms_images, evals=None)
     return bounds, measure_bound(model, task.data, "test", every_t, runtime, folder)

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ddpm_bench.config.metrics import SplitName
 from ddpm_bench.data.images import ImageData
-from ddpm_bench.measurement.bounds import BoundMethod, SplitName, measure_bound
+from ddpm_bench.measurement.bounds import BoundMethod, measure_bound
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.nll import Nll, gap
@@ -18,7 +19,7 @@ def measure_nll(
 ) -> Nll:
     """The bound of each of the splits. Finished pieces stay in `folder`, so an interrupted call goes on and a repeated one
     answers at once."""
-    if method.evals is not None and method.exact_for(model):
+    if method.evals is not None and method.evals_for(model) is None:
         say(f"The chain has {model.T} steps, no more than --evals {method.evals}: every one is evaluated.")
     bounds = tuple(measure_bound(model, data, split, method, runtime, folder) for split in splits)
     return Nll(

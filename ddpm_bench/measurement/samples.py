@@ -49,8 +49,8 @@ def draw_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: R
                 np.save(stream, images.numpy(), allow_pickle=False)
     found = torch.empty((count, *model.shape), dtype=torch.uint8)
     filled = 0
-    for shard in _shards(kept):
-        part = shard[: count - filled]
+    for pixels in _shards(kept):
+        part = pixels[: count - filled]
         found[filled : filled + len(part)] = torch.from_numpy(np.array(part))
         filled += len(part)
     return found

@@ -79,7 +79,7 @@ def train_extractor(
     sizes = sorted(set(training.sizes))
     fitted = {size: load_data(DataSettings(source=source, size=size, root=root)) for size in sizes}
     first = fitted[sizes[0]]
-    labels, classes = _classes(first)
+    labels, test_labels, classes = _classes(first)
     steps = training.epochs * (len(labels) // training.batch) or training.epochs
     network = _untrained(first.shape[0], len(classes), fitted, training.seed).to(runtime.device)
     _fit(network, fitted, labels, steps, training)
@@ -93,7 +93,7 @@ def train_extractor(
         classes=classes,
         feature_dim=FEATURES,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        test_accuracy={size: _accuracy(network, each) for size, each in fitted.items()},
+        test_accuracy={size: _accuracy(network, each, test_labels) for size, each in fitted.items()},
         data_name=first.name,
         data_sha256={size: each.sha256 for size, each in fitted.items()},
         train_images=len(first.train),
@@ -110,20 +110,20 @@ def train_extractor(
     return card
 
 
-def _classes(data: ImageData) -> tuple[Tensor, tuple[str, ...]]:
-    """Training labels and the names of the classes."""
-    labels = data.train.labels
-    if labels is None or data.test.labels is None:
+def _classes(data: ImageData) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Labels of the training and of the test images, and the names of the classes."""
+    labels, test_labels = data.train.labels, data.test.labels
+    if labels is None or test_labels is None:
         raise UserError(
             f"The data set '{data.name}' has no labels, which an extractor is trained on. For images in a folder: "
             "one folder for each class, as in train/cat/1.png and test/cat/2.png."
         )
-    count = max(int(labels.max()), int(data.test.labels.max())) + 1
+    count = max(int(labels.max()), int(test_labels.max())) + 1
     if count < 2:
         raise UserError(
             f"The data set '{data.name}' has one class only; an extractor learns to tell at least two apart."
         )
-    return labels, data.classes or tuple(str(label) for label in range(count))
+    return labels, test_labels, data.classes or tuple(str(label) for label in range(count))
 
 
 def _untrained(channels: int, classes: int, fitted: dict[int, ImageData], seed: int) -> SmallCNN:
@@ -173,10 +173,10 @@ def _fit(
 
 
 @torch.no_grad()
-def _accuracy(network: SmallCNN, data: ImageData) -> float:
+def _accuracy(network: SmallCNN, data: ImageData, labels: Tensor) -> float:
     """Share of the test images whose largest logit is their label's."""
     right = sum(
-        int((network(images)[1].argmax(dim=1) == labels).sum())
-        for images, labels in zip(data.test.images.split(256), data.test.labels.split(256), strict=True)
+        int((network(images)[1].argmax(dim=1) == few).sum())
+        for images, few in zip(data.test.images.split(256), labels.split(256), strict=True)
     )
-    return right / len(data.test)
+    return right / len(labels)

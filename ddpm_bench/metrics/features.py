@@ -104,7 +104,7 @@ def _write(path: Path, features: Tensor) -> None:
 def _sha256(features: Tensor) -> str:
     """Hash of type, shape and numbers."""
     digest = hashlib.sha256(f"{features.dtype} {tuple(features.shape)}".encode())
-    digest.update(features.numpy())
+    digest.update(features.numpy().data)
     return digest.hexdigest()
 
 

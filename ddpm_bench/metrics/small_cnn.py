@@ -97,6 +97,9 @@ class SmallCNN(nn.Module):
     has no bias, so its logits are the "unbiased" ones from which torch-fidelity takes the Inception Score.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(self, channels: int, classes: int, sizes: tuple[int, ...]) -> None:
         super().__init__()
         low, middle, high = WIDTHS

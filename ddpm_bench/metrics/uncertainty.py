@@ -91,7 +91,7 @@ def score_quantiles(logits: Tensor, parts: int, replicates: int, seed: int) -> t
     """
     log_p, rng = logits.double().log_softmax(1), np.random.default_rng(seed)
     p = log_p.exp()
-    p_log_p, found = (p * log_p).sum(1), 0.0
+    p_log_p, found = (p * log_p).sum(1), np.zeros(1 + replicates)
     for i in range(parts):
         rows = slice(i * len(p) // parts, (i + 1) * len(p) // parts)  # as torch-fidelity divides them
         part, n = ScorePart(p[rows], p_log_p[rows]), len(p[rows])
@@ -181,9 +181,8 @@ def frechet(features: Tensor, mean: np.ndarray, covariance: np.ndarray, *, repli
     if not replicates:
         return Distance(value, infinity)
     drawn = _resampled(measured, count, replicates, seed)
-    return Distance(
-        value, infinity, quantiles(value, drawn[:, 0]), quantiles(infinity, of.extrapolated(drawn)) if enough else ()
-    )
+    around_infinity = () if infinity is None else quantiles(infinity, of.extrapolated(drawn))
+    return Distance(value, infinity, quantiles(value, drawn[:, 0]), around_infinity)
 
 
 def _resampled(measured: Callable[[Tensor], np.ndarray], count: int, replicates: int, seed: int) -> np.ndarray:

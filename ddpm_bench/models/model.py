@@ -13,7 +13,7 @@ model cannot be sampled or scored as something else.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 from pydantic import ValidationError
@@ -122,7 +122,7 @@ def save_model(out: Path, card: ModelCard, weights: dict[str, Tensor]) -> None:
 
 
 def _trained(ckpt: Path, raw: bool) -> Model:
-    kind: Kind = "raw" if raw else "ema"
+    kind: Literal["raw", "ema"] = "raw" if raw else "ema"
     weights, about = load_weights(ckpt, kind)
     identity = about["identity"]
     data, process = DataSettings(**identity["data"]), DiffusionSettings(**identity["diffusion"])

@@ -17,9 +17,9 @@ def reference_data(model: Model, source: str | None, name: str | None = None, ro
 
     UserError when that is not known, when it has changed since, or when images have another shape than the model's.
     """
-    if source is None and model.data is None:
-        raise UserError(f"It is not known what '{model.name}' was trained on. Say what to compare it with: --data.")
     known = DataSettings(source=source, size=model.shape[-1]) if source else model.data
+    if known is None:
+        raise UserError(f"It is not known what '{model.name}' was trained on. Say what to compare it with: --data.")
     data = load_data(known.model_copy(update={"name": name or known.name, "root": root}))
     if data.shape != model.shape:
         raise UserError(
@@ -46,9 +46,9 @@ def chosen_images(model: Model, sources: tuple[str, str], data: str | None, root
         test = reference_data(model, data, root=root).test.images
     images = []
     for source in sources:
-        if not source.isdecimal():
+        if test is None or not source.isdecimal():
             image = read_files([Path(source).expanduser()])[0]
-        elif test is not None and int(source) < len(test):
+        elif int(source) < len(test):
             image = test[int(source)]
         else:
             raise UserError(f"--interpolate {source}: the test images are numbered 0 to {len(test) - 1}.")

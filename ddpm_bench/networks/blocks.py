@@ -19,6 +19,7 @@ PADDING = {"end": (0, 1, 0, 1), "both": (1, 1, 1, 1)}
 def initialise(layer: nn.Conv2d | nn.Linear, scale: float = 1.0) -> None:
     """Uniform weights of variance scale / fan-average, zero biases. The release takes scale 1e-10 for last layers."""
     nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(scale))
+    assert layer.bias is not None  # every layer here has one
     nn.init.zeros_(layer.bias)
 
 
@@ -45,6 +46,8 @@ class TimeEmbedding(nn.Module):
     All sines, then all cosines, frequencies 10000^(-i / (half - shift)) for i in 0..half-1. Float32 in the release's
     order of operations: near step 1000 another order moves the phases by 1e-4.
     """
+
+    frequencies: Tensor
 
     def __init__(self, base: int, shift: int = 1) -> None:
         super().__init__()

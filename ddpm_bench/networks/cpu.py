@@ -5,6 +5,8 @@ Both are a few passes over the image; here they are written as such passes. And 
 done in place: the paper's network, whose images do not fit into a cache, trains 6% faster.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
@@ -37,7 +39,7 @@ class _GroupNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, activate: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, activate: bool) -> Tensor:
         d = x - _over_pixels(_group_means(x, groups), x)
         inverse = (_group_means(d.square(), groups) + eps).rsqrt()  # (B, groups, 1)
         ctx.save_for_backward(d, weight, bias, inverse)
@@ -46,7 +48,7 @@ class _GroupNorm(torch.autograd.Function):
         return silu(y, inplace=True) if activate else y
 
     @staticmethod
-    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         d, weight, bias, inverse = ctx.saved_tensors
         if ctx.activate:
             dy = torch.ops.aten.silu_backward(dy, _scaled(d, weight, bias, inverse))

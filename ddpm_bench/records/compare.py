@@ -122,7 +122,7 @@ def _outcome(cell: str, new: list[Record], old: list[Record]) -> Check:
 
 def _metric_checks(new: dict[str, list[Record]], old: dict[str, list[Record]]) -> list[Check]:
     cells = list(new)
-    keys = [k for k in TRANSFORMS if all(k in r.last.metrics for c in cells for r in new[c] + old[c])]
+    keys = [k for k in TRANSFORMS if all(k in r.final.metrics for c in cells for r in new[c] + old[c])]
     freedom = sum(len(old[c]) - 1 for c in cells)
     limit = limit_of_t(len(keys), len(cells), freedom)
     checks = []
@@ -133,7 +133,7 @@ def _metric_checks(new: dict[str, list[Record]], old: dict[str, list[Record]]) -
         spread = np.array([1 / len(a) + 1 / len(b) for a, b in zip(y_new, y_old, strict=True)])
         t, t_mean = t_values(deviation, squares, np.array([len(y) - 1.0 for y in y_old]), spread)
         for cell, value in zip(cells, t.tolist(), strict=True):
-            mean_new, mean_old = (float(np.mean([r.last.metrics[key] for r in side[cell]])) for side in (new, old))
+            mean_new, mean_old = (float(np.mean([r.final.metrics[key] for r in side[cell]])) for side in (new, old))
             checks.append(Check(cell, key, mean_new, mean_old, value, limit, abs(value) <= limit))
         if len(cells) > 1:
             checks.append(
@@ -143,7 +143,7 @@ def _metric_checks(new: dict[str, list[Record]], old: dict[str, list[Record]]) -
 
 
 def _transformed(records: Sequence[Record], key: str) -> np.ndarray:
-    return np.array([TRANSFORMS[key](record.last.metrics[key]) for record in records])
+    return np.array([TRANSFORMS[key](record.final.metrics[key]) for record in records])
 
 
 def limit_of_t(metrics: int, cells: int, freedom: int) -> float:

@@ -62,7 +62,7 @@ def sorted_out(records: Sequence[Record], grid: Grid) -> tuple[list[Record], lis
         else:
             kept[record.cell, record.seed] = record
     alike = list(kept.values())
-    for conditions in (shared, *map(_bound_conditions, BOUNDS)):
+    for conditions in (shared, *(_bound_conditions(split) for split in BOUNDS)):
         alike, odd = _majority(alike, conditions)
         aside += odd
     if not alike:
@@ -168,10 +168,10 @@ def _flat(record: Record) -> dict[str, Any]:
 def measurement_conditions(record: Record, key: str) -> dict[str, Any]:
     """How the metric `key` was measured: a bound's way, or the samples and the features behind a score."""
     metric = METRICS[key]
-    if metric.is_bound:
-        bound = _bound(record, metric.split)
+    if split := metric.bound_split:
+        bound = _bound(record, split)
         here = how_measured(bound) if bound else {}
-        return {_bound_name(metric.split, name): value for name, value in here.items()}
+        return {_bound_name(split, name): value for name, value in here.items()}
     settings, extractor = record.settings, record.extractor
     # Only the setting 'inception' is Inception: an extractor of one's own may carry any name.
     named_so = extractor.name if settings.scoring.extractor == extractor.name else f"{extractor.name} (of one's own)"
@@ -205,12 +205,12 @@ def published_conditions(grid: Grid, key: str) -> dict[str, Any]:
         "weights": stated.weights,
         "checkpoint": stated.checkpoint,
     }
-    if metric.is_bound:
+    if split := metric.bound_split:
         if stated.nll:
             nll = {"method": "exact"} | stated.nll.model_dump()
-            nll["images"] = nll[f"{metric.split}_images"]
+            nll["images"] = nll[f"{split}_images"]
             names = ("images", "method", "evals", "clip_x0", "decoder")
-            conditions |= {_bound_name(metric.split, name): nll[name] for name in names}
+            conditions |= {_bound_name(split, name): nll[name] for name in names}
     else:
         conditions |= {
             "samples": stated.samples,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ddpm_bench import __version__
+from ddpm_bench.runtime.device import CONVOLUTIONS
 
 
 def versions() -> dict[str, str]:
@@ -61,7 +62,7 @@ def hardware(device: torch.device, compiled: bool = False) -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name(device),
             "cuda": torch.version.cuda,
             "networks": "bfloat16 autocast, float32 weights",
-            "float32_convolutions": torch.backends.cudnn.conv.fp32_precision,
+            "float32_convolutions": CONVOLUTIONS.fp32_precision,
             "float32_products": torch.backends.cuda.matmul.fp32_precision,
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
         }

@@ -200,6 +200,11 @@ class Record(Part):
         return self.checkpoints[-1] if self.checkpoints else None
 
     @property
+    def final(self) -> Checkpoint:
+        """`last` of a run that is known to have finished, and so to have one."""
+        return self.checkpoints[-1]
+
+    @property
     def best(self) -> Checkpoint | None:
         """The checkpoint of the lowest distance to the training set: what the paper reports. Never mixed with `last`."""
         return min(self.checkpoints, key=lambda c: c.metrics["fd_train"]) if self.checkpoints else None

@@ -89,7 +89,7 @@ def held_row(folder: Path, name: str, setup: Setup) -> Row | None:
     if not path.exists():
         return None
     row = read_row(path)
-    if lines := differences(*map(_conditions, (row.setup, setup))):
+    if lines := differences(_conditions(row.setup), _conditions(setup)):
         raise UserError(
             f"'{path}' was measured with another configuration:\n" + "\n".join(lines)
             + "\nGive this one another --name, or set the old row aside and measure again with --fresh."

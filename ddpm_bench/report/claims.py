@@ -116,14 +116,14 @@ def _compared(claim: Claim, metric: str, first: MeasuredCell, second: MeasuredCe
         )
     if first.diverged or second.diverged:
         return Comparison(*names, None, None, *_by_divergence(claim, first, second))
-    values = [row.estimates[metric].values if metric in row.estimates else () for row in (first, second)]
-    if min(map(len, values)) < SEEDS:
+    a, b = (row.estimates[metric].values if metric in row.estimates else () for row in (first, second))
+    if min(len(a), len(b)) < SEEDS:
         return Comparison(*names, None, None, "undecided", f"not measured for {SEEDS} seeds of both cells")
     up = METRICS[metric].direction == "up"
-    plainly, together = (difference_interval(*values, alpha) for alpha in (ALPHA, ALPHA / k))
-    difference = float(np.mean(values[0]) - np.mean(values[1]))
+    plainly, together = (difference_interval(a, b, alpha) for alpha in (ALPHA, ALPHA / k))
+    difference = float(np.mean(a) - np.mean(b))
     if claim.margin is not None:
-        outcome, reason = _alike(plainly, together, claim.margin * abs(float(np.mean(values[1]))))
+        outcome, reason = _alike(plainly, together, claim.margin * abs(float(np.mean(b))))
     else:
         outcome, reason = _ordered(plainly, together, up)
     return Comparison(*names, difference, plainly, outcome, reason)
@@ -153,7 +153,11 @@ def _alike(plainly: tuple[float, float], together: tuple[float, float], margin: 
 
 def _by_divergence(claim: Claim, first: MeasuredCell, second: MeasuredCell) -> tuple[Outcome, str]:
     """What it says of a pair that runs diverged, whatever the metric."""
-    for worse, better, outcome in ((second, first, "supported"), (first, second, "contradicted")):
+    found: tuple[tuple[MeasuredCell, MeasuredCell, Outcome], ...] = (
+        (second, first, "supported"),
+        (first, second, "contradicted"),
+    )
+    for worse, better, outcome in found:
         if not worse.done and not better.diverged:
             seeds = min(len(worse.diverged), len(better.done))
             said = f"every seed of {worse.cell.name} diverged and none of {better.cell.name}"

@@ -8,7 +8,7 @@ from ddpm_bench.config.grid import load_coding
 from ddpm_bench.files import write_json, write_text
 from ddpm_bench.models.model_card import KINDS
 from ddpm_bench.records.nll import Nll
-from ddpm_bench.report.blocks import Heading, Image, Paragraph
+from ddpm_bench.report.blocks import Block, Heading, Image, Paragraph
 from ddpm_bench.report.figures.progressive_coding import plot_progressive
 from ddpm_bench.report.progressive_coding import Coded, coded, split_in_words
 from ddpm_bench.report.sections.bounds import code_table
@@ -29,7 +29,7 @@ def write_progressive(result: Nll, out: Path) -> None:
     code, published = code_of(result), load_coding(PUBLISHED_CODE)
     write_json(out / "nll.json", result.as_json())
     plot_progressive(out / "progressive.png", [code], published)
-    page = [
+    page: list[Block] = [
         Heading(1, f"Progressive coding: {code.label}"),
         Paragraph(split_in_words(code, published)),
         code_table(code, published),

@@ -56,7 +56,8 @@ class PictureFolder:
         # The grid fills the picture's lower right, and headings take less than an image.
         rows, columns = ((have // factor - GAP) // (one + GAP) for have, one in zip(size, (height, width), strict=True))
         if not rows or not columns:
-            return self._say_too_small(name, shape)
+            self._say_too_small(name, shape)
+            return None
         top, left = (count * (one + GAP) + GAP for count, one in ((rows, height), (columns, width)))
         pixels = pixels[-factor * top :: factor, -factor * left :: factor]
         tiles = pixels[GAP:, GAP:].reshape(rows, height + GAP, columns, width + GAP, channels).swapaxes(1, 2)

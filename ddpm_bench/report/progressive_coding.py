@@ -58,7 +58,8 @@ def progressive(bound: BoundTerms) -> list[Point]:
     """The code of one measured bound, r = 1..T. ValueError without single terms and errors (see `has_progressive`)."""
     if not has_progressive(bound):
         raise ValueError("a progressive code needs the terms and errors of every t")
-    points, rate = [], bound.prior
+    points: list[Point] = []
+    rate = bound.prior
     for t in range(len(bound.terms), 0, -1):  # here rate = L_T + sum_{s > t} L_{s-1}
         points.append(Point(len(points) + 1, rate, HALF_RANGE * math.sqrt(bound.mse[t - 1])))
         rate += bound.terms[t - 1]

@@ -6,7 +6,7 @@ but without this metric). Where a row or a source has nothing to say, as rows of
 is EMPTY.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -199,7 +199,7 @@ def _estimate(key: str, row: MeasuredCell, notes: Notes) -> Field:
 
 
 def _source(published: Published, sources: Sequence[SourceColumn], notes: Notes) -> list[Field]:
-    fields = []
+    fields: list[Field] = []
     for column in sources:
         if column is not NLL and published.blank:
             # The note stands at the first dash of a row.
@@ -211,6 +211,6 @@ def _source(published: Published, sources: Sequence[SourceColumn], notes: Notes)
     return fields
 
 
-def _anchor(name: str, estimates: dict[str, Estimate], keys: Sequence[str], width: int) -> Line:
+def _anchor(name: str, estimates: Mapping[str, Estimate], keys: Sequence[str], width: int) -> Line:
     known = [Field(METRICS[key].text(estimates[key].mean) if key in estimates else EMPTY) for key in keys]
     return Line("", name, tuple(known + [Field(EMPTY)] * (width - len(known))))

@@ -12,8 +12,9 @@ listed. An interval is 95% by itself, and its scatter is that of
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from scipy import stats
 
@@ -79,7 +80,7 @@ def side_by_side(a: Sequence[Record], b: Sequence[Record]) -> SideBySide:
     for name, (ones, others) in pairs.items():
         models |= dict.fromkeys(_lines(ones, others, lambda r: _without(model_conditions(r, SCORE), _IMAGES)))
         for key in _shared_keys(ones, others):
-            lines = _lines(ones, others, lambda r, key=key: how(r, key))
+            lines = _lines(ones, others, partial(how, key=key))
             measurements |= dict.fromkeys(lines)
             contrasts.append(_contrast(name, key, ones, others, lines))
         if any(record.outcome == "diverged" for record in (*ones, *others)):
@@ -121,7 +122,9 @@ def _without(conditions: dict[str, object], names: Sequence[str]) -> dict[str, o
     return {name: value for name, value in conditions.items() if name not in names}
 
 
-def _lines(ones: Sequence[Record], others: Sequence[Record], conditions) -> list[str]:
+def _lines(
+    ones: Sequence[Record], others: Sequence[Record], conditions: Callable[[Record], dict[str, object]]
+) -> list[str]:
     """What differs between any record here and the first of the others, or among the others; each once."""
     was = conditions(others[0])
     found = [line.strip() for record in (*ones, *others) for line in differences(was, conditions(record))]
@@ -130,7 +133,7 @@ def _lines(ones: Sequence[Record], others: Sequence[Record], conditions) -> list
 
 def _shared_keys(ones: Sequence[Record], others: Sequence[Record]) -> list[str]:
     sides = [_finished(records) for records in (ones, others)]
-    return [key for key in KEYS if all(side and all(key in r.last.metrics for r in side) for side in sides)]
+    return [key for key in KEYS if all(side and all(key in r.final.metrics for r in side) for side in sides)]
 
 
 def _finished(records: Sequence[Record]) -> list[Record]:
@@ -143,16 +146,18 @@ def _diverged(records: Sequence[Record]) -> str:
 
 def _contrast(cell: str, key: str, ones: Sequence[Record], others: Sequence[Record], unlike: Sequence[str]) -> Contrast:
     a, b = _finished(ones), _finished(others)
-    values = [[record.last.metrics[key] for record in side] for side in (a, b)]
-    means = [sum(side) / len(side) for side in values]
-    found = (cell, key, *means, (len(a), len(b)))
+    x, y = ([record.final.metrics[key] for record in side] for side in (a, b))
+    interval: tuple[float, float] | None
     if unlike:
-        return Contrast(*found, None, "", f"not comparable: {', '.join(line.partition(':')[0] for line in unlike)}")
-    if len(a) == len(b) == 1:
-        return Contrast(*found, *_within_runs(key, a[0], b[0]))
-    interval = difference_interval(*values) if min(len(a), len(b)) > 1 else _one_run(*values)
-    basis = "seeds" if min(len(a), len(b)) > 1 else "one run"
-    return Contrast(*found, interval, basis, _verdict(interval, METRICS[key].direction == "up"))
+        interval, basis = None, ""
+        verdict = f"not comparable: {', '.join(line.partition(':')[0] for line in unlike)}"
+    elif len(a) == len(b) == 1:
+        interval, basis, verdict = _within_runs(key, a[0], b[0])
+    else:
+        seeds = min(len(a), len(b)) > 1
+        interval, basis = (difference_interval(x, y), "seeds") if seeds else (_one_run(x, y), "one run")
+        verdict = _verdict(interval, METRICS[key].direction == "up")
+    return Contrast(cell, key, sum(x) / len(x), sum(y) / len(y), (len(a), len(b)), interval, basis, verdict)
 
 
 def _one_run(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
@@ -173,11 +178,11 @@ def _verdict(interval: tuple[float, float], up: bool) -> str:
 
 def _within_runs(key: str, a: Record, b: Record) -> tuple[tuple[float, float] | None, str, str]:
     """Interval, basis and words for a single run each."""
-    deviations = [_deviation(record, key) for record in (a, b)]
-    if not all(deviations):
+    of_a, of_b = _deviation(a, key), _deviation(b, key)
+    if not of_a or not of_b:
         return None, "", "no verdict: one run each, no quantiles"
-    deviation = math.hypot(*deviations)
-    difference = a.last.metrics[key] - b.last.metrics[key]
+    deviation = math.hypot(of_a, of_b)
+    difference = a.final.metrics[key] - b.final.metrics[key]
     half = float(stats.norm.isf(ALPHA / 2)) * deviation
     words = f"no verdict: one run each; {difference / deviation:+.1f} standard deviations within the runs"
     return (difference - half, difference + half), "within runs", words
@@ -185,5 +190,5 @@ def _within_runs(key: str, a: Record, b: Record) -> tuple[tuple[float, float] | 
 
 def _deviation(record: Record, key: str) -> float | None:
     """Half the distance between the bootstrap's quantiles at one standard deviation to either side."""
-    quantiles = record.last.quantiles.get(key)
+    quantiles = record.final.quantiles.get(key)
     return (quantiles[_SIGMA[1]] - quantiles[_SIGMA[0]]) / 2 if quantiles else None

@@ -31,8 +31,8 @@ def verdict(summary: Summary) -> str:
     if not of_scores and not of_bounds:
         return ""
     if not of_scores:
-        differing = ", ".join(condition_names(of_bounds))
-        return f"Bounds are not comparable with the published NLL. Not as published: {differing}."
+        names = ", ".join(condition_names(of_bounds))
+        return f"Bounds are not comparable with the published NLL. Not as published: {names}."
     distance, score = summary.first.extractor.labels
     other = f" {distance} is not FID and {score} is not IS: another network computes the features."
     bounds_are = " The bounds are comparable." if summary.bounds_comparable else ""

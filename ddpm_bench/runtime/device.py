@@ -9,7 +9,10 @@ import torch
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.networks.compiled import check_compiler
 
-_FLOAT32 = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+# torch puts `conv` into the module at run time, which its annotations do not say.
+CONVOLUTIONS = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+"""The switch of what float32 means in convolutions on a GPU."""
+_FLOAT32 = (torch.backends.cuda.matmul, CONVOLUTIONS)
 
 
 @contextlib.contextmanager

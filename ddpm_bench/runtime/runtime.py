@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
@@ -11,6 +11,13 @@ from ddpm_bench.networks.compiled import compile_network, is_compiled
 from ddpm_bench.runtime.batch import default_batch
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+@runtime_checkable
+class _Lowers(Protocol):
+    """A network that can compute in bfloat16; None leaves it to the device."""
+
+    in_bfloat16: bool | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Runtime:
     def place(self, network: Network) -> Network:
         """The network, moved to the device in place and made ready to compute there as asked."""
         network.to(self.device)
-        if hasattr(network, "in_bfloat16"):
+        if isinstance(network, _Lowers):
             network.in_bfloat16 = None if self.precision is None else self.precision == "bfloat16"
         if self.compiled and not is_compiled(network):
             compile_network(network)

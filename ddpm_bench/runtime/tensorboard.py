@@ -47,8 +47,10 @@ class EventFiles(Observer):
         self._inner.scores(step, metrics)
         self._add("scores", step, metrics)
 
-    def following(self, first: Reading) -> contextlib.AbstractContextManager[Callable[[Reading], None]]:
-        return self._inner.following(first)
+    @contextlib.contextmanager
+    def following(self, first: Reading) -> Iterator[Callable[[Reading], None]]:
+        with self._inner.following(first) as show:
+            yield show
 
     def _add(self, group: str, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

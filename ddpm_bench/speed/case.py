@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from ddpm_bench.config.grid import load_grid, load_preset, resolve
-from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.config.settings import CellSettings, UNetSettings
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import Objective
 from ddpm_bench.diffusion.reverse import Diffusion, Network
+from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import build_diffusion, build_objective
 from ddpm_bench.runtime.batch import default_batch
 from ddpm_bench.runtime.runtime import Runtime
@@ -57,6 +58,16 @@ class Case:
         """(C, H, W): grey for the grey data sets, else colour."""
         side = self.settings.data.size
         return (1 if self.settings.data.source in GREY else 3), side, side
+
+    @property
+    def unet(self) -> UNetSettings:
+        """What other packages' U-Nets are made after; UserError for a preset of another network."""
+        network = self.settings.network
+        if not isinstance(network, UNetSettings):
+            raise UserError(
+                f"Preset '{self.preset}' has a network of kind '{network.kind}'; other packages are timed with U-Nets."
+            )
+        return network
 
     @property
     def diffusion(self) -> Diffusion:

@@ -47,7 +47,7 @@ class Diffusers:
     def network(self, case: Case) -> nn.Module:
         from diffusers import UNet2DModel
 
-        ours, (channels, size, _) = case.settings.network, case.shape
+        ours, (channels, size, _) = case.unet, case.shape
         attention = [size >> level in ours.attention for level in range(len(ours.multipliers))]
         return _Sample(UNet2DModel(
             sample_size=size, in_channels=channels, out_channels=channels, layers_per_block=ours.blocks,
@@ -82,7 +82,7 @@ class DenoisingDiffusion:
     def network(self, case: Case) -> nn.Module:
         from denoising_diffusion_pytorch import Unet
 
-        ours, (channels, size, _) = case.settings.network, case.shape
+        ours, (channels, size, _) = case.unet, case.shape
         return Unet(
             ours.base, dim_mults=ours.multipliers, channels=channels, dropout=ours.dropout, flash_attn=False,
             full_attn=tuple(size >> level in ours.attention for level in range(len(ours.multipliers))),

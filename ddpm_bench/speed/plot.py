@@ -21,7 +21,7 @@ def draw(speed: Speed, path: Path) -> Path:
     heights = [0.6 + 0.22 * max(map(len, by_work.values())), 0.9 + 0.22 * len(speed.phases)]
     with canvas() as figure:
         figure.set_size_inches(WIDTH, sum(heights))
-        above, below = figure.subfigures(2, 1, height_ratios=heights)
+        above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
         for axes, (work, rows) in zip(above.subplots(1, len(by_work), sharey=True), by_work.items(), strict=True):
             _rates(axes, WORKS[work], rows)
         _shares(below.subplots(), speed)

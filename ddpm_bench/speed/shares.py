@@ -36,7 +36,8 @@ class Marks:
     """A clock that always runs for one part."""
 
     def __init__(self, device: torch.device, first: str) -> None:
-        self.device, self.part, self.seconds = device, first, defaultdict(float)
+        self.device, self.part = device, first
+        self.seconds: dict[str, float] = defaultdict(float)
         self._since = time.perf_counter()
 
     def switch(self, part: str) -> None:
@@ -56,6 +57,10 @@ class Marks:
             return result
 
         return marked
+
+    def method(self, owner: object, name: str, inside: str, after: str) -> None:
+        """From now on the time of this method of the object is for `inside`, and what follows it for `after`."""
+        setattr(owner, name, self.around(getattr(owner, name), inside, after))
 
     def network(self, network: nn.Module, after: str) -> None:
         """From now on the time of the network's calls is its own, and what follows them for `after`."""
@@ -82,12 +87,10 @@ def training(case: Case, trainer: Trainer) -> Phase:
     trainer.run(1)
     marks = Marks(case.device, "other")
     marks.network(trainer.network, LOSS)
-    trainer.batches.at = marks.around(trainer.batches.at, "data", "other")
-    objective = marks.around(trainer.training.objective, LOSS, LOSS)
-    trainer.training = replace(trainer.training, objective=objective)
+    marks.method(trainer.batches, "at", "data", LOSS)  # the objective comes next
     trainer.optimizer.register_step_pre_hook(lambda *_: marks.switch(OPTIMIZER))
-    trainer.ema.update = marks.around(trainer.ema.update, OPTIMIZER, "other")
-    trainer._save = marks.around(trainer._save, "checkpoints", "other")
+    marks.method(trainer.ema, "update", OPTIMIZER, "other")
+    marks.method(trainer, "_save", "checkpoints", "other")
     trainer.run(1 + STEPS)
     parts, settings = marks.parts(), case.settings.training
     parts["checkpoints"] *= min(1.0, STEPS / settings.checkpoint_every)

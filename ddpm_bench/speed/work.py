@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import float32_of
-from ddpm_bench.speed.peers import OURS, Peer
+from ddpm_bench.speed.peers import Ours, Peer
 from ddpm_bench.speed.result import Precision, Work
 from ddpm_bench.training.trainer import Trainer, Training
 
@@ -36,7 +37,7 @@ Call = Callable[[], object]
 class Contender:
     """A peer at a precision. compiled: through `torch.compile`."""
 
-    peer: Peer
+    peer: Ours | Peer
     precision: Precision
     compiled: bool = False
 
@@ -46,11 +47,11 @@ class Contender:
 
     @property
     def is_ours(self) -> bool:
-        return self.peer is OURS
+        return isinstance(self.peer, Ours)
 
     def runtime(self, case: Case, compiled: bool) -> Runtime:
         """Where the contender runs, and in which precision where it can be told."""
-        precision = "bfloat16" if self.precision == "bfloat16" else "float32"
+        precision: Literal["float32", "bfloat16"] = "bfloat16" if self.precision == "bfloat16" else "float32"
         return replace(case.runtime, precision=precision, compiled=compiled)
 
     @contextlib.contextmanager
@@ -62,14 +63,14 @@ class Contender:
 
     def call(self, work: Work, case: Case, folder: Path, compiled: bool | None = None) -> Call:
         """The work as a function to be called again and again. `folder`: for what a Trainer may write."""
-        runtime = self.runtime(case, self.compiled if compiled is None else compiled)
+        runtime, peer = self.runtime(case, self.compiled if compiled is None else compiled), self.peer
         torch.manual_seed(0)
-        network = runtime.place(self.peer.network(case))
+        network = runtime.place(peer.network(case))
         if work == "training":
             ours = self.is_ours
             call = trainer_of(case, network, folder, runtime)._train_step if ours else plain_training(case, network)
         elif work == "sampling":
-            call = our_sampling(case, network) if self.is_ours else their_sampling(case, network.eval(), self.peer)
+            call = our_sampling(case, network) if isinstance(peer, Ours) else their_sampling(case, network.eval(), peer)
         else:
             call = bound(case, network.eval())
 

@@ -65,7 +65,9 @@ class Trainer:
             raise UserError(f"keep = {runtime.keep} would leave no snapshot to go on from; keep at least 1.")
         self.training, self.folder, self.runtime = training, folder, runtime
         settings, denoiser = training.settings, training.denoiser
-        self.network: nn.Module = runtime.place(denoiser.network)
+        if not isinstance(denoiser.network, nn.Module):
+            raise TypeError("a plain function has no weights to train")
+        self.network = runtime.place(denoiser.network)
         self.times = training.objective.times(denoiser.T)
         self.batches = Batches(
             training.images,

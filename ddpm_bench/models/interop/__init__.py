@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddpm_bench.config.settings import UNetSettings
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import sha256_file
 from ddpm_bench.models.build import build_diffusion
@@ -64,6 +65,7 @@ def import_checkpoint(
 def describe(card: ModelCard) -> Sequence[str]:
     """Lines saying what was recognised and how it will be scored."""
     process, network = card.process, card.network
+    assert isinstance(network, UNetSettings)  # every format here is one of U-Nets
     channels, size, _ = card.shape
     outputs = channels * build_diffusion(process).variance.outputs
     parameters = sum(p.numel() for p in outline(network, channels, outputs, size).parameters())

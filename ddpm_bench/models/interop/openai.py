@@ -6,7 +6,7 @@ the second norm (--use_scale_shift_norm) or is added; downsampling pads on both 
 Widths, depth, places of attention and most choices are told from names and shapes, the rest from the flags.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -87,7 +87,7 @@ def _channels(theirs: Mapping[str, Tensor], where: str) -> tuple[int, int]:
 def _architecture(theirs: Mapping[str, Tensor], flags: Flags, where: str) -> UNetSettings:
     """Widths, depth, places of attention and dialect, from names and shapes; heads and side from the flags."""
 
-    def shape(name: str):
+    def shape(name: str) -> Sequence[int]:
         return shape_of(theirs, name, where, CAUSES)
 
     base, first = shape("time_embed.0.weight")[1], shape("input_blocks.0.0.weight")[0]

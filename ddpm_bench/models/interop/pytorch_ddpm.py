@@ -80,7 +80,8 @@ def _chosen(content: Mapping[str, Any], asked: UserSays, given: str) -> tuple[Ki
     """The weights that are asked for and what they are; a bare state dict does not say."""
     if TABLE in content:
         return "unknown", content
-    name, kind = ("net_model", "raw") if asked.raw else ("ema_model", "ema")
+    kind: Kind = "raw" if asked.raw else "ema"
+    name = "net_model" if asked.raw else "ema_model"
     if name not in content:
         remedy = "leave --raw out" if asked.raw else "give --raw if its raw weights are meant"
         raise UserError(f"'{given}' has no '{name}', but {', '.join(map(str, content))}; {remedy}.")

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.records.record import Record
@@ -48,17 +48,19 @@ def draw_schedule(figure: Figure, summaries: Sequence[Summary], pictures: Pictur
     betas = BETAS[process.schedule](process)
     alpha_bar = np.cumprod(1 - betas)
     found = _generated(summary, pictures)
-    figure.set_size_inches(WIDTH, 1.75 if found is None else 2.4)
-    upper, lower = (figure, None) if found is None else figure.subfigures(2, 1, height_ratios=(1.75, 0.65))
-    _draw_tables(upper, betas, alpha_bar)
     said = (
         f"Forward process: schedule {process.schedule}, T = {process.T:,}, beta_1 = {betas[0]:.3g}, "
         f"beta_T = {betas[-1]:.3g}, alpha_bar_T = {alpha_bar[-1]:.2g}; "
         "computed from the settings in the records, the same in every cell."
     )
     if found is None:
+        figure.set_size_inches(WIDTH, 1.75)
+        _draw_tables(figure, betas, alpha_bar)
         return said
     image, whose = found
+    figure.set_size_inches(WIDTH, 2.4)
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.75, 0.65), squeeze=False)[:, 0]
+    _draw_tables(upper, betas, alpha_bar)
     _draw_strip(lower, image, alpha_bar)
     return (
         f"{said} Below, x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 − alpha_bar_t) epsilon for one x_0, the first sample of "
@@ -67,7 +69,7 @@ def draw_schedule(figure: Figure, summaries: Sequence[Summary], pictures: Pictur
     )
 
 
-def _draw_tables(figure: Figure, betas: np.ndarray, alpha_bar: np.ndarray) -> None:
+def _draw_tables(figure: FigureBase, betas: np.ndarray, alpha_bar: np.ndarray) -> None:
     t = np.arange(1, len(betas) + 1)
     beta, linear, logarithmic = figure.subplots(1, 3)
     for axes, values, name in (
@@ -87,7 +89,7 @@ def _draw_tables(figure: Figure, betas: np.ndarray, alpha_bar: np.ndarray) -> No
     plain_log(logarithmic.yaxis)
 
 
-def _draw_strip(figure: Figure, image: np.ndarray, alpha_bar: np.ndarray) -> None:
+def _draw_strip(figure: FigureBase, image: np.ndarray, alpha_bar: np.ndarray) -> None:
     T = len(alpha_bar)
     at = sorted({round(T * part / (STATIONS - 1)) for part in range(STATIONS)})
     axes = figure.subplots()

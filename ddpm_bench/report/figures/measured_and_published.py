@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -50,7 +52,8 @@ def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key:
         "They are not comparable, so each has an axis of its own: orders can be compared, lengths cannot."
     )  # fmt: skip
     label = METRICS[key].label
-    others = {row.cell.published.nll_source for row in summary.rows} - {None} if METRICS[key].is_bound else set()
+    sources = (row.cell.published.nll_source for row in summary.rows if METRICS[key].is_bound)
+    others = {source for source in sources if source is not None}
     elsewhere = f"; {METRICS[key].source_name}: {', '.join(sorted(others))}" if others else ""
     return (
         f"{label[0].upper()}{label[1:]}, measured and published, rows in the order of the table. {apart} "
@@ -81,7 +84,7 @@ def draw_comparison(figure: Figure, summaries: Sequence[Summary], key: str) -> t
 
 def _legend(figure: Figure, published: Axes, measured: Axes) -> None:
     """Every name once; in one column where two would not fit."""
-    handles: dict[str, object] = {}
+    handles: dict[str, Artist] = {}
     for axes in dict.fromkeys((published, measured)):
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
@@ -89,8 +92,9 @@ def _legend(figure: Figure, published: Axes, measured: Axes) -> None:
         handles[INFINITE] = handles.pop(INFINITE)  # it explains the others' hollow marks, so it stands behind them
     columns = 1 if any(len(name) > 45 for name in handles) else 2
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False, handletextpad=0.4
-    )
+        list(handles.values()), list(handles), loc="outside lower center", ncols=columns, frameon=False,
+        handletextpad=0.4,
+    )  # fmt: skip
 
 
 def _head(published: Axes, measured: Axes, summary: Summary, key: str) -> None:
@@ -228,7 +232,7 @@ def _say(axes: Axes, y: float, text: str, x: float, left: bool) -> None:
 
 
 def _dress(axes: Axes, layout: Layout, key: str) -> None:
-    values = [float(x) for line in axes.lines for x in line.get_xdata() if len(line.get_xdata())]
+    values = [float(x) for line in axes.lines for x in np.asarray(line.get_xdata(), float)]
     if METRICS[key].direction == "down" and values and min(values) > 0 and max(values) > LOG_FROM * min(values):
         axes.set_xscale("log")
         plain_log(axes.xaxis)
@@ -245,5 +249,7 @@ def _label_rows(axes: Axes, summary: Summary, layout: Layout) -> None:
     axes.set_yticks(list(ticks), list(ticks.values()))
     axes.set_ylim(layout.bottom, -0.4)
     for y, group in layout.groups.items():
-        place = {"xycoords": ("axes fraction", "data"), "xytext": (-4, 0), "textcoords": "offset points"}
-        axes.annotate(mathtext(group), (0, y), **place, ha="right", va="center", weight="bold")
+        axes.annotate(
+            mathtext(group), (0, y), xycoords=("axes fraction", "data"), xytext=(-4, 0), textcoords="offset points",
+            ha="right", va="center", weight="bold",
+        )  # fmt: skip

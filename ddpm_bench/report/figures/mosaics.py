@@ -50,7 +50,7 @@ def draw_generation(figure: Figure, summaries: Sequence[Summary], pictures: Pict
         tiles = _labelled(record, "progressive", pictures)
         if tiles is None:
             return None
-        columns = np.linspace(0, tiles.shape[1] - 1, min(SHOWN_COLUMNS, tiles.shape[1])).round().astype(int)
+        columns = np.linspace(0, tiles.shape[1] - 1, min(SHOWN_COLUMNS, tiles.shape[1])).round().astype(int).tolist()
         steps = _steps(pictures.about(record.pictures["progressive"]), columns)
         return CellPictures(record, tiles[:SHOWN_ROWS, columns], steps)
 

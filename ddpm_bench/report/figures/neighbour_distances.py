@@ -78,6 +78,8 @@ def _label(axes: Axes, rows: Sequence[MeasuredCell], heights: dict[str, float]) 
     axes.set_ylim(min(heights.values()) - 0.6, 0.6)
     for name, y in heights.items():
         if name.startswith("group: "):
-            place = {"xycoords": ("axes fraction", "data"), "xytext": (-4, 0), "textcoords": "offset points"}
             group = mathtext(name.removeprefix("group: "))
-            axes.annotate(group, (0, y), **place, ha="right", va="center", weight="bold", fontsize=7)
+            axes.annotate(
+                group, (0, y), xycoords=("axes fraction", "data"), xytext=(-4, 0), textcoords="offset points",
+                ha="right", va="center", weight="bold", fontsize=7,
+            )  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -88,7 +89,8 @@ def draw_progressive(
     return measured, theirs
 
 
-def _draw(panels: Sequence[Axes], points: Sequence[Point | CodingPoint], **style: object) -> None:
+def _draw(panels: Sequence[Axes], points: Sequence[Point | CodingPoint], **style: Any) -> None:
+    """style: of the lines, as matplotlib takes it."""
     steps, rates, errors = zip(*((point.steps, point.rate, point.rmse) for point in points), strict=True)
     for axes, x, y in zip(panels, (steps, steps, rates), (errors, rates, errors), strict=True):
         axes.plot(x, y, **style)

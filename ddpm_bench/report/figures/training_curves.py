@@ -43,17 +43,19 @@ def draw_losses(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) 
 
 def _draw_loss(axes: Axes, row: MeasuredCell, last: int) -> None:
     axes.set_ylabel(f"loss {mathtext(row.cell.objective)}", fontsize=7)
+    drawn: list[float] = []
     for record in (*row.done, *row.diverged):
         points = [(point.step, point.loss) for point in record.training_log if math.isfinite(point.loss)]
         if not points:
             continue
         diverged = record.outcome == "diverged"
         steps, losses = zip(*points, strict=True)
+        drawn += losses
         colour, dashes = (VERMILLION, "--") if diverged else (BLUE, "-")
         axes.plot(steps, losses, color=colour, linestyle=dashes, linewidth=1, alpha=0.8)
         if diverged:
             axes.plot(steps[-1], losses[-1], "x", color=VERMILLION, markersize=6, markeredgewidth=1.8)
-    if axes.lines and all(value > 0 for line in axes.lines for value in line.get_ydata()):
+    if drawn and min(drawn) > 0:
         axes.set_yscale("log")
         plain_log(axes.yaxis)
     axes.grid(bool(axes.lines))

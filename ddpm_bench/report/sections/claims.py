@@ -52,7 +52,7 @@ def _folded(tested: Sequence[Examined], summary: Summary) -> Details:
 
 def claim_rows(tested: Examined, summary: Summary) -> list[tuple[str, str, str, str, str, str]]:
     """The comparisons of a claim in words: metric, cells, checkpoint, difference, 95% interval, outcome."""
-    rows = []
+    rows: list[tuple[str, str, str, str, str, str]] = []
     for one in tested.comparisons:
         metric = METRICS[one.metric]
         heading = metric.heading(summary.first.extractor.labels)

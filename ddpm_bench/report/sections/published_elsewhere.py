@@ -2,7 +2,7 @@
 
 from ddpm_bench.config.grid import load_published, shipped_published
 from ddpm_bench.config.published import PublishedTable
-from ddpm_bench.report.blocks import Block, Bullets, Details, Heading, Paragraph, Symbols, Table
+from ddpm_bench.report.blocks import Block, Bullets, Details, Entry, Heading, Paragraph, Symbols, Table
 from ddpm_bench.report.summary import Summary
 
 
@@ -23,8 +23,10 @@ def published_elsewhere_section(summary: Summary) -> list[Block]:
 
 def _folded(table: PublishedTable) -> Details:
     notes = any(row.note for row in table.rows)
-    heads = ("", *map(Symbols, table.columns.values()), *([""] if notes else []))
-    lines = tuple((Symbols(row.label), *table.texts(row), *([row.note] if notes else [])) for row in table.rows)
+    heads: tuple[Entry, ...] = ("", *map(Symbols, table.columns.values()), *([""] if notes else []))
+    lines: tuple[tuple[Entry, ...], ...] = tuple(
+        (Symbols(row.label), *table.texts(row), *([row.note] if notes else [])) for row in table.rows
+    )
     align = "l" + "r" * len(table.columns) + "l" * notes
     said = tuple(map(Symbols, (f"Source: {table.origin}.", *table.notes)))
     return Details(Symbols(table.title), (Table(Symbols(table.title), align, heads, lines), Bullets(said)))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +17,7 @@ from ddpm_bench.report.side_by_side import SideBySide
 
 def rows_at_terminal(tables: Sequence[RowsTable]) -> Group:
     """Evaluated checkpoints in tables as wide as they need to be, remarks below."""
-    shown = []
+    shown: list[RenderableType] = []
     for table in tables:
         grid = Table(title=Text(table.title), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for index, head in enumerate(table.heads):
@@ -79,7 +79,7 @@ def side_by_side_at_terminal(found: SideBySide) -> Group:
             metric.text(one.difference, sign=True), metric.interval(one.interval) if one.interval else "", one.basis,
             one.verdict,
         )  # fmt: skip
-    parts = [table] if found.contrasts else [Text("No metric was measured on both sides.")]
+    parts: list[RenderableType] = [table] if found.contrasts else [Text("No metric was measured on both sides.")]
     for heading, said in (
         ("What differs between the models, and is compared (was: B, now: A)", found.models),
         ("What differs in how the numbers were measured (was: B, now: A)", found.measurements),

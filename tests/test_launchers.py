@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import SMALL
 
-from ddpm_bench.experiment.workers import choose_workers
+from ddpm_bench.errors import UserError
+from ddpm_bench.experiment.launchers import Inline, Launcher, Processes, choose_launcher
 from ddpm_bench.records.record import read_records
 
 CELLS = "mu-L-fixed,mu-mse-fixed,eps-mse-fixed"
@@ -23,9 +24,25 @@ def ablate(folder, workers, *more):
 def test_there_are_never_more_workers_than_jobs_or_by_default_more_than_cores(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert [choose_workers(None, jobs, cpu) for jobs in (0, 1, 3, 6)] == [1, 1, 3, 4]
-    assert [choose_workers(None, jobs, cuda) for jobs in (1, 6)] == [1, 1]
-    assert [choose_workers(wanted, 6, cuda) for wanted in (1, 2, 9)] == [1, 2, 6]
+
+    def workers(wanted, jobs, device):
+        return workers_of(choose_launcher(None, wanted, jobs, device))
+
+    assert [workers(None, jobs, cpu) for jobs in (0, 1, 3, 6)] == [1, 1, 3, 4]
+    assert [workers(None, jobs, cuda) for jobs in (1, 6)] == [1, 1]
+    assert [workers(wanted, 6, cuda) for wanted in (1, 2, 9)] == [1, 2, 6]
+
+
+def workers_of(launcher: Launcher) -> int:
+    return launcher.workers if isinstance(launcher, Processes) else 1
+
+
+def test_a_launcher_is_chosen_by_its_name_and_an_unknown_one_is_refused():
+    cpu = torch.device("cpu")
+    assert isinstance(choose_launcher("inline", 3, 6, cpu), Inline)
+    assert isinstance(choose_launcher("processes", 1, 6, cpu), Processes)
+    with pytest.raises(UserError, match="did you mean 'processes'"):
+        choose_launcher("proceses", None, 6, cpu)
 
 
 def test_interrupted_side_by_side_all_save_and_the_same_command_finishes(tmp_path):

@@ -1,6 +1,7 @@
 """Small problems whose answers are known, for the tests of `ddpm_bench.diffusion`."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from ddpm_bench.diffusion.optimal import finite_eps, gaussian_eps  # noqa: F401
 from ddpm_bench.diffusion.reverse import Diffusion, Network
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.diffusion.schedule import Schedule, linear
+from ddpm_bench.runtime.observer import Observer, Reading
 
 SHORT = linear(20, 1e-3, 0.3)
 """A chain short enough to go through step by step; alpha_bar_T is about 0.03."""
@@ -47,3 +49,24 @@ def some_network(outputs: int = 1) -> Callable[[Tensor, Tensor], Tensor]:
         return head if outputs == 1 else torch.cat([head, -4 + torch.cos(x + s)], dim=1)
 
     return network
+
+
+@dataclass(frozen=True)
+class Given:
+    """Noise for a sampler's step whose every draw is the same, known tensor."""
+
+    z: Tensor
+
+    def draw(self) -> Tensor:
+        return self.z
+
+
+@dataclass
+class Heard(Observer):
+    """An observer that misses nothing of a loop: how far it was, each time."""
+
+    done: list[int] = field(default_factory=list)
+    every = 0.0
+
+    def show(self, reading: Reading) -> None:
+        self.done.append(reading.done)

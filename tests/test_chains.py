@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusion_cases import SHORT, finite_eps, gaussian_eps, levels, some_network
+from diffusion_cases import SHORT, Given, Heard, chain_of, finite_eps, gaussian_eps, levels, some_network
 from PIL import Image
 from tiny_models import tiny_checkpoint, tiny_data
 
@@ -15,15 +15,26 @@ from ddpm_bench.diffusion.noise import BlockNoise
 from ddpm_bench.diffusion.parameterization import Eps, Mu
 from ddpm_bench.diffusion.process import q_sample
 from ddpm_bench.diffusion.reverse import Diffusion
-from ddpm_bench.diffusion.sampler import denoise, sample, step
+from ddpm_bench.diffusion.samplers import ANCESTRAL, sample
 from ddpm_bench.diffusion.schedule import linear
 from ddpm_bench.diffusion.variance import FixedBeta, FixedBetaTilde
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.runtime.interrupt import Stop
+from ddpm_bench.runtime.observer import observed_by
+from ddpm_bench.runtime.runtime import Runtime
 
 DIFFUSION = Diffusion(SHORT, Eps(), FixedBeta())
-COMMON = {"seed": 3, "batch": 4, "device": "cpu"}
+COMMON = {"seed": 3, "runtime": Runtime(batch=4)}
 LAMBDAS = [0.0, 0.25, 0.5, 1.0]
+
+
+def chain(network=None, diffusion=DIFFUSION, shape=(1, 4, 4)):
+    return chain_of(diffusion, network or some_network(), shape)
+
+
+def step(x_t, t, noise):
+    """x_{t-1} of DIFFUSION with this draw of noise."""
+    return ANCESTRAL.step(chain().denoiser, x_t, t, Given(noise)).x
 
 
 def ends(seed: int = 0) -> torch.Tensor:
@@ -40,8 +51,8 @@ def test_stations_go_evenly_from_T_to_0():
 def test_progressive_generation_ends_with_the_samples_themselves(parameterization):
     diffusion = Diffusion(SHORT, parameterization, FixedBetaTilde())
     at = stations(SHORT.T, 6)
-    seen = progressive(diffusion, some_network(), shape=(1, 4, 4), count=6, at=at, **COMMON)
-    samples = torch.cat([x for _, x in sample(diffusion, some_network(), shape=(1, 4, 4), count=6, **COMMON)])
+    seen = progressive(chain(diffusion=diffusion), count=6, at=at, **COMMON)
+    samples = torch.cat([x for _, x in sample(chain(diffusion=diffusion), count=6, **COMMON)])
     assert seen.shape == (6, 6, 1, 4, 4)
     assert torch.equal(seen[:, -1], samples)
     assert not torch.equal(seen[:, 0], samples)
@@ -51,9 +62,9 @@ def test_progressive_generation_shows_the_prediction_from_x_t():
     x_t, noise = {}, BlockNoise(3, 0, 4, (1, 4, 4), "cpu")
     x_t[SHORT.T] = noise.draw()
     for t in range(SHORT.T, 0, -1):
-        x_t[t - 1] = step(DIFFUSION, some_network(), x_t[t], torch.full((4,), t), noise.draw(), True)
+        x_t[t - 1] = step(x_t[t], t, noise.draw())
     at = [20, 13, 1]
-    seen = progressive(DIFFUSION, some_network(), shape=(1, 4, 4), count=4, at=at, **COMMON)
+    seen = progressive(chain(), count=4, at=at, **COMMON)
     for column, t in enumerate(at):
         a = SHORT.alpha_bar[t - 1]
         eps = some_network()(x_t[t], torch.full((4,), t - 1)).double()
@@ -61,16 +72,16 @@ def test_progressive_generation_shows_the_prediction_from_x_t():
 
 
 def test_weights_0_and_1_reconstruct_each_end_alone():
-    between = interpolate(DIFFUSION, some_network(), ends(), 7, [0.0, 0.5, 1.0], **COMMON)
+    between = interpolate(chain(), ends(), 7, [0.0, 0.5, 1.0], **COMMON)
     x0 = to_model(ends())
     for index, image in ((0, 0), (2, 1)):
         noise = BlockNoise(3, 0, 1, (1, 4, 4), "cpu")
         x = q_sample(SHORT, x0[image : image + 1], torch.tensor([7]), noise.draw())
         for t in range(7, 0, -1):
-            x = step(DIFFUSION, some_network(), x, torch.tensor([t]), noise.draw(), True)
+            x = step(x, t, noise.draw())
         assert torch.equal(between[index], to_uint8(x)[0])
     other = torch.stack([ends()[0], ends(seed=5)[1]])
-    assert torch.equal(interpolate(DIFFUSION, some_network(), other, 7, [0.0], **COMMON)[0], between[0])
+    assert torch.equal(interpolate(chain(), other, 7, [0.0], **COMMON)[0], between[0])
 
 
 def test_between_the_ends_the_noise_is_as_strong_as_at_them():
@@ -81,7 +92,7 @@ def test_between_the_ends_the_noise_is_as_strong_as_at_them():
         return x
 
     zeros = torch.full((2, 1, 32, 32), 127, dtype=torch.uint8)
-    interpolate(DIFFUSION, network, zeros, SHORT.T, LAMBDAS, **COMMON)
+    interpolate(chain(network, shape=(1, 32, 32)), zeros, SHORT.T, LAMBDAS, **COMMON)
     expected = float(1 - SHORT.alpha_bar[-1]) ** 0.5
     assert seen[0].flatten(1).std(1).tolist() == pytest.approx([expected] * 4, rel=0.1)
     assert torch.allclose(seen[0][0], seen[0][2], atol=1e-5)
@@ -92,7 +103,9 @@ def test_with_gaussian_data_the_mean_of_interpolations_is_known():
     diffusion = Diffusion(SHORT, Eps(), FixedBetaTilde())
     images = torch.tensor([40, 190], dtype=torch.uint8).reshape(2, 1, 1, 1).expand(2, 1, 48, 48)
     a, b = to_model(images)[:, 0, 0, 0].double().tolist()
-    found = interpolate(diffusion, gaussian_eps(SHORT, mean, variance), images, t, LAMBDAS, **COMMON)
+    found = interpolate(
+        chain(gaussian_eps(SHORT, mean, variance), diffusion, (1, 48, 48)), images, t, LAMBDAS, **COMMON
+    )
     # The chain is linear: x_{s-1} = posterior_xt x_s + posterior_x0 E[x_0 | x_s] + sigma z.
     slope, offset, spread = 1.0, 0.0, float(1 - SHORT.alpha_bar[t - 1])
     for s in range(t, 0, -1):
@@ -112,28 +125,29 @@ def test_near_the_data_the_optimal_network_of_two_images_gives_back_its_sources(
     schedule = linear(50, 1e-4, 0.3)
     points = levels(2, 1, 4, 4)
     diffusion = Diffusion(schedule, Eps(), FixedBetaTilde())
-    found = interpolate(diffusion, finite_eps(schedule, points), to_uint8(points), 5, [0.0, 1.0], **COMMON)
+    found = interpolate(chain(finite_eps(schedule, points), diffusion), to_uint8(points), 5, [0.0, 1.0], **COMMON)
     assert torch.equal(found, to_uint8(points))
 
 
 def test_interpolations_depend_on_the_seed_and_not_on_the_batch():
-    whole = interpolate(DIFFUSION, some_network(), ends(), 9, LAMBDAS, seed=1, batch=4, device="cpu")
-    parts = interpolate(DIFFUSION, some_network(), ends(), 9, LAMBDAS, seed=1, batch=3, device="cpu")
-    other = interpolate(DIFFUSION, some_network(), ends(), 9, LAMBDAS, seed=2, batch=4, device="cpu")
+    whole = interpolate(chain(), ends(), 9, LAMBDAS, seed=1, runtime=Runtime(batch=4))
+    parts = interpolate(chain(), ends(), 9, LAMBDAS, seed=1, runtime=Runtime(batch=3))
+    other = interpolate(chain(), ends(), 9, LAMBDAS, seed=2, runtime=Runtime(batch=4))
     assert (whole.int() - parts.int()).abs().max() <= 1
     assert not torch.equal(whole, other)
 
 
 def test_progress_is_heard_and_a_stop_too():
-    heard = []
-    interpolate(DIFFUSION, some_network(), ends(), 3, LAMBDAS, seed=1, batch=3, device="cpu", on_progress=heard.append)
-    assert heard == [3, 6, 9, 10, 11, 12]
-    stop = Stop()
-    stop.requested = True
-    with pytest.raises(Interrupted):
-        interpolate(DIFFUSION, some_network(), ends(), 3, LAMBDAS, stop=stop, **COMMON)
+    heard = Heard()
+    with observed_by(heard):
+        interpolate(chain(), ends(), 3, LAMBDAS, seed=1, runtime=Runtime(batch=3))
+    assert heard.done == [3, 6, 9, 10, 11, 12]
+    with Stop() as stop:
+        stop.requested = True
+        with pytest.raises(Interrupted):
+            interpolate(chain(), ends(), 3, LAMBDAS, **COMMON)
     with pytest.raises(UserError, match="t = 21 is no step"):
-        interpolate(DIFFUSION, some_network(), ends(), 21, LAMBDAS, **COMMON)
+        interpolate(chain(), ends(), 21, LAMBDAS, **COMMON)
 
 
 class Through(torch.nn.Module):
@@ -144,9 +158,9 @@ class Through(torch.nn.Module):
 def test_a_chain_left_early_puts_its_network_back():
     network = Through().train()
     noise = BlockNoise(0, 0, 1, (1, 2, 2), "cpu")
-    chain = denoise(DIFFUSION, network, noise.draw(), 20, noise, clip_x0=True)
-    assert next(chain).t == 20 and not network.training
-    chain.close()
+    steps = chain(network, shape=(1, 2, 2)).denoise(noise.draw(), 20, noise)
+    assert next(steps).t == 20 and not network.training
+    steps.close()
     assert network.training and not torch.is_inference_mode_enabled()
 
 

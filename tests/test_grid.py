@@ -3,8 +3,10 @@
 import subprocess
 import sys
 import tomllib
+from typing import Literal
 
 import pytest
+from pydantic import Field
 
 from ddpm_bench.config.grid import (
     AXES,
@@ -16,6 +18,7 @@ from ddpm_bench.config.grid import (
     shipped_grids,
     shipped_presets,
 )
+from ddpm_bench.config.settings import NETWORKS, NetworkSettings, UNetSettings
 from ddpm_bench.errors import UserError
 
 GRID = shipped_grids()["table2"].read_text(encoding="utf-8")
@@ -232,3 +235,59 @@ def test_every_grid_file_is_plain_toml_and_nothing_here_loads_torch():
         tomllib.loads(path.read_text(encoding="utf-8"))
     code = "import sys, ddpm_bench.config.grid, ddpm_bench.records.record, ddpm_bench.records.compare; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# ---- kinds of network -------------------------------------------------------------------------------------------------
+
+
+class MlpSettings(NetworkSettings):
+    """A network of another kind, with a setting of its own."""
+
+    kind: Literal["mlp"] = "mlp"
+    width: int = Field(8, ge=2)
+
+
+@pytest.fixture
+def mlp(monkeypatch):
+    monkeypatch.setitem(NETWORKS, "mlp", MlpSettings)
+
+
+def network_of(table2, preset, *assignments):
+    return resolve(table2.cells[0], preset, parse_set(assignments)).network
+
+
+def test_what_a_preset_says_of_a_network_is_dropped_with_its_kind_and_nothing_else_is(table2, mlp):
+    smoke = load_preset("smoke")
+    assert smoke.sections["network"]["base"] != UNetSettings().base
+    assert network_of(table2, smoke, "network.kind=mlp") == MlpSettings()
+    chosen = resolve(table2.cells[0], smoke, parse_set(["network.kind=mlp", "network.width=16"]))
+    assert chosen.network == MlpSettings(width=16)
+    assert chosen.training == resolve(table2.cells[0], smoke, {}).training
+    assert chosen.model_dump(mode="json")["network"] == {"kind": "mlp", "width": 16}
+
+
+def test_the_kind_that_a_preset_has_keeps_what_it_says(table2, mlp, tmp_path):
+    smoke = load_preset("smoke")
+    assert network_of(table2, smoke, "network.kind=unet") == network_of(table2, smoke)
+    own = load_preset(written(tmp_path, '[data]\nsize = 16\n[network]\nkind = "mlp"\nwidth = 32\n'))
+    assert network_of(table2, own) == network_of(table2, own, "network.kind=mlp") == MlpSettings(width=32)
+    small = ["network.kind=unet", "network.attention=[]"]
+    assert network_of(table2, own, *small) == UNetSettings(attention=())
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        (["network.kind=unett"], ["no kind of network 'unett'", "did you mean 'unet'", "Known: unet, mlp."]),
+        (["network.kind=[1]"], ["no kind of network '[1]'", "Known: unet, mlp."]),
+        (["network.kind=mlp", "network.widht=4"], ["network.widht", "did you mean 'width'", "Known: kind, width."]),
+        (["network.kind=mlp", "network.base=16"], ["unknown key 'network.base'", "Known: kind, width."]),
+        (["network.kind=mlp", "network.width=1"], ["network.width", "greater than or equal to 2", "1"]),
+        (["network.width=16"], ["unknown key 'network.width'", "Known: kind, base"]),
+    ],
+)
+def test_what_a_kind_of_network_does_not_take_is_said_with_what_it_does(table2, mlp, assignments, said):
+    with pytest.raises(UserError) as error:
+        network_of(table2, load_preset("smoke"), *assignments)
+    for part in said:
+        assert part in str(error.value)

@@ -5,8 +5,9 @@ import torch
 from diffusion_cases import SHORT, all_steps, normals, some_network
 from torch import nn
 
+from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS, X0, Eps
-from ddpm_bench.diffusion.reverse import Diffusion, evaluating
+from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.variance import FixedBeta, FixedBetaTilde, LearnedDiagonal
 from ddpm_bench.errors import UserError
 
@@ -67,7 +68,8 @@ def test_respacing_keeps_what_the_network_predicts() -> None:
 def test_evaluation_mode_ends_as_it_began_even_after_an_error() -> None:
     network = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout()))
     network[1].eval()
-    with pytest.raises(RuntimeError), evaluating(network):
+    denoiser = Denoiser(Diffusion(SHORT, Eps(), FixedBeta()), network, (2, 3, 3))
+    with pytest.raises(RuntimeError), denoiser.evaluating():
         assert not any(module.training for module in network.modules())
         raise RuntimeError
     assert [module.training for module in network.modules()] == [True, True, False, False]

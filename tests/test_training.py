@@ -1,5 +1,6 @@
 """The loop: what a step does, that stopping changes nothing, and that divergence is a result."""
 
+import copy
 import json
 import os
 import signal
@@ -7,27 +8,33 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from ddpm_bench.training.draws import Draws
 from torch import Tensor, nn
 
-from ddpm_bench.config.settings import TrainingSettings, UNetSettings
+from ddpm_bench.config.settings import SamplingSettings, TrainingSettings, UNetSettings
 from ddpm_bench.data.images import to_model
+from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import LSimple
 from ddpm_bench.diffusion.parameterization import Eps
-from ddpm_bench.diffusion.reverse import Diffusion, Network
+from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.schedule import linear
+from ddpm_bench.diffusion.times import TimeSampler, Uniform
 from ddpm_bench.diffusion.variance import FixedBeta
 from ddpm_bench.errors import Interrupted, UserError
+from ddpm_bench.files import sha256_file
 from ddpm_bench.networks.unet import UNet
 from ddpm_bench.records.record import Divergence
-from ddpm_bench.runtime.interrupt import NEVER, Stop
-from ddpm_bench.training import checkpoint
+from ddpm_bench.runtime.interrupt import Stop
+from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.training import snapshots
+from ddpm_bench.training.batches import Batches
 from ddpm_bench.training.divergence import worse_than_noise
-from ddpm_bench.training.trainer import Trainer, warmup
+from ddpm_bench.training.trainer import Trainer, Training, warmup
 
 CPU = torch.device("cpu")
 SETTINGS = TrainingSettings(
@@ -50,9 +57,9 @@ class Loss(LSimple):
     def __init__(self, nan_at: int = 0, steep_at: int = 0, signal_at: int = 0) -> None:
         self.calls, self.nan_at, self.steep_at, self.signal_at = 0, nan_at, steep_at, signal_at
 
-    def __call__(self, diffusion: Diffusion, network: Network, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         self.calls += 1
-        loss = super().__call__(diffusion, network, x0, t, eps)
+        loss = super().__call__(denoiser, x0, t, eps)
         if self.calls == self.signal_at:
             os.kill(os.getpid(), signal.SIGTERM)
         if self.calls == self.nan_at:
@@ -60,19 +67,64 @@ class Loss(LSimple):
         return loss + (loss * 0).sqrt() if self.calls == self.steep_at else loss  # d sqrt(u) at 0 is infinite
 
 
+class Sized:
+    """Draws t in proportion to 0.1 + its latest loss, and weighs the losses so that their mean stays what it estimates.
+
+    It holds nothing before it has learned.
+    """
+
+    def __init__(self, T: int) -> None:
+        self.T = T
+        self.sizes: Tensor | None = None
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        sizes = torch.ones(self.T) if self.sizes is None else 0.1 + self.sizes
+        share = sizes / sizes.sum()
+        index = torch.multinomial(share, count, replacement=True, generator=generator)
+        return index + 1, 1 / (self.T * share[index])
+
+    def learn(self, t: Tensor, losses: Tensor) -> None:
+        assert not losses.requires_grad
+        sizes = torch.ones(self.T) if self.sizes is None else self.sizes
+        self.sizes = sizes.scatter_reduce(0, t - 1, losses, "amax", include_self=False)
+
+    def state(self) -> dict[str, Tensor]:
+        return {} if self.sizes is None else {"sizes": self.sizes}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.sizes = state["sizes"]
+
+
+class SizedLoss(Loss):
+    """Trained at the t that `Sized` draws."""
+
+    def times(self, T: int) -> TimeSampler:
+        return Sized(T)
+
+
 def images(count: int = 10) -> Tensor:
     return torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 def trainer(folder: Path, *, settings: TrainingSettings = SETTINGS, loss: LSimple | None = None, seed: int = 3,
-            identity: dict[str, object] | None = None, keep: int = 1, network: nn.Module | None = None) -> Trainer:  # fmt: skip
+            identity: dict[str, object] | None = None, keep: int = 1, network: nn.Module | None = None,
+            sampling: SamplingSettings | None = None) -> Trainer:  # fmt: skip
     torch.manual_seed(0)
     network = network or UNet(1, 1, 8, NETWORK)
     diffusion = Diffusion(linear(10, 1e-2, 0.9), Eps(), FixedBeta())
-    return Trainer(
-        network, diffusion, loss or LSimple(), images(), settings, seed=seed, device=CPU, folder=folder, keep=keep,
-        identity=identity or {"base": 8},
+    training = Training(
+        Denoiser(diffusion, network, (1, 8, 8), clip_x0=False), loss or LSimple(), images(), settings, seed,
+        identity or {"base": 8}, sampling=sampling or SamplingSettings(),
     )  # fmt: skip
+    return Trainer(training, folder, Runtime(keep=keep))
+
+
+def batches(
+    given: Tensor | None = None, size: int = 4, flips: bool = False, seed: int = 3, times: TimeSampler | None = None
+) -> Batches:
+    """Those of `trainer`, unless told otherwise."""
+    given = images() if given is None else given
+    return Batches(given, size, flips=flips, seed=seed, times=times or Uniform(10), device=CPU)
 
 
 def resumed(folder: Path, **changed: object) -> Trainer:
@@ -82,8 +134,10 @@ def resumed(folder: Path, **changed: object) -> Trainer:
 
 
 def assert_same(a: Trainer, b: Trainer) -> None:
-    """Bitwise: weights, average, moments and log."""
+    """Bitwise: weights, average, moments, log, and what was learned of t."""
     assert a.step == b.step and a.log == b.log
+    assert a.times.state().keys() == b.times.state().keys()
+    assert all(torch.equal(held, b.times.state()[name]) for name, held in a.times.state().items())
     for (name, p), q in zip(a.network.named_parameters(), b.network.parameters(), strict=True):
         assert torch.equal(p, q), name
         assert torch.equal(a.ema.weights[name], b.ema.weights[name]), name
@@ -102,14 +156,15 @@ def test_steps_are_algorithm_1_with_warmed_up_clipped_adam_and_an_average(tmp_pa
     """Against the loop written out, with Adam's equations for PyTorch's fused kernel."""
     ours = trainer(tmp_path)
     torch.manual_seed(0)
-    network, draws = UNet(1, 1, 8, NETWORK), Draws(images(), 4, True, 10, 3, CPU)
+    network, drawn = UNet(1, 1, 8, NETWORK), batches(flips=True)
     weights = list(network.parameters())
     first, second = ([torch.zeros_like(p) for p in weights] for _ in range(2))
     average = [p.detach().clone() for p in weights]
     losses, norms = [], []
     for step in range(6):
-        x0, t, eps = draws.at(step)
-        a = ours.diffusion.schedule.alpha_bar[t - 1].float()[:, None, None, None]
+        x0, t, eps, weight = drawn.at(step)
+        assert weight is None
+        a = ours.training.denoiser.schedule.alpha_bar[t - 1].float()[:, None, None, None]
         loss = (network(a.sqrt() * x0 + (1 - a).sqrt() * eps, t - 1) - eps).square().mean()
         gradients = torch.autograd.grad(loss, weights)
         norm = torch.cat([g.flatten() for g in gradients]).norm()
@@ -164,10 +219,10 @@ def test_dropout_is_on_in_training_and_off_in_the_averaged_network(tmp_path: Pat
 
 def test_a_steps_draws_depend_on_seed_and_step_alone() -> None:
     def draw(seed: int, *steps: int) -> list[Tensor]:
-        draws = Draws(images(), 4, True, 10, seed, CPU)
+        drawn = batches(flips=True, seed=seed)
         for step in steps:
-            found = draws.at(step)
-        return [*found, torch.rand(3)]  # and what dropout would see
+            found = drawn.at(step)
+        return [found.x0, found.t, found.eps, torch.rand(3)]  # and what dropout would see
 
     for a, b in zip(draw(3, 7), draw(3, 0, 9, 2, 7), strict=True):
         assert torch.equal(a, b)
@@ -177,8 +232,8 @@ def test_a_steps_draws_depend_on_seed_and_step_alone() -> None:
 
 @pytest.mark.parametrize("batch", [1, 4, 5, 10, 23])
 def test_every_image_comes_once_an_epoch_in_an_order_of_its_own(batch: int) -> None:
-    draws = Draws(images(), batch, False, 10, 3, CPU)
-    seen = torch.cat([draws._indices(step) for step in range(-(-50 // batch))])[:50].view(5, 10)
+    drawn = batches(size=batch)
+    seen = torch.cat([drawn._indices(step) for step in range(-(-50 // batch))])[:50].view(5, 10)
     assert torch.equal(seen.sort(dim=1).values, torch.arange(10).expand(5, 10))
     assert len({tuple(epoch.tolist()) for epoch in seen}) == 5
 
@@ -186,7 +241,7 @@ def test_every_image_comes_once_an_epoch_in_an_order_of_its_own(batch: int) -> N
 def test_flips_mirror_about_half_of_the_images_left_to_right_and_can_be_off() -> None:
     known = to_model(images())
     plain, flipped = (
-        torch.cat([Draws(images(), 4, flips, 10, 3, CPU).at(step)[0] for step in range(50)]) for flips in (0, 1)
+        torch.cat([batches(flips=flips).at(step).x0 for step in range(50)]) for flips in (False, True)
     )
     straight, mirrored = (
         [any(torch.equal(x, y) for y in variants) for x in flipped] for variants in (known, known.flip(3))
@@ -197,9 +252,10 @@ def test_flips_mirror_about_half_of_the_images_left_to_right_and_can_be_off() ->
 
 
 def test_t_is_uniform_on_1_to_T_and_eps_is_standard_normal() -> None:
-    draws = Draws(images(), 100, False, 10, 3, CPU)
-    found = [draws.at(step)[1:] for step in range(20)]
-    t, eps = (torch.cat(parts) for parts in zip(*found, strict=True))
+    drawn = batches(size=100)
+    found = [drawn.at(step) for step in range(20)]
+    t, eps = torch.cat([batch.t for batch in found]), torch.cat([batch.eps for batch in found])
+    assert all(batch.weight is None for batch in found)
     counts = t.bincount(minlength=11)
     assert counts[0] == 0 and len(counts) == 11 and counts[1:].min() > 140 and counts.max() < 260
     assert abs(eps.mean().item()) < 0.02 and eps.std().item() == pytest.approx(1, abs=0.02)
@@ -213,54 +269,132 @@ def test_a_run_leaves_the_callers_generators_alone(tmp_path: Path) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+# ---- which t --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_the_loss_of_a_step_is_the_weighted_mean_of_its_losses(tmp_path: Path, step: int) -> None:
+    """By hand: the logged loss, and the gradient that it has."""
+    run = trainer(tmp_path, loss=SizedLoss(), settings=SETTINGS.model_copy(update={"log_every": 1}))
+    if step:
+        run.run(step)
+    network = copy.deepcopy(run.network).train()
+    batch = run.batches.at(step)
+    assert batch.weight is not None and (step == 0) == bool((batch.weight == 1).all())
+    denoiser = replace(run.training.denoiser, network=network)
+    losses = LSimple()(denoiser, batch.x0, batch.t, batch.eps)
+    loss = (losses * batch.weight).sum() / 4
+    norm = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))]).norm()
+    run.run(step + 1)
+    assert run.log[-1].loss == pytest.approx(loss.item(), rel=1e-6)
+    assert run.log[-1].gradient_norm == pytest.approx(norm.item(), rel=1e-5)
+    assert step == 0 or run.log[-1].loss != pytest.approx(losses.mean().item(), rel=1e-3)
+
+
+def test_a_time_sampler_hears_of_every_loss_before_it_is_weighted(tmp_path: Path) -> None:
+    class Doubling(Uniform):
+        heard: list[tuple[list[int], list[float]]]
+
+        def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            return super().draw(count, generator)[0], torch.full((count,), 2.0)
+
+        def learn(self, t: Tensor, losses: Tensor) -> None:
+            self.heard.append((t.tolist(), losses.tolist()))
+
+    class Doubled(Loss):
+        def times(self, T: int) -> TimeSampler:
+            return Doubling(T)
+
+    Doubling.heard = []
+    settings = SETTINGS.model_copy(update={"log_every": 1})
+    run = trainer(tmp_path, loss=Doubled(), settings=settings)
+    run.run(3)
+    assert [t for t, _ in Doubling.heard] == [batches(flips=True).at(step).t.tolist() for step in range(3)]
+    for point, (_, losses) in zip(run.log, Doubling.heard, strict=True):
+        assert point.loss == pytest.approx(2 * sum(losses) / 4, rel=1e-6)
+
+
+def test_what_is_learned_of_t_changes_what_is_drawn_and_lies_in_the_snapshot(tmp_path: Path) -> None:
+    run, uniform = trainer(tmp_path / "a", loss=SizedLoss()), trainer(tmp_path / "b")
+    assert run.times.state() == {}
+    run.run(5)
+    uniform.run(5)
+    held = snapshots.load_tensors(tmp_path / "a" / "step-000005", "times")
+    assert held.keys() == {"sizes"} and torch.equal(held["sizes"], run.times.state()["sizes"])
+    assert not (tmp_path / "b" / "step-000005" / "times.safetensors").exists()
+    drawn = batches(size=100, times=run.times)
+    counts = torch.cat([drawn.at(step).t for step in range(50)]).bincount(minlength=11)[1:]
+    share = (0.1 + held["sizes"]) / (0.1 + held["sizes"]).sum()
+    spread = (5000 * share * (1 - share)).sqrt()
+    assert ((counts - 5000 * share).abs() < 4 * spread).all() and ((counts - 500).abs() > 4 * spread).any()
+
+
+def test_a_run_goes_on_with_what_it_had_learned_of_t_or_not_at_all(tmp_path: Path) -> None:
+    trainer(tmp_path, loss=SizedLoss()).run(4)
+    path = tmp_path / "step-000004" / "times.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    other = trainer(tmp_path, loss=SizedLoss())
+    with pytest.raises(UserError, match=r"times\.safetensors.*not a whole checkpoint"):
+        other.resume()
+    assert other.step == 0 and other.times.state() == {}
+    narrow = UNet(1, 1, 8, NETWORK.model_copy(update={"base": 12}))
+    trainer(tmp_path / "b", loss=SizedLoss()).run(4)
+    other = trainer(tmp_path / "b", loss=SizedLoss(), network=narrow)
+    with pytest.raises(UserError, match="another network"):
+        other.resume()
+    assert other.times.state() == {}
+
+
 # ---- stopping and going on ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", [Loss, SizedLoss])
 @pytest.mark.parametrize("stops", [[4], [5], [1, 2, 7]])
-def test_stopped_and_resumed_equals_uninterrupted_bitwise(tmp_path: Path, stops: list[int]) -> None:
-    straight = trainer(tmp_path / "a")
+def test_stopped_and_resumed_equals_uninterrupted_bitwise(tmp_path: Path, stops: list[int], kind: type[Loss]) -> None:
+    straight = trainer(tmp_path / "a", loss=kind())
     straight.run(10)
     for stop in stops:
-        resumed(tmp_path / "b").run(stop)
-    again = trainer(tmp_path / "b")
+        resumed(tmp_path / "b", loss=kind()).run(stop)
+    again = trainer(tmp_path / "b", loss=kind())
     assert again.resume() == stops[-1]
     again.run(10)
     assert_same(again, straight)
     assert [line["step"] for line in lines(tmp_path / "b")] == [3, 6, 9]
 
 
-def test_killed_by_the_system_and_resumed_equals_uninterrupted_bitwise(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Loss, SizedLoss])
+def test_killed_by_the_system_and_resumed_equals_uninterrupted_bitwise(tmp_path: Path, kind: type[Loss]) -> None:
     program = f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import torch
         from pathlib import Path
-        from test_training import trainer
+        from test_training import {kind.__name__}, trainer
         torch.set_num_threads({torch.get_num_threads()})
-        trainer(Path({str(tmp_path / "b")!r})).run(1_000_000)
+        trainer(Path({str(tmp_path / "b")!r}), loss={kind.__name__}()).run(1_000_000)
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stderr=subprocess.PIPE) as child:
         try:
             while child.poll() is None and not any(
-                found.name >= "step-000008" for found in checkpoint.snapshots(tmp_path / "b")
+                found.name >= "step-000008" for found in snapshots.snapshots(tmp_path / "b")
             ):
                 time.sleep(0.02)
             assert child.poll() is None, child.stderr.read().decode()
         finally:
             child.kill()
-    again = trainer(tmp_path / "b")
+    again = trainer(tmp_path / "b", loss=kind())
     found = again.resume()
     assert found >= 8 and found % SETTINGS.checkpoint_every == 0
     again.run(found + 3)
-    straight = trainer(tmp_path / "a")
+    straight = trainer(tmp_path / "a", loss=kind())
     straight.run(found + 3)
     assert_same(again, straight)
     assert [line["step"] for line in lines(tmp_path / "b")] == [point.step for point in straight.log]
 
 
 def test_a_signal_saves_and_interrupts_and_the_run_goes_on(tmp_path: Path) -> None:
-    with Stop() as stop, pytest.raises(Interrupted):
-        trainer(tmp_path / "b", loss=Loss(signal_at=6)).run(10, stop)
+    with Stop(), pytest.raises(Interrupted):
+        trainer(tmp_path / "b", loss=Loss(signal_at=6)).run(10)
     again = trainer(tmp_path / "b")
     assert again.resume() == 6
     again.run(10)
@@ -291,13 +425,56 @@ def test_a_log_without_a_checkpoint_is_begun_anew(tmp_path: Path) -> None:
 
 def test_snapshots_come_at_intervals_and_at_the_end_and_keep_limits_them(tmp_path: Path) -> None:
     trainer(tmp_path, keep=2).run(9)
-    assert [path.name for path in checkpoint.snapshots(tmp_path)] == ["step-000008", "step-000009"]
-    weights, metadata = checkpoint.load_weights(tmp_path)
-    assert metadata == {"step": 9, "seed": 3, "identity": {"base": 8}} | {"sha256": metadata["sha256"]}
+    assert [path.name for path in snapshots.snapshots(tmp_path)] == ["step-000008", "step-000009"]
+    weights, metadata = snapshots.load_weights(tmp_path)
+    about = {"step": 9, "seed": 3, "identity": {"base": 8}, "sampling": SamplingSettings().model_dump(mode="json")}
+    assert metadata == about | {"sha256": sha256_file(tmp_path / "step-000009" / "ema.safetensors")}
     run = resumed(tmp_path)
     assert all(torch.equal(weights[name], p) for name, p in run.ema_network().state_dict().items())
     with pytest.raises(UserError, match="keep = 0"):
         trainer(tmp_path, keep=0)
+
+
+def test_a_snapshot_has_the_hash_of_its_averaged_weights_and_of_all_before(tmp_path: Path) -> None:
+    trainer(tmp_path, keep=9).run(9)
+    hashes = {
+        str(step): sha256_file(tmp_path / f"step-{step:06d}" / "ema.safetensors") for step in (4, 8, 9)
+    }  # fmt: skip
+    assert len(set(hashes.values())) == 3
+    assert snapshots.load_state(tmp_path / "step-000009")["weights"] == hashes
+    again = resumed(tmp_path)
+    assert again.weights == hashes
+    again.run(10)
+    assert [path.name for path in snapshots.snapshots(tmp_path)] == ["step-000010"]
+    ten = sha256_file(tmp_path / "step-000010" / "ema.safetensors")
+    assert again.weights == snapshots.load_state(tmp_path / "step-000010")["weights"] == hashes | {"10": ten}
+
+
+def test_a_snapshot_of_before_hashes_were_kept_has_its_own(tmp_path: Path) -> None:
+    trainer(tmp_path).run(4)
+    path = tmp_path / "step-000004" / "state.json"
+    state = json.loads(path.read_text())
+    del state["weights"], state["sampling"]
+    path.write_text(json.dumps(state))
+    assert resumed(tmp_path).weights == {"4": sha256_file(tmp_path / "step-000004" / "ema.safetensors")}
+
+
+def test_going_on_with_other_sampling_notes_it_and_changes_nothing_else(tmp_path: Path) -> None:
+    trainer(tmp_path / "a").run(8)
+    trainer(tmp_path / "b").run(4)
+    snapshot = tmp_path / "b" / "step-000004"
+    before, files = snapshots.load_state(snapshot), {path: sha256_file(path) for path in snapshot.glob("*.safetensors")}
+    assert before["sampling"] == SamplingSettings().model_dump(mode="json")
+    other = SamplingSettings(steps=5, clip_x0=False)
+    again = resumed(tmp_path / "b", sampling=other)
+    assert snapshots.load_state(snapshot) == before | {"sampling": other.model_dump(mode="json")}
+    assert {path: sha256_file(path) for path in files} == files
+    assert SamplingSettings(**snapshots.load_weights(tmp_path / "b")[1]["sampling"]) == other
+    again.run(8)
+    assert SamplingSettings(**snapshots.load_weights(tmp_path / "b")[1]["sampling"]) == other
+    for stem in ("network", "ema", "optimizer"):
+        one, two = (tmp_path / name / "step-000008" / f"{stem}.safetensors" for name in "ab")
+        assert sha256_file(one) == sha256_file(two)
 
 
 def test_finished_is_finished(tmp_path: Path) -> None:
@@ -310,10 +487,10 @@ def test_finished_is_finished(tmp_path: Path) -> None:
 
 def test_checkpoints_are_neither_overwritten_nor_taken_up_unasked(tmp_path: Path) -> None:
     trainer(tmp_path).run(4)
-    with pytest.raises(UserError, match=r"has checkpoints already.*resume"):
+    with pytest.raises(UserError, match=r"has snapshots already.*resume"):
         trainer(tmp_path).run(4)
     trainer(tmp_path / "b", loss=Loss(nan_at=1)).run(4)
-    with pytest.raises(UserError, match=r"has checkpoints already.*resume"):
+    with pytest.raises(UserError, match=r"has snapshots already.*resume"):
         trainer(tmp_path / "b").run(4)
 
 
@@ -348,23 +525,24 @@ def test_a_truncated_checkpoint_is_refused_and_nothing_is_loaded(tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"images": images().float()}, "uint8"),
-        ({"images": images()[:0]}, "N > 0"),
+        ({"given": images().float()}, "uint8"),
+        ({"given": images()[:0]}, "N > 0"),
         ({"seed": -1}, "seed = -1 is negative"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(change: dict[str, object], said: str) -> None:
-    arguments = {"images": images(), "batch": 4, "flips": False, "T": 10, "seed": 0, "device": CPU} | change
     with pytest.raises(UserError, match=said):
-        Draws(**arguments)
+        batches(**change)
 
 
-def test_a_run_too_short_for_its_average_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_too_short_for_its_average_is_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="ddpm_bench")
     settings = SETTINGS.model_copy(update={"ema_decay": 0.9999, "ema_ramp": False})
     trainer(tmp_path / "a", settings=settings).run(2)
-    assert "99% random initial" in capsys.readouterr().err
+    assert "99% random initial" in caplog.text
+    caplog.clear()
     trainer(tmp_path / "b").run(2)
-    assert "random initial" not in capsys.readouterr().err
+    assert "random initial" not in caplog.text
 
 
 # ---- divergence -----------------------------------------------------------------------------------------------------------
@@ -382,10 +560,10 @@ def test_divergence_has_the_first_bad_step_and_its_reason_and_is_remembered(
     assert run.run(12) == expected == run.divergence
     assert run.step == step
     assert all(point.step < step for point in run.log)
-    for snapshot in checkpoint.snapshots(tmp_path):
-        assert checkpoint.load_state(snapshot)["step"] < step
+    for snapshot in snapshots.snapshots(tmp_path):
+        assert snapshots.load_state(snapshot)["step"] < step
         for stem in ("network", "ema", "optimizer"):
-            assert all(value.isfinite().all() for value in checkpoint.load_tensors(snapshot, stem).values())
+            assert all(value.isfinite().all() for value in snapshots.load_tensors(snapshot, stem).values())
     untouched = Loss()
     again = trainer(tmp_path, loss=untouched)
     assert again.resume() == step
@@ -399,7 +577,7 @@ def test_divergence_has_the_first_bad_step_and_its_reason_and_is_remembered(
 
 def test_a_huge_learning_rate_diverges_for_real(tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"learning_rate": 1e30, "clip": 1e30, "warmup": 0})
-    found = trainer(tmp_path, settings=settings).run(12, NEVER)
+    found = trainer(tmp_path, settings=settings).run(12)
     assert found is not None and 2 <= found.step <= 12
 
 

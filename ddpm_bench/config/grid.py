@@ -240,13 +240,14 @@ def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) ->
     for layer in (preset.sections, {"diffusion": cell.axes}, overrides):
         for section, values in layer.items():
             held = sections.setdefault(section, {})
-            if section == "network" and values.get("kind", held.get("kind")) != held.get("kind"):
+            was = held.get("kind", "unet")
+            if section == "network" and values.get("kind", was) != was:
                 held.clear()  # another kind of network has other settings
             held.update(values)
     try:
         return CellSettings.model_validate(sections)
     except ValidationError as error:
-        raise UserError(f"Settings of cell '{cell.name}': {_explain(error, CellSettings)}") from error
+        raise UserError(f"Settings of cell '{cell.name}': {_explain(error, CellSettings, sections)}") from error
 
 
 def _explain(error: ValidationError, model: type[BaseModel], content: Any = None) -> str:
@@ -259,7 +260,7 @@ def _explain(error: ValidationError, model: type[BaseModel], content: Any = None
         name = row.get("name", row.get("label")) if isinstance(row, dict) else None
         dotted = f"{where[0][:-1]} '{name or where[1] + 1}'" + "".join(f", {part}" for part in where[2:])
     if first["type"] == "extra_forbidden":
-        return f"unknown key '{dotted}'{near_miss(str(where[-1]), _fields_at(model, where[:-1]))}"
+        return f"unknown key '{dotted}'{near_miss(str(where[-1]), _fields_at(model, where[:-1], content))}"
     if first["type"] == "missing":
         return f"'{dotted}' is missing."
     given = "" if isinstance(first["input"], (dict, list)) else f", not {first['input']!r}"
@@ -267,11 +268,11 @@ def _explain(error: ValidationError, model: type[BaseModel], content: Any = None
     return f"{dotted}{': ' if dotted else ''}{message}{given}."
 
 
-def _fields_at(model: type[BaseModel], where: list[Any]) -> list[str]:
+def _fields_at(model: type[BaseModel], where: list[Any], content: Any) -> list[str]:
     for part in where:
         if isinstance(part, int):
             continue
         annotation = model.model_fields[part].annotation
         inner = next((a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)), annotation)
-        model = section_of(part, {}) if model is CellSettings else inner
+        model = section_of(part, content[part]) if model is CellSettings else inner
     return list(model.model_fields)

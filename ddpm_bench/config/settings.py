@@ -140,7 +140,7 @@ def network_settings(values: Any) -> Any:
     if not isinstance(values, Mapping):
         return values
     kind = values.get("kind", "unet")
-    if kind not in NETWORKS:
+    if not isinstance(kind, str) or kind not in NETWORKS:
         raise UserError(f"there is no kind of network '{kind}'{near_miss(str(kind), NETWORKS)}")
     return NETWORKS[kind].model_validate(values)
 
@@ -216,7 +216,10 @@ class CellSettings(Settings):
     @model_validator(mode="after")
     def _fit_together(self) -> "CellSettings":
         if self.diffusion.codec == "pixels":  # what another makes of a side is known where it is built
-            self.network.check(self.data.size)
+            try:
+                self.network.check(self.data.size)
+            except UserError as error:
+                raise ValueError(f"at data.size = {self.data.size}: {error}") from error
         if self.sampling.steps is not None and self.sampling.steps > self.diffusion.T:
             raise ValueError(f"sampling.steps = {self.sampling.steps} exceeds diffusion.T = {self.diffusion.T}")
         every = self.training.snapshot_every
@@ -228,7 +231,7 @@ class CellSettings(Settings):
 def section_of(name: str, values: Mapping[str, Any]) -> type[Settings]:
     """The settings that hold the section `name` of `CellSettings`: for the network, those of the kind in `values`."""
     if name == "network":
-        return NETWORKS.get(values.get("kind", "unet"), UNetSettings)
+        return NETWORKS.get(str(values.get("kind", "unet")), UNetSettings)
     return CellSettings.model_fields[name].annotation
 
 

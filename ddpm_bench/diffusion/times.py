@@ -26,7 +26,7 @@ class TimeSampler(Protocol):
         """What was learned, by name; empty where there is nothing."""
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` gave."""
+        """Go on from what `state` gave; tensors are on the device."""
 
 
 class Uniform:

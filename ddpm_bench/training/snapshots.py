@@ -55,10 +55,11 @@ def save(
     try:
         partial.mkdir()
         for stem, named in tensors.items():
-            _write(
-                partial / f"{stem}.safetensors", safetensors.torch.save({k: v.contiguous() for k, v in named.items()})
-            )
-        write_json(partial / STATE, {"format": FORMAT, "step": step, **state})
+            if named:
+                contiguous = {name: tensor.contiguous() for name, tensor in named.items()}
+                _write(partial / f"{stem}.safetensors", safetensors.torch.save(contiguous))
+        weights = {**state.get("weights", {}), str(step): sha256_file(partial / "ema.safetensors")}
+        write_json(partial / STATE, {"format": FORMAT, "step": step, **state, "weights": weights})
         _flush(partial)
         partial.rename(target)
         _flush(folder)

@@ -264,8 +264,9 @@ class Trainer:
     @torch.no_grad()
     def _load_tensors(self, path: Path, step: int) -> None:
         raw, average, moments = (snapshots.load_tensors(path, stem) for stem in ("network", "ema", "optimizer"))
-        if self.times.state():
-            self.times.load_state(snapshots.load_tensors(path, "times"))
+        # A sampler may have nothing to show before it has learned, and then only the file says that it had.
+        learned = bool(self.times.state()) or (path / "times.safetensors").exists()
+        times = snapshots.load_tensors(path, "times") if learned else None
         own = self.network.state_dict()
         if any(
             {k: v.shape for k, v in part.items()} != {k: v.shape for k, v in own.items()} for part in (raw, average)
@@ -273,6 +274,8 @@ class Trainer:
             raise UserError(
                 f"'{path}' holds the weights of another network. Use another folder, or start afresh with --fresh."
             )
+        if times is not None:
+            self.times.load_state({name: held.to(self.runtime.device) for name, held in times.items()})
         self.network.load_state_dict(raw)
         for name, weight in self.ema.weights.items():
             weight.copy_(average[name])

@@ -144,6 +144,7 @@ def test_a_row_measured_otherwise_is_refused_with_the_differences_and_fresh_keep
     assert evaluate("eps", "--seed", 1, "--fresh").code == 0
     (kept,) = (tmp_path / "rows").glob("before-*/eps.json")
     assert kept.read_bytes() == old
+    assert {path.name for path in kept.parent.iterdir()} == {"eps.json", "eps.png", "eps-progressive.png", "work"}
     assert rows(tmp_path)["eps"].setup.seed == 1
 
 

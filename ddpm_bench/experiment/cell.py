@@ -16,7 +16,6 @@ from ddpm_bench.measurement.measure import (
     data_info,
     kept_scores,
     measure,
-    picture_path,
     score,
     work_beside,
 )
@@ -24,7 +23,7 @@ from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_objective
 from ddpm_bench.models.model import function_of, load_model
 from ddpm_bench.records.provenance import git_commit, hardware, versions
-from ddpm_bench.records.record import Checkpoint, Divergence, Measurement, Record, record_path
+from ddpm_bench.records.record import Checkpoint, Divergence, Measurement, Record, picture_path, record_path
 from ddpm_bench.runtime.observer import about, observer, say
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.runtime.tensorboard import event_files

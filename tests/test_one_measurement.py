@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_models import tiny_preset
 
 from ddpm_bench.diffusion.objective import LSimple
 from ddpm_bench.models.model import load_model
-from tiny_models import tiny_preset
 
 CELL = "eps-mse-fixed"
 CACHE = Path(tempfile.gettempdir()) / f"ddpm-bench-tests-{os.getpid()}"

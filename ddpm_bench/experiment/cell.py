@@ -16,6 +16,7 @@ from ddpm_bench.measurement.measure import (
     data_info,
     kept_scores,
     measure,
+    mention_older,
     score,
     work_beside,
 )
@@ -100,9 +101,7 @@ def run_cell(job: Job, bench: Bench) -> Record:
 
 def _run_cell(job: Job, bench: Bench) -> Record:
     work = work_beside(bench.record(job))
-    if (work / "scores.json").exists():
-        say(f"Samples and scores in '{work}' were kept by an older ddpm-bench, not by the hash of their weights. They are "
-            "left there and made again; training goes on.")  # fmt: skip
+    mention_older(work)
     clock, trainer = Clock(work), make_trainer(job, bench.data, bench.runtime, work)
     snapshots: list[Checkpoint] = []
     measurement: Measurement | None = None

@@ -29,7 +29,7 @@ from ddpm_bench.metrics.neighbours import find_neighbours
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import BoundTerms, DataInfo, Measurement, Neighbours, Part, picture_path
-from ddpm_bench.runtime.observer import observer
+from ddpm_bench.runtime.observer import observer, say
 from ddpm_bench.runtime.runtime import Runtime
 
 Found = TypeVar("Found", bound=Part)
@@ -197,6 +197,14 @@ def _bounds(
         return bounds, None
     every_t = replace(method, images=task.scoring.terms_images, evals=None)
     return bounds, measure_bound(model, task.data, "test", every_t, runtime, folder)
+
+
+def mention_older(work: Path) -> None:
+    """Say so when `work` holds samples or scores that were kept before they were named by the hash of their weights."""
+    older = [path for name in ("scores.json", "samples", "samples-????????") for path in work.glob(name)]
+    if older:
+        say(f"Samples and scores in '{work}' were kept by an older ddpm-bench, not by the hash of their weights. They are "
+            "left there and made again.")  # fmt: skip
 
 
 # ---- where things lie -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`nox -s tests`, `nox -s reproduce` and `nox -s h200`, on a fresh machine with Python and pip alone.
+"""`nox -s tests`, `nox -s lint`, `nox -s reproduce` and `nox -s h200`, on a fresh machine with Python and pip alone.
 
 All sessions share the environment `.nox/ddpm-bench`, so that torch, by far the largest download, is installed once,
 from the exact versions and hashes in `requirements.lock`.
@@ -46,6 +46,15 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def lint(session: nox.Session) -> None:
+    """Rules, formatting and types: ruff over everything, mypy over the package."""
+    _install(session)
+    session.run(_program("python"), "-m", "ruff", "check", ".")
+    session.run(_program("python"), "-m", "ruff", "format", "--check", ".")
+    session.run(_program("python"), "-m", "mypy")
+
+
+@nox.session
 def reproduce(session: nox.Session) -> None:
     """Measure the preset `quick` afresh, render it, and compare it with the committed records.
 
@@ -90,6 +99,6 @@ def lock(session: nox.Session) -> None:
     """Renew `requirements.lock` for every supported Python and platform. It names no index host."""
     session.run(sys.executable, "-m", "pip", "install", "--quiet", "uv")
     session.run(
-        sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--extra", "test", "--universal", "--upgrade",
+        sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--extra", "test", "--extra", "lint", "--universal", "--upgrade",
         "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-emit-index-url", "-o", str(LOCK),
     )  # fmt: skip

@@ -1,13 +1,16 @@
 """What several test files share: the command line called in this process, and one small real run."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 from ddpm_bench import cli
+from ddpm_bench.runtime.terminal import at_the_terminal
 
 torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings, above all on a busy machine
 
@@ -40,6 +43,27 @@ def call(monkeypatch, capsys):
         return Called(code, said.out, said.err)
 
     return run
+
+
+@pytest.fixture
+def messages() -> Iterator[None]:
+    """What is said stands on stderr, as at the command line."""
+    with at_the_terminal():
+        yield
+
+
+def parsed(arguments: list[str]) -> dict:
+    """The parameters that the command line makes of them; click's UsageError for one that it does not know."""
+    command, rest = command_of(arguments)
+    return command.make_context(command.name, rest).params
+
+
+def command_of(arguments: list[str]):
+    """The command that the first words name, as click has it, and the words after them."""
+    command = typer.main.get_command(cli.app)
+    while hasattr(command, "commands"):
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    return command, list(arguments)
 
 
 @dataclass(frozen=True)

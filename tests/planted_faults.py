@@ -27,6 +27,8 @@ from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.models.model import load_model
 from ddpm_bench.records.compare import Check, compare
 from ddpm_bench.records.record import Checkpoint, Record, read_records
+from ddpm_bench.report.blocks import Code, Heading, Paragraph, Table
+from ddpm_bench.report.writers.markdown import to_markdown
 from ddpm_bench.runtime.observer import about, say
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.runtime.terminal import at_the_terminal
@@ -89,22 +91,24 @@ def faulty(record: Record, of_fault: dict[str, dict[str, float]]) -> Record:
 
 def report(found: dict[str, list[Check]]) -> str:
     """What the comparison said of each fault, in Markdown."""
-    told = "What `nox -s reproduce` would say of three classic faults in sampling and scoring (the training is right)."
-    lines = ["# Planted faults", "", told, ""]
-    lines += ["| fault | planted into | checks that fail | the clearest of them | measured | reference | t (limit) |"]
-    lines += ["| --- | --- | ---: | --- | ---: | ---: | ---: |"]
-    for fault, checks in found.items():
-        failed = [check for check in checks if not check.passed]
-        cells = ", ".join(FAULTS[fault].cells) or "all cells"
-        if not failed:
-            lines.append(f"| {fault} | {cells} | 0 of {len(checks)} | not noticed | | | |")
-            continue
-        clearest = max(failed, key=lambda check: abs(check.t or 0))
-        lines.append(
-            f"| {fault} | {cells} | {len(failed)} of {len(checks)} | {clearest.cell}, {clearest.metric} | {clearest.measured:.3f} "
-            f"| {clearest.expected:.3f} | {clearest.t:.1f} ({clearest.limit:.1f}) |"
-        )
-    return "\n".join(lines) + "\n"
+    which = " would say of three classic faults in sampling and scoring (the training is right)."
+    told = ("What ", Code("nox -s reproduce"), which)
+    heads = ("fault", "planted into", "checks that fail", "the clearest of them", "measured", "reference", "t (limit)")
+    lines = tuple((fault, *_clearest(checks, FAULTS[fault])) for fault, checks in found.items())
+    return to_markdown(
+        [Heading(1, "Planted faults"), Paragraph(told), Table("Planted faults", "llrlrrr", heads, lines)]
+    )
+
+
+def _clearest(checks: list[Check], fault: Fault) -> tuple[str | None, ...]:
+    """Where a fault was planted, how many checks fail, and the one that fails by most."""
+    failed = [check for check in checks if not check.passed]
+    where = (", ".join(fault.cells) or "all cells", f"{len(failed)} of {len(checks)}")
+    if not failed:
+        return (*where, "not noticed", None, None, None)
+    one = max(failed, key=lambda check: abs(check.t or 0))
+    numbers = f"{one.measured:.3f}", f"{one.expected:.3f}", f"{one.t:.1f} ({one.limit:.1f})"
+    return (*where, f"{one.cell}, {one.metric}", *numbers)
 
 
 def main(

@@ -5,13 +5,20 @@ import dataclasses
 import pytest
 import torch
 
-from ddpm_bench.config.settings import DataSettings
+from ddpm_bench.config.settings import DataSettings, ScoringSettings
 from ddpm_bench.data import ImageData, Split, load_data
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics import anchors as module
-from ddpm_bench.metrics.anchors import BLURRED, NOISE, REAL, anchor_images, anchors
+from ddpm_bench.metrics import fidelity
+from ddpm_bench.metrics.anchors import BLURRED, NOISE, REAL, anchor_images
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.metrics.fidelity import score
+from ddpm_bench.runtime.runtime import Runtime
+
+
+def anchors(data, extractor, n, *, cache=None, device="cpu", **scoring) -> dict[str, dict[str, float]]:
+    """`anchors.anchors`; `scoring` as in ScoringSettings."""
+    return module.anchors(data, extractor, n, ScoringSettings(**scoring), Runtime(torch.device(device), cache))
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +84,15 @@ def test_with_fewer_test_images_than_samples_the_names_say_how_many(small):
 
 
 def test_anchors_are_scored_as_samples_are(small, extractor):
-    found = anchors(small, extractor, 50, neighborhood=2, seed=4, test_reference=True)
+    found = anchors(small, extractor, 50, neighborhood=2, test_reference=True)
     images = anchor_images(small, 50)
     again = score(
         images[NOISE],
         small.train.images,
         extractor,
+        ScoringSettings(neighborhood=2, test_reference=True),
+        Runtime(),
         test_reference=small.test.images,
-        neighborhood=2,
-        seed=4,
-        precision_recall=True,
     )
     assert found[NOISE] == again
     assert "fd_test" in found[BLURRED] and "fd_test" not in found[REAL]  # test images are no match for themselves
@@ -101,7 +107,7 @@ def test_anchors_are_measured_once_for_all_that_they_depend_on(small, extractor,
     info = extractor.info.model_copy(update={"sha256": "0" * 64})
     for changed in (
         {"n": 21},
-        {"seed": 1},
+        {"device": "meta"},
         {"neighborhood": 2},
         {"precision_recall": False},
         {"test_reference": True},
@@ -111,6 +117,11 @@ def test_anchors_are_measured_once_for_all_that_they_depend_on(small, extractor,
         calls.clear()
         anchors(**({"data": small, "extractor": extractor, "n": 20, "cache": tmp_path} | changed))
         assert len(calls) == 3, changed
+    for where, name, value in ((module, "BLUR", 1 / 8), (fidelity, "SEED", 1)):
+        calls.clear()
+        monkeypatch.setattr(where, name, value)
+        anchors(small, extractor, 20, cache=tmp_path)
+        assert len(calls) == 3, name
 
 
 def test_damaged_anchors_are_measured_again(small, extractor, tmp_path):

@@ -14,12 +14,12 @@ from ddpm_bench.report.claims import (
     SEEDS,
     Examined,
     claim_lines,
-    claim_rows,
-    claims_section,
     difference_interval,
     examine_claims,
 )
+from ddpm_bench.report.sections.claims import claim_rows, claims_section
 from ddpm_bench.report.summary import Estimate, summaries
+from ddpm_bench.report.writers.markdown import to_markdown
 
 GRID = load_grid("table2")
 CELLS = tuple(cell.name for cell in GRID.cells)
@@ -221,7 +221,7 @@ def test_scores_are_taken_of_the_best_checkpoint_and_bounds_of_the_last() -> Non
 
 def test_the_section_shows_every_claim_with_verdict_reason_and_comparisons() -> None:
     tables = summaries(quick_records(), GRID)
-    text = "\n\n".join(claims_section(tables))
+    text = to_markdown(claims_section(tables))
     rows = [line for line in text.splitlines() if "| **" in line and line.count("|") == 4]
     assert len(rows) == len(GRID.claims)
     assert "which are not the source's" in text and "Bonferroni" in text and "over seeds" in text
@@ -236,7 +236,7 @@ def test_the_section_shows_every_claim_with_verdict_reason_and_comparisons() -> 
         == 1
     )
     one = examine_claims(tables)[0]
-    assert all(len(row) == 6 for row in claim_rows(one, tables[0]))
+    assert [len(row) for row in claim_rows(one, tables[0])] == [6] * len(one.comparisons) and one.comparisons
     assert claim_lines(tables)[0].startswith("undecided: Training on the true variational bound L")
 
 

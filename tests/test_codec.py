@@ -112,7 +112,11 @@ def test_a_network_of_the_codecs_shape_is_trained(tmp_path) -> None:
 def test_samples_are_images_and_those_of_an_optimal_network_its_data_set() -> None:
     points = images()
     found = list(sample(chain(knows(points)), count=20, **COMMON))
-    assert [(first, tuple(batch.shape)) for first, batch in found] == [(0, (8, *IMAGES)), (8, (8, *IMAGES)), (16, (4, *IMAGES))]
+    assert [(first, tuple(batch.shape)) for first, batch in found] == [
+        (0, (8, *IMAGES)),
+        (8, (8, *IMAGES)),
+        (16, (4, *IMAGES)),
+    ]
     assert all(batch.dtype == torch.uint8 for _, batch in found)
     assert set(index_in(points, torch.cat([batch for _, batch in found])).tolist()) == {0, 1, 2}
 

@@ -12,7 +12,8 @@ from ddpm_bench.measurement import measure as measuring
 from ddpm_bench.measurement.evaluate import SAMPLES, row_name
 from ddpm_bench.models.model import load_model
 from ddpm_bench.records.row import Row, check_name, read_rows
-from ddpm_bench.report.checkpoint_tables import make_tables, to_csv, to_markdown
+from ddpm_bench.report.checkpoint_rows import make_tables, to_csv
+from ddpm_bench.report.writers.markdown import to_markdown
 
 HEADINGS = ("IS (embedded) ↑", "FD (embedded) ↓", "KD (embedded) ↓", "precision ↑", "recall ↑")
 
@@ -188,7 +189,7 @@ def test_tables_say_what_may_not_be_compared(evaluate, tmp_path):
     raw = changed(row, model=row.setup.model.model_copy(update={"weights": "raw", "step": 1000})).model_copy(
         update={"name": "a|b", "git_commit": None}
     )
-    text = to_markdown(make_tables([row, raw])[0])
+    text = to_markdown(make_tables([row, raw])[0].blocks)
     assert r"| a\|b | raw, not EMA, step 1,000 |" in text and "an installed package" in text
     other = row.setup.data.model_copy(update={"sha256": "0" * 64})
     assert len(make_tables([row, changed(row, data=other), changed(row, neighborhood=5)])) == 3

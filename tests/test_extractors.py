@@ -11,15 +11,17 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from ddpm_bench.config.settings import DataSettings
+from ddpm_bench.config.settings import DataSettings, ScoringSettings
 from ddpm_bench.data import load_data
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.metrics import extractors, inception
-from ddpm_bench.metrics.embedded import train_extractor
+from ddpm_bench.metrics.embedded import ExtractorTraining, train_extractor
 from ddpm_bench.metrics.extractors import SHIPPED_SHA256, load_extractor
-from ddpm_bench.metrics.fidelity import INCEPTION_URL, score
-from ddpm_bench.metrics.small_cnn import SHIPPED, read_card
+from ddpm_bench.metrics.fidelity import score
+from ddpm_bench.metrics.inception import INCEPTION_URL
+from ddpm_bench.metrics.small_cnn import SHIPPED, Card, read_card
 from ddpm_bench.runtime.interrupt import Stop
+from ddpm_bench.runtime.runtime import Runtime
 
 # --- the shipped one --------------------------------------------------------------------------------------------------
 
@@ -100,13 +102,15 @@ def save_set(
     return f"npz:{path}"
 
 
+def train(source: str, out: Path, **training) -> Card:
+    return train_extractor(source, out, ExtractorTraining(**training), Runtime())
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("extractor")
     out = folder / "stripes.safetensors"
-    card = train_extractor(
-        save_set(folder / "stripes.npz"), out, name="stripes", sizes=(12, 16), epochs=12, batch=16, seed=3
-    )
+    card = train(save_set(folder / "stripes.npz"), out, name="stripes", sizes=(12, 16), epochs=12, batch=16, seed=3)
     return out, card
 
 
@@ -127,9 +131,10 @@ def test_a_trained_extractor_scores_under_its_own_name_and_hash(trained, tmp_pat
     assert extractor.info.labels == ("FD (stripes)", "IS (stripes)")
     assert extractor.info.sha256 == hashlib.sha256(out.read_bytes()).hexdigest() == card.sha256
     data = load_data(DataSettings(source=f"npz:{out.with_suffix('.npz')}", size=16))
-    found = score(data.test.images, data.train.images, extractor)
+    found = score(data.test.images, data.train.images, extractor, ScoringSettings(), Runtime())
     noise = torch.randint(0, 256, data.test.images.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert found["fd_train"] < score(noise, data.train.images, extractor)["fd_train"]
+    of_noise = score(noise, data.train.images, extractor, ScoringSettings(), Runtime())
+    assert found["fd_train"] < of_noise["fd_train"]
     assert found["is_mean"] > 1.5  # of two classes
     with pytest.raises(UserError, match=r"12 or 16 pixels"):
         load_extractor(str(out), size=32, cache=tmp_path)
@@ -139,7 +144,7 @@ def test_training_repeats_exactly_and_depends_on_the_seed_but_not_on_the_test_im
     def weights(number: int, seed: int, **test) -> bytes:
         source = save_set(tmp_path / f"{number}.npz", channels=1, **test)
         out = tmp_path / f"{number}.safetensors"
-        train_extractor(source, out, name="x", sizes=[12], epochs=1, batch=32, seed=seed)
+        train(source, out, name="x", sizes=(12,), epochs=1, batch=32, seed=seed)
         return out.read_bytes()
 
     random_state = torch.get_rng_state()
@@ -152,29 +157,30 @@ def test_training_repeats_exactly_and_depends_on_the_seed_but_not_on_the_test_im
 def test_training_refuses_what_it_cannot_learn_from(tmp_path):
     out = tmp_path / "x.safetensors"
     with pytest.raises(UserError, match=r"has no labels.*one folder for each class"):
-        train_extractor(save_set(tmp_path / "plain.npz", labelled=False), out, name="x", sizes=[12])
+        train(save_set(tmp_path / "plain.npz", labelled=False), out, name="x", sizes=(12,))
     with pytest.raises(UserError, match=r".safetensors file, not"):
-        train_extractor("embedded", tmp_path / "x.pt", name="x")
+        train("embedded", tmp_path / "x.pt", name="x")
     with pytest.raises(UserError, match=r"from 8 to 1024 pixels"):
-        train_extractor("embedded", out, name="x", sizes=[4])
+        train("embedded", out, name="x", sizes=(4,))
     for name in ("inception", "embedded", " "):
-        with pytest.raises(UserError, match=r"name"):
-            train_extractor(save_set(tmp_path / "named.npz"), out, name=name, sizes=[12])
+        with pytest.raises(UserError, match=f"cannot have the name '{name}'"):
+            train(save_set(tmp_path / "named.npz"), out, name=name, sizes=(12,))
     one = tmp_path / "one.npz"
     pixels = stripes(12, 0)[0]
     np.savez(one, train=pixels, test=pixels, train_labels=np.zeros(12, int), test_labels=np.zeros(12, int))
     with pytest.raises(UserError, match=r"one class only"):
-        train_extractor(f"npz:{one}", out, name="x", sizes=[12])
+        train(f"npz:{one}", out, name="x", sizes=(12,))
     assert not out.exists()
 
 
 def test_an_interrupted_training_leaves_the_extractor_that_was_there(tmp_path):
     out = tmp_path / "x.safetensors"
     out.write_bytes(b"before")
-    stop = Stop()
-    stop.requested = True
-    with pytest.raises(Interrupted):
-        train_extractor(save_set(tmp_path / "set.npz"), out, name="x", sizes=[12], stop=stop)
+    source = save_set(tmp_path / "set.npz")
+    with Stop() as stop:
+        stop.requested = True
+        with pytest.raises(Interrupted):
+            train(source, out, name="x", sizes=(12,))
     assert out.read_bytes() == b"before" and sorted(p.name for p in tmp_path.iterdir()) == ["set.npz", "x.safetensors"]
 
 
@@ -270,7 +276,7 @@ def test_unverified_inception_scores_and_says_so(random_weights, tmp_path, monke
     assert extractor.info.sha256 == hashlib.sha256(random_weights.read_bytes()).hexdigest()
     generator = torch.Generator().manual_seed(0)
     grey = torch.randint(0, 256, (24, 1, 28, 28), dtype=torch.uint8, generator=generator)
-    found = score(grey[:12], grey[12:], extractor, cache=tmp_path)
+    found = score(grey[:12], grey[12:], extractor, ScoringSettings(), Runtime(cache=tmp_path))
     assert all(np.isfinite(value) for value in found.values()) and found["fd_train"] > 0
     with torch.no_grad():
         features, logits = extractor.network(grey[:2].repeat(1, 3, 1, 1))

@@ -1,8 +1,7 @@
 """Scores against independent computations in float64, and the traps of scoring."""
 
 import functools
-import os
-import pickle
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,20 +10,23 @@ import pytest
 import scipy.linalg
 import torch
 import torch_fidelity.feature_extractor_vgg16 as vgg16
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
-from torch_fidelity.helpers import text_to_dtype
 
 from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.data import read_images, write_images
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.metrics import feature_cache, fidelity
+from ddpm_bench.metrics import features, fidelity
 from ddpm_bench.metrics.extractor import Extractor
-from ddpm_bench.metrics.fidelity import features_of as measured_features
-from ddpm_bench.metrics.fidelity import protocol, score, scores
+from ddpm_bench.metrics.features import features_of as measured_features
+from ddpm_bench.metrics.fidelity import Scores, protocol
 from ddpm_bench.metrics.uncertainty import frechet as frechet_distance
 from ddpm_bench.metrics.uncertainty import score_quantiles
 from ddpm_bench.records.record import ExtractorInfo
 from ddpm_bench.runtime.interrupt import Stop
+from ddpm_bench.runtime.runtime import Runtime
 
 CLASSES = 5
 
@@ -76,6 +78,18 @@ def frechet(x: np.ndarray, y: np.ndarray) -> float:
     return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(s + t - 2 * root))
 
 
+def scores(samples, reference, extractor, *, cache=None, seed=0, test_reference=None, **scoring) -> Scores:
+    """`fidelity.scores` on the CPU; `scoring` as in ScoringSettings, without intervals unless they are asked for."""
+    how = ScoringSettings(**({"bootstrap": 0} | scoring))
+    return fidelity.scores(
+        samples, reference, extractor, how, Runtime(cache=cache), seed=seed, test_reference=test_reference
+    )
+
+
+def score(samples, reference, extractor, **how) -> dict[str, float]:
+    return scores(samples, reference, extractor, **how).metrics
+
+
 SAMPLES, REFERENCE = images(70, 1, high=200), images(85, 2)
 
 
@@ -91,13 +105,14 @@ def test_frechet_distance_is_scipys_in_float64():
     assert plain()["fd_train"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_inception_score_is_the_exponential_of_the_mean_divergence_over_ten_shuffled_splits():
+def test_inception_score_is_the_exponential_of_the_mean_divergence_over_ten_shuffled_parts(monkeypatch):
+    monkeypatch.setattr(fidelity, "SEED", 3)
     extractor = projection()
     logits = features_of(extractor, SAMPLES)[1][np.random.RandomState(3).permutation(70)]
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    splits = [p[7 * i : 7 * i + 7] for i in range(10)]
-    scores = [np.exp(np.mean([(row * np.log(row / part.mean(0))).sum() for row in part])) for part in splits]
-    found = score(SAMPLES, REFERENCE, extractor, seed=3)
+    parts = [p[7 * i : 7 * i + 7] for i in range(10)]
+    scores = [np.exp(np.mean([(row * np.log(row / part.mean(0))).sum() for row in part])) for part in parts]
+    found = score(SAMPLES, REFERENCE, extractor)
     assert found["is_mean"] == pytest.approx(np.mean(scores), rel=1e-9)
     assert found["is_std"] == pytest.approx(np.std(scores), rel=1e-7)
 
@@ -130,11 +145,12 @@ def test_precision_and_recall_agree_with_brute_force(k):
     assert found["precision"] != found["recall"]
 
 
-def test_scores_are_those_of_the_registry_and_repeat_exactly():
+def test_scores_are_those_of_the_registry_and_repeat_exactly(monkeypatch):
     both = score(SAMPLES, REFERENCE, projection(), test_reference=images(40, 9))
     assert set(both) == {key for key in METRICS if not key.startswith("bound")}
     assert {key: value for key, value in both.items() if key != "fd_test"} == plain()
-    other = score(SAMPLES, REFERENCE, projection(), seed=1, precision_recall=False)
+    monkeypatch.setattr(fidelity, "SEED", 1)
+    other = score(SAMPLES, REFERENCE, projection(), precision_recall=False)
     assert other["is_std"] != both["is_std"]
     assert set(both) - set(other) == {"precision", "recall", "fd_test"}
 
@@ -142,7 +158,7 @@ def test_scores_are_those_of_the_registry_and_repeat_exactly():
 def test_intervals_are_of_the_numbers_that_torch_fidelity_gives():
     extractor = projection()
     (x, logits), (y, _) = (features_of(extractor, each) for each in (SAMPLES, REFERENCE))
-    found = scores(SAMPLES, REFERENCE, projection(), test_reference=images(40, 9), bootstrap=50, bootstrap_seed=7)
+    found = scores(SAMPLES, REFERENCE, projection(), test_reference=images(40, 9), bootstrap=50, seed=7)
     assert found.metrics == score(SAMPLES, REFERENCE, projection(), test_reference=images(40, 9))
     distance = frechet_distance(torch.from_numpy(x), y.mean(0), np.cov(y, rowvar=False), replicates=50, seed=7)
     assert distance.value == pytest.approx(found.metrics["fd_train"], rel=1e-9)
@@ -164,24 +180,28 @@ def test_too_few_samples_for_the_number_of_features_have_no_distance_at_infinity
     assert "fd_infinity" not in too_few.metrics and set(too_few.quantiles) == {"is_mean", "fd_train"}
 
 
+def test_the_metrics_alone_are_those_of_the_scores_and_need_no_replicates(monkeypatch):
+    found = fidelity.score(SAMPLES, REFERENCE, projection(), ScoringSettings(bootstrap=50, neighborhood=2), Runtime())
+    assert found == scores(SAMPLES, REFERENCE, projection(), neighborhood=2).metrics
+
+
 def test_intervals_can_be_interrupted(monkeypatch):
-    stop = Stop()
     real = fidelity.frechet
 
-    def ask(*args, on_replicate=None, **how):
+    def ask(*args, **how):
         stop.requested = True
-        return real(*args, on_replicate=on_replicate, **how)
+        return real(*args, **how)
 
     monkeypatch.setattr(fidelity, "frechet", ask)
-    with pytest.raises(Interrupted):
-        scores(SAMPLES, REFERENCE, projection(), bootstrap=50, stop=stop)
+    with Stop() as stop, pytest.raises(Interrupted):
+        scores(SAMPLES, REFERENCE, projection(), bootstrap=50)
 
 
 @pytest.mark.parametrize("with_cache", [False, True])
 def test_features_alone_are_those_that_scores_rest_on_and_come_from_its_cache(tmp_path, with_cache):
     cache, extractor = tmp_path if with_cache else None, projection()
     score(SAMPLES, REFERENCE, projection(), cache=cache)
-    found = measured_features(REFERENCE, extractor, cache=cache)
+    found = measured_features(REFERENCE, extractor, Runtime(cache=cache))
     assert extractor.network.count == (0 if with_cache else len(REFERENCE))
     assert found.dtype == torch.float64
     assert found.numpy() == pytest.approx(features_of(extractor, REFERENCE)[0], rel=1e-6)
@@ -222,14 +242,14 @@ def test_trap_07_samples_sorted_by_class_score_as_shuffled_ones():
     extractor = projection()
     order = np.argsort(features_of(extractor, SAMPLES)[1].argmax(1))
     by_class, mixed = (score(part, REFERENCE, extractor)["is_mean"] for part in (SAMPLES[order], SAMPLES))
-    splits = np.array_split(features_of(extractor, SAMPLES[order])[1], 10)
-    p = [np.exp(part) / np.exp(part).sum(1, keepdims=True) for part in splits]
+    parts = np.array_split(features_of(extractor, SAMPLES[order])[1], 10)
+    p = [np.exp(part) / np.exp(part).sum(1, keepdims=True) for part in parts]
     unshuffled = np.mean([np.exp((q * np.log(q / q.mean(0))).sum(1).mean()) for q in p])
     assert abs(by_class - mixed) < 0.3 * abs(unshuffled - mixed)
 
 
 @pytest.mark.parametrize("counts", [(9, 85), (70, 9)])
-def test_trap_07_too_few_images_for_ten_splits_are_refused(counts):
+def test_trap_07_too_few_images_for_ten_parts_are_refused(counts):
     with pytest.raises(UserError, match=r"need 10 images or more"):
         score(SAMPLES[: counts[0]], REFERENCE[: counts[1]], projection())
 
@@ -272,46 +292,77 @@ def test_samples_are_measured_once_for_both_references_and_leave_nothing_behind(
     assert not list(tmp_path.rglob("samples*"))
 
 
-class Malicious:
-    """A pickle that leaves a file when it is opened."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
+def only_entry(cache: Path) -> Path:
+    (path,) = (cache / "features").iterdir()
+    return path
 
 
-@pytest.mark.parametrize("damage", ["malicious", "cut", "empty"])
-def test_a_damaged_or_foreign_cache_entry_is_made_again_and_never_run(tmp_path, damage):
-    cache = tmp_path / "cache"
-    score(SAMPLES, REFERENCE, projection(), cache=cache)
-    entries = list((cache / "features").glob("*.pt"))
-    assert entries
-    for path in entries:
-        if damage == "malicious":
-            torch.save(Malicious(tmp_path / "ran"), path)
-        else:
-            path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2] if damage == "cut" else b"")
-    assert score(SAMPLES, REFERENCE, projection(), cache=cache) == plain()
-    assert not (tmp_path / "ran").exists()
-    pickle.loads(pickle.dumps(Malicious(tmp_path / "ran")))
-    assert (tmp_path / "ran").exists()  # it would have
+def one_number_off(path: Path) -> None:
+    """Another reference's features under the hash of these, as a fault of the disk might leave them."""
+    with safe_open(path, "pt") as file:
+        written = file.metadata()
+    kept = load_file(path)
+    kept["features"][3, 2] += 1e-6
+    save_file(kept, path, written)
+
+
+DAMAGES = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "empty": lambda path: path.write_bytes(b""),
+    "one number": one_number_off,
+    "no hash": lambda path: save_file(load_file(path), path),
+    "other tensors": lambda path: save_file({"x": torch.zeros(3)}, path, {"sha256": "0" * 64}),
+    "a pickle": lambda path: torch.save({"features": torch.zeros(85, 6)}, path),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_or_foreign_cache_entry_is_said_and_made_again(tmp_path, damage, caplog):
+    caplog.set_level(logging.INFO, "ddpm_bench")
+    score(SAMPLES, REFERENCE, projection(), cache=tmp_path)
+    path = only_entry(tmp_path)
+    whole = path.read_bytes()
+    DAMAGES[damage](path)
+    again = projection()
+    assert not caplog.messages
+    assert score(SAMPLES, REFERENCE, again, cache=tmp_path) == plain()
+    assert again.network.count == len(SAMPLES) + len(REFERENCE)
+    assert caplog.messages == [f"Making '{path}' again: it was damaged."]
+    assert path.read_bytes() == whole
+
+
+def test_features_made_on_another_kind_of_device_are_not_taken(tmp_path, monkeypatch):
+    made, real = [], features.outputs_of
+
+    def on_the_cpu(images, extractor, runtime):
+        made.append(runtime.device.type)
+        return real(images, extractor, Runtime())
+
+    monkeypatch.setattr(features, "outputs_of", on_the_cpu)
+    for device in ("cpu", "cuda", "cpu", "cuda"):
+        measured_features(REFERENCE, projection(), Runtime(torch.device(device), tmp_path))
+    assert made == ["cpu", "cuda"]
 
 
 def test_without_room_in_the_cache_scoring_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     assert score(SAMPLES, REFERENCE, projection(), cache=tmp_path) == plain()
-    assert not list(tmp_path.rglob("*.pt"))
+    assert not list((tmp_path / "features").iterdir())
 
 
 def test_trap_15_statistics_are_taken_in_float64(monkeypatch):
-    assert text_to_dtype("float64") == torch.float32  # why no float64 is asked of torch-fidelity
-    seen = []
-    original = fidelity._Bridge.forward
-    monkeypatch.setattr(fidelity._Bridge, "forward", lambda self, x: seen.append(original(self, x)) or seen[-1])
+    seen = {}
+    for name in ("isc_features", "fid_features", "kid_features", "prc_features"):
+        name = name + ("_to_statistics" if name == "fid_features" else "_to_metric")
+        real = getattr(fidelity, name)
+
+        def heard(*given, name=name, real=real, **how):
+            seen[name] = {each.dtype for each in given if isinstance(each, torch.Tensor)}
+            return real(*given, **how)
+
+        monkeypatch.setattr(fidelity, name, heard)
     score(SAMPLES, REFERENCE, projection())
-    assert {output.dtype for outputs in seen for output in outputs} == {torch.float64}
+    assert len(seen) == 4 and all(dtypes == {torch.float64} for dtypes in seen.values())
 
 
 def test_trap_15_precision_and_recall_never_use_vgg(monkeypatch):
@@ -322,19 +373,21 @@ def test_trap_15_precision_and_recall_never_use_vgg(monkeypatch):
     assert 0 <= score(SAMPLES, REFERENCE, projection())["precision"] <= 1
 
 
-def test_trap_15_distances_are_made_in_bounded_blocks(monkeypatch):
+def test_trap_15_distances_are_made_in_bounded_blocks_and_never_held_together(monkeypatch):
     expected = plain()
     monkeypatch.setattr(fidelity, "DISTANCES_AT_ONCE", 1000)
-    rows, cdist = [], torch.cdist
+    rows, held, cdist, kthvalue = [], [], torch.cdist, torch.Tensor.kthvalue
     monkeypatch.setattr(torch, "cdist", lambda a, b: rows.append(len(a)) or cdist(a, b))
+    monkeypatch.setattr(torch.Tensor, "kthvalue", lambda all, k: held.append(all.numel()) or kthvalue(all, k))
     assert score(SAMPLES, REFERENCE, projection()) == expected
     assert 0 < max(rows) * max(len(SAMPLES), len(REFERENCE)) <= 1000
+    assert 0 < max(held) <= 1000
 
 
 @pytest.mark.parametrize("n, size", [(10, 5), (512, 256), (2000, 1000), (50_000, 1000)])
 def test_trap_15_kernel_distance_has_a_subset_size_for_every_count(n, size):
-    assert protocol(n, 50_000)["kid_subset_size"] == size
-    assert protocol(50_000, n)["kid_subset_size"] == size
+    assert protocol(n, 50_000).kid_subset_size == size
+    assert protocol(50_000, n).kid_subset_size == size
 
 
 def test_grey_images_are_repeated_for_a_colour_extractor():
@@ -366,7 +419,7 @@ def test_arrays_and_memory_maps_score_as_tensors(tmp_path):
 
 
 def test_scoring_stops_between_batches_when_asked_to():
-    stop, extractor = Stop(), projection(batch=16)
+    extractor = projection(batch=16)
     forward = extractor.network.forward
 
     def ask(batch):
@@ -374,8 +427,8 @@ def test_scoring_stops_between_batches_when_asked_to():
         return forward(batch)
 
     extractor.network.forward = ask
-    with pytest.raises(Interrupted):
-        score(SAMPLES, REFERENCE, extractor, stop=stop)
+    with Stop() as stop, pytest.raises(Interrupted):
+        score(SAMPLES, REFERENCE, extractor)
     assert extractor.network.count == 16
 
 

@@ -18,17 +18,18 @@ from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.data.pictures import write_image_grid, write_labelled_grid
 from ddpm_bench.diffusion.schedule import SCHEDULES
 from ddpm_bench.records.record import BoundTerms, Record
-from ddpm_bench.report.comparison import draw as draw_comparison
-from ddpm_bench.report.comparison import draw_comparison as fill_comparison
-from ddpm_bench.report.curves import draw_distances, draw_losses
 from ddpm_bench.report.figures import PLOTS, draw_figures
-from ddpm_bench.report.mosaics import WHITE, WIDE, draw_generation, draw_neighbours, draw_samples, mosaic
-from ddpm_bench.report.nearness import draw_nearness
-from ddpm_bench.report.samples import GRID_SIDE, LABELLED_SIDE, PictureFolder
-from ddpm_bench.report.schedule_plot import BETAS, draw_schedule, noised
+from ddpm_bench.report.figures.bound_terms import draw_terms
+from ddpm_bench.report.figures.forward_process import BETAS, draw_schedule, noised
+from ddpm_bench.report.figures.measured_and_published import draw as draw_comparison
+from ddpm_bench.report.figures.measured_and_published import draw_comparison as fill_comparison
+from ddpm_bench.report.figures.mosaics import WHITE, WIDE, draw_generation, draw_neighbours, draw_samples, mosaic
+from ddpm_bench.report.figures.neighbour_distances import draw_nearness
+from ddpm_bench.report.figures.training_curves import draw_distances, draw_losses
+from ddpm_bench.report.pictures import GRID_SIDE, LABELLED_SIDE, PictureFolder
 from ddpm_bench.report.summary import summaries
-from ddpm_bench.report.terms import draw_terms
 
+pytestmark = pytest.mark.usefixtures("messages")
 GRID = load_grid("table2")
 CELL, OTHER = "mu-L-learned", "eps-L-learned"
 

@@ -6,17 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from ddpm_bench.diffusion.sampler import denoise
 from PIL import Image
 from tiny_models import tiny_preset
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddpm_bench.config.settings import UNetSettings
 from ddpm_bench.diffusion.noise import BlockNoise
+from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.networks.unet import UNet
 from ddpm_bench.records import provenance
 from ddpm_bench.runtime.batch import default_batch
+from ddpm_bench.runtime.device import choose_device
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.peers import OURS
 from ddpm_bench.speed.work import trainer_of
@@ -47,28 +48,28 @@ def test_no_reading_notices_what_waits(waits) -> None:
 
 
 def test_a_training_step_never_waits_for_the_device(case, tmp_path) -> None:
-    trainer = trainer_of(case, OURS.network(case), tmp_path)
+    trainer = trainer_of(case, OURS.network(case), tmp_path, case.runtime)
     trainer._train_step()
     with NoReading():
         trainer._train_step()
 
 
 def test_a_sampling_step_never_waits_for_the_device(case) -> None:
-    network = OURS.network(case)
+    chain = Chain(case.denoiser(OURS.network(case)))
     noise = BlockNoise(0, 0, 4, case.shape, CPU)
-    steps = denoise(case.diffusion, network, noise.draw(), case.diffusion.schedule.T, noise, clip_x0=True)
+    steps = chain.denoise(noise.draw(), chain.T, noise)
     next(steps)
     with NoReading():
         next(steps)
 
 
-def small(half: bool | None) -> UNet:
+def small(in_bfloat16: bool | None) -> UNet:
     torch.manual_seed(0)
     network = UNet(1, 1, 16, UNetSettings(base=16, multipliers=(1, 2), blocks=1, attention=(8,), groups=8))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    network.in_bfloat16 = half
+    network.in_bfloat16 = in_bfloat16
     return network.eval()
 
 
@@ -103,7 +104,7 @@ def test_choosing_a_gpu_makes_float32_exact_and_is_recorded(monkeypatch) -> None
     try:
         for switch in switches:
             switch.fp32_precision = "tf32"
-        facts = provenance.hardware(provenance.choose_device("cuda"))
+        facts = provenance.hardware(choose_device("cuda"))
         assert (facts["float32_convolutions"], facts["float32_products"]) == ("ieee", "ieee")
         assert facts["cudnn_benchmark"] is True and "bfloat16" in facts["networks"]
     finally:

@@ -106,8 +106,8 @@ def test_the_paper_preset_is_the_papers_experiment(table2):
 
 
 def test_quick_keeps_the_papers_final_signal_level():
-    quick, paper = (load_preset(name).sections["diffusion"] if name == "quick" else {} for name in ("quick", "paper"))
-    assert paper == {}
+    quick = load_preset("quick").sections["diffusion"]
+    assert "diffusion" not in load_preset("paper").sections  # the defaults, with which quick is compared
 
     def log_alpha_bar(T, beta_1, beta_T):
         import numpy as np

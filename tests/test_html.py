@@ -4,22 +4,25 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+from markupsafe import escape
 from programs import browser
 from records import make_record, paper_records, quick_records, write_results
 
 from ddpm_bench.config.grid import Grid, load_grid
 from ddpm_bench.records.record import Divergence, LogPoint, Record
 from ddpm_bench.report import render
-from ddpm_bench.report.from_markdown import blocks, inline
-from ddpm_bench.report.html import html_page
-from ddpm_bench.report.page import page
+from ddpm_bench.report.blocks import Details, Image, Paragraph, Symbols
+from ddpm_bench.report.results_table import make_table
+from ddpm_bench.report.sections import page
+from ddpm_bench.report.sections.cells import curve, provenance, scores
 from ddpm_bench.report.summary import summaries
-from ddpm_bench.report.table import make_table
-from ddpm_bench.report.unfolded import curve, provenance, scores
+from ddpm_bench.report.writers.html import block_html, words_html
+from ddpm_bench.report.writers.html_page import html_page
+from ddpm_bench.report.writers.markdown import to_markdown
 
 GRID = load_grid("table2")
 HOSTILE = (
@@ -165,10 +168,8 @@ def test_a_sorted_row_still_says_which_group_it_is_of(show, report: Path) -> Non
     row = opened.page.locator("table.main tbody tr", has_text="learned diagonal").first
     assert "prediction" not in row.inner_text()
     opened.page.locator("table.main th button").first.press("Enter")
-    assert all(
-        "prediction" in row.inner_text()
-        for row in opened.page.locator("table.main tbody:not(.anchors) tr:visible").all()
-    )
+    rows = opened.page.locator("table.main tbody:not(.anchors) tr:visible").all_inner_texts()
+    assert ["prediction" in row for row in rows] == [True] * len(GRID.cells)
     assert opened.page.locator("table.main tr.group:visible").all_inner_texts() == [
         "Anchors: known images, scored in the same way"
     ]
@@ -345,11 +346,10 @@ def test_last_and_best_checkpoints_have_a_table_each(show, tmp_path: Path) -> No
 
 def test_every_section_of_the_markdown_page_is_there(tmp_path: Path) -> None:
     measured = summaries(quick_records(), GRID)
-    markdown = page(measured, [make_table(measured[0])], {})
+    markdown = to_markdown(page(measured, [make_table(measured[0])], {}))
     text = written(tmp_path, quick_records()).read_text()
-    for line in markdown.splitlines():
-        if line.startswith("## "):
-            assert f">{line[3:]}</h2>" in text
+    sections = re.findall(r"^## (.*)$", markdown, re.MULTILINE)
+    assert len(sections) > 4 and [section for section in sections if f">{escape(section)}</h2>" not in text] == []
     assert "| Objective |" not in text and "| ---" not in text
 
 
@@ -384,13 +384,14 @@ def test_a_curve_leaves_out_what_is_not_finite_and_says_when_there_is_none() -> 
 
 
 def test_only_the_reports_own_tags_pass(tmp_path: Path) -> None:
-    assert inline("*L*<sub>simple</sub> <b>x</b>") == "<em>L</em><sub>simple</sub> &lt;b&gt;x&lt;/b&gt;"
-    block = blocks(
-        "<details><summary>*L* <i>y</i></summary>\n\nz\n\n</details>\n\n<script>\nalert(1)\n</script>", tmp_path
-    )
+    label = Symbols("L_simple <b>x</b>")
+    assert words_html(label, tmp_path) == "<em>L</em><sub>simple</sub> &lt;b&gt;x&lt;/b&gt;"
+    inside = Paragraph("z"), Paragraph("<script>\nalert(1)\n</script>")
+    block = block_html(Details(Symbols("L <i>y</i>"), inside), tmp_path)
     assert "<summary><em>L</em> &lt;i&gt;y&lt;/i&gt;</summary>" in block and "<script" not in block
 
 
 def test_a_picture_that_is_none_leaves_its_words(tmp_path: Path) -> None:
     (tmp_path / "no.png").write_text("<svg/>")
-    assert "[words]" in blocks("![words](no.png) ![words](missing.png)", tmp_path)
+    for name in ("no.png", "missing.png"):
+        assert words_html(Image(PurePosixPath(name), "words"), tmp_path) == "[words]"

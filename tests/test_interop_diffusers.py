@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.models.interop import Asked, import_checkpoint
+from ddpm_bench.models.interop import UserSays, import_checkpoint
 from ddpm_bench.models.model import load_model
 
 CIFAR10 = dict(attention_head_dim=None, norm_eps=1e-6, downsample_padding=0, flip_sin_to_cos=False, freq_shift=1)
@@ -66,7 +66,7 @@ def edit(file: Path, **changed) -> None:
 def test_the_converted_network_gives_the_originals_output(tmp_path: Path, model: Callable) -> None:
     theirs = model()
     channels = theirs.config.in_channels
-    import_checkpoint(str(pipeline(tmp_path / "pipeline", theirs)), tmp_path / "out", Asked())
+    import_checkpoint(str(pipeline(tmp_path / "pipeline", theirs)), tmp_path / "out", UserSays())
     ours, t = load_model(tmp_path / "out"), torch.tensor([1, 2, 501, 1000])
     x = torch.randn(4, channels, 16, 16)
     with torch.no_grad():
@@ -89,7 +89,7 @@ def old_attention(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def test_old_names_pickled_weights_and_files_at_the_top_are_read_too(tmp_path: Path) -> None:
     folder = pipeline(tmp_path / "new")
-    import_checkpoint(str(folder), tmp_path / "one", Asked())
+    import_checkpoint(str(folder), tmp_path / "one", UserSays())
     old = tmp_path / "old"  # as google/ddpm-cifar10-32 is laid out
     old.mkdir()
     state = old_attention(load_file(folder / "unet" / "diffusion_pytorch_model.safetensors"))
@@ -97,7 +97,7 @@ def test_old_names_pickled_weights_and_files_at_the_top_are_read_too(tmp_path: P
     torch.save(state, old / "diffusion_pytorch_model.bin")
     (folder / "unet" / "config.json").rename(old / "config.json")
     (folder / "scheduler" / "scheduler_config.json").rename(old / "scheduler_config.json")
-    import_checkpoint(str(old), tmp_path / "two", Asked())
+    import_checkpoint(str(old), tmp_path / "two", UserSays())
     one, two = (load_model(tmp_path / out).network.state_dict() for out in ("one", "two"))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
@@ -114,7 +114,7 @@ def test_old_names_pickled_weights_and_files_at_the_top_are_read_too(tmp_path: P
     ],
 )
 def test_the_scheduler_decides_the_process(tmp_path: Path, scheduler: dict, expected: dict) -> None:
-    card = import_checkpoint(str(pipeline(tmp_path / "p", **scheduler)), tmp_path / "out", Asked())
+    card = import_checkpoint(str(pipeline(tmp_path / "p", **scheduler)), tmp_path / "out", UserSays())
     assert {key: getattr(card.process, key) for key in expected} == expected
     betas = load_model(tmp_path / "out").diffusion.schedule.betas
     torch.testing.assert_close(betas.float(), diffusers.DDPMScheduler(**scheduler).betas, rtol=1e-4, atol=1e-8)
@@ -122,10 +122,10 @@ def test_the_scheduler_decides_the_process(tmp_path: Path, scheduler: dict, expe
 
 def test_a_learned_range_takes_twice_the_channels(tmp_path: Path) -> None:
     folder = pipeline(tmp_path / "p", unet(out_channels=6), variance_type="learned_range")
-    assert import_checkpoint(str(folder), tmp_path / "out", Asked()).process.variance == "learned-range"
+    assert import_checkpoint(str(folder), tmp_path / "out", UserSays()).process.variance == "learned-range"
     edit(folder / "scheduler" / "scheduler_config.json", variance_type="fixed_large")
     with pytest.raises(UserError, match="gives 6 channels for images of 3, but variance fixed-beta takes 3"):
-        import_checkpoint(str(folder), tmp_path / "again", Asked())
+        import_checkpoint(str(folder), tmp_path / "again", UserSays())
 
 
 def test_keys_that_are_left_out_take_diffusers_defaults(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_keys_that_are_left_out_take_diffusers_defaults(tmp_path: Path) -> None:
     content = json.loads(config.read_text())
     config.write_text(json.dumps({key: content[key] for key in kept}))
     (folder / "scheduler" / "scheduler_config.json").write_text("{}")
-    card = import_checkpoint(str(folder), tmp_path / "out", Asked())
+    card = import_checkpoint(str(folder), tmp_path / "out", UserSays())
     assert (card.network.head_channels, card.network.padding, card.network.time_shift) == (8, "both", 0)
     assert (card.process.T, card.process.variance) == (1000, "fixed-beta-tilde")
 
@@ -144,9 +144,9 @@ def test_keys_that_are_left_out_take_diffusers_defaults(tmp_path: Path) -> None:
 def test_a_bare_network_needs_to_be_told_its_process(tmp_path: Path) -> None:
     unet().save_pretrained(tmp_path / "bare")
     with pytest.raises(UserError, match=r"give --schedule, --T, --predicts, --variance\."):
-        import_checkpoint(str(tmp_path / "bare"), tmp_path / "out", Asked())
+        import_checkpoint(str(tmp_path / "bare"), tmp_path / "out", UserSays())
     process = {"schedule": "linear", "T": 200, "parameterization": "x0", "variance": "fixed-beta", "beta_T": 0.1}
-    card = import_checkpoint(str(tmp_path / "bare"), tmp_path / "out", Asked(process=process))
+    card = import_checkpoint(str(tmp_path / "bare"), tmp_path / "out", UserSays(process=process))
     assert {key: getattr(card.process, key) for key in process} == process
 
 
@@ -154,7 +154,7 @@ def test_a_sampler_that_has_no_variance_needs_to_be_told_it(tmp_path: Path) -> N
     folder = pipeline(tmp_path / "p")
     diffusers.DDIMScheduler().save_pretrained(folder / "scheduler")
     with pytest.raises(UserError, match=r"give --variance\."):
-        import_checkpoint(str(folder), tmp_path / "out", Asked())
+        import_checkpoint(str(folder), tmp_path / "out", UserSays())
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_sampler_that_has_no_variance_needs_to_be_told_it(tmp_path: Path) -> N
     ],
 )
 def test_a_moving_average_is_known_by_name_or_said(tmp_path: Path, name: str, asked: dict, kind: str) -> None:
-    card = import_checkpoint(str(pipeline(tmp_path / name)), tmp_path / "out", Asked(**asked))
+    card = import_checkpoint(str(pipeline(tmp_path / name)), tmp_path / "out", UserSays(**asked))
     assert (card.weights, card.name, card.source["path"]) == (kind, name, name)
 
 
@@ -180,10 +180,10 @@ def test_a_moving_average_saved_by_diffusers_says_so_and_its_step(tmp_path: Path
         average.step(model.parameters())
     average.save_pretrained(tmp_path / "average")
     process = {"schedule": "linear", "T": 1000, "parameterization": "eps", "variance": "fixed-beta"}
-    card = import_checkpoint(str(tmp_path / "average"), tmp_path / "out", Asked(process=process))
+    card = import_checkpoint(str(tmp_path / "average"), tmp_path / "out", UserSays(process=process))
     assert (card.weights, card.step) == ("ema", 3)
     with pytest.raises(UserError, match="--raw asks for raw weights"):
-        import_checkpoint(str(tmp_path / "average"), tmp_path / "raw", Asked(process=process, raw=True))
+        import_checkpoint(str(tmp_path / "average"), tmp_path / "raw", UserSays(process=process, raw=True))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_configuration_that_cannot_be_expressed_is_refused_by_name_and_value(t
     folder = pipeline(tmp_path / "p")
     edit(folder / "unet" / "config.json", **changed)
     with pytest.raises(UserError, match=said):
-        import_checkpoint(str(folder), tmp_path / "out", Asked())
+        import_checkpoint(str(folder), tmp_path / "out", UserSays())
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_a_process_that_is_not_known_is_refused_by_name_and_value(tmp_path: Path
     folder = pipeline(tmp_path / "p")
     edit(folder / "scheduler" / "scheduler_config.json", **changed)
     with pytest.raises(UserError, match=said):
-        import_checkpoint(str(folder), tmp_path / "out", Asked())
+        import_checkpoint(str(folder), tmp_path / "out", UserSays())
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, change: Callable, sai
     change(state)
     save_file(state, weights)
     with pytest.raises(UserError, match=said):
-        import_checkpoint(str(tmp_path / "p"), tmp_path / "out", Asked())
+        import_checkpoint(str(tmp_path / "p"), tmp_path / "out", UserSays())
 
 
 @pytest.mark.parametrize("part", [0, 0.1, 0.9])
@@ -266,7 +266,7 @@ def test_weights_that_are_cut_off_are_refused(tmp_path: Path, part: float) -> No
     content = weights.read_bytes()
     weights.write_bytes(content[: int(part * len(content))])
     with pytest.raises(UserError, match="cannot be read: it is damaged"):
-        import_checkpoint(str(tmp_path / "p"), tmp_path / "out", Asked())
+        import_checkpoint(str(tmp_path / "p"), tmp_path / "out", UserSays())
     assert not (tmp_path / "out").exists()
 
 
@@ -285,7 +285,7 @@ def test_weights_that_are_cut_off_are_refused(tmp_path: Path, part: float) -> No
 def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path, change: Callable, said: str) -> None:
     change(pipeline(tmp_path / "p"))
     with pytest.raises(UserError, match=said):
-        import_checkpoint(str(tmp_path / "p"), tmp_path / "out", Asked())
+        import_checkpoint(str(tmp_path / "p"), tmp_path / "out", UserSays())
 
 
 class Harmful:
@@ -303,7 +303,7 @@ def test_pickled_weights_that_need_to_be_executed_are_refused_and_not_executed(t
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     torch.save({"conv_in.weight": Harmful(proof)}, folder / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(UserError, match=r"refused, and nothing in it was executed.*mkdir"):
-        import_checkpoint(str(folder), tmp_path / "out", Asked())
+        import_checkpoint(str(folder), tmp_path / "out", UserSays())
     assert not proof.exists()
 
 
@@ -315,7 +315,7 @@ def test_a_hub_that_cannot_be_reached_is_said_with_the_remedy(tmp_path: Path, mo
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", nowhere)
     with pytest.raises(UserError, match=r"'owner/name' is no file or folder here, and the .* hub does not .*by hand"):
-        import_checkpoint("owner/name", tmp_path / "out", Asked())
+        import_checkpoint("owner/name", tmp_path / "out", UserSays())
 
 
 def test_a_hub_id_is_fetched_without_pickles(tmp_path: Path, monkeypatch) -> None:
@@ -326,23 +326,23 @@ def test_a_hub_id_is_fetched_without_pickles(tmp_path: Path, monkeypatch) -> Non
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
-    card = import_checkpoint("owner/ddpm-ema-cats", tmp_path / "out", Asked())
+    card = import_checkpoint("owner/ddpm-ema-cats", tmp_path / "out", UserSays())
     assert (card.name, card.weights, card.source["path"]) == ("ddpm-ema-cats", "ema", "owner/ddpm-ema-cats")
 
 
 def test_without_the_hubs_package_the_remedy_is_to_install_it(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(UserError, match="pip install huggingface_hub"):
-        import_checkpoint("owner/name", tmp_path / "out", Asked())
+        import_checkpoint("owner/name", tmp_path / "out", UserSays())
 
 
 def test_options_that_repeat_the_scheduler_pass_and_others_are_contradictions(tmp_path: Path) -> None:
     folder = pipeline(tmp_path / "p")
-    import_checkpoint(str(folder), tmp_path / "out", Asked(process={"variance": "fixed-beta", "T": 1000}))
+    import_checkpoint(str(folder), tmp_path / "out", UserSays(process={"variance": "fixed-beta", "T": 1000}))
     with pytest.raises(UserError, match=r"--variance fixed-beta-tilde contradicts .*, which says fixed-beta"):
-        import_checkpoint(str(folder), tmp_path / "again", Asked(process={"variance": "fixed-beta-tilde"}))
+        import_checkpoint(str(folder), tmp_path / "again", UserSays(process={"variance": "fixed-beta-tilde"}))
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"folder has no config\.json"):
-        import_checkpoint(str(tmp_path), tmp_path / "out", Asked())
+        import_checkpoint(str(tmp_path), tmp_path / "out", UserSays())

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.models.interop import Asked, import_checkpoint
+from ddpm_bench.models.interop import UserSays, import_checkpoint
 from ddpm_bench.models.interop.pytorch_ddpm import TABLE
 from ddpm_bench.models.model import load_model
 
@@ -129,7 +129,7 @@ def checkpoint(state: dict[str, Tensor], size: int = 16) -> dict:
 
 def imported(tmp_path: Path, content: dict, **asked):
     torch.save(content, tmp_path / "ckpt.pt")
-    return import_checkpoint(str(tmp_path / "ckpt.pt"), tmp_path / "out", Asked(**asked))
+    return import_checkpoint(str(tmp_path / "ckpt.pt"), tmp_path / "out", UserSays(**asked))
 
 
 @pytest.mark.parametrize("shape", [SMALL, SMALL | {"blocks": 2, "multipliers": (1, 3, 2), "attention": (0, 2)}])

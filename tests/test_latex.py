@@ -10,9 +10,9 @@ from records import make_record, paper_records, quick_records
 
 from ddpm_bench.config.grid import load_grid
 from ddpm_bench.records.record import Record
-from ddpm_bench.report.layouts import DOCUMENT, to_latex
+from ddpm_bench.report.results_table import make_table
 from ddpm_bench.report.summary import summaries
-from ddpm_bench.report.table import make_table
+from ddpm_bench.report.writers.latex import latex_document, to_latex
 
 
 def table_1() -> list[Record]:
@@ -25,7 +25,7 @@ def test_it_compiles_and_fits_the_page(tmp_path: Path, records) -> None:
     program, records = pdflatex(), records()
     tables = [make_table(summary) for summary in summaries(records, load_grid(records[0].grid))]
     (tmp_path / "table.tex").write_text(to_latex(tables, "table"), encoding="utf-8")
-    (tmp_path / "table-document.tex").write_text(DOCUMENT, encoding="utf-8")
+    (tmp_path / "table-document.tex").write_text(latex_document(), encoding="utf-8")
     command = [program, "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "table-document.tex"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
     assert run.returncode == 0, run.stdout[-2000:]

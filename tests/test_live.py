@@ -11,14 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import SMALL
-from ddpm_bench.experiment.live import Board, board
 from records import make_record
 from rich.console import Console
 
 from ddpm_bench.config.grid import load_grid
+from ddpm_bench.experiment.live_table import Board, board
 from ddpm_bench.records.record import Divergence, read_records
-from ddpm_bench.runtime import console
-from ddpm_bench.runtime.observer import Reading, Screen
+from ddpm_bench.runtime.observer import Reading, observed_by, progress
+from ddpm_bench.runtime.terminal import Lines
 
 GRID = load_grid("table2")
 LABELS = ("FD (embedded)", "IS (embedded)")
@@ -28,6 +28,11 @@ def jobs(*seeds):
     return [
         SimpleNamespace(name=f"{cell.name}-seed{seed}", cell=cell, seed=seed) for seed in seeds for cell in GRID.cells
     ]
+
+
+def watching(table, name):
+    """Who watches the job of that name."""
+    return table.observer(SimpleNamespace(name=name))
 
 
 def drawn(table, width=110, height=40):
@@ -44,12 +49,12 @@ def row(lines, cell):
 def test_a_row_follows_its_cell_from_waiting_to_its_scores():
     table = Board(jobs(0), LABELS, True)
     assert row(drawn(table), "eps-mse-fixed").split() == ["eps-mse-fixed", "waiting"]
-    seen = table.screen("eps-mse-fixed-seed0")
+    seen = watching(table, "eps-mse-fixed-seed0")
     seen.phase("training")
     seen.show(Reading("x: training", 1500, 6000, 50.0, "3,200 images/s", 0.03125))
     expected = ["eps-mse-fixed", "training", "1,500/6,000", "0.0312", "3,200", "images/s", "1:30"]
     assert row(drawn(table), "eps-mse-fixed").split() == expected
-    seen.scores({"fd_train": 12.345, "is_mean": 3.21, "kid_mean": 1.0})  # of a snapshot
+    seen.scores(1, {"fd_train": 12.345, "is_mean": 3.21, "kid_mean": 1.0})  # of a snapshot
     assert row(drawn(table), "eps-mse-fixed").split() == [*expected, "12.35", "3.21"]
     seen.phase("bound")
     assert row(drawn(table), "eps-mse-fixed").split() == ["eps-mse-fixed", "bound", "0.0312", "12.35", "3.21"]
@@ -62,7 +67,7 @@ def test_the_other_ends_of_a_cell_and_the_count():
     table.hold("eps-L-fixed-seed0", make_record(GRID, "eps-L-fixed"))
     table.settle("mu-L-fixed-seed0", make_record(GRID, "mu-L-fixed", diverged=Divergence(step=3, reason="NaN")))
     table.settle("mu-mse-fixed-seed0", "RuntimeError: out of memory")
-    table.screen("mu-L-learned-seed0").phase("sampling")
+    watching(table, "mu-L-learned-seed0").phase("sampling")
     lines = drawn(table)
     for cell, state in (
         ("eps-L-fixed", "done"),
@@ -86,10 +91,10 @@ def test_seeds_have_a_column_where_there_are_several():
 def test_a_narrow_terminal_goes_without_columns_and_breaks_no_line(width):
     table = Board(jobs(0, 1), LABELS, True)
     for job in jobs(0, 1):
-        seen = table.screen(job.name)
+        seen = watching(table, job.name)
         seen.phase("training")
         seen.show(Reading("", 799_999, 800_000, 1e-3, "12,345 images/s", 0.0123))
-        seen.scores({"fd_train": 123.45, "is_mean": 9.87, "bound_test_bits_per_dim": 3.75})
+        seen.scores(1, {"fd_train": 123.45, "is_mean": 9.87, "bound_test_bits_per_dim": 3.75})
     lines = drawn(table, width)
     assert max(map(len, lines)) <= width
     rows = lines[-13:-1]
@@ -101,8 +106,8 @@ def test_a_short_terminal_shows_what_runs_and_what_ended_last_and_at_the_end_all
     table = Board(jobs(0, 1, 2), LABELS, True)
     for cell in ("mu-L-learned", "mu-L-fixed", "mu-mse-fixed", "eps-L-learned"):
         table.settle(f"{cell}-seed0", make_record(GRID, cell))
-    table.screen("eps-mse-fixed-seed0").phase("training")
-    table.screen("mu-L-fixed-seed1").phase("scoring")
+    watching(table, "eps-mse-fixed-seed0").phase("training")
+    watching(table, "mu-L-fixed-seed1").phase("scoring")
     lines = drawn(table, height=8)
     assert [line.split()[:3] for line in lines[2:-1]] == [
         ["mu-mse-fixed", "0", "done"], ["eps-L-learned", "0", "done"],
@@ -115,8 +120,8 @@ def test_a_short_terminal_shows_what_runs_and_what_ended_last_and_at_the_end_all
 
 def test_without_a_terminal_there_are_plain_lines_and_no_table(capsys):
     with board(jobs(0), LABELS) as table:
-        seen = table.screen("eps-mse-fixed-seed0")
-        assert type(seen) is Screen
+        seen = watching(table, "eps-mse-fixed-seed0")
+        assert type(seen) is Lines
         seen.phase("training")
         seen.show(Reading("eps-mse-fixed-seed0: training", 50, 200, 2.0, "128 images/s", 0.5))
         seen.show(Reading("download", 50, 200))
@@ -129,9 +134,9 @@ def test_a_meter_tells_its_screen_no_more_often_than_it_wants_to_know(monkeypatc
     now, seen = 100.0, []
     monkeypatch.setattr("time.monotonic", lambda: now)
     table = Board(jobs(0), LABELS, True)
-    chosen = table.screen("eps-mse-fixed-seed0")
+    chosen = watching(table, "eps-mse-fixed-seed0")
     monkeypatch.setattr(chosen, "show", seen.append)
-    with console.shown_on(chosen), console.progress("x", 1000, "images", 200) as meter:
+    with observed_by(chosen), progress("x", 1000, "images", 200) as meter:
         for done in range(201, 301):
             now += 0.01
             meter.update(done, 0.25, per_unit=64)

@@ -9,11 +9,13 @@ from PIL import Image
 from torch import nn
 
 from ddpm_bench.errors import Interrupted
+from ddpm_bench.measurement.pictures import draw_neighbours
 from ddpm_bench.metrics import neighbours
 from ddpm_bench.metrics.extractor import Extractor
-from ddpm_bench.metrics.neighbours import find_neighbours, nearest
+from ddpm_bench.metrics.neighbours import Neighbourhood, find_neighbours, nearest
 from ddpm_bench.records.record import ExtractorInfo
 from ddpm_bench.runtime.interrupt import Stop
+from ddpm_bench.runtime.runtime import Runtime
 
 
 class Mirror(nn.Module):
@@ -53,13 +55,16 @@ def test_a_reference_of_few_rows_gives_them_all_and_ties_go_to_the_first():
     assert found.rows.tolist() == [[1, 2, 0]] and found.distances.tolist() == [pytest.approx([1, 1, 3])]
 
 
-def found_in(tmp_path, **how):
-    return find_neighbours(SAMPLES, TEST, TRAIN, EXTRACTOR, picture=lambda space: tmp_path / f"{space}.png", **how)
+def found_with(cache=None) -> dict[str, Neighbourhood]:
+    return find_neighbours(SAMPLES, TEST, TRAIN, EXTRACTOR, Runtime(cache=cache))
 
 
 def test_copies_are_at_distance_zero_and_test_images_are_the_scale(tmp_path):
-    found = found_in(tmp_path, cache=tmp_path)
-    assert found == found_in(tmp_path)
+    found, plain = found_with(tmp_path), found_with()
+    assert len(list((tmp_path / "features").iterdir())) == 1  # of the training images alone
+    for space, again in found.items():
+        assert (again.samples, again.test) == (plain[space].samples, plain[space].test)
+        assert torch.equal(again.rows, plain[space].rows)
     pixel, feature = found["pixel"], found["feature"]
     assert pixel.samples[0] == 0 and pixel.samples[1] > 0.2
     assert feature.samples[:2] == (0, 0) and feature.samples[2] > 0.1  # a mirrored copy is one to these features
@@ -69,9 +74,9 @@ def test_copies_are_at_distance_zero_and_test_images_are_the_scale(tmp_path):
 
 
 def test_a_picture_shows_each_sample_beside_its_nearest(tmp_path):
-    found_in(tmp_path)
     drawn = {}
-    for space in ("pixel", "feature"):
+    for space, found in found_with().items():
+        draw_neighbours(tmp_path / f"{space}.png", SAMPLES, TRAIN, found, space)
         with Image.open(tmp_path / f"{space}.png") as picture:
             assert space in json.loads(picture.text["Description"])["shown"]
             drawn[space] = np.array(picture)
@@ -83,6 +88,7 @@ def test_a_picture_shows_each_sample_beside_its_nearest(tmp_path):
         y, x = top + factor * (gap + row * 9), left + factor * (gap + column * 9)
         return torch.from_numpy(drawn[space][y : y + 48 : factor, x : x + 48 : factor].copy())
 
+    assert list(drawn) == ["pixel", "feature"]
     for space in drawn:
         for row in range(3):
             assert torch.equal(tile(space, row, 0), SAMPLES[row, 0])
@@ -91,13 +97,17 @@ def test_a_picture_shows_each_sample_beside_its_nearest(tmp_path):
     assert not torch.equal(tile("pixel", 1, 1), TRAIN[17, 0])
 
 
-def test_the_training_set_is_compared_in_blocks_and_can_be_interrupted(tmp_path, monkeypatch):
+def test_the_training_set_is_compared_in_blocks_and_can_be_interrupted(monkeypatch):
     sizes, cdist = [], torch.cdist
     monkeypatch.setattr(neighbours, "BLOCK", 8)
     monkeypatch.setattr(torch, "cdist", lambda a, b, **how: sizes.append(len(b)) or cdist(a, b, **how))
-    found_in(tmp_path)
+    found_with()
     assert max(sizes) == 8 and sum(sizes) == 2 * len(TRAIN)
-    stop = Stop()
-    stop.requested = True
-    with pytest.raises(Interrupted):
-        found_in(tmp_path, stop=stop)
+
+    def ask(a, b, **how):
+        stop.requested = True
+        return cdist(a, b, **how)
+
+    monkeypatch.setattr(torch, "cdist", ask)
+    with Stop() as stop, pytest.raises(Interrupted):
+        list(nearest(torch.zeros(1, 2), neighbours._blocks(torch.zeros(9, 2)), 1))

@@ -111,10 +111,10 @@ def test_progressive_coding_beside_the_published(nll, tmp_path) -> None:
     ("arguments", "said"),
     [
         (["--ckpt", "nowhere"], "no checkpoint of ddpm-bench in 'nowhere'"),
-        (["--evals", "4"], "evals"),
-        (["--images", "1"], "images"),
-        (["--decoder", "exat"], "exat"),
-        (["--data", "mnits"], "mnits"),
+        (["--evals", "4"], "'--evals': Input should be greater than or equal to 5"),
+        (["--images", "1"], "'--images': Input should be greater than or equal to 2"),
+        (["--decoder", "exat"], "'exat' is not one of"),
+        (["--data", "mnits"], "did you mean 'mnist'"),
     ],
 )
 def test_mistakes_are_explained(call, ckpt, tmp_path, arguments, said) -> None:

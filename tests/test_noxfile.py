@@ -6,9 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import typer
-
-from ddpm_bench import cli
+from conftest import parsed
 
 NOXFILE = Path(__file__).parent.parent / "noxfile.py"
 
@@ -42,21 +40,16 @@ def noxfile(monkeypatch, tmp_path):
     return module
 
 
-def parsed(arguments: list[str]) -> dict:
-    """The parameters that the command line makes of them; click's UsageError for one that it does not know."""
-    group, context = typer.main.get_command(cli.app), None
-    while hasattr(group, "commands"):
-        group, arguments = group.commands[arguments[0]], arguments[1:]
-    context = group.make_context(group.name, arguments)
-    return context.params
-
-
 def test_reproduce_measures_afresh_and_then_compares(noxfile) -> None:
     session = Session("--workers", "1")
     noxfile.reproduce(session)
     assert [command[0] for command in session.commands] == ["ablate", "compare"]
     assert parsed(session.commands[0])["workers"] == 1 and parsed(session.commands[0])["preset"] == "quick"
-    assert parsed(session.commands[1])
+    compared = parsed(session.commands[1])
+    assert (
+        compared["a"] == parsed(session.commands[0])["results"]
+        and compared["b"] == NOXFILE.parent / "results" / "table2-quick"
+    )
 
 
 def test_h200_measures_speed_the_grid_with_its_own_extractor_and_what_bfloat16_does(noxfile) -> None:

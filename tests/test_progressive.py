@@ -11,16 +11,17 @@ from rich.console import Console
 
 from ddpm_bench.config.grid import load_coding, load_grid, load_preset, resolve
 from ddpm_bench.records.record import BoundTerms
-from ddpm_bench.report.progressive import (
+from ddpm_bench.report.figures.progressive_coding import draw_progressive, plot_progressive
+from ddpm_bench.report.progressive_coding import (
     coded,
     has_progressive,
     lines,
     progressive,
     split_in_words,
-    to_markdown,
-    to_rich,
 )
-from ddpm_bench.report.progressive_plot import draw_progressive, plot_progressive
+from ddpm_bench.report.sections.bounds import code_table
+from ddpm_bench.report.writers.markdown import to_markdown
+from ddpm_bench.report.writers.terminal_tables import code_at_terminal
 
 TABLE_4 = load_coding("ddpm-table4")
 
@@ -100,17 +101,17 @@ def test_a_step_that_nothing_was_published_for_has_nothing_beside_it() -> None:
 
 def test_markdown_and_terminal_show_the_same_numbers() -> None:
     code = coded("||eps - eps_theta||^2 (L_simple)", [full()])
-    text = to_markdown(code, TABLE_4).splitlines()
+    text = to_markdown([code_table(code, TABLE_4)]).splitlines()
     assert len(text) == 12 and {line.count("|") for line in text} == {7}
     console = Console(width=110, force_terminal=False)
     with console.capture() as capture:
-        console.print(to_rich(code, TABLE_4))
+        console.print(code_at_terminal(code, TABLE_4))
     shown = capture.get()
     for line in lines(code, TABLE_4):
         assert all(number in shown for number in line)
         assert f"| {' | '.join(line)} |" in text
     assert "‖ε − ε_θ‖² (L_simple)" in shown and "published: rate 1.78, distortion 1.97" in " ".join(shown.split())
-    assert "published" not in to_markdown(code) and "published" not in split_in_words(code)
+    assert "published" not in to_markdown([code_table(code)]) and "published" not in split_in_words(code)
 
 
 def numbers(axes: object) -> list[tuple[list[float], list[float]]]:

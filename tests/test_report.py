@@ -21,15 +21,18 @@ from ddpm_bench.config.grid import Grid, load_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.record import Divergence, Record, read_records
 from ddpm_bench.report import render
-from ddpm_bench.report.comparison import draw_comparison
-from ddpm_bench.report.curves import draw_losses
-from ddpm_bench.report.intake import readable_records, usual_grid
-from ddpm_bench.report.layouts import DOCUMENT, to_latex
-from ddpm_bench.report.page import page
-from ddpm_bench.report.samples import PictureFolder, copy_pictures
+from ddpm_bench.report.figures.measured_and_published import draw_comparison
+from ddpm_bench.report.figures.training_curves import draw_losses
+from ddpm_bench.report.pictures import PictureFolder, copy_pictures
+from ddpm_bench.report.readable_records import readable_records, usual_grid
+from ddpm_bench.report.results_table import make_table
+from ddpm_bench.report.sections import page
 from ddpm_bench.report.summary import summaries
-from ddpm_bench.report.table import make_table
+from ddpm_bench.report.writers.latex import latex_document, to_latex
+from ddpm_bench.report.writers.markdown import to_markdown
+from ddpm_bench.runtime.terminal import at_the_terminal
 
+pytestmark = pytest.mark.usefixtures("messages")
 GRID = load_grid("table2")
 NASTY = r"a_b|c*d*`e`$f$<i>&amp;[g](h)\i#j{k}~l^m%n é中 -- “q”"
 
@@ -67,7 +70,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
     (results / "mu-L-fixed-seed0.png").unlink()
     (results / "mu-L-fixed-seed1.png").unlink()
     said = io.StringIO()
-    with contextlib.redirect_stderr(said):
+    with contextlib.redirect_stderr(said), at_the_terminal():
         paths = render(read_records(results), GRID, out, results)
     return Rendered(results, out, paths, " ".join(said.getvalue().split()))
 
@@ -210,7 +213,7 @@ TABLE_1_RECORDS = [make_record(TABLE_1, cell.name, seed) for cell in TABLE_1.cel
 def test_the_latex_table_compiles_in_a_document_of_its_own(tmp_path: Path, records: list[Record]) -> None:
     tables = [make_table(summary) for summary in summaries(records, load_grid(records[0].grid))]
     (tmp_path / "table.tex").write_text(to_latex(tables, "table2"))
-    (tmp_path / "table-document.tex").write_text(DOCUMENT)
+    (tmp_path / "table-document.tex").write_text(latex_document())
     check_latex(tmp_path)
 
 
@@ -288,7 +291,8 @@ def test_a_grid_where_everything_diverged_still_has_its_page_and_plots(tmp_path:
     records = [make_record(GRID, cell.name, diverged=gone) for cell in GRID.cells]
     measured = summaries([record.model_copy(update={"training_log": (), "anchors": {}}) for record in records], GRID)
     pictures = copy_pictures(measured[0].rows, PictureFolder(tmp_path), tmp_path / "samples")
-    assert page(measured, [make_table(measured[0])], pictures).count("diverged before sampling") == len(GRID.cells)
+    said = to_markdown(page(measured, [make_table(measured[0])], pictures))
+    assert said.count("diverged before sampling") == len(GRID.cells)
     for key in ("fd_train", "is_mean"):
         _, axes = draw_comparison(Figure(), measured, key)
         assert [text.get_text() for text in axes.texts].count("diverged here") == len(GRID.cells)

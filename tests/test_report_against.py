@@ -10,9 +10,17 @@ from scipy import stats
 from ddpm_bench.config.grid import Grid, load_grid
 from ddpm_bench.config.published import Published
 from ddpm_bench.records.record import Checkpoint, Record
-from ddpm_bench.report.against import ROUNDING, Verdict, against_section, allowance, verdict_lines, verdicts
-from ddpm_bench.report.layouts import to_frame
+from ddpm_bench.report.published_verdicts import (
+    ROUNDING,
+    PublishedVerdict,
+    allowance,
+    verdict_lines,
+    verdicts,
+)
+from ddpm_bench.report.sections.published_numbers import published_numbers_section
 from ddpm_bench.report.summary import Summary, summaries
+from ddpm_bench.report.writers.markdown import to_markdown
+from ddpm_bench.report.writers.numbers import to_frame
 
 GRID = load_grid("table2")
 LAST = GRID.model_copy(update={"conditions": GRID.conditions.model_copy(update={"checkpoint": "last"})})
@@ -32,7 +40,7 @@ def summary_of(*values: float, key: str = "fd_train", grid: Grid = LAST, **optio
     return summaries([as_published(seed, **{key: value}, **options) for seed, value in enumerate(values)], grid)[0]
 
 
-def verdict(*values: float, key: str = "fd_train", **options) -> Verdict:
+def verdict(*values: float, key: str = "fd_train", **options) -> PublishedVerdict:
     return next(one for one in verdicts(summary_of(*values, key=key, **options)) if one.key == key)
 
 
@@ -57,7 +65,7 @@ def test_a_comparable_number_is_within_better_or_worse(key: str, values: tuple[f
 def test_one_run_decides_nothing_however_far_it_is() -> None:
     one = verdict(90.0)
     assert (one.said, one.half) == ("one run", None)
-    assert "none: one run" in "\n".join(against_section(summary_of(90.0)))
+    assert "none: one run" in to_markdown(published_numbers_section(summary_of(90.0)))
 
 
 def test_the_published_spread_widens_what_a_score_may_differ_by() -> None:
@@ -85,10 +93,10 @@ def test_a_number_that_the_source_left_blank_or_did_not_print_gets_none() -> Non
 
 
 def test_the_section_says_comparable_or_what_differs_for_each_number() -> None:
-    text = "\n".join(against_section(summary_of(3.1, 3.2)))
+    text = to_markdown(published_numbers_section(summary_of(3.1, 3.2)))
     assert "| IS, FID | comparable (not stated by the source: hash of the data, quantisation) |" in text
     assert "Differences from" not in text and "not over runs" in text
-    other = "\n".join(against_section(summaries(quick_records(), GRID)[0]))
+    other = to_markdown(published_numbers_section(summaries(quick_records(), GRID)[0]))
     assert "| IS, FID | not comparable: data, size, training steps" in other
     assert "| samples | 50,000 | 512 | IS, FID |" in other and "| data | cifar10 | embedded | all |" in other
     assert (
@@ -99,7 +107,7 @@ def test_the_section_says_comparable_or_what_differs_for_each_number() -> None:
 
 def test_a_grid_without_published_numbers_has_no_section() -> None:
     cells = tuple(cell.model_copy(update={"published": Published()}) for cell in GRID.cells)
-    assert against_section(summaries(quick_records(), GRID.model_copy(update={"cells": cells}))[0]) == []
+    assert published_numbers_section(summaries(quick_records(), GRID.model_copy(update={"cells": cells}))[0]) == []
 
 
 def test_the_terminal_and_the_csv_have_the_verdicts() -> None:

@@ -9,8 +9,11 @@ from records import ANCHORS, make_record
 from ddpm_bench.config.grid import load_grid
 from ddpm_bench.records.row import ModelInfo, Row, Setup, write_row
 from ddpm_bench.report import render
-from ddpm_bench.report.checkpoints import checkpoints_section, rows_beside
+from ddpm_bench.report.checkpoint_rows import rows_beside
+from ddpm_bench.report.sections.checkpoints import checkpoints_section
+from ddpm_bench.report.writers.markdown import to_markdown
 
+pytestmark = pytest.mark.usefixtures("messages")
 GRID = load_grid("table2")
 RECORD = make_record(GRID, "eps-mse-fixed")
 
@@ -44,7 +47,7 @@ def test_no_rows_make_no_section(tmp_path: Path) -> None:
 
 
 def test_a_row_scored_alike_stands_in_the_table_with_what_it_is() -> None:
-    text = "\n".join(checkpoints_section([make_row()], RECORD))
+    text = to_markdown(checkpoints_section([make_row()], RECORD))
     head, _, line = (line for line in text.splitlines() if line.startswith("|"))
     for column in ("IS (embedded) ↑", "FD (embedded) ↓", "precision ↑", "bound, test, bits/dim ↓"):
         assert f"| {column} |" in head
@@ -66,15 +69,15 @@ def test_a_row_scored_alike_stands_in_the_table_with_what_it_is() -> None:
     ],
 )
 def test_a_row_scored_otherwise_is_only_listed_with_what_differs(setup: dict, said: str) -> None:
-    text = "\n".join(checkpoints_section([make_row("alike"), make_row("unlike", **setup)], RECORD))
+    text = to_markdown(checkpoints_section([make_row("alike"), make_row("unlike", **setup)], RECORD))
     assert said in text and "| alike |" in text and "| unlike |" not in text and "33.00" in text
-    alone = "\n".join(checkpoints_section([make_row("unlike", **setup)], RECORD))
+    alone = to_markdown(checkpoints_section([make_row("unlike", **setup)], RECORD))
     assert said in alone and "33.00" not in alone
 
 
 def test_a_metric_or_bound_that_a_row_lacks_is_said() -> None:
     bare = make_row("bare").model_copy(update={"bounds": (), "metrics": {"fd_train": 12.0}})
-    text = "\n".join(checkpoints_section([make_row(), bare], RECORD))
+    text = to_markdown(checkpoints_section([make_row(), bare], RECORD))
     line = next(line for line in text.splitlines() if line.startswith("| bare"))
     assert "| 12.00 |" in line and line.count("n/a") == 7 and line.count("|") == text.splitlines()[2].count("|")
 

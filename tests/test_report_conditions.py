@@ -7,16 +7,16 @@ from records import EMBEDDED, INCEPTION, UNVERIFIED, make_record, paper_records,
 
 from ddpm_bench.config.grid import Grid, load_grid, load_preset, parse_set, resolve
 from ddpm_bench.errors import UserError
-from ddpm_bench.records.record import Divergence, Record
-from ddpm_bench.report.conditions import (
+from ddpm_bench.records.conditions import (
     Difference,
-    command,
     measurement_conditions,
     model_conditions,
     sorted_out,
     unstated,
 )
-from ddpm_bench.report.conditions import differences as differences_in
+from ddpm_bench.records.conditions import differences as differences_in
+from ddpm_bench.records.record import Divergence, Record
+from ddpm_bench.report.repeat_command import command
 
 GRID = load_grid("table2")
 

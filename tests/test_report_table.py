@@ -13,33 +13,36 @@ from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.config.published import Published
 from ddpm_bench.records.record import Checkpoint, Divergence, Record
 from ddpm_bench.report import terminal_table
-from ddpm_bench.report.layouts import to_frame, to_latex, to_markdown
+from ddpm_bench.report.blocks import Results
+from ddpm_bench.report.results_table import BOUND_TEST, Line, ResultsTable, make_table
 from ddpm_bench.report.summary import summaries
-from ddpm_bench.report.table import BOUND_TEST, Line, Table, make_table
+from ddpm_bench.report.writers.latex import to_latex
+from ddpm_bench.report.writers.markdown import to_markdown
+from ddpm_bench.report.writers.numbers import to_frame
 
 GRID = load_grid("table2")
 BLOWN_UP = Divergence(step=1310, reason="the loss is not finite")
 
 
-def table_of(records: list[Record], grid: Grid = GRID, selection: int = 0) -> Table:
+def table_of(records: list[Record], grid: Grid = GRID, selection: int = 0) -> ResultsTable:
     return make_table(summaries(records, grid)[selection])
 
 
-def line_of(table: Table, cell: str, grid: Grid = GRID) -> Line:
+def line_of(table: ResultsTable, cell: str, grid: Grid = GRID) -> Line:
     return table.lines[[c.name for c in grid.cells].index(cell)]
 
 
-def entry(table: Table, cell: str, column: str) -> str:
+def entry(table: ResultsTable, cell: str, column: str) -> str:
     return line_of(table, cell).fields[table.columns.index(column)].text
 
 
-def note(table: Table, cell: str, column: str) -> str:
+def note(table: ResultsTable, cell: str, column: str) -> str:
     """The footnote of one entry, or ''."""
     letter = line_of(table, cell).fields[table.columns.index(column)].note
     return dict(table.notes).get(letter, "")
 
 
-def published(table: Table, cell: str) -> list[str]:
+def published(table: ResultsTable, cell: str) -> list[str]:
     return [field.text for field in line_of(table, cell).fields[-table.published :]]
 
 
@@ -169,7 +172,7 @@ def test_rows_of_other_models_have_no_measured_numbers_and_the_table_says_whose_
     assert set(frame["status"][:-2]) == {"quoted"} and frame["fd_train"][:-1].isna().all()
     assert frame["published_nll_test"].tolist()[-2:] == [3.70, 3.75]
     assert frame["published_nll_is_upper_bound"].dropna().tolist() == [True, False, False, True, True]
-    for text in (to_markdown(table), to_latex([table], "t"), terminal(records, grid=grid)):
+    for text in (to_markdown([Results(table)]), to_latex([table], "t"), terminal(records, grid=grid)):
         assert "Gated PixelCNN" in text and "3.03 (2.90)" in text and "5.40" in text
 
 
@@ -270,7 +273,9 @@ def terminal(records: list[Record], width: int = 200, grid: Grid = GRID) -> str:
 def layouts(records: list[Record], selection: int = 0) -> list[str]:
     """Every text in which a table is written, in one line each."""
     table = table_of(records, selection=selection)
-    return [" ".join(text.split()) for text in (to_markdown(table), to_latex([table], "t"), terminal(records))]
+    return [
+        " ".join(text.split()) for text in (to_markdown([Results(table)]), to_latex([table], "t"), terminal(records))
+    ]
 
 
 def test_every_layout_says_that_quick_is_not_comparable_and_why() -> None:
@@ -285,6 +290,8 @@ def test_every_layout_says_that_quick_is_not_comparable_and_why() -> None:
 def test_the_papers_conditions_are_comparable_at_the_best_checkpoint_and_not_at_the_last() -> None:
     last, best = (table_of(paper_records(), selection=i) for i in (0, 1))
     assert best.verdict == ""
+    frame = to_frame(summaries(paper_records(), GRID))
+    assert frame["comparable_with_published"].tolist() == [False] * len(GRID.cells) + [True] * len(GRID.cells)
     assert last.verdict == (
         "Not comparable with published numbers. Not as published: checkpoint, how the bound was measured."
     )
@@ -299,6 +306,7 @@ def test_unverified_weights_are_marked_at_every_heading_in_every_layout() -> Non
             assert dict(table.notes)[head.note].startswith("unverified")
     assert not to_frame(summaries(records, GRID))["extractor_verified"].any()
     assert "unverified" not in layouts(paper_records())[0]
+    assert to_frame(summaries(paper_records(), GRID))["extractor_verified"].all()
 
 
 def test_last_and_best_checkpoints_are_apart_and_never_mixed() -> None:
@@ -327,7 +335,7 @@ def test_a_grid_without_published_numbers_has_no_columns_for_them() -> None:
     cells = tuple(cell.model_copy(update={"published": Published()}) for cell in GRID.cells)
     table = table_of(quick_records(), GRID.model_copy(update={"cells": cells}))
     assert table.published == 0 and table.verdict == ""
-    assert len(to_markdown(table).splitlines()[0].split("|")) == len(table.heads) + 3
+    assert len(to_markdown([Results(table)]).splitlines()[0].split("|")) == len(table.heads) + 3
 
 
 def test_csv_numbers_are_the_means_and_standard_deviations() -> None:
@@ -388,7 +396,7 @@ def test_markdown_tables_have_equally_many_columns_in_every_line() -> None:
     nasty = Divergence(step=3, reason="a | b\n| c |")
     cells = tuple(cell.model_copy(update={"label": "x | y || z"}) for cell in GRID.cells)
     grid = GRID.model_copy(update={"cells": cells})
-    text = to_markdown(table_of([make_record(grid, "mu-L-fixed", diverged=nasty)], grid))
+    text = to_markdown([Results(table_of([make_record(grid, "mu-L-fixed", diverged=nasty)], grid))])
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert len(lines) == 2 + 2 + len(cells) + 1 + len(ANCHORS)

@@ -181,7 +181,14 @@ def test_a_stop_is_heard_between_two_steps() -> None:
         return x
 
     with Stop() as stop, pytest.raises(Interrupted):
-        list(sample(chain_of(Diffusion(SHORT, Eps(), FixedBeta()), network, (1, 2, 2)), count=4, seed=0, runtime=Runtime(batch=4)))
+        list(
+            sample(
+                chain_of(Diffusion(SHORT, Eps(), FixedBeta()), network, (1, 2, 2)),
+                count=4,
+                seed=0,
+                runtime=Runtime(batch=4),
+            )
+        )
     assert calls == [19, 18, 17]
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from ddpm_bench.training.snapshots import check_identity, load_state, load_tensors, load_weights, save, snapshots
 from torch import Tensor
 
 from ddpm_bench.config.settings import UNetSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import sha256_file
+from ddpm_bench.training.snapshots import check_identity, load_state, load_tensors, load_weights, save, snapshots
 
 IDENTITY = {"network": {"base": 8, "multipliers": (1, 2)}, "data": "embedded"}
 

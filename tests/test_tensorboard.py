@@ -6,7 +6,8 @@ import pytest
 from conftest import SMALL
 
 from ddpm_bench.records.record import read_records
-from ddpm_bench.runtime.tensorboard import event_log
+from ddpm_bench.runtime.observer import observer
+from ddpm_bench.runtime.tensorboard import event_files
 
 tensorboard = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -25,13 +26,17 @@ def test_ablate_writes_a_run_a_cell_with_training_and_scores(call, tmp_path):
         "--tensorboard", tmp_path / "events",
     )  # fmt: skip
     assert answer.code == 0
-    for record in read_records(tmp_path / "results"):
+    records = read_records(tmp_path / "results")
+    assert sorted(record.cell for record in records) == ["eps-mse-fixed", "mu-L-fixed"]
+    for record in records:
         found = curves(tmp_path / "events" / f"{record.cell}-seed0")
         assert found["training/loss"] == [(x.step, pytest.approx(x.loss)) for x in record.training_log]
         assert found["training/gradient_norm"] == [
             (x.step, pytest.approx(x.gradient_norm)) for x in record.training_log
         ]
-        assert all(value > 0 for _, value in found["training/images_per_s"])
+        assert [step for step, value in found["training/images_per_s"] if value > 0] == [
+            x.step for x in record.training_log
+        ]
         for key in ("fd_train", "is_mean"):
             assert found[f"scores/{key}"] == [(c.step, pytest.approx(c.metrics[key])) for c in record.checkpoints]
         bound = record.last.metrics["bound_test_bits_per_dim"]
@@ -47,7 +52,7 @@ def test_a_run_that_goes_on_has_every_point_once(call, tmp_path):
         raise RuntimeError("dies here")
 
     with pytest.MonkeyPatch.context() as patch:  # dies at step 50, after the checkpoint of step 50 and five ticks
-        patch.setattr("ddpm_bench.runtime.console.Meter.update", lambda self, done, *_: done == 50 and dies())
+        patch.setattr("ddpm_bench.runtime.observer.Meter.update", lambda self, done, *_: done == 50 and dies())
         with pytest.raises(RuntimeError, match="dies here"):
             train(80, "--tensorboard", tmp_path / "events")
     assert [step for step, _ in curves(tmp_path / "events")["training/loss"]] == [10, 20, 30, 40, 50]
@@ -57,11 +62,20 @@ def test_a_run_that_goes_on_has_every_point_once(call, tmp_path):
     assert found == [(line["step"], pytest.approx(line["loss"])) for line in log] and len(found) == 8
 
 
-def test_without_the_option_nothing_is_written_and_the_package_not_imported(tmp_path, monkeypatch):
+def test_without_the_option_nothing_is_written_and_the_package_not_imported(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where SummaryWriter writes unless it is told a folder
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)  # importing it now raises
-    with event_log(None) as events:
-        events.tick({"step": 1, "loss": 0.5, "gradient_norm": 1.0, "images_per_s": 9.0})
-        events.scores(1, {"fd_train": 1.0})
+    with event_files(None):
+        observer().tick({"step": 1, "loss": 0.5, "gradient_norm": 1.0, "images_per_s": 9.0})
+        observer().scores(1, {"fd_train": 1.0})
+    assert list(tmp_path.iterdir()) == []
+    steps = ("--set", "training.steps=2", "--set", "training.log_every=1")
+    arguments = ("--preset", "smoke", *steps, "--device", "cpu", "--out", "ckpt")
+    assert call("train", "--cell", "eps-mse-fixed", *arguments).code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["ckpt"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
+        "ema.safetensors", "log.jsonl", "network.safetensors", "optimizer.safetensors", "state.json",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", [["ablate"], ["train", "--cell", "eps-mse-fixed", "--out", "ckpt"]])

@@ -183,8 +183,8 @@ def test_steps_are_algorithm_1_with_warmed_up_clipped_adam_and_an_average(tmp_pa
     ours.run(6)
     assert min(norms) > 0.05  # so clipping did something
     for p, q, name in zip(weights, average, ours.ema.weights, strict=True):
-        torch.testing.assert_close(ours.network.get_parameter(name), p, rtol=0, atol=2e-4)
-        torch.testing.assert_close(ours.ema.weights[name], q, rtol=0, atol=2e-4)
+        torch.testing.assert_close(ours.network.get_parameter(name), p, rtol=0, atol=2e-5)
+        torch.testing.assert_close(ours.ema.weights[name], q, rtol=0, atol=2e-5)
     assert [point.step for point in ours.log] == [3, 6]
     for point, part in zip(ours.log, (slice(0, 3), slice(3, 6)), strict=True):
         assert point.loss == pytest.approx(sum(losses[part]) / 3, rel=1e-3)
@@ -240,9 +240,7 @@ def test_every_image_comes_once_an_epoch_in_an_order_of_its_own(batch: int) -> N
 
 def test_flips_mirror_about_half_of_the_images_left_to_right_and_can_be_off() -> None:
     known = to_model(images())
-    plain, flipped = (
-        torch.cat([batches(flips=flips).at(step).x0 for step in range(50)]) for flips in (False, True)
-    )
+    plain, flipped = (torch.cat([batches(flips=flips).at(step).x0 for step in range(50)]) for flips in (False, True))
     straight, mirrored = (
         [any(torch.equal(x, y) for y in variants) for x in flipped] for variants in (known, known.flip(3))
     )

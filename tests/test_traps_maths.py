@@ -13,7 +13,7 @@ from ddpm_bench.diffusion.noise import SAMPLING, BlockNoise
 from ddpm_bench.diffusion.objective import L, LSimple
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS, Eps, Mu
 from ddpm_bench.diffusion.reverse import Diffusion
-from ddpm_bench.diffusion.samplers import ANCESTRAL, sample
+from ddpm_bench.diffusion.samplers import sample
 from ddpm_bench.diffusion.schedule import linear
 from ddpm_bench.diffusion.variance import FixedBeta, FixedBetaTilde, LearnedDiagonal
 from ddpm_bench.likelihood import Bound, bits_per_dim
@@ -236,5 +236,4 @@ def test_sampling_is_algorithm_2() -> None:
     expected = ((x + 1) * 127.5).round().clamp(0, 255)
     found = sampled(diffusion, some_network(), count=3, seed=4, clip_x0=False)
     assert (found.double() - expected).abs().max() <= 1
-    one = ANCESTRAL.step(chain_of(diffusion, some_network(), clip_x0=False).denoiser, x, 9, noise)
-    assert one.x.shape == x.shape
+    assert (found.double() != expected).double().mean() < 0.1 and ((expected > 0) & (expected < 255)).sum() > 6

@@ -19,6 +19,7 @@ from ddpm_bench.metrics.uncertainty import (
     score_quantiles,
 )
 from ddpm_bench.records.record import QUANTILES
+from ddpm_bench.runtime.observer import Observer, observed_by
 
 D = 4
 RNG = np.random.default_rng(0)
@@ -90,6 +91,20 @@ def test_the_bias_of_the_distance_falls_as_1_over_n_and_the_extrapolated_one_has
     assert abs(infinite.mean() - TRUE) < 3 * error < at_40
 
 
+@pytest.mark.parametrize(("samples_a_feature", "share"), [(4, -0.09), (8, -0.04)])
+def test_the_extrapolated_distance_of_a_perfect_model_is_too_low_and_often_below_zero(samples_a_feature, share):
+    d, rng = 32, np.random.default_rng(0)
+    found = [
+        frechet(torch.from_numpy(x), np.zeros(d), np.eye(d), replicates=0, seed=0)
+        for x in rng.normal(size=(400, samples_a_feature * d, d))
+    ]
+    bias = np.mean([distance.value for distance in found])  # the true distance is 0
+    infinite = np.array([distance.infinity for distance in found])
+    assert infinite.std() / len(found) ** 0.5 < 0.005 * bias
+    assert infinite.mean() / bias == pytest.approx(share, abs=0.015)
+    assert 0.5 < (infinite < 0).mean() < 0.95
+
+
 def covered(intervals: list[tuple[float, ...]], target: float, low: int = 0, high: int = 4) -> float:
     return float(np.mean([interval[low] <= target <= interval[high] for interval in intervals]))
 
@@ -122,12 +137,12 @@ def test_the_interval_of_the_score_covers_its_mean():
 def test_the_score_weights_each_sample_by_its_count():
     logits = torch.from_numpy(np.random.default_rng(0).normal(size=(7, 3)))
     p = logits.softmax(1)
-    split = uncertainty.Split(p, (p * p.log()).sum(1))
+    part = uncertainty.ScorePart(p, (p * p.log()).sum(1))
     drawn = [0, 0, 3, 5, 5, 5, 6]
     counts = torch.bincount(torch.tensor(drawn), minlength=7).double()[None]
     q = p[drawn]
     expected = (q * (q / q.mean(0)).log()).sum(1).mean().exp()
-    assert split.scores(counts)[0] == pytest.approx(float(expected), rel=1e-12)
+    assert part.scores(counts)[0] == pytest.approx(float(expected), rel=1e-12)
 
 
 def test_a_class_that_no_sample_has_does_not_spoil_the_score():
@@ -161,9 +176,16 @@ def test_intervals_repeat_with_the_seed_and_change_with_it():
 
 
 def test_every_replicate_is_told():
-    heard = []
-    frechet(draws(40, 0), MEAN, COVARIANCE, replicates=45, seed=0, on_replicate=heard.append)
-    assert heard == list(range(1, 46))
+    class Hearing(Observer):
+        every, heard = 0.0, []
+
+        def show(self, reading):
+            self.heard.append((reading.done, reading.total))
+
+    with observed_by(Hearing()):
+        frechet(draws(40, 0), MEAN, COVARIANCE, replicates=0, seed=0)
+        frechet(draws(40, 0), MEAN, COVARIANCE, replicates=45, seed=0)
+    assert Hearing.heard == [(done, 45) for done in range(1, 46)]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from ddpm_bench.records.record import record_path
 from ddpm_bench.report.watch import Folder, watch
 from ddpm_bench.runtime.interrupt import Stop
 
+pytestmark = pytest.mark.usefixtures("messages")
 GRID = load_grid("table2")
 
 
@@ -53,7 +54,7 @@ def test_a_broken_record_is_said_once_and_left_out_until_it_changes(tmp_path, ca
 
 def test_it_renders_when_something_changed_and_goes_on_after_a_mistake(tmp_path, capsys):
     """The clock of this test is the rendering: each one lets the next record arrive, the last one asks to stop."""
-    stop, seen = Stop(), []
+    seen = []
 
     def render(records):
         seen.append([record.cell for record in records])
@@ -63,7 +64,8 @@ def test_it_renders_when_something_changed_and_goes_on_after_a_mistake(tmp_path,
         stop.requested = True
 
     write_results(tmp_path, [make_record(GRID, "eps-mse-fixed")])
-    watch(tmp_path, render, stop, every=0.01)
+    with Stop() as stop:
+        watch(tmp_path, render, every=0.01)
     assert seen == [["eps-mse-fixed"], ["eps-mse-fixed", "mu-L-fixed"]]
     said = capsys.readouterr().err
     assert "New: eps-mse-fixed-seed0\n" in said and "New: mu-L-fixed-seed0\n" in said
@@ -71,7 +73,7 @@ def test_it_renders_when_something_changed_and_goes_on_after_a_mistake(tmp_path,
 
 
 def test_nothing_is_rendered_twice_without_a_change(tmp_path, monkeypatch):
-    looks, seen, stop = 0, [], Stop()
+    looks, seen = 0, []
     real = Folder.look
 
     def look(self):
@@ -82,7 +84,8 @@ def test_nothing_is_rendered_twice_without_a_change(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Folder, "look", look)
     write_results(tmp_path, [make_record(GRID, "eps-mse-fixed")])
-    watch(tmp_path, seen.append, stop, every=0.0)
+    with Stop() as stop:
+        watch(tmp_path, seen.append, every=0.0)
     assert (looks, len(seen)) == (5, 1)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from ddpm_bench.config.settings import ProcessSettings, UNetSettings
 from ddpm_bench.models.build import build_diffusion, build_network
-from ddpm_bench.models.card import Kind, ModelCard
 from ddpm_bench.models.model import save_model
+from ddpm_bench.models.model_card import Kind, ModelCard
 
 SHAPE = (1, 16, 16)
 PRESET = """

@@ -177,7 +177,8 @@ def evaluate(
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
     from ddpm_bench.records.row import read_rows, set_aside
-    from ddpm_bench.report.checkpoint_tables import make_tables, to_terminal, write_tables
+    from ddpm_bench.report.checkpoint_rows import make_tables, write_tables
+    from ddpm_bench.report.writers.terminal_tables import rows_at_terminal
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import say
 
@@ -225,5 +226,5 @@ def evaluate(
     if as_json:
         print_json(row.model_dump(mode="json"))
     else:
-        print_table(to_terminal(make_tables(rows)))
+        print_table(rows_at_terminal(make_tables(rows)))
     say(f"Row '{row.name}' and the tables are in '{folder}'")

@@ -27,14 +27,13 @@ def extractor_train(
 
     Example: `ddpm-bench extractor train --data folder:photos --name photos --out photos.safetensors --sizes 32`
     """
-    from ddpm_bench.metrics.embedded import train_extractor
+    from ddpm_bench.metrics.embedded import ExtractorTraining, train_extractor
     from ddpm_bench.runtime.device import choose_device
     from ddpm_bench.runtime.interrupt import Stop
+    from ddpm_bench.runtime.runtime import Runtime
 
-    with Stop() as stop:
-        card = train_extractor(
-            data or "embedded", out, name=name, data_root=data_root, sizes=numbers("--sizes", sizes), epochs=epochs,
-            seed=seed, device=choose_device(device), stop=stop,
-        )  # fmt: skip
+    training = ExtractorTraining(name=name, sizes=tuple(numbers("--sizes", sizes)), epochs=epochs, seed=seed)
+    with Stop():
+        card = train_extractor(data or "embedded", out, training, Runtime(choose_device(device)), root=data_root)
     if as_json:
         print_json(card.model_dump(mode="json"))

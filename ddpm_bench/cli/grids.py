@@ -83,7 +83,7 @@ def ablate(
     from ddpm_bench.experiment.cost import estimate
     from ddpm_bench.experiment.launchers import choose_launcher
     from ddpm_bench.files import make_folder
-    from ddpm_bench.report.intake import readable_records
+    from ddpm_bench.report.readable_records import readable_records
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.tensorboard import check_tensorboard
 
@@ -169,7 +169,7 @@ def report(
     Example: `ddpm-bench report --results results/table2-quick`
     """
     from ddpm_bench.config.grid import load_grid
-    from ddpm_bench.report.intake import readable_records, usual_grid
+    from ddpm_bench.report.readable_records import readable_records, usual_grid
     from ddpm_bench.report.watch import watch as keep_rendering
     from ddpm_bench.runtime.interrupt import Stop
 

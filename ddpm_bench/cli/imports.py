@@ -39,14 +39,14 @@ def import_(
     Example: `ddpm-bench import cifar10_uncond_50M_500K.pt --out models/improved`
     """
     from ddpm_bench.cli.show import print_json
-    from ddpm_bench.models.interop import Asked, describe, import_checkpoint
+    from ddpm_bench.models.interop import UserSays, describe, import_checkpoint
     from ddpm_bench.runtime.observer import say
 
     process = {
         "schedule": schedule, "T": T, "beta_1": beta_1, "beta_T": beta_T,
         "variance": variance, "parameterization": predicts,
     }  # fmt: skip
-    asked = Asked(flags, weights, raw, {key: value for key, value in process.items() if value is not None})
+    asked = UserSays(flags, weights, raw, {key: value for key, value in process.items() if value is not None})
     card = import_checkpoint(source, out, asked, format, name)
     if as_json:
         print_json(card.model_dump(mode="json"))

@@ -10,7 +10,7 @@ from ddpm_bench.cli.options import CACHE, Batch, Cache, Ckpt, Clip, Compile, Dat
 from ddpm_bench.cli.show import print_json, print_table
 
 
-class Split(StrEnum):
+class SplitChoice(StrEnum):
     test = "test"
     train = "train"
     both = "both"
@@ -23,7 +23,9 @@ class Decoder(StrEnum):
 
 def nll(
     ckpt: Ckpt,
-    split: Annotated[Split, typer.Option(help="The images to score; both: with the gap between the two.")] = Split.test,
+    split: Annotated[
+        SplitChoice, typer.Option(help="The images to score; both: with the gap between the two.")
+    ] = SplitChoice.test,
     images: Annotated[
         int | None, typer.Option(min=2, help="So many of each split, spread over it [default: all].")
     ] = None,
@@ -64,15 +66,16 @@ def nll(
     from ddpm_bench.cli.setup import device_runtime
     from ddpm_bench.config.grid import load_coding
     from ddpm_bench.measurement.bounds import BoundMethod
-    from ddpm_bench.measurement.nll import PUBLISHED_CODE, code_of, measure_nll, nll_table, write_progressive
+    from ddpm_bench.measurement.nll import measure_nll
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
-    from ddpm_bench.report.progressive import to_rich
+    from ddpm_bench.report.nll import PUBLISHED_CODE, code_of, nll_table, write_progressive
+    from ddpm_bench.report.writers.terminal_tables import code_at_terminal
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import say
 
     model, runtime = load_model(ckpt, raw), device_runtime(device, cache, batch, compiled)
-    splits = ("test", "train") if split is Split.both else (split.value,)
+    splits = ("test", "train") if split is SplitChoice.both else (split.value,)
     clipped = model.sampling.clip_x0 if clip is None else clip
     with Stop():
         reference = reference_data(model, data, data_name, data_root)
@@ -87,7 +90,7 @@ def nll(
         return print_json(result.as_json())
     print_table(nll_table(result))
     if progressive:
-        print_table(to_rich(code_of(result), load_coding(PUBLISHED_CODE)))
+        print_table(code_at_terminal(code_of(result), load_coding(PUBLISHED_CODE)))
 
 
 def selftest(device: Device = "auto", as_json: Json = False) -> None:

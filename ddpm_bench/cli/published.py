@@ -17,13 +17,13 @@ def published(
     Example: `ddpm-bench published ddim-cifar10`
     """
     from ddpm_bench.config.grid import load_published, shipped_grids, shipped_published
-    from ddpm_bench.report.quoted import published_table
+    from ddpm_bench.report.writers.terminal_tables import published_at_terminal
 
     names = [name] if name else [*shipped_grids(), *shipped_published()]
     tables = {each: load_published(each) for each in names}
     if as_json:
         return print_json([{"name": each, **table.model_dump(mode="json")} for each, table in tables.items()])
     if name:
-        return print_table(published_table(tables[name]))
+        return print_table(published_at_terminal(tables[name]))
     for each, table in tables.items():
         typer.echo(f"{each}: {table.title}\n  {table.origin}")

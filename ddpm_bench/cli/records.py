@@ -27,7 +27,8 @@ def compare(
 
     from ddpm_bench.records.compare import checks_table, repeats, why_not
     from ddpm_bench.records.record import read_record, read_records
-    from ddpm_bench.report.contrast import side_by_side, to_rich
+    from ddpm_bench.report.side_by_side import side_by_side
+    from ddpm_bench.report.writers.terminal_tables import side_by_side_at_terminal
 
     new, old = (read_records(path) if path.is_dir() else [read_record(path)] for path in (a, b))
     found, untested = side_by_side(new, old), why_not(new, old)
@@ -35,7 +36,7 @@ def compare(
     if as_json:
         print_json({**asdict(found), "checks": [asdict(check) for check in checks], "not_tested": untested})
     else:
-        print_table(to_rich(found))
+        print_table(side_by_side_at_terminal(found))
         print_table(Text(f"\nWhether A repeats B was not tested. {untested}") if untested else checks_table(checks))
     if not (found.alike and all(check.passed for check in checks)):
         raise typer.Exit(1)

@@ -1,4 +1,7 @@
-"""Every number that a checkpoint can have: its name, unit, direction and digits, once. Imports no torch."""
+"""What a metric is: its name, unit, direction, digits and images, and how sources and records speak of it. Without torch.
+
+One more metric: an entry here, and a number under its key in a record. Tables, figures, claims and comparisons ask it.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,15 +11,33 @@ from typing import Literal
 class Metric:
     """`key` is the name in records; `label` is for prose. A table's `heading` depends on the extractor, too.
 
-    `template` may hold {score}, {distance} and {kernel}: what the extractor calls its score and its two distances.
+    kind: what is compared of the samples, except for a `bound`, which is the model's own, and an `error`, which is
+        another metric's within one run.
+    template: may hold {score}, {distance} and {kernel}: what the extractor calls its score and its two distances.
+    split: of the data set; a distance is measured against its images, a bound is that of its images.
+    source_name: what sources call it. published: the field of `Published` with the number that a source printed.
+    error: the metric that is this one's scatter within one run, and `error_over`: over what.
+    infinite: the metric that is this one for infinitely many samples.
+    scale: on which good and bad cells scatter alike over seeds: relative for sizes, arcsine for fractions.
+    of_neighbours: does it depend on the k of precision and recall? minor: a narrow terminal goes without it.
     """
 
     key: str
     label: str
-    unit: str
+    kind: Literal["score", "distance", "bound", "error"]
     direction: Literal["up", "down"]  # where better numbers lie
     digits: int
     template: str
+    unit: str = ""
+    split: Literal["train", "test"] | None = None
+    source_name: str = ""
+    published: str = ""
+    error: str = ""
+    error_over: str = ""
+    infinite: str = ""
+    scale: Literal["log", "arcsine"] | None = None
+    of_neighbours: bool = False
+    minor: bool = False
 
     def heading(self, labels: tuple[str, str]) -> str:
         """The heading under an extractor with these `labels` (ExtractorInfo.labels: distance, score).
@@ -28,31 +49,87 @@ class Metric:
         kernel = distance.replace("FID", "KID", 1) if distance.startswith("FID") else distance.replace("FD", "KD", 1)
         return self.template.format(distance=distance, score=score, kernel=kernel)
 
+    @property
+    def is_bound(self) -> bool:
+        return self.kind == "bound"
+
+    @property
+    def arrow(self) -> str:
+        """Points to where better numbers lie."""
+        return {"up": "↑", "down": "↓"}[self.direction]
+
+    @property
+    def better(self) -> str:
+        return {"up": "higher is better", "down": "lower is better"}[self.direction]
+
+    @property
+    def published_name(self) -> str:
+        """What a source calls the number, told apart from that of the other split: NLL of training images."""
+        if self.is_bound:
+            return f"{self.source_name} of {'training' if self.split == 'train' else 'test'} images"
+        return f"{self.source_name} to the test set" if self.split == "test" else self.source_name
+
+    def text(self, value: float, sign: bool = False) -> str:
+        """The value with the metric's digits; with `sign`, that of a difference."""
+        return f"{value:{'+' if sign else ''}.{self.digits}f}"
+
+    def interval(self, ends: tuple[float, float]) -> str:
+        """That of a difference: -0.12 to +0.34."""
+        return " to ".join(self.text(end, sign=True) for end in ends)
+
+
+def _bound(split: Literal["train", "test"], images: str, scale: Literal["log"] | None = None) -> Metric:
+    return Metric(
+        f"bound_{split}_bits_per_dim", f"variational bound, {images} images", "bound", "down", 3,
+        f"bound, {split} (bits/dim)", unit="bits/dim", split=split, source_name="NLL", published=f"nll_{split}",
+        scale=scale,
+    )  # fmt: skip
+
 
 METRICS = {
     metric.key: metric
     for metric in (
-        Metric("is_mean", "Inception Score", "", "up", 2, "{score}"),
-        Metric("is_std", "spread of the Inception Score over splits", "", "down", 2, "{score}, std"),
-        Metric("fd_train", "Frechet distance to the training set", "", "down", 2, "{distance}"),
-        Metric("fd_test", "Frechet distance to the test set", "", "down", 2, "{distance}, test set"),
         Metric(
-            "fd_infinity", "Frechet distance for infinitely many samples", "", "down", 2, "{distance}, infinite samples"
-        ),
-        Metric("kid_mean", "kernel distance to the training set", "", "down", 4, "{kernel}"),
-        Metric("kid_std", "spread of the kernel distance over subsets", "", "down", 4, "{kernel}, std"),
-        Metric("precision", "precision", "", "up", 3, "precision"),
-        Metric("recall", "recall", "", "up", 3, "recall"),
-        Metric(
-            "bound_test_bits_per_dim", "variational bound, test images", "bits/dim", "down", 3, "bound, test (bits/dim)"
+            "is_mean", "Inception Score", "score", "up", 2, "{score}", source_name="IS", published="is_mean",
+            error="is_std", error_over="over splits of one sample set", scale="log",
         ),
         Metric(
-            "bound_train_bits_per_dim",
-            "variational bound, training images",
-            "bits/dim",
-            "down",
-            3,
-            "bound, train (bits/dim)",
+            "is_std", "spread of the Inception Score over splits", "error", "down", 2, "{score}, std",
+            published="is_std",
         ),
+        Metric(
+            "fd_train", "Frechet distance to the training set", "distance", "down", 2, "{distance}", split="train",
+            source_name="FID", published="fid", infinite="fd_infinity", scale="log",
+        ),
+        Metric(
+            "fd_test", "Frechet distance to the test set", "distance", "down", 2, "{distance}, test set", split="test",
+            source_name="FID", published="fid_test",
+        ),
+        Metric(
+            "fd_infinity", "Frechet distance for infinitely many samples", "distance", "down", 2,
+            "{distance}, infinite samples", split="train", minor=True,
+        ),
+        Metric(
+            "kid_mean", "kernel distance to the training set", "distance", "down", 4, "{kernel}", split="train",
+            error="kid_std", error_over="over subsets of it", minor=True,
+        ),
+        Metric("kid_std", "spread of the kernel distance over subsets", "error", "down", 4, "{kernel}, std"),
+        Metric(
+            "precision", "precision", "score", "up", 3, "precision", split="train", scale="arcsine",
+            of_neighbours=True, minor=True,
+        ),
+        Metric(
+            "recall", "recall", "score", "up", 3, "recall", split="train", scale="arcsine", of_neighbours=True,
+            minor=True,
+        ),
+        _bound("test", "test", scale="log"),
+        _bound("train", "training"),
     )
-}
+}  # fmt: skip
+
+SCORE, DISTANCE = "is_mean", "fd_train"
+"""What every run is scored by; the best checkpoint is the one with the lowest DISTANCE."""
+BOUNDS = {metric.split: key for key, metric in METRICS.items() if metric.is_bound}
+"""The bound's key by split, the test images' first."""
+PUBLISHED = tuple(key for key, metric in METRICS.items() if metric.published and metric.kind != "error")
+"""The metrics that sources print."""

@@ -15,16 +15,6 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-PUBLISHED_KEYS = {
-    "is_mean": "is_mean",
-    "fd_train": "fid",
-    "fd_test": "fid_test",
-    "bound_test_bits_per_dim": "nll_test",
-    "bound_train_bits_per_dim": "nll_train",
-}
-"""The metrics that have published numbers, with the field of `Published` that holds them."""
-
-
 class Published(Frozen):
     """The numbers that a source printed for a row. `blank`: a dash for IS and FID, so these are None.
 
@@ -44,7 +34,12 @@ class Published(Frozen):
 
     def of(self, key: str) -> float | None:
         """The number published for the metric `key`, if there is one."""
-        return getattr(self, PUBLISHED_KEYS[key]) if key in PUBLISHED_KEYS else None
+        metric = METRICS.get(key)
+        return getattr(self, metric.published) if metric and metric.published else None
+
+    def error_of(self, key: str) -> float | None:
+        """What was printed after the metric's ±, which is over splits of one sample set, if anything was."""
+        return self.of(METRICS[key].error)
 
     @property
     def has_scores(self) -> bool:

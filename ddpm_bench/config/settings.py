@@ -165,7 +165,10 @@ class TrainingSettings(Settings):
 
 
 class SamplingSettings(Settings):
-    """`steps` None is the full chain; fewer is a strided one with re-derived betas. sampler: `diffusion/samplers.py`."""
+    """How a chain is run: `sampler` by its name in `diffusion/samplers.py`, in so many `steps`, for so many `samples`.
+
+    steps: None is the full chain; fewer is a strided one with re-derived betas. clip_x0: before the mean is taken.
+    """
 
     samples: int = Field(50_000, ge=2)
     sampler: str = "ancestral"
@@ -174,8 +177,9 @@ class SamplingSettings(Settings):
 
 
 class ScoringSettings(Settings):
-    """`extractor`: inception, embedded, or the path of one made by `ddpm-bench extractor train`.
+    """With what samples are scored, and how the bound is measured.
 
+    `extractor`: inception, embedded, or the path of one made by `ddpm-bench extractor train`.
     `bound_images`: how many test images, and as many training images, have their variational bound measured at the end of
     training; 0 for none. `bound_evals`: by so many network calls an image, or with every t where it is None.
     `terms_images`: beside such an estimate, so many test images are measured with every t, for the terms and the error of

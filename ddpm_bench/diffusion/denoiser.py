@@ -12,7 +12,7 @@ from ddpm_bench.diffusion.schedule import Schedule
 
 @dataclass(frozen=True)
 class Denoiser:
-    """Samplers, bounds and objectives ask a denoiser and never a network.
+    """p(x_{t-1} | x_t) of a network and a diffusion: samplers, bounds and objectives ask it, never a network.
 
     network: see `reverse.Network`. shape: (C, H, W) of x_t. clip_x0: the predicted x_0 is clipped to [-1, 1] before the
     mean is taken, as in the paper's sampling and bounds; training does not clip.

@@ -13,7 +13,7 @@ from ddpm_bench.diffusion.objective import Objective
 from ddpm_bench.experiment.cell import Job, scoring_steps
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_objective
 from ddpm_bench.runtime.runtime import Runtime
-from ddpm_bench.speed.machine import seconds_of
+from ddpm_bench.runtime.timing import seconds_of
 
 PROBE_IMAGES, PROBE_REPEATS = 16, 3
 """Images on a CPU; a GPU gets the cell's own batch, since a small one would leave it idle."""

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from pydantic import ValidationError
+
 from ddpm_bench.config.settings import SamplingSettings, ScoringSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.data.pictures import write_image_grid
@@ -127,7 +129,7 @@ def check_task(model: Model, task: Task) -> None:
     if task.scoring.bound_images and not chain.codec.lossless:
         raise UserError(
             f"The bound in bits/dim is one of pixels; '{chain.codec.name}' is no lossless code of them. "
-            "Leave it out: scoring.bound_images=0."
+            "Leave it out: scoring.bound_images=0, or --bound-images 0."
         )
 
 
@@ -228,8 +230,14 @@ class Kept(Generic[Found]):
         self._kind, self._path = kind, folder / "found.json"
 
     def read(self) -> Found | None:
-        """What is kept, if anything."""
-        return self._kind.model_validate_json(self._path.read_bytes()) if self._path.exists() else None
+        """What is kept, if anything. A damaged file is said, and counts as nothing."""
+        if not self._path.exists():
+            return None
+        try:
+            return self._kind.model_validate_json(self._path.read_bytes())
+        except ValidationError:
+            say(f"Making '{self._path}' again: it was damaged.")
+            return None
 
     def write(self, found: Found) -> Found:
         write_json(self._path, found.as_json())

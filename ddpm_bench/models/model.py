@@ -34,7 +34,7 @@ from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, replacing, sha256_file, write_json
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler
-from ddpm_bench.models.card import KINDS, Kind, ModelCard
+from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
 from ddpm_bench.training.snapshots import load_weights
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"

@@ -20,6 +20,7 @@ import numpy as np
 from rich.table import Table
 from scipy import stats
 
+from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.record import Record
@@ -32,14 +33,9 @@ def _arcsine(p: float) -> float:
     return math.asin(math.sqrt(p))
 
 
-# Scales on which the spread over seeds is about the same for good and bad cells: relative for sizes, arcsine for fractions.
-TRANSFORMS: dict[str, Callable[[float], float]] = {
-    "is_mean": math.log,
-    "fd_train": math.log,
-    "precision": _arcsine,
-    "recall": _arcsine,
-    "bound_test_bits_per_dim": math.log,
-}
+_SCALES: dict[str, Callable[[float], float]] = {"log": math.log, "arcsine": _arcsine}
+TRANSFORMS = {key: _SCALES[metric.scale] for key, metric in METRICS.items() if metric.scale}
+"""To the scale on which seeds scatter alike, for every metric that is compared."""
 
 
 ALL = "(all cells)"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, replacing, sha256_file
+from ddpm_bench.records.conditions import shared
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.record import Record, read_record, record_paths
-from ddpm_bench.report.conditions import shared
 from ddpm_bench.runtime.observer import say
 
 

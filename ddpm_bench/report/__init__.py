@@ -8,15 +8,17 @@ from rich.console import Group
 from ddpm_bench.config.grid import Grid
 from ddpm_bench.files import make_folder, replacing, write_text
 from ddpm_bench.records.record import Record
-from ddpm_bench.report.checkpoints import rows_beside
+from ddpm_bench.report.checkpoint_rows import rows_beside
 from ddpm_bench.report.figures import draw_figures
-from ddpm_bench.report.html import html_page
-from ddpm_bench.report.layouts import DOCUMENT, to_frame, to_latex
-from ddpm_bench.report.page import page
-from ddpm_bench.report.samples import PictureFolder, copy_pictures
+from ddpm_bench.report.pictures import PictureFolder, copy_pictures
+from ddpm_bench.report.results_table import make_table
+from ddpm_bench.report.sections import page
 from ddpm_bench.report.summary import summaries
-from ddpm_bench.report.table import make_table
-from ddpm_bench.report.terminal import TerminalTable, below
+from ddpm_bench.report.writers.html_page import html_page
+from ddpm_bench.report.writers.latex import latex_document, to_latex
+from ddpm_bench.report.writers.markdown import to_markdown
+from ddpm_bench.report.writers.numbers import to_frame
+from ddpm_bench.report.writers.terminal import TerminalTable, below
 from ddpm_bench.runtime.observer import say
 
 __all__ = ["render", "terminal_table"]
@@ -50,12 +52,12 @@ def render(records: Sequence[Record], grid: Grid, out: Path, results: Path) -> l
     figures = draw_figures(measured, beside, out)
     with replacing(out / "table.csv") as temporary:
         to_frame(measured).to_csv(temporary, index=False, float_format="%.6g")
-    markdown = page(measured, tables, pictures, rows, figures)
+    blocks = page(measured, tables, pictures, rows, figures)
     texts = {
-        "report.md": markdown,
-        "report.html": html_page(markdown, measured, tables, pictures, out),
+        "report.md": to_markdown(blocks),
+        "report.html": html_page(blocks, measured, tables, pictures, out),
         "table.tex": to_latex(tables, grid.name),
-        "table-document.tex": DOCUMENT,
+        "table-document.tex": latex_document(),
     }
     for name, text in texts.items():
         write_text(out / name, text)

@@ -8,16 +8,15 @@ from statistics import NormalDist, fmean
 from ddpm_bench.config.grid import Cell, Grid, load_coding
 from ddpm_bench.config.published import Coding
 from ddpm_bench.records.record import BoundTerms
-from ddpm_bench.report.labels import escape_markdown, markdown
-from ddpm_bench.report.progressive import Coded, coded, has_progressive, split_in_words, to_markdown
-from ddpm_bench.report.summary import Row, Summary
+from ddpm_bench.report.progressive_coding import Coded, coded, has_progressive
+from ddpm_bench.report.summary import MeasuredCell, Summary
 
 Z = NormalDist().inv_cdf(0.975)
 DECODERS = {"exact": "exact discretized decoder", "paper": "decoder with the release's tanh approximation"}
 
 
 @dataclass(frozen=True)
-class Gap:
+class SplitGap:
     """Test bound less train bound in bits/dim, the mean over the seeds that have both.
 
     The splits hold different images, the same ones for every seed. So seeds do not lower the error by the choice of
@@ -29,7 +28,7 @@ class Gap:
     standard_error: float
 
 
-def gaps(summary: Summary) -> list[Gap]:
+def gaps(summary: Summary) -> list[SplitGap]:
     """One for each cell whose test and train images were both measured."""
     found = []
     for row in summary.rows:
@@ -37,7 +36,7 @@ def gaps(summary: Summary) -> list[Gap]:
         if pairs:
             difference = fmean(test.total - train.total for test, train in pairs)
             error = fmean(math.hypot(test.standard_error, train.standard_error) for test, train in pairs)
-            found.append(Gap(row.cell.name, difference, error))
+            found.append(SplitGap(row.cell.name, difference, error))
     return found
 
 
@@ -100,58 +99,6 @@ def published_code(grid: Grid) -> Coding | None:
     return load_coding(grid.coding) if grid.coding else None
 
 
-def bounds_section(summary: Summary) -> list[str]:
-    """Markdown: what the bounds consist of, and the progressive codes of the cells that have the data."""
-    lines = [
-        _line(row, split, bounds)
-        for row in summary.rows
-        for split in ("test", "train")
-        if (bounds := row.bounds_of(split))
-    ]
-    if not lines:
-        return []
-    several = " Means over the seeds." if any(len(row.bounds_of("test")) > 1 for row in summary.rows) else ""
-    heads = ["Objective", "split", "images", "bound", "standard error", "95% interval"]
-    heads += ["rate: L<sub>T</sub>", "rate: L<sub>1</sub> + … + L<sub>T−1</sub>", "distortion: L<sub>0</sub>"]
-    rows = [heads, ["---", "---", *["---:"] * (len(heads) - 2)], *lines]
-    return [
-        "## Rate and distortion",
-        "In bits/dim. L<sub>0</sub>, the decoder's term, is the distortion and all others are the rate. The standard "
-        f"error is over the images.{several}",
-        "\n".join(f"| {' | '.join(row)} |" for row in rows),
-        *_progressive(summary),
-    ]
-
-
-def _line(row: Row, split: str, bounds: Sequence[BoundTerms]) -> list[str]:
-    total, error = fmean(b.total for b in bounds), fmean(b.standard_error for b in bounds)
-    return [
-        markdown(row_name(row)), split, f"{bounds[0].images:,}", f"{total:.3f}", f"{error:.3f}",
-        f"{total - Z * error:.3f} to {total + Z * error:.3f}", f"{fmean(b.prior for b in bounds):.1e}",
-        f"{fmean(b.middle for b in bounds):.3f}", f"{fmean(b.first for b in bounds):.3f}",
-    ]  # fmt: skip
-
-
-def _progressive(summary: Summary) -> list[str]:
-    codes, published = codes_of(summary), published_code(summary.grid)
-    if not codes:
-        return []
-    source = f" Published: {escape_markdown(published.source)}, {markdown(published.label)}." if published else ""
-    apart = "" if summary.bounds_comparable or not published else " **Not comparable with it**, as above."
-    parts = [
-        "## Progressive coding",
-        "Test images. After each reverse step: the bits/dim that were sent so far, and the root mean squared error of "
-        f"the image that is predicted then, of pixels 0..255.{source}{apart}",
-    ]
-    for cell, code in codes.items():
-        beside = published if published and published.axes == cell.axes else None
-        parts.append(
-            f"<details{' open' if beside else ''}><summary>{markdown(code.label)}</summary>\n\n"
-            f"{escape_markdown(split_in_words(code, beside))}\n\n{to_markdown(code, beside)}\n\n</details>"
-        )
-    return parts
-
-
-def row_name(row: Row) -> str:
+def row_name(row: MeasuredCell) -> str:
     """The row's label with its group, since labels may be alike in several groups."""
     return f"{row.cell.group}: {row.cell.label}" if row.cell.group else row.cell.label

@@ -8,7 +8,7 @@ m seeds by Welch's t, without assuming that the cells scatter alike, and gives a
 So few degrees of freedom keep the level whatever the two variances; those after Satterthwaite miss it with this few
 seeds (by simulation up to 6.5% in place of 5%, and threefold in the tails that many comparisons need).
 
-Only the scatter over training runs enters, never a spread within one run; seeds that share their noise between cells
+Only the scatter over training runs enters, never an error within one run; seeds that share their noise between cells
 make the interval too wide rather than too narrow. With fewer than SEEDS seeds in a cell nothing is decided. Otherwise
 
     supported      every one of the k 95% intervals excludes zero on the claimed side: all must hold, so that k tests
@@ -34,9 +34,9 @@ from scipy import stats
 
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.config.published import Claim
-from ddpm_bench.report.labels import escape_markdown, markdown, plain
-from ddpm_bench.report.summary import Row, Summary
-from ddpm_bench.report.words import selection_name
+from ddpm_bench.report.labels import plain
+from ddpm_bench.report.summary import MeasuredCell, Summary
+from ddpm_bench.report.table_remarks import selection_name
 
 ALPHA = 0.05
 """Probability that a claim about equal cells gets a verdict."""
@@ -98,7 +98,7 @@ def examine_claims(summaries: Sequence[Summary]) -> list[Examined]:
     """
     found = []
     for claim in summaries[0].grid.claims:
-        summary = summaries[0 if claim.metrics[0].startswith("bound_") else -1]
+        summary = summaries[0 if METRICS[claim.metrics[0]].is_bound else -1]
         rows = {row.cell.name: row for row in summary.rows}
         pairs = [(metric, rows[a], rows[b]) for metric in claim.metrics for a, b in claim.pairs]
         comparisons = (_compared(claim, metric, a, b, len(pairs)) for metric, a, b in pairs)
@@ -106,7 +106,7 @@ def examine_claims(summaries: Sequence[Summary]) -> list[Examined]:
     return found
 
 
-def _compared(claim: Claim, metric: str, first: Row, second: Row, k: int) -> Comparison:
+def _compared(claim: Claim, metric: str, first: MeasuredCell, second: MeasuredCell, k: int) -> Comparison:
     names = metric, first.cell.name, second.cell.name
     seeds = [len(row.done) + len(row.diverged) for row in (first, second)]
     if min(seeds) < SEEDS:
@@ -151,7 +151,7 @@ def _alike(plainly: tuple[float, float], together: tuple[float, float], margin: 
     return "undecided", "the interval reaches over the margin"
 
 
-def _by_divergence(claim: Claim, first: Row, second: Row) -> tuple[Outcome, str]:
+def _by_divergence(claim: Claim, first: MeasuredCell, second: MeasuredCell) -> tuple[Outcome, str]:
     """What it says of a pair that runs diverged, whatever the metric."""
     for worse, better, outcome in ((second, first, "supported"), (first, second, "contradicted")):
         if not worse.done and not better.diverged:
@@ -172,72 +172,6 @@ def difference_interval(first: Sequence[float], second: Sequence[float], alpha: 
     difference = float(a.mean() - b.mean())
     half = float(stats.t.isf(alpha / 2, min(len(a), len(b)) - 1)) * math.sqrt(u + v)
     return difference - half, difference + half
-
-
-def claims_section(summaries: Sequence[Summary]) -> list[str]:
-    """Markdown: every claim with its verdict, and its comparisons folded."""
-    tested = examine_claims(summaries)
-    if not tested:
-        return []
-    lines = ["| claim of the source | on these numbers | why |", "| --- | --- | --- |"]
-    lines += [
-        f"| {markdown(one.claim.text)} ({escape_markdown(one.claim.source)}) "
-        f"| **{one.outcome}** | {escape_markdown(one.reason)} |"
-        for one in tested
-    ]
-    apart = (
-        "" if summaries[-1].comparable else " The verdicts hold for the conditions here, which are not the source's."
-    )
-    return [
-        "## The source's claims",
-        f"Tested on the numbers measured here.{apart} {_rule(tested)}",
-        "\n".join(lines),
-        _folded(tested, summaries[0]),
-    ]
-
-
-def _rule(tested: Sequence[Examined]) -> str:
-    bounds = any(metric.startswith("bound_") for one in tested for metric in one.claim.metrics)
-    return (
-        f"A verdict takes {SEEDS} seeds in every cell. Supported: the 95% interval of every difference (Welch, over "
-        "seeds) lies on the claimed side. Contradicted: one lies on the other side, in intervals that hold together "
-        f"for all comparisons of the claim (Bonferroni). There are {len(tested)} claims; about cells without a "
-        "difference each would get a verdict with a probability of at most 5%."
-        + (" Bounds are over the same images in all cells; their intervals hold for these alone." if bounds else "")
-    )
-
-
-def _folded(tested: Sequence[Examined], summary: Summary) -> str:
-    lines = ["| metric | cells | checkpoint | difference | 95% interval | |", "| --- | --- | --- | ---: | ---: | --- |"]
-    for one in tested:
-        lines.append(f"| **{markdown(one.claim.text)}** | | | | | |")
-        for row in claim_rows(one, summary):
-            lines.append(f"| {' | '.join(map(escape_markdown, row))} |")
-    table = "\n".join(lines)
-    count = sum(len(one.comparisons) for one in tested)
-    return f"<details><summary>The {count} comparisons</summary>\n\n{table}\n\n</details>"
-
-
-def claim_rows(tested: Examined, summary: Summary) -> list[tuple[str, str, str, str, str, str]]:
-    """The comparisons of a claim in words: metric, cells, checkpoint, difference, 95% interval, outcome."""
-    rows = []
-    for one in tested.comparisons:
-        metric = METRICS[one.metric]
-        digits = metric.digits
-        difference = "" if one.difference is None else f"{one.difference:+.{digits}f}"
-        interval = "" if one.interval is None else f"{one.interval[0]:+.{digits}f} to {one.interval[1]:+.{digits}f}"
-        cells = f"{one.first} − {one.second}"
-        rows.append(
-            (
-                metric.heading(summary.first.extractor.labels),
-                cells,
-                tested.checkpoint,
-                difference,
-                interval,
-                one.outcome,
-            )
-        )
-    return rows
 
 
 def claim_lines(summaries: Sequence[Summary]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Text in three writings: Markdown, LaTeX and plain unicode. The one place for symbols and for escaping.
+"""Text in four writings: Markdown, HTML, LaTeX and plain unicode. The one place for symbols and for escaping.
 
 Grid files spell symbols in plain words ("||mu-tilde - mu_theta||^2", "L, learned diagonal Sigma"); here they become
 mathematics. Everything else is the user's text and comes out as it was typed, whatever it would mean in Markdown, LaTeX
@@ -8,6 +8,8 @@ or mathtext.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from markupsafe import Markup, escape
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,12 @@ class Symbol:
     def markdown(self) -> str:
         base, _, subscript = self.plain.partition("_")
         base = f"*{base}*" if base.isascii() else base
+        return f"{base}<sub>{subscript}</sub>" if subscript else base
+
+    @property
+    def html(self) -> str:
+        base, _, subscript = self.plain.partition("_")
+        base = f"<em>{base}</em>" if base.isascii() else base
         return f"{base}<sub>{subscript}</sub>" if subscript else base
 
 
@@ -77,6 +85,11 @@ _TEX_LETTERS = frozenset(map(chr, range(0xC0, 0x100))) - set("×÷ÐðÞþ")
 def markdown(label: str) -> str:
     """A grid's label as Markdown: 'L, learned diagonal Sigma' -> '*L*, learned diagonal Σ'."""
     return _write(label, lambda symbol: symbol.markdown, escape_markdown, _norm)
+
+
+def html(label: str) -> Markup:
+    """A grid's label as HTML: 'L, learned diagonal Sigma' -> '<em>L</em>, learned diagonal Σ'."""
+    return Markup(_write(label, lambda symbol: symbol.html, lambda text: str(escape(one_line(text))), _norm))
 
 
 def latex(label: str) -> str:

@@ -10,26 +10,23 @@ from typing import Literal
 import pandas as pd
 
 from ddpm_bench.config.grid import Cell, Grid
-from ddpm_bench.config.published import PUBLISHED_KEYS
+from ddpm_bench.config.metrics import DISTANCE, METRICS, PUBLISHED, SCORE
+from ddpm_bench.records.conditions import Difference, Selection, SetAside, differences, sorted_out
 from ddpm_bench.records.record import BoundTerms, Checkpoint, Record
-from ddpm_bench.report.conditions import Difference, Selection, SetAside, differences, sorted_out
 
 UNIFORM_BITS_PER_DIM = 8.0
 """Code length of a uniformly distributed byte: a bound above it is worse than no model."""
 
-# One seed has no spread over seeds; these two have one of their own, over splits and over subsets of one sample set.
-WITHIN_RUN = {"is_mean": "is_std", "kid_mean": "kid_std"}
-
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric of a cell. `spread`: standard deviation over `n` seeds; for n = 1 the one within the run, if any.
+    """A metric of a cell. `deviation`: standard deviation over `n` seeds; for n = 1 the metric's error within the run.
 
     interval: for n = 1 the bootstrap's 95% within the run, where there is one; it says nothing about another run.
     """
 
     mean: float
-    spread: float | None
+    deviation: float | None
     values: tuple[float, ...]  # one a seed
     interval: tuple[float, float] | None = None
 
@@ -39,7 +36,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Row:
+class MeasuredCell:
     """One cell of the grid with what was measured of it. `steps` and `bounds` are those of the selected checkpoints."""
 
     cell: Cell
@@ -71,7 +68,7 @@ class Summary:
     grid: Grid
     selection: Selection
     records: tuple[Record, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[MeasuredCell, ...]
     anchors: Mapping[str, Mapping[str, Estimate]]
     differences: Mapping[str, tuple[Difference, ...]]
     set_aside: tuple[SetAside, ...] = ()
@@ -83,12 +80,12 @@ class Summary:
     @property
     def comparable(self) -> bool:
         """Were the scores made under the published conditions?"""
-        return not any(found for key, found in self.differences.items() if not key.startswith("bound_"))
+        return not any(found for key, found in self.differences.items() if not METRICS[key].is_bound)
 
     @property
     def bounds_comparable(self) -> bool:
         """Were the bounds made under the published conditions? Not if none is published or measured."""
-        found = [found for key, found in self.differences.items() if key.startswith("bound_")]
+        found = [found for key, found in self.differences.items() if METRICS[key].is_bound]
         return bool(found) and not any(found)
 
     @property
@@ -108,6 +105,14 @@ def summaries(records: Sequence[Record], grid: Grid) -> list[Summary]:
     return [_summary(alike, aside, grid, selection) for selection in selections]
 
 
+def by_group(rows: Sequence[MeasuredCell]) -> dict[str, list[MeasuredCell]]:
+    """The rows by group of the grid, in order."""
+    groups: dict[str, list[MeasuredCell]] = {}
+    for row in rows:
+        groups.setdefault(row.cell.group, []).append(row)
+    return groups
+
+
 def chosen(record: Record, selection: Selection) -> Checkpoint | None:
     """The checkpoint of a run that finished; a run that diverged has none to show."""
     if record.outcome == "diverged":
@@ -123,7 +128,7 @@ def _summary(records: Sequence[Record], aside: Sequence[SetAside], grid: Grid, s
     # The anchors of a seed are the same in all its cells.
     by_seed = {(name, record.seed): metrics for record in records for name, metrics in record.anchors.items()}
     rows = tuple(
-        Row(
+        MeasuredCell(
             cell=cell,
             done=tuple(r for r in records if r.cell == cell.name and r.outcome == "done"),
             diverged=tuple(r for r in records if r.cell == cell.name and r.outcome == "diverged"),
@@ -145,11 +150,11 @@ def _summary(records: Sequence[Record], aside: Sequence[SetAside], grid: Grid, s
     )
 
 
-def _held(rows: Sequence[Row], grid: Grid) -> list[str]:
+def _held(rows: Sequence[MeasuredCell], grid: Grid) -> list[str]:
     """The metrics held against published ones: the two scores in any case, and what else is measured and published."""
-    published = {key for key in PUBLISHED_KEYS for cell in grid.cells if cell.published.of(key) is not None}
+    published = {key for key in PUBLISHED for cell in grid.cells if cell.published.of(key) is not None}
     measured = {key for row in rows for key in row.estimates}
-    return [key for key in PUBLISHED_KEYS if key in ("is_mean", "fd_train") or key in published & measured]
+    return [key for key in PUBLISHED if key in (SCORE, DISTANCE) or key in published & measured]
 
 
 def _one_with(key: str, records: Sequence[Record]) -> Record:
@@ -174,11 +179,13 @@ def _estimates(measured: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str,
     found: dict[str, dict[str, Estimate]] = {}
     groups = long.groupby(["name", "metric"], sort=False)["value"]
     for (name, key), values in groups:
-        spread = float(values.std(ddof=1)) if len(values) > 1 else None
-        found.setdefault(name, {})[key] = Estimate(float(values.mean()), spread, tuple(map(float, values)))
-    for estimates in found.values():
-        for key, within in WITHIN_RUN.items():
-            if key in estimates and within in estimates and estimates[key].n == 1:
-                [only] = estimates[key].values
-                estimates[key] = Estimate(only, estimates[within].mean, (only,))
-    return found
+        deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+        found.setdefault(name, {})[key] = Estimate(float(values.mean()), deviation, tuple(map(float, values)))
+    return {name: {key: _of_one(key, estimates) for key in estimates} for name, estimates in found.items()}
+
+
+def _of_one(key: str, estimates: Mapping[str, Estimate]) -> Estimate:
+    """One seed has no deviation over seeds; some metrics have an error within the run, which then stands for it."""
+    one, metric = estimates[key], METRICS.get(key)
+    error = estimates.get(metric.error) if metric else None
+    return replace(one, deviation=error.mean) if one.n == 1 and error else one

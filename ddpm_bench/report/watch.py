@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.record import Record, read_record
-from ddpm_bench.report.checkpoints import FOLDER as ROWS
+from ddpm_bench.report.checkpoint_rows import FOLDER as ROWS
 from ddpm_bench.runtime.interrupt import stop_requested
 from ddpm_bench.runtime.observer import say
 

@@ -84,7 +84,7 @@ def observed_by(chosen: Observer) -> Iterator[None]:
 def about(subject: str) -> Iterator[None]:
     """Messages and progress of the block begin with `subject`, as a cell's name."""
     global _subject
-    before, _subject = _subject, f"{subject}: "
+    before, _subject = _subject, f"{_subject}{subject}: "
     try:
         yield
     finally:

@@ -1,7 +1,6 @@
 """What the machine itself can do: products, 3x3 convolutions, memory."""
 
 import contextlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from ddpm_bench.runtime.device import float32_as
+from ddpm_bench.runtime.timing import seconds_of, wait
 from ddpm_bench.speed.result import Peak, Precision
 
 SHAPES = {"cpu": (16, ((128, 32), (256, 16)), 1024), "cuda": (128, ((128, 32), (256, 16)), 8192)}
@@ -18,24 +18,6 @@ SHAPES = {"cpu": (16, ((128, 32), (256, 16)), 1024), "cuda": (128, ((128, 32), (
 def float32_of(precision: Precision) -> contextlib.AbstractContextManager[None]:
     """While the block runs, a GPU's float32 is exact, or has TF32 products where that is measured."""
     return float32_as("tf32" if precision == "tf32" else "ieee")
-
-
-def wait(device: torch.device) -> None:
-    """Until all that was asked of the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-def seconds_of(work: Callable[[], object], device: torch.device, calls: int = 1) -> float:
-    """Wall time of a call, the mean over `calls` in a row."""
-    wait(device)
-    began = time.perf_counter()
-    for _ in range(calls):
-        work()
-    wait(device)
-    return (time.perf_counter() - began) / calls
 
 
 @torch.inference_mode()

@@ -11,9 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress
+from ddpm_bench.runtime.timing import seconds_of
 from ddpm_bench.speed.case import Case
-from ddpm_bench.speed.machine import memory_of, seconds_of
-from ddpm_bench.speed.result import WORKS, Ratio, Row, Work
+from ddpm_bench.speed.machine import memory_of
+from ddpm_bench.speed.result import WORKS, Ratio, Timing, Work
 from ddpm_bench.speed.work import Call, Contender
 
 WARM_UP = 2
@@ -34,7 +35,7 @@ class Entrant:
     seconds: list[float]
 
 
-def race(work: Work, contenders: Sequence[Contender], case: Case, repeats: int) -> list[Row]:
+def race(work: Work, contenders: Sequence[Contender], case: Case, repeats: int) -> list[Timing]:
     """`repeats` interleaved rounds. Ratios are to the first contender, which is ours."""
     with tempfile.TemporaryDirectory() as folder, progress(f"{work} steps", repeats + 1, "rounds") as meter:
         entrants = [_warmed_up(work, contender, case, Path(folder) / str(i)) for i, contender in enumerate(contenders)]
@@ -47,7 +48,7 @@ def race(work: Work, contenders: Sequence[Contender], case: Case, repeats: int) 
             meter.update(number + 2)
     ours = entrants[0]
     return [
-        Row(
+        Timing(
             work=work, contender=each.contender.name, equal_work=each.contender.peer.equal_work,
             precision=each.contender.precision, batch=case.batch_of(work), seconds=tuple(each.seconds),
             flops=each.flops / case.batch_of(work), memory=each.memory, compile_seconds=each.compile_seconds,
@@ -57,7 +58,7 @@ def race(work: Work, contenders: Sequence[Contender], case: Case, repeats: int) 
     ]  # fmt: skip
 
 
-def race_all(contenders: Sequence[Contender], case: Case, repeats: int) -> Iterator[Row]:
+def race_all(contenders: Sequence[Contender], case: Case, repeats: int) -> Iterator[Timing]:
     """The rows of every kind of work, one kind after another."""
     for work in WORKS:
         yield from race(work, contenders, case, repeats)

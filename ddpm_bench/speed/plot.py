@@ -4,8 +4,8 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from ddpm_bench.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, WIDTH, canvas, save
-from ddpm_bench.speed.result import WORKS, Row, Speed
+from ddpm_bench.report.figures.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, WIDTH, canvas, save
+from ddpm_bench.speed.result import WORKS, Speed, Timing
 
 COLOURS = {
     "network": BLUE, "loss and backward": SKY, "optimizer and average": GREEN, "data": ORANGE, "checkpoints": PURPLE,
@@ -28,7 +28,7 @@ def draw(speed: Speed, path: Path) -> Path:
         return save(figure, path)
 
 
-def _rates(axes: Axes, title: str, rows: list[Row]) -> None:
+def _rates(axes: Axes, title: str, rows: list[Timing]) -> None:
     """A bar a contender: ours dark, those of equal work light, others grey."""
     names = [f"{row.contender}{'' if row.equal_work else ' *'}, {row.precision}" for row in rows]
     colours = [BLUE if row.ours is None else SKY if row.equal_work else GREY for row in rows]

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from ddpm_bench.files import make_folder, write_json, write_text
+from ddpm_bench.report.blocks import Block, Bullets, Heading, Image, Paragraph, Table
+from ddpm_bench.report.writers.markdown import to_markdown
 from ddpm_bench.speed.plot import draw
-from ddpm_bench.speed.result import WORKS, Phase, Row, Speed
+from ddpm_bench.speed.result import WORKS, Phase, Speed, Timing
 
 HEADS = ("Contender", "precision", "images/s", "GFLOP/image", "GFLOP/s", "of conv. peak", "memory", "ours is")
 
@@ -21,7 +23,7 @@ def write(speed: Speed, out: Path) -> None:
     make_folder(out)
     write_json(out / "speed.json", speed.model_dump(mode="json"))
     draw(speed, out / "speed.png")
-    write_text(out / "speed.md", to_markdown(speed))
+    write_text(out / "speed.md", to_markdown(page(speed)))
 
 
 def title(speed: Speed) -> str:
@@ -29,7 +31,7 @@ def title(speed: Speed) -> str:
     return f"Speed at preset {speed.preset}: {speed.parameters:,} parameters, {channels} x {size} x {size}"
 
 
-def fields(row: Row) -> tuple[str, ...]:
+def fields(row: Timing) -> tuple[str, ...]:
     """The entries under HEADS."""
     name = row.contender + ("" if row.equal_work else " *")
     ratio = "" if row.ours is None else f"{row.ours.median:.2f} [{row.ours.low:.2f}, {row.ours.high:.2f}] times as fast"
@@ -65,21 +67,21 @@ def notes(speed: Speed) -> Iterator[str]:
     yield from speed.remarks
 
 
-def to_markdown(speed: Speed) -> str:
+def page(speed: Speed) -> list[Block]:
     """A page of its own, with the figure beside it."""
-    out = [f"# {title(speed)}", ""]
+    blocks: list[Block] = [Heading(1, title(speed))]
     for work, rows in groupby(speed.rows, key=lambda row: row.work):
-        out += [f"## {WORKS[work]}", "", _line(HEADS), _line(["---", "---", *["---:"] * (len(HEADS) - 2)])]
-        out += [*(_line(fields(row)) for row in rows), ""]
+        align = "ll" + "r" * (len(HEADS) - 2)
+        blocks += [Heading(2, WORKS[work]), Table(WORKS[work], align, HEADS, tuple(map(fields, rows)))]
     if speed.phases:
-        parts = speed.parts
-        out += ["## Where the time of a cell goes", "", _line(["phase", *parts, "whole phase"])]
-        out += [_line(["---", *["---:"] * (len(parts) + 1)])]
-        for phase in speed.phases:
-            out.append(_line([phase.name, *(_share(phase, part) for part in parts), _time(phase.cell_seconds)]))
-        out.append("")
-    out += [f"- {note.replace('*', '&#42;')}" for note in notes(speed)]
-    return "\n".join([*out, "", "![images/s of each contender, and shares of time](speed.png)", ""])
+        parts, heading = speed.parts, "Where the time of a cell goes"
+        lines = tuple(
+            (phase.name, *(_share(phase, part) for part in parts), _time(phase.cell_seconds)) for phase in speed.phases
+        )
+        heads = ("phase", *parts, "whole phase")
+        blocks += [Heading(2, heading), Table(heading, "l" + "r" * (len(parts) + 1), heads, lines)]
+    picture = Image(PurePosixPath("speed.png"), "images/s of each contender, and shares of time")
+    return [*blocks, Bullets(tuple(notes(speed))), Paragraph(picture)]
 
 
 class TerminalReport:
@@ -91,7 +93,7 @@ class TerminalReport:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         speed, narrow = self.speed, options.max_width < 120
         shown = [i for i, head in enumerate(HEADS) if not (narrow and head in ("GFLOP/image", "GFLOP/s", "memory"))]
-        table = Table(title=Text(title(speed)), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        table = RichTable(title=Text(title(speed)), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for i in shown:
             table.add_column(HEADS[i], justify="left" if i < 2 else "right")
         for work, rows in groupby(speed.rows, key=lambda row: row.work):
@@ -107,10 +109,6 @@ class TerminalReport:
 
 def _share(phase: Phase, part: str) -> str:
     return f"{phase.share(part):.1%}" if part in phase.parts else ""
-
-
-def _line(entries) -> str:
-    return f"| {' | '.join(entries)} |"
 
 
 def _number(value: float) -> str:

@@ -11,11 +11,11 @@ Work = Literal["training", "sampling", "bound"]
 WORKS: dict[Work, str] = {"training": "Training steps", "sampling": "Sampling steps", "bound": "Terms of the bound"}
 
 
-class Frozen(BaseModel):
+class SpeedPart(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Ratio(Frozen):
+class Ratio(SpeedPart):
     """How many times as fast ours is: the median over rounds, and the interval [low, high] that holds the true median
     with probability `coverage`, whatever the distribution of times."""
 
@@ -25,7 +25,7 @@ class Ratio(Frozen):
     coverage: float
 
 
-class Peak(Frozen):
+class Peak(SpeedPart):
     """The fastest that this machine was seen to multiply matrices and to convolve with 3x3 kernels, in FLOP/s."""
 
     precision: Precision
@@ -33,7 +33,7 @@ class Peak(Frozen):
     convolution: float
 
 
-class Row(Frozen):
+class Timing(SpeedPart):
     """One contender at one kind of work.
 
     seconds: a call with `batch` images, one entry a round. flops: an image. memory: bytes that a call needs beside what
@@ -72,7 +72,7 @@ class Row(Frozen):
         return self.flops_per_s / self.peak if self.peak else 0.0
 
 
-class Phase(Frozen):
+class Phase(SpeedPart):
     """A phase of a cell: seconds by part, as measured, and what the preset's whole phase would take at this speed."""
 
     name: str
@@ -88,14 +88,14 @@ COUNTED = ("network", "loss and backward", "optimizer and average")
 """The parts that the time should go to."""
 
 
-class Speed(Frozen):
+class Speed(SpeedPart):
     """Everything that one call measured. `missing`: by peer, how it is installed. `remarks` go with the numbers."""
 
     preset: str
     parameters: int
     shape: tuple[int, int, int]
     repeats: int
-    rows: tuple[Row, ...]
+    rows: tuple[Timing, ...]
     peaks: tuple[Peak, ...]
     phases: tuple[Phase, ...]
     missing: dict[str, str]

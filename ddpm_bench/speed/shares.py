@@ -20,8 +20,8 @@ from ddpm_bench.experiment.cost import bound_calls
 from ddpm_bench.likelihood import estimate_bits_per_dim
 from ddpm_bench.measurement.samples import draw_samples
 from ddpm_bench.models.model import Model
+from ddpm_bench.runtime.timing import wait
 from ddpm_bench.speed.case import Case
-from ddpm_bench.speed.machine import wait
 from ddpm_bench.speed.peers import OURS
 from ddpm_bench.speed.result import COUNTED, Phase
 from ddpm_bench.speed.work import trainer_of

@@ -138,7 +138,8 @@ def their_sampling(case: Case, network: nn.Module, peer: Peer) -> Call:
     def call() -> None:
         nonlocal state
         x_t, t = state
-        state = (step(x_t, t), t - 1) if t else (x_T, T - 1)
+        x_t = step(x_t, t)
+        state = (x_t, t - 1) if t else (x_T, T - 1)
 
     return call
 

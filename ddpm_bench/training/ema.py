@@ -4,6 +4,9 @@
 
 The paper's d = 0.9999 forgets the random initial weights after some 50,000 steps. In a short run they would be most of the
 average, and its samples noise; the ramp (that of TensorFlow's ExponentialMovingAverage) forgets them within a few steps.
+
+The arithmetic is torch's own. Its `AveragedModel` does not serve here: it begins with the weights after the first step instead
+of the initial ones, counts steps for itself though the ramp needs the run's, and sends its counter to the device every step.
 """
 
 import copy

@@ -1,7 +1,7 @@
 """Checkpoints of other people, converted once into folders that `--ckpt` takes.
 
-    source.py         what was given: a file, a folder or a hub id; reads weights without executing anything
-    asked.py          what the person says of it, against what the checkpoint says of itself
+    given.py          what was given: a file, a folder or a hub id; reads weights without executing anything
+    user_says.py      what the person says of it, against what the checkpoint says of itself
     convert.py        a state dict of theirs, by a table of names, into one of ours
     diffusers.py, openai.py (with openai_flags.py), pytorch_ddpm.py: a format each
 
@@ -15,22 +15,22 @@ from pathlib import Path
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import sha256_file
 from ddpm_bench.models.build import build_diffusion
-from ddpm_bench.models.card import KINDS, ModelCard
 from ddpm_bench.models.interop import diffusers, openai, pytorch_ddpm
-from ddpm_bench.models.interop.asked import Asked
 from ddpm_bench.models.interop.convert import Found, outline
-from ddpm_bench.models.interop.source import Source
+from ddpm_bench.models.interop.given import Given
+from ddpm_bench.models.interop.user_says import UserSays
 from ddpm_bench.models.model import save_model
+from ddpm_bench.models.model_card import KINDS, ModelCard
 
-__all__ = ["FORMATS", "Asked", "describe", "import_checkpoint"]
+__all__ = ["FORMATS", "UserSays", "describe", "import_checkpoint"]
 
 
 @dataclass(frozen=True)
 class Format:
     """How a format is told from others, and read. UserErrors of `read` say what does not fit and the likely cause."""
 
-    recognises: Callable[[Source], bool]
-    read: Callable[[Source, Asked], Found]
+    recognises: Callable[[Given], bool]
+    read: Callable[[Given, UserSays], Found]
 
 
 FORMATS: dict[str, Format] = {
@@ -41,14 +41,14 @@ FORMATS: dict[str, Format] = {
 
 
 def import_checkpoint(
-    given: str, out: Path, asked: Asked, format: str | None = None, name: str | None = None
+    given: str, out: Path, asked: UserSays, format: str | None = None, name: str | None = None
 ) -> ModelCard:
     """Convert the file, folder or hub id `given` into the folder `out`; returns the card that lies in it.
 
     format: a name in FORMATS; None recognises it. name: the model's name in results [default: that of the source].
     UserError when it cannot be read, cannot be expressed, or is not what was said of it; then nothing is written.
     """
-    source = Source(given)
+    source = Given(given)
     format = format or _recognise(source)
     if format not in FORMATS:
         raise UserError(f"There is no format '{format}'{near_miss(format, FORMATS)}")
@@ -81,7 +81,7 @@ def describe(card: ModelCard) -> Sequence[str]:
     )
 
 
-def _recognise(source: Source) -> str:
+def _recognise(source: Given) -> str:
     for name, each in FORMATS.items():
         if each.recognises(source):
             return name

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ddpm_bench.config.settings import Settings, UNetSettings
 from ddpm_bench.errors import UserError
-from ddpm_bench.models.interop.asked import Asked, reasons, settle_process, settle_weights
 from ddpm_bench.models.interop.convert import (
     Causes,
     Found,
@@ -30,7 +29,8 @@ from ddpm_bench.models.interop.convert import (
     places,
     time_columns,
 )  # fmt: skip
-from ddpm_bench.models.interop.source import Source, load_file, load_json, tensors
+from ddpm_bench.models.interop.given import Given, load_file, load_json, tensors
+from ddpm_bench.models.interop.user_says import UserSays, reasons, settle_process, settle_weights
 from ddpm_bench.models.model import Kind
 from ddpm_bench.networks.unet import UNet
 
@@ -113,11 +113,11 @@ VARIANCES = {"fixed_small": "fixed-beta-tilde", "fixed_small_log": "fixed-beta-t
              "learned_range": "learned-range"}  # fmt: skip
 
 
-def recognises(source: Source) -> bool:
+def recognises(source: Given) -> bool:
     return bool(source.hub_id) or _config_file(source.path) is not None or (source.path / "model_index.json").exists()
 
 
-def read(source: Source, asked: Asked) -> Found:
+def read(source: Given, asked: UserSays) -> Found:
     """The network in a folder, or of a hub id, which is fetched."""
     asked.no_flags("diffusers")
     folder = _fetched(source.hub_id) if source.hub_id else source.path
@@ -176,7 +176,7 @@ def _config(file: Path) -> UNetConfig:
         raise UserError(f"{where} has what ddpm-bench's network cannot express: {reasons(error)}.") from error
 
 
-def _named(source: Source) -> Kind:
+def _named(source: Given) -> Kind:
     """What the name tells, such as google/ddpm-ema-church-256, or unet_ema."""
     return "ema" if "ema" in re.split(r"[-_.]", source.name) else "unknown"
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ddpm_bench.config.settings import UNetSettings
 from ddpm_bench.errors import UserError
-from ddpm_bench.models.interop.asked import Asked, settle_process, settle_weights
 from ddpm_bench.models.interop.convert import (
     Causes,
     Found,
@@ -26,8 +25,9 @@ from ddpm_bench.models.interop.convert import (
     shape_of,
     time_columns,
 )  # fmt: skip
+from ddpm_bench.models.interop.given import Given, tensors
 from ddpm_bench.models.interop.openai_flags import MULTIPLIERS, Flags, process, read_flags, weights_and_step
-from ddpm_bench.models.interop.source import Source, tensors
+from ddpm_bench.models.interop.user_says import UserSays, settle_process, settle_weights
 from ddpm_bench.networks.unet import UNet
 
 BLOCK = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time": "emb_layers.1", "norm2": "out_layers.0",
@@ -41,11 +41,11 @@ CAUSES: Causes = (
 )
 
 
-def recognises(source: Source) -> bool:
+def recognises(source: Given) -> bool:
     return "time_embed.0.weight" in source.content
 
 
-def read(source: Source, asked: Asked) -> Found:
+def read(source: Given, asked: UserSays) -> Found:
     """The network, whose flags are given, or published for the file's name."""
     where = f"'{source.given}'"
     theirs = tensors(source.content, where)

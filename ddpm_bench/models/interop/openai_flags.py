@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ddpm_bench.config.settings import Settings
 from ddpm_bench.errors import UserError, near_miss
-from ddpm_bench.models.interop.asked import reasons
+from ddpm_bench.models.interop.user_says import reasons
 from ddpm_bench.models.model import Kind
 
 IMPROVED = (

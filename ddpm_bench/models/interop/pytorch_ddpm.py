@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ddpm_bench.config.settings import UNetSettings
 from ddpm_bench.errors import UserError
-from ddpm_bench.models.interop.asked import Asked, settle_process, settle_weights
 from ddpm_bench.models.interop.convert import (
     Causes,
     Found,
@@ -29,7 +28,8 @@ from ddpm_bench.models.interop.convert import (
     shape_of,
     time_columns,
 )  # fmt: skip
-from ddpm_bench.models.interop.source import Source, tensors
+from ddpm_bench.models.interop.given import Given, tensors
+from ddpm_bench.models.interop.user_says import UserSays, settle_process, settle_weights
 from ddpm_bench.models.model import Kind
 from ddpm_bench.networks.unet import UNet
 
@@ -46,11 +46,11 @@ CAUSES: Causes = (
 )
 
 
-def recognises(source: Source) -> bool:
+def recognises(source: Given) -> bool:
     return not {"ema_model", "net_model", TABLE}.isdisjoint(source.content)
 
 
-def read(source: Source, asked: Asked) -> Found:
+def read(source: Given, asked: UserSays) -> Found:
     """The moving average, or the raw weights where asked for."""
     asked.no_flags("pytorch-ddpm")
     known, content = _chosen(source.content, asked, source.given)
@@ -76,7 +76,7 @@ def read(source: Source, asked: Asked) -> Found:
     )
 
 
-def _chosen(content: Mapping[str, Any], asked: Asked, given: str) -> tuple[Kind, Any]:
+def _chosen(content: Mapping[str, Any], asked: UserSays, given: str) -> tuple[Kind, Any]:
     """The weights that are asked for and what they are; a bare state dict does not say."""
     if TABLE in content:
         return "unknown", content

@@ -1,0 +1,101 @@
+"""What was given to import: a file, a folder, or a hub id. Weights are read without executing anything."""
+
+import json
+import pickle
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ddpm_bench.errors import UserError
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+OURS = ("model.json", "state.json", "step-*/state.json")
+FILES = {".pt", ".pth", ".ckpt", ".bin", ".safetensors"}
+
+
+class Given:
+    """A source by the text that was given. UserError when there is nothing there and it cannot be a hub id."""
+
+    def __init__(self, given: str) -> None:
+        self.given, self.path = given, Path(given)
+        there = self.path.exists()
+        self.hub_id = given if not there and HUB_ID.fullmatch(given) and self.path.suffix not in FILES else None
+        if not there and not self.hub_id:
+            raise UserError(f"There is no file or folder '{given}', nor is it a hub id such as google/ddpm-cifar10-32.")
+        if any(match for pattern in OURS for match in self.path.glob(pattern)):
+            raise UserError(f"'{given}' is a checkpoint of ddpm-bench already: give it to --ckpt as it is.")
+
+    @property
+    def label(self) -> str:
+        """What cards say: no folders of this machine."""
+        return self.hub_id or self.path.resolve().name
+
+    @property
+    def name(self) -> str:
+        """The model's name where none is given."""
+        return self.label.rpartition("/")[2] if self.hub_id or self.path.is_dir() else self.path.stem
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What a file holds; empty for folders and hub ids. UserError when it is damaged, or needs to be executed."""
+        return load_file(self.path) if self.path.is_file() else {}
+
+    def summary(self) -> str:
+        """What is there instead, for a message."""
+        if self.path.is_dir():
+            return "the folder has no config.json, unet/config.json or model_index.json"
+        keys = [str(key) for key in self.content]
+        return f"the file's first keys are {', '.join(keys[:4])}" if keys else "the file is empty"
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """The dictionary in a .safetensors file, or in a pickle of nothing but tensors and plain containers."""
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _refused(path, str(error)) from error
+    except Exception as error:  # what a damaged pickle makes of the unpickler has no bounds
+        raise _unreadable(path, error) from error
+    if not isinstance(content, dict):
+        raise UserError(f"'{path}' holds a {type(content).__name__}, not a dictionary; save a state dict instead.")
+    return content
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(content, dict):
+        raise UserError(f"'{path}' is not a configuration: it holds a {type(content).__name__}.")
+    return content
+
+
+def tensors(content: Any, where: str) -> dict[str, Tensor]:
+    """`content`, where all of it is named tensors; else a UserError."""
+    if not isinstance(content, dict):
+        raise UserError(f"{where} holds a {type(content).__name__}, not named tensors.")
+    others = [f"'{name}' is a {type(each).__name__}" for name, each in content.items() if not isinstance(each, Tensor)]
+    if others:
+        raise UserError(f"{where} should hold nothing but named tensors, but {', '.join(others[:3])}.")
+    return content
+
+
+def _refused(path: Path, said: str) -> UserError:
+    """What torch's restricted unpickler says, without its advice to unpickle all the same."""
+    if needs := re.search(r"GLOBAL (\S+)", said):
+        return UserError(f"'{path}' is refused, and nothing in it was executed: it needs more than tensors and plain "
+                         f"containers, {needs[1]}. If you trust it, import a file of its state dict.")  # fmt: skip
+    return _unreadable(path, said.partition("WeightsUnpickler error:")[2] or "no pickle of tensors")
+
+
+def _unreadable(path: Path, error: object) -> UserError:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
+    return UserError(f"'{path}' cannot be read: it is damaged, cut off, or something else ({first}).")

@@ -1,0 +1,251 @@
+"""The conditions of records: alike among themselves, and as published or not.
+
+Everything here is computed from the records and the grid; nothing is claimed. Every number has conditions of its own: a
+bound depends on no samples, a score on no way of measuring bounds. Published are the conditions that the grid states,
+its settings among them; what a grid does not state is not compared, and said.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ddpm_bench.config.grid import AXES, Grid
+from ddpm_bench.config.metrics import BOUNDS, METRICS
+from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.records.differences import differences as differing_lines
+from ddpm_bench.records.record import BoundTerms, Record
+
+Selection = Literal["last", "best"]
+"""Which checkpoint a number belongs to: the last, or the one with the lowest distance to the training set."""
+
+QUANTISED = "rounded to uint8"
+"""What samples are before anything scores them, in every record."""
+_BOUND_WORDS = {"evals": "network calls an image", "clip_x0": "clipping of x_0"}
+# Settings that change no number, and one that has a name of its own.
+_NO_CONDITIONS = {"training.steps", "training.checkpoint_every", "training.log_every", "training.snapshot_every"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One condition that is not as published."""
+
+    name: str
+    published: str
+    here: str
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A record that a report goes without, and why."""
+
+    what: str
+    why: str
+
+
+def sorted_out(records: Sequence[Record], grid: Grid) -> tuple[list[Record], list[SetAside]]:
+    """The records that share a table, in the grid's order of cells, then by seed; and the others, with reasons.
+
+    A table holds one set of conditions: those that most records share, of equally many the ones that come first. Set
+    aside are records of other conditions, of another grid, of a cell that the grid has not or has with other axes, and
+    a second record of a cell and seed. UserError when nothing is left.
+    """
+    aside: list[SetAside] = []
+    order = [cell.name for cell in grid.cells]
+    kept: dict[tuple[str, int], Record] = {}
+    for record in records:
+        if fault := _foreign(record, grid):
+            aside.append(SetAside(_name(record), fault))
+        elif (record.cell, record.seed) in kept:
+            aside.append(SetAside(_name(record), "another record is of the same cell and seed"))
+        else:
+            kept[record.cell, record.seed] = record
+    alike = list(kept.values())
+    for conditions in (shared, *map(_bound_conditions, BOUNDS)):
+        alike, odd = _majority(alike, conditions)
+        aside += odd
+    if not alike:
+        reasons = "".join(f"\n  {one.what}: {one.why}" for one in aside)
+        raise UserError(
+            f"There are no records of grid '{grid.name}' to report. Make some with `ddpm-bench ablate`.{reasons}"
+        )
+    return sorted(alike, key=lambda record: (order.index(record.cell), record.seed)), aside
+
+
+def _name(record: Record) -> str:
+    return f"cell '{record.cell}', seed {record.seed}"
+
+
+def _foreign(record: Record, grid: Grid) -> str:
+    """Why a record does not belong to the grid; empty when it does."""
+    cells = {cell.name: cell for cell in grid.cells}
+    if record.grid != grid.name:
+        return f"it is of grid '{record.grid}', not of '{grid.name}'; report it with `--grid {record.grid}`"
+    if record.cell not in cells:
+        return f"grid '{grid.name}' has no such cell{near_miss(record.cell, cells)}"
+    measured = {axis: getattr(record.settings.diffusion, axis) for axis in AXES}
+    if lines := differing_lines(cells[record.cell].axes, measured):
+        return f"it has other axes than the grid's row:{_joined(lines)}"
+    return ""
+
+
+def _majority(
+    records: Sequence[Record], conditions: Callable[[Record], dict[str, Any] | None]
+) -> tuple[list[Record], list[SetAside]]:
+    """The records of the conditions that most of them have, and the others; None is at home everywhere."""
+    found = {id(record): conditions(record) for record in records}
+    texts = {key: json.dumps(value, sort_keys=True) for key, value in found.items() if value is not None}
+    if len(set(texts.values())) < 2:
+        return list(records), []
+    [(usual, _)] = Counter(texts.values()).most_common(1)
+    aside = [
+        SetAside(_name(record), f"it was measured under other conditions than the others:{_joined(lines)}")
+        for record in records
+        if texts.get(id(record), usual) != usual
+        and (lines := differing_lines(json.loads(usual), json.loads(texts[id(record)])))
+    ]
+    return [record for record in records if texts.get(id(record), usual) == usual], aside
+
+
+def _joined(lines: Sequence[str]) -> str:
+    return ";".join(f" {line.strip()}" for line in lines)
+
+
+def shared(record: Record) -> dict[str, Any]:
+    """What must be equal in all records of a table: all but the axes and the seed."""
+    settings = record.settings.model_dump(mode="json")
+    for axis in AXES:
+        del settings["diffusion"][axis]
+    return settings | {
+        "preset": record.preset,
+        "data_set": record.data.model_dump(mode="json"),
+        "extractor": record.extractor.model_dump(mode="json"),
+    }
+
+
+def _bound_conditions(split: str) -> Callable[[Record], dict[str, Any] | None]:
+    def of(record: Record) -> dict[str, Any] | None:
+        bound = _bound(record, split)
+        return {f"{split} bound": how_measured(bound)} if bound else None
+
+    return of
+
+
+def _bound(record: Record, split: str) -> BoundTerms | None:
+    return next((bound for bound in record.bounds if bound.split == split), None)
+
+
+def how_measured(bound: BoundTerms) -> dict[str, Any]:
+    """Everything that a bound depends on beside the model, its data and the draws."""
+    return bound.model_dump(include={"images", "method", "evals", "clip_x0", "decoder"})
+
+
+def model_conditions(record: Record, key: str, selection: Selection = "last") -> dict[str, Any]:
+    """What was trained, on what, which of its weights the number `key` is of, and for scores the sampling."""
+    settings, extractor = record.settings, record.extractor
+    conditions: dict[str, Any] = {
+        "data": settings.data.source,
+        "hash of the data": record.data.sha256,
+        "size": settings.data.size,
+        "training steps": settings.training.steps,
+        "weights": "ema",
+        "checkpoint": "last" if selection == "last" else f"lowest {extractor.labels[0]} during training",
+    }
+    if not METRICS[key].is_bound:
+        conditions["sampling steps"] = settings.sampling.steps or settings.diffusion.T
+        conditions["sampling.clip_x0"] = settings.sampling.clip_x0
+    sections = ("diffusion.", "network.", "training.")
+    return conditions | {
+        name: value for name, value in _flat(record).items() if name.startswith(sections) and name not in _NO_CONDITIONS
+    }
+
+
+def _flat(record: Record) -> dict[str, Any]:
+    return {f"{section}.{name}": value for section, part in record.settings for name, value in part}
+
+
+def measurement_conditions(record: Record, key: str) -> dict[str, Any]:
+    """How the metric `key` was measured: a bound's way, or the samples and the features behind a score."""
+    metric = METRICS[key]
+    if metric.is_bound:
+        bound = _bound(record, metric.split)
+        here = how_measured(bound) if bound else {}
+        return {_bound_name(metric.split, name): value for name, value in here.items()}
+    settings, extractor = record.settings, record.extractor
+    # Only the setting 'inception' is Inception: an extractor of one's own may carry any name.
+    named_so = extractor.name if settings.scoring.extractor == extractor.name else f"{extractor.name} (of one's own)"
+    conditions = {
+        "samples": settings.sampling.samples,
+        "quantisation": QUANTISED,
+        "extractor": named_so + ("" if extractor.verified else " (unverified weights)"),
+        "hash of the extractor": extractor.sha256,
+    }
+    if metric.split:
+        conditions["reference split"] = metric.split
+    if metric.of_neighbours:
+        conditions["neighborhood"] = settings.scoring.neighborhood
+    return conditions
+
+
+def _bound_name(split: str, name: str) -> str:
+    if name == "images":
+        return f"bound's {split} images"
+    return f"bound's {_BOUND_WORDS.get(name, name)}"
+
+
+def published_conditions(grid: Grid, key: str) -> dict[str, Any]:
+    """What the grid says of the conditions of its number for the metric `key`; None where the source does not say."""
+    stated, metric = grid.conditions, METRICS[key]
+    conditions = {
+        "data": stated.data,
+        "hash of the data": stated.data_sha256,
+        "size": stated.size,
+        "training steps": stated.training_steps,
+        "weights": stated.weights,
+        "checkpoint": stated.checkpoint,
+    }
+    if metric.is_bound:
+        if stated.nll:
+            nll = {"method": "exact"} | stated.nll.model_dump()
+            nll["images"] = nll[f"{metric.split}_images"]
+            names = ("images", "method", "evals", "clip_x0", "decoder")
+            conditions |= {_bound_name(metric.split, name): nll[name] for name in names}
+    else:
+        conditions |= {
+            "samples": stated.samples,
+            "sampling steps": stated.sampling_steps,
+            "extractor": stated.extractor,
+            "quantisation": stated.quantisation,
+        }
+    no_matter = ("sampling", "scoring") if metric.is_bound else ()
+    return conditions | {
+        f"{section}.{name}": value
+        for section, values in stated.settings.items()
+        if section not in no_matter
+        for name, value in values.items()
+    }
+
+
+def differences(record: Record, grid: Grid, key: str, selection: Selection) -> tuple[Difference, ...]:
+    """What is not as published in the number `key` of the checkpoint chosen by `selection`; empty means comparable."""
+    here = _flat(record) | model_conditions(record, key, selection) | measurement_conditions(record, key)
+    return tuple(
+        Difference(name, _show(value), _show(here[name]))
+        for name, value in published_conditions(grid, key).items()
+        if name in here and name not in unstated(grid, key) and here[name] != value
+    )
+
+
+def unstated(grid: Grid, key: str) -> list[str]:
+    """The conditions that the source does not state, so that nobody can compare them."""
+    may = {"hash of the data", "weights", "quantisation"}
+    return [name for name, value in published_conditions(grid, key).items() if value is None and name in may]
+
+
+def _show(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,224 @@
+"""Checkpoints that are no cells, the rows of `evaluate --ckpt`: what is said of each, in tables and as numbers.
+
+Rows measured in different ways share no table.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from ddpm_bench.config.metrics import BOUNDS, METRICS
+from ddpm_bench.errors import UserError
+from ddpm_bench.files import write_text
+from ddpm_bench.models.model_card import KINDS
+from ddpm_bench.records.record import BoundTerms
+from ddpm_bench.records.row import Row, read_row
+from ddpm_bench.report.blocks import Block, Bullets, Heading, Table
+from ddpm_bench.report.table_remarks import EMPTY, NOT_MEASURED, NOT_SCORED
+from ddpm_bench.report.writers.markdown import to_markdown
+from ddpm_bench.runtime.observer import say
+
+FOLDER = "checkpoints"
+"""Where the rows lie in a results folder."""
+SCORES = tuple(key for key, metric in METRICS.items() if metric.kind in ("score", "distance") and key != "fd_infinity")
+"""The columns of a table of rows, before those of the bounds."""
+ABOUT = ("checkpoint", "weights", "parameters", "predicts", "chain")
+ORIGIN = ("checkpoint", "bound", "SHA-256 of the weights", "seed", "device", "measured", "commit", "versions")
+PUBLISHED_SAMPLES = 50_000
+
+
+@dataclass(frozen=True)
+class RowsTable:
+    """Plain text: `lines` and `anchors` as long as `heads`, `origins` as long as ORIGIN; the first field is a name."""
+
+    title: str
+    heads: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    anchors: tuple[tuple[str, ...], ...]
+    remarks: tuple[str, ...]
+    origins: tuple[tuple[str, ...], ...]
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Heading, table with its anchors, remarks, and where the numbers came from."""
+        align = "l" + "r" * (len(self.heads) - 1)
+        return [
+            Heading(2, self.title),
+            Table(self.title, align, self.heads, (*self.lines, *self.anchors)),
+            Bullets(self.remarks),
+            Table("Where the numbers came from", "l" * len(ORIGIN), ORIGIN, self.origins),
+        ]
+
+
+def rows_beside(results: Path) -> list[Row]:
+    """The rows in the results folder, in order of name. A file there that is none is said and left out."""
+    rows = []
+    for path in sorted((results / FOLDER).glob("*.json")):
+        try:
+            rows.append(read_row(path))
+        except UserError as error:
+            say(f"Left out of the report: {error}")
+    return rows
+
+
+def make_tables(rows: Sequence[Row]) -> list[RowsTable]:
+    """One table for each set of conditions, rows in order of name."""
+
+    def conditions(row: Row) -> str:
+        return repr(row.setup.conditions)
+
+    ordered = sorted(rows, key=lambda row: (conditions(row), row.name))
+    return [_table(list(members)) for _, members in groupby(ordered, key=conditions)]
+
+
+def write_tables(folder: Path, rows: Sequence[Row]) -> None:
+    """Write table.md and table.csv."""
+    write_text(folder / "table.md", to_markdown([block for table in make_tables(rows) for block in table.blocks]))
+    write_text(folder / "table.csv", to_csv(rows))
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """One line a row with everything that is a number or a word, one column each."""
+    lines = [_flat(row) for row in rows]
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+# ---- what is said of a row ------------------------------------------------------------------------------------------
+
+
+def score_of(row: Row, key: str, error: bool = False) -> str:
+    """With `error`, that of the metric within the run stands beside it, if it has one."""
+    metric = METRICS[key]
+    if key not in row.metrics:
+        return NOT_SCORED
+    beside = f" ± {metric.text(row.metrics[metric.error])}" if error and metric.error in row.metrics else ""
+    return metric.text(row.metrics[key]) + beside
+
+
+def bound_of(row: Row, split: str) -> str:
+    """With its 95% interval for the mean over the data."""
+    found = [bound for bound in row.bounds if bound.split == split]
+    if not found:
+        return NOT_SCORED
+    low, high = found[0].interval
+    return f"{found[0].total:.3f} ± {(high - low) / 2:.3f}"
+
+
+def how_measured(bounds: Sequence[BoundTerms], exact: str, estimate: str) -> str:
+    """What the bounds of a row are of; `exact` and `estimate` say by which calls of the network."""
+    images = ", ".join(f"{bound.images:,} {bound.split}" for bound in bounds)
+    by = exact if bounds[0].method == "exact" else estimate
+    clip = "clipped" if bounds[0].clip_x0 else "not clipped"
+    return f"{by}; {images} images; {bounds[0].decoder} decoder, {clip}"
+
+
+def _about(row: Row) -> tuple[str, ...]:
+    setup, model = row.setup, row.setup.model
+    chain = f"{setup.sampling_steps} of T = {model.T}, {model.schedule}"
+    return (
+        row.name,
+        KINDS[model.weights] + ("" if model.step is None else f", step {model.step:,}"),
+        f"{model.parameters:,}",
+        f"{model.predicts}, {model.variance}",
+        chain + (", clipped" if setup.clip_x0 else ", not clipped"),
+    )
+
+
+def _origin(row: Row) -> tuple[str, ...]:
+    device = row.hardware.get("gpu") or row.hardware.get("processor") or row.hardware.get("device", "")
+    calls = f"estimate, {row.bounds[0].evals} of T calls an image" if row.bounds else ""
+    return (
+        row.name,
+        how_measured(row.bounds, "exact, every t", calls) if row.bounds else NOT_MEASURED,
+        row.setup.model.weights_sha256,
+        str(row.setup.seed),
+        device,
+        row.created,
+        row.git_commit or "an installed package",
+        ", ".join(f"{name} {version}" for name, version in row.versions.items()),
+    )
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------
+
+
+def _table(rows: list[Row]) -> RowsTable:
+    first = rows[0].setup
+    scores = [key for key in SCORES if any(key in row.metrics for row in rows)]
+    splits = [split for split, key in BOUNDS.items() if any(key in row.metrics for row in rows)]
+    keys = [*scores, *(BOUNDS[split] for split in splits)]
+    heads = [f"{METRICS[key].heading(first.extractor.labels)} {METRICS[key].arrow}" for key in keys]
+    lines = [
+        (*_about(row), *(score_of(row, key, error=True) for key in scores), *(bound_of(row, split) for split in splits))
+        for row in rows
+    ]
+    empty = [EMPTY] * (len(ABOUT) - 1)
+    anchors = [
+        (name, *empty, *(METRICS[key].text(values[key]) if key in values else EMPTY for key in keys))
+        for name, values in rows[0].anchors.items()
+    ]
+    mark = "" if first.extractor.verified else ", UNVERIFIED extractor weights"
+    size = "x".join(map(str, first.data.shape[:0:-1]))
+    title = (
+        f"{first.samples:,} samples against the {first.data.train_images:,} training images of {first.data.name} "
+        f"({size}), extractor {first.extractor.name}{mark}"
+    )
+    remarks = tuple(_remarks(rows, bool(splits)))
+    return RowsTable(title, (*ABOUT, *heads), tuple(lines), tuple(anchors), remarks, tuple(map(_origin, rows)))
+
+
+def _remarks(rows: Sequence[Row], bounds: bool) -> list[str]:
+    setup = rows[0].setup
+    said = []
+    if setup.extractor.name != "inception" or not setup.extractor.verified:
+        said.append("Not comparable with published FID and IS: other features.")
+    elif setup.samples != PUBLISHED_SAMPLES:
+        said.append(
+            f"Not comparable with published FIDs, which are of {PUBLISHED_SAMPLES:,} samples: fewer bias it upwards."
+        )
+    said.append("± of a score is over splits or subsets of one sample set; it says nothing about another training run.")
+    said.append(f"Precision and recall: the same features, k = {setup.neighborhood}.")
+    if bounds:
+        said.append(
+            "Bound: of the whole chain, whatever number of steps was sampled in; ± is a 95% interval for the mean over "
+            "the data."
+        )
+    return said
+
+
+def _flat(row: Row) -> dict[str, object]:
+    setup, model = row.setup, row.setup.model
+    line: dict[str, object] = {
+        "name": row.name,
+        **{name: getattr(model, name) for name in type(model).model_fields if name != "identity"},
+        "data": setup.data.name,
+        "data_sha256": setup.data.sha256,
+        "extractor": setup.extractor.name,
+        "extractor_verified": setup.extractor.verified,
+        "distance": setup.extractor.labels[0],
+        "score": setup.extractor.labels[1],
+        **setup.model_dump(include={"samples", "seed", "sampling_steps", "clip_x0", "neighborhood", "decoder"}),
+        **row.metrics,
+    }
+    for bound in row.bounds:
+        low, high = bound.interval
+        line |= {
+            f"bound_{bound.split}_{name}": value
+            for name, value in {
+                "method": bound.method,
+                "evals": bound.evals,
+                "images": bound.images,
+                "low": low,
+                "high": high,
+            }.items()
+        }
+    line |= {"device": row.hardware.get("device"), "git_commit": row.git_commit, "created": row.created}
+    return line | {f"version_{name}": version for name, version in row.versions.items()}

@@ -1,0 +1,78 @@
+"""All figures of the report, from records and the pictures beside them. One more: a function and an entry in PLOTS."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from matplotlib.figure import Figure as Canvas
+
+from ddpm_bench.config.metrics import BOUNDS, DISTANCE, SCORE
+from ddpm_bench.report.blocks import Figure, Image
+from ddpm_bench.report.figures import measured_and_published
+from ddpm_bench.report.figures.bound_terms import draw_terms
+from ddpm_bench.report.figures.drawing import canvas, save
+from ddpm_bench.report.figures.forward_process import draw_schedule
+from ddpm_bench.report.figures.mosaics import draw_generation, draw_neighbours, draw_samples
+from ddpm_bench.report.figures.neighbour_distances import draw_nearness
+from ddpm_bench.report.figures.progressive_coding import draw_codes
+from ddpm_bench.report.figures.training_curves import draw_distances, draw_losses
+from ddpm_bench.report.pictures import PictureFolder
+from ddpm_bench.report.summary import Summary
+
+
+@dataclass(frozen=True)
+class DrawnFigure:
+    """A figure in its files. `name`: their stem. title, caption: plain text, not escaped."""
+
+    name: str
+    title: str
+    caption: str
+    png: Path
+    pdf: Path
+
+    @property
+    def block(self) -> Figure:
+        """As a report beside the files shows it."""
+        return Figure(self.title, Image(PurePosixPath(self.png.name), self.title), self.caption, self.pdf.name)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """`draw` fills an empty figure, sets its size, and returns the caption: what is shown and what it depends on.
+
+    It returns an empty text, and draws nothing, where the records have nothing for it.
+    """
+
+    name: str
+    title: str
+    draw: Callable[[Canvas, Sequence[Summary], PictureFolder], str]
+
+
+PLOTS = (
+    Plot("distance", "Distance, measured and published", partial(measured_and_published.draw, key=DISTANCE)),
+    Plot("score", "Score, measured and published", partial(measured_and_published.draw, key=SCORE)),
+    Plot("bound", "Bound, measured and published", partial(measured_and_published.draw, key=BOUNDS["test"])),
+    Plot("samples", "Samples of all cells", draw_samples),
+    Plot("loss", "Training loss", draw_losses),
+    Plot("distance-by-step", "Distance by training step", draw_distances),
+    Plot("terms", "The bound term by term", draw_terms),
+    Plot("progressive", "Rate and distortion", draw_codes),
+    Plot("generation", "Progressive generation", draw_generation),
+    Plot("schedule", "The forward process", draw_schedule),
+    Plot("neighbours-pixel", "Nearest training images, in pixels", partial(draw_neighbours, space="pixel")),
+    Plot("neighbours-feature", "Nearest training images, in features", partial(draw_neighbours, space="feature")),
+    Plot("nearness", "Distances to the nearest training image", draw_nearness),
+)
+"""In the order of the report. Names are those of files that other documents link to."""
+
+
+def draw_figures(summaries: Sequence[Summary], pictures: PictureFolder, out: Path) -> list[DrawnFigure]:
+    """Draw into the folder `out` all figures that the records allow, each as PNG and PDF; missing pictures are said."""
+    drawn = []
+    for plot in PLOTS:
+        with canvas() as figure:
+            if caption := plot.draw(figure, summaries, pictures):
+                png = out / f"{plot.name}.png"
+                drawn.append(DrawnFigure(plot.name, plot.title, caption, png, save(figure, png)))
+    return drawn

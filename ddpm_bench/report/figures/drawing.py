@@ -1,0 +1,127 @@
+"""What the figures share: style, size, saving, panels by group, and the words about what was measured.
+
+Colours are from Okabe and Ito's set, which the colour-blind can tell apart; lines and marks differ in shape as well.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from ddpm_bench.files import replacing
+from ddpm_bench.report.labels import mathtext
+from ddpm_bench.report.summary import MeasuredCell, Summary, by_group
+
+BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+PURPLE, SKY, ORANGE = "#CC79A7", "#56B4E9", "#E69F00"
+LINES = ((BLUE, "-"), (GREEN, "--"), (PURPLE, "-."), (SKY, ":"), ("black", (0, (5, 1, 1, 1, 1, 1))), (ORANGE, "-"))
+"""Colour and dashes of the first, second, ... of several curves in one panel."""
+WIDTH = 5.5
+"""Inches: the text of a page in one column. What is written is then as large as in the text's footnotes."""
+COLUMNS = 3
+"""Panels side by side."""
+STYLE = {
+    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "xtick.labelsize": 7,
+    "ytick.labelsize": 7, "figure.titlesize": 8, "figure.labelsize": 8, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.axisbelow": True, "grid.color": "#E3E3E3", "grid.linewidth": 0.8,
+    "figure.dpi": 240,
+}  # fmt: skip
+
+
+@contextmanager
+def canvas() -> Iterator[Figure]:
+    """An empty figure in the report's style, whatever the user's own matplotlib style. Who draws sets its size."""
+    with matplotlib.style.context(["default", STYLE]):
+        yield Figure(layout="constrained")
+
+
+def save(figure: Figure, png: Path) -> Path:
+    """Write the figure as PNG, and beside it as PDF, whose path is returned. Equal figures are equal bytes."""
+    pdf = png.with_suffix(".pdf")
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)  # once is enough: with a layout engine each of the files would take twice as long
+    # A PDF keeps the pixels of pictures as they are; on the PNG's own pixels they fall unevenly and are averaged.
+    for path, interpolation, dates in (
+        (png, "antialiased", {"Software": None}),
+        (pdf, "none", {"CreationDate": None}),
+    ):
+        for picture in figure.findobj(AxesImage):
+            picture.set_interpolation(interpolation)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], metadata=dates)
+    return pdf
+
+
+def cell_panels(
+    figure: Figure, rows: Sequence[MeasuredCell], height: float, below: float = 0.0
+) -> list[tuple[MeasuredCell, Axes]]:
+    """A panel for each row, group under group, each under its heading; panels are `height` inches high.
+
+    Sets the size of the figure, with room for `below` inches more. Panels have the rows' labels as titles.
+    """
+    groups = by_group(rows)
+    columns = min(COLUMNS, max(map(len, groups.values())))
+    heights = [height * math.ceil(len(members) / columns) + 0.2 * bool(group) for group, members in groups.items()]
+    figure.set_size_inches(WIDTH, sum(heights) + below)
+    panels = []
+    frames = figure.subfigures(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for frame, (group, members) in zip(frames, groups.items(), strict=True):
+        if group:
+            frame.suptitle(mathtext(group), x=0.01, ha="left", weight="bold")
+        found = list(frame.subplots(math.ceil(len(members) / columns), columns, squeeze=False).flat)
+        for axes in found[len(members) :]:
+            axes.set_axis_off()
+        for row, axes in zip(members, found, strict=False):
+            axes.set_title(mathtext(row.cell.label), fontsize=7.5)
+            panels.append((row, axes))
+    return panels
+
+
+def group_panels(figure: Figure, rows: Sequence[MeasuredCell], height: float) -> list[tuple[list[MeasuredCell], Axes]]:
+    """A panel `height` inches high for each group of rows, on shared axes, with room for a legend under each.
+
+    Sets the size of the figure. Panels have the groups' names as titles.
+    """
+    groups = by_group(rows)
+    columns = min(2, len(groups))
+    lines, most = math.ceil(len(groups) / columns), max(map(len, groups.values()))
+    figure.set_size_inches(WIDTH, lines * (height + 0.14 * most))
+    found = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
+    for axes in found[len(groups) :]:
+        axes.set_axis_off()
+    for axes, group in zip(found, groups, strict=False):
+        axes.set_title(mathtext(group), weight="bold")
+    return list(zip(groups.values(), found, strict=False))
+
+
+def legend_below(axes: Axes) -> None:
+    """The legend of a panel under it, a line an entry."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.22), frameon=False, borderaxespad=0, handlelength=3)
+
+
+def plain_log(axis: Axis) -> None:
+    """Plain figures on a logarithmic axis: 1, 2, 5, 10, ...; over many decades 1, 10, ...; over less than one a few."""
+    low, high = sorted(axis.get_view_interval())
+    if high < 3 * low:
+        axis.set_major_locator(MaxNLocator(4))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1,) if 0 < 300 * low < high else (1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def measured_on(summary: Summary) -> str:
+    """What every number and picture of a report depends on, for captions."""
+    one = summary.first
+    seeds = sorted({record.seed for record in summary.records})
+    which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    data = f"{one.data.name}, {one.data.shape[1]}x{one.data.shape[2]}"
+    return f"{data}; {one.settings.training.steps:,} training steps; {which}."

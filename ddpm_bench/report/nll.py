@@ -1,0 +1,71 @@
+"""The bound of one checkpoint: as a table at the terminal, and its progressive code as a page."""
+
+from pathlib import Path, PurePosixPath
+
+from rich.table import Table as RichTable
+
+from ddpm_bench.config.grid import load_coding
+from ddpm_bench.files import write_json, write_text
+from ddpm_bench.models.model_card import KINDS
+from ddpm_bench.records.nll import Nll
+from ddpm_bench.report.blocks import Heading, Image, Paragraph
+from ddpm_bench.report.figures.progressive_coding import plot_progressive
+from ddpm_bench.report.progressive_coding import Coded, coded, split_in_words
+from ddpm_bench.report.sections.bounds import code_table
+from ddpm_bench.report.writers.markdown import to_markdown
+
+PUBLISHED_CODE = "ddpm-table4"
+
+
+def code_of(result: Nll) -> Coded:
+    """The progressive code that an exact measurement stands for: of the test images, or of the only split measured."""
+    bounds = {bound.split: bound for bound in result.bounds}
+    bound = bounds.get("test", result.bounds[0])
+    return coded(f"{result.checkpoint}, {bound.images:,} {bound.split} images of {result.data.name}", [bound])
+
+
+def write_progressive(result: Nll, out: Path) -> None:
+    """nll.json, the table of progressive coding as progressive.md, and its figure as PNG and PDF, in the folder `out`."""
+    code, published = code_of(result), load_coding(PUBLISHED_CODE)
+    write_json(out / "nll.json", result.as_json())
+    plot_progressive(out / "progressive.png", [code], published)
+    page = [
+        Heading(1, f"Progressive coding: {code.label}"),
+        Paragraph(split_in_words(code, published)),
+        code_table(code, published),
+        Paragraph(Image(PurePosixPath("progressive.png"), "Progressive coding")),
+        Paragraph(
+            f"Published: {published.source}. It is another model on CIFAR-10, so the two columns are not comparable "
+            "unless this is that model and that data."
+        ),
+    ]
+    write_text(out / "progressive.md", to_markdown(page))
+
+
+def nll_table(result: Nll) -> RichTable:
+    """A row a split: the parts, the total, and the two errors apart."""
+    first = result.bounds[0]
+    how = "every t" if first.method == "exact" else f"estimate from {first.evals} network calls an image"
+    step = "" if result.step is None else f", step {result.step:,}"
+    caption = [
+        f"{how}; x_0 {'clipped' if first.clip_x0 else 'not clipped'}; decoder: {first.decoder}; upper bounds on -log p(x_0). "
+        "± is a standard error; of the estimate: against every t on the same images; of the images: as a sample of the data. "
+        "The 95% interval holds both.",
+    ]
+    if result.gap:
+        caption.append(f"Gap, test minus train: {result.gap.value:+.4f} ± {result.gap.standard_error:.4f} bits/dim.")
+    table = RichTable(
+        title=f"Bits/dim of {result.checkpoint} ({KINDS[result.weights]}{step}) on {result.data.name}",
+        caption="\n".join(caption),
+    )
+    table.add_column("split")
+    for head in ("images", "L_T", "L_1..L_T-1", "L_0", "total", "± estimate", "± images", "95% interval"):
+        table.add_column(head, justify="right")
+    for bound in result.bounds:
+        low, high = bound.interval
+        table.add_row(
+            bound.split, f"{bound.images:,}", f"{bound.prior:.1e}", f"{bound.middle:.4f}", f"{bound.first:.4f}",
+            f"{bound.total:.4f}", "none" if bound.method == "exact" else f"{bound.estimate_error:.4f}",
+            f"{bound.sampling_error:.4f}", f"{low:.3f} to {high:.3f}",
+        )  # fmt: skip
+    return table

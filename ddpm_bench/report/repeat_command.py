@@ -1,0 +1,45 @@
+"""The command that measures records again, read off the records."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from ddpm_bench.config.grid import Grid, load_preset, parse_set, resolve, shipped_presets
+from ddpm_bench.records.record import Record
+
+
+def command(records: Sequence[Record], grid: Grid) -> str:
+    """The command that measures these records again; settings unlike the preset's are spelled out with --set."""
+    first = records[0]
+    measured = {record.cell for record in records}
+    shipped = first.preset in shipped_presets()
+    parts = [
+        "ddpm-bench",
+        "ablate",
+        "--grid",
+        grid.name,
+        "--preset",
+        first.preset if shipped else f"{first.preset}.toml",
+    ]
+    if measured != {cell.name for cell in grid.cells}:
+        parts += ["--cells", ",".join(cell.name for cell in grid.cells if cell.name in measured)]
+    parts += ["--seeds", ",".join(map(str, sorted({record.seed for record in records})))]
+    if shipped:
+        [cell] = grid.select([first.cell])
+        preset = resolve(cell, load_preset(first.preset), {}).model_dump(mode="json")
+        for section, values in first.settings.model_dump(mode="json").items():
+            for key, value in values.items():
+                if value != preset[section][key]:
+                    parts += ["--set", _assignment(f"{section}.{key}", value)]
+    if first.settings.scoring.extractor == "inception" and not first.extractor.verified:
+        parts += ["--inception-weights", "PATH", "--allow-unverified-weights"]
+    return shlex.join(parts)
+
+
+def _assignment(key: str, value: Any) -> str:
+    """`key=value` as --set reads it; a string is quoted only where it would be read as something else."""
+    section, _, field = key.partition(".")
+    if isinstance(value, str) and parse_set([f"{key}={value}"])[section][field] == value:
+        return f"{key}={value}"
+    return f"{key}={json.dumps(value)}"

@@ -1,0 +1,69 @@
+"""The page: tables, differences, figures, samples, provenance. As Markdown it reads well on a code host as it is."""
+
+from collections.abc import Mapping, Sequence
+
+from ddpm_bench.records.row import Row as EvaluatedRow
+from ddpm_bench.report.blocks import Block, Bold, Bullets, Code, Heading, Paragraph, Results
+from ddpm_bench.report.figures import DrawnFigure
+from ddpm_bench.report.pictures import Picture
+from ddpm_bench.report.results_table import MEASURED_HERE, PUBLISHED, ResultsTable
+from ddpm_bench.report.sections.bounds import bounds_section
+from ddpm_bench.report.sections.checkpoints import checkpoints_section
+from ddpm_bench.report.sections.claims import claims_section
+from ddpm_bench.report.sections.provenance import provenance_section
+from ddpm_bench.report.sections.published_elsewhere import published_elsewhere_section
+from ddpm_bench.report.sections.published_numbers import published_numbers_section
+from ddpm_bench.report.sections.samples import samples_section
+from ddpm_bench.report.summary import Summary
+from ddpm_bench.report.table_remarks import selection_name
+
+
+def page(
+    summaries: Sequence[Summary],
+    tables: Sequence[ResultsTable],
+    pictures: Mapping[str, Picture],
+    checkpoints: Sequence[EvaluatedRow] = (),
+    figures: Sequence[DrawnFigure] = (),
+) -> list[Block]:
+    """The whole report; `pictures` by name of cell. `figures` lie beside it.
+
+    `checkpoints`: rows of `evaluate --ckpt`, shown in a table of their own.
+    """
+    first = summaries[0]
+    blocks = [*_head(first), *_set_aside(first)]
+    for summary, table in zip(summaries, tables, strict=True):
+        title = f"Table: {selection_name(summary)}" if len(summaries) > 1 else "Table"
+        blocks += [Heading(2, title), Results(table), *published_numbers_section(summary)]
+    blocks += claims_section(summaries)
+    blocks += checkpoints_section(checkpoints, first.first)
+    blocks += bounds_section(first)
+    blocks += [Heading(2, "Plots"), *(figure.block for figure in figures)] if figures else []
+    blocks += samples_section(first.rows, pictures)
+    blocks += published_elsewhere_section(first)
+    return blocks + provenance_section(first)
+
+
+def _head(summary: Summary) -> list[Block]:
+    grid, record = summary.grid, summary.first
+    data, settings, extractor = record.data, record.settings, record.extractor
+    weights = "" if extractor.verified else " (unverified weights)"
+    return [
+        Heading(1, grid.title),
+        Paragraph(("Grid ", Code(grid.name), ", preset ", Code(record.preset), ".")),
+        Paragraph(f"{PUBLISHED}: {grid.source}. Rows, order and labels are its own."),
+        Paragraph(
+            f"{MEASURED_HERE}: {data.name}, {data.shape[1]}x{data.shape[2]} pixels, {data.train_images:,} training "
+            f"and {data.test_images:,} test images; "
+            f"{settings.training.steps:,} training steps of {settings.training.batch} images, "
+            f"{settings.sampling.samples:,} samples a run in {record.sampling_steps:,} steps; features: "
+            f"{extractor.name}{weights}. Distances are to the training images."
+        ),
+    ]
+
+
+def _set_aside(summary: Summary) -> list[Block]:
+    """What is not in the report, and why."""
+    if not summary.set_aside:
+        return []
+    said = tuple(f"{one.what}: {one.why}" for one in summary.set_aside)
+    return [Paragraph((Bold("Set aside, and in no number of this report"), f" ({len(said)})")), Bullets(said)]

@@ -1,0 +1,73 @@
+"""Where the numbers come from: the command, what the runs used, how long they took, and their settings."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+
+from ddpm_bench.config.grid import AXES
+from ddpm_bench.records.record import Record
+from ddpm_bench.report.blocks import (
+    Block,
+    CodeBlock,
+    Details,
+    Heading,
+    LineBreak,
+    Paragraph,
+    Table,
+    Words,
+    joined,
+)
+from ddpm_bench.report.repeat_command import command
+from ddpm_bench.report.summary import Summary
+
+COMMAND = "This command measures them again"
+FACTS: tuple[tuple[str, Callable[[Record], str]], ...] = (
+    ("data", lambda r: f"{r.data.name}, SHA-256 {r.data.sha256}"),
+    ("extractor", lambda r: f"{r.extractor.name}, SHA-256 {r.extractor.sha256}"),
+    ("extractor weights", lambda r: "verified" if r.extractor.verified else "UNVERIFIED"),
+    ("git commit", lambda r: r.git_commit or "none (an installed package)"),
+    ("trained by git commit", lambda r: ", ".join(r.training_commits) or "not recorded"),
+    ("versions", lambda r: ", ".join(f"{name} {version}" for name, version in r.versions.items())),
+    ("hardware", lambda r: ", ".join(f"{name}: {value}" for name, value in r.hardware.items())),
+)
+
+
+def provenance_section(summary: Summary) -> list[Block]:
+    records = summary.records
+    facts = tuple((name, joined(LineBreak(), _variants(records, fact))) for name, fact in FACTS)
+    settings = summary.first.settings.model_dump(mode="json", exclude={"diffusion": set(AXES)})
+    return [
+        Heading(2, "Where the numbers come from"),
+        Paragraph(f"{COMMAND}:"),
+        CodeBlock("sh", command(records, summary.grid)),
+        Table(COMMAND, "ll", (None, None), facts),
+        _times(records),
+        Details("Settings that all cells share", (CodeBlock("json", json.dumps(settings, indent=2)),)),
+    ]
+
+
+def _variants(records: Iterable[Record], fact: Callable[[Record], str]) -> list[Words]:
+    """What the records say of one thing: usually one value; otherwise each with the runs it is true of."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        found.setdefault(fact(record), []).append(f"{record.cell} {record.seed}")
+    if len(found) == 1:
+        return list(found)
+    return [f"{text} ({', '.join(runs)})" for text, runs in found.items()]
+
+
+def _times(records: Sequence[Record]) -> Table:
+    """Wall time of every run by phase, in seconds."""
+    phases = list(dict.fromkeys(phase for record in records for phase in record.wall_time_s))
+    heads = (
+        "cell", "seed", "outcome", "parameters", "images seen", *(f"{phase}, s" for phase in phases), "total, s",
+        "finished (UTC)",
+    )  # fmt: skip
+    lines = tuple(
+        (
+            record.cell, str(record.seed), record.outcome, f"{record.parameters:,}", f"{record.images_seen:,}",
+            *(f"{record.wall_time_s[phase]:,.1f}" if phase in record.wall_time_s else "" for phase in phases),
+            f"{sum(record.wall_time_s.values()):,.1f}", record.created.removesuffix("+00:00"),
+        )
+        for record in records
+    )  # fmt: skip
+    return Table(COMMAND, "lrl" + "r" * (len(phases) + 3) + "l", heads, lines)

@@ -1,0 +1,30 @@
+"""Published tables beside the report's own: quoted as they were printed, and held against nothing."""
+
+from ddpm_bench.config.grid import load_published, shipped_published
+from ddpm_bench.config.published import PublishedTable
+from ddpm_bench.report.blocks import Block, Bullets, Details, Heading, Paragraph, Symbols, Table
+from ddpm_bench.report.summary import Summary
+
+
+def published_elsewhere_section(summary: Summary) -> list[Block]:
+    """The shipped tables about the images that the records are of, or that the grid's own numbers are of."""
+    data = {summary.grid.conditions.data, summary.first.settings.data.source}
+    tables = [table for name in shipped_published() if data & set((table := load_published(name)).data)]
+    if not tables:
+        return []
+    return [
+        Heading(2, "Published elsewhere"),
+        Paragraph(
+            "Quoted, each measured under conditions of its own: nothing in this report is held against these numbers."
+        ),
+        *map(_folded, tables),
+    ]
+
+
+def _folded(table: PublishedTable) -> Details:
+    notes = any(row.note for row in table.rows)
+    heads = ("", *map(Symbols, table.columns.values()), *([""] if notes else []))
+    lines = tuple((Symbols(row.label), *table.texts(row), *([row.note] if notes else [])) for row in table.rows)
+    align = "l" + "r" * len(table.columns) + "l" * notes
+    said = tuple(map(Symbols, (f"Source: {table.origin}.", *table.notes)))
+    return Details(Symbols(table.title), (Table(Symbols(table.title), align, heads, lines), Bullets(said)))

@@ -1,0 +1,134 @@
+"""The sentences around a table: whose numbers they are, what each ± is over, what a dash means, why not to compare."""
+
+from collections.abc import Sequence
+
+from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.records.conditions import Difference
+from ddpm_bench.records.record import Record
+from ddpm_bench.report.bounds import bound_remarks
+from ddpm_bench.report.summary import MeasuredCell, Summary
+
+DASH, NOT_MEASURED, NOT_SCORED, EMPTY = "–", "not measured", "n/a", ""
+
+
+def title(summary: Summary) -> str:
+    """Which grid, which preset, and which checkpoint when a run has several."""
+    which = f"{summary.grid.title} ({summary.grid.name}, preset {summary.first.preset})"
+    if not any(len(record.checkpoints) > 1 for record in summary.records):
+        return which
+    return f"{which}: {selection_name(summary)}"
+
+
+def selection_name(summary: Summary) -> str:
+    """Which checkpoints a summary shows."""
+    distance = summary.first.extractor.labels[0]
+    return "last checkpoint" if summary.selection == "last" else f"checkpoint with the lowest {distance}"
+
+
+def verdict(summary: Summary) -> str:
+    """Why measured and published numbers cannot be compared; empty when all that is checked is as published."""
+    of_scores, of_bounds = (_union(summary, bounds) for bounds in (False, True))
+    if not of_scores and not of_bounds:
+        return ""
+    if not of_scores:
+        differing = ", ".join(condition_names(of_bounds))
+        return f"Bounds are not comparable with the published NLL. Not as published: {differing}."
+    distance, score = summary.first.extractor.labels
+    other = f" {distance} is not FID and {score} is not IS: another network computes the features."
+    bounds_are = " The bounds are comparable." if summary.bounds_comparable else ""
+    differing = condition_names(of_scores) + (["how the bound was measured"] if set(of_bounds) - set(of_scores) else [])
+    return (
+        f"{'Scores are not' if bounds_are else 'Not'} comparable with published numbers."
+        f"{'' if distance == 'FID' else other} Not as published: {', '.join(differing)}.{bounds_are}"
+    )
+
+
+def _union(summary: Summary, bounds: bool) -> list[Difference]:
+    """What is not as published in any of the bounds, or in any of the scores; each once."""
+    kinds = [found for key, found in summary.differences.items() if METRICS[key].is_bound == bounds]
+    return list(dict.fromkeys(difference for found in kinds for difference in found))
+
+
+def condition_names(differences: Sequence[Difference]) -> list[str]:
+    """What differs; the single settings only by their section."""
+    names = [difference.name for difference in differences]
+    sections = dict.fromkeys(name.partition(".")[0] for name in names if "." in name)
+    return [name for name in names if "." not in name] + [f"settings of {section}" for section in sections]
+
+
+def divergence_note(row: MeasuredCell) -> str:
+    """When and why the seeds of a cell diverged; what several share is said once."""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for record in row.diverged:
+        found = record.divergence
+        when = f"at step {found.step:,}" if found else "at a step that was not recorded"
+        seeds.setdefault((when, found.reason if found else "no reason was recorded"), []).append(str(record.seed))
+    said = "; ".join(f"{when} (seed {', '.join(which)}): {reason}" for (when, reason), which in seeds.items())
+    if not row.done:
+        return f"diverged here {said}"
+    total = len(row.done) + len(row.diverged)
+    return f"{len(row.diverged)} of {total} seeds diverged, {said}; the numbers are over the other {len(row.done)}"
+
+
+def unverified(record: Record) -> str:
+    """What every table says of weights that are not known to be the right ones."""
+    return (
+        f"unverified extractor weights ({record.extractor.name}, SHA-256 {record.extractor.sha256[:12]}…): "
+        "not known to be the ones that published or shipped numbers rest on"
+    )
+
+
+def remarks(summary: Summary, keys: Sequence[str]) -> list[str]:
+    """What has to be known to read the table: what each ± is over, what the words mean, how the rest was measured.
+
+    `keys` are the metrics that have a column.
+    """
+    counts = {len(row.done) for row in summary.rows if row.done}
+    scoring, samples = summary.first.settings.scoring, summary.first.settings.sampling.samples
+    said = [f"{samples:,} samples a run; fewer samples bias a Fréchet distance upwards."]
+    if max(counts, default=0) > 1:
+        said.append("± of measured numbers: sample standard deviation over n training runs with different seeds.")
+    if 1 in counts:
+        said += _of_one_run(summary, keys, "n = 1" if counts == {1} else "Rows with n = 1")
+    if any(row.cell.published.is_std is not None for row in summary.rows):
+        said.append("± of published IS: spread over splits of one sample set of one training run, not over runs.")
+    statuses = {row.status for row in summary.rows}
+    if "diverged" in statuses:
+        said.append(f"A measured {DASH} is a cell whose every run diverged here.")
+    if "not measured" in statuses:
+        said.append(f"{NOT_MEASURED.capitalize()}: there is no record of this cell yet.")
+    if any(METRICS[key].of_neighbours for key in keys):
+        said.append(
+            f"Precision and recall: the same features ({summary.first.extractor.name}), k = {scoring.neighborhood}."
+        )
+    if summary.grid.others:
+        said.append("Rows of other models are quoted from the source, which did not measure them; nor did we.")
+    if any(row.published.nll_bound for row in summary.grid.rows):
+        said.append("A published ≤ is an upper bound, as every measured bound is.")
+    if "fd_infinity" in keys:
+        said.append(
+            f"{METRICS['fd_infinity'].heading(summary.first.extractor.labels)}: extrapolated to infinitely many "
+            "samples (Chong and Forsyth 2020), which takes the bias of few samples away, not their scatter."
+        )
+    return said + bound_remarks(summary)
+
+
+def _of_one_run(summary: Summary, keys: Sequence[str], which: str) -> list[str]:
+    """What stands beside the numbers of one run: bootstrap intervals, and the errors within the run where there are none."""
+    shown = {
+        key: row.estimates[key] for row in summary.rows if len(row.done) == 1 for key in keys if key in row.estimates
+    }
+    said = []
+    if any(one.interval for one in shown.values()):
+        said.append(
+            f"{which}: brackets are 95% intervals within the run, by a bootstrap over its samples or over the bound's "
+            "images; they say nothing about another training run."
+        )
+    errors = [
+        f"the ± of {metric.heading(summary.first.extractor.labels)} is {metric.error_over}"
+        for key, metric in METRICS.items()
+        if key in shown and metric.error and shown[key].deviation is not None and not shown[key].interval
+    ]
+    if errors:
+        said.append(f"{which}: {', '.join(errors)}; it says nothing about another training run.")
+    return said

@@ -11,9 +11,18 @@ import torch
 from conftest import SMALL
 from tiny_models import tiny_data, tiny_preset
 
-from ddpm_bench.errors import UserError
+from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.settings import DataSettings
+from ddpm_bench.data import load_data
+from ddpm_bench.errors import Interrupted, UserError
+from ddpm_bench.experiment.ablate import plan
+from ddpm_bench.experiment.cell import Bench
 from ddpm_bench.experiment.launchers import Inline, Launcher, Processes, choose_launcher
-from ddpm_bench.records.record import read_records
+from ddpm_bench.metrics.extractors import load_extractor
+from ddpm_bench.records.record import Record, read_records
+from ddpm_bench.runtime.interrupt import Stop
+from ddpm_bench.runtime.observer import Observer
+from ddpm_bench.runtime.runtime import Runtime
 
 CELLS = "mu-L-fixed,mu-mse-fixed,eps-mse-fixed"
 
@@ -60,6 +69,37 @@ def test_interrupted_side_by_side_all_save_and_the_same_command_finishes(tmp_pat
     second = subprocess.run(command, capture_output=True, text=True, check=True)
     assert second.stderr.count("going on at step") == 2
     assert sorted(record.cell for record in read_records(tmp_path / "results")) == sorted(CELLS.split(","))
+
+
+@pytest.fixture
+def bench(tmp_path) -> Bench:
+    data = load_data(DataSettings(source=tiny_data(tmp_path / "data.npz"), size=16))
+    extractor = load_extractor("embedded", size=16, cache=tmp_path / "cache")
+    return Bench(tmp_path / "results", data, extractor, Runtime(cache=tmp_path / "cache"))
+
+
+def tiny_jobs(folder, *more):
+    return plan(load_grid("table2"), tiny_preset(folder), ["mu-L-fixed", "eps-L-fixed"], [0], more)
+
+
+def test_a_stop_while_processes_begin_is_no_failure(tmp_path, bench):
+    ended = []
+    with Stop() as stop, pytest.raises(Interrupted):
+        stop.requested = True
+        ended.extend(Processes(2).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
+    assert ended == [] and not list(bench.results.rglob("*.json"))
+
+
+def test_a_stop_while_one_process_has_no_job_lets_the_other_save(tmp_path, bench):
+    short, _ = tiny_jobs(tmp_path)
+    _, long = tiny_jobs(tmp_path, "training.steps=1000000", "training.checkpoint_every=1000000")
+    ended = []
+    with Stop() as stop, pytest.raises(Interrupted):
+        for job, result in Processes(2).run([short, long], bench, lambda job: Observer()):
+            ended.append((job, type(result)))
+            stop.requested = True
+    assert ended == [(short, Record)]
+    assert list((bench.results / "work" / long.name).glob("step-*/state.json"))
 
 
 def test_side_by_side_gives_the_records_of_one_after_the_other(tmp_path, monkeypatch):

@@ -9,12 +9,11 @@ planted-faults.json and not measured again.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
-import torch
 import typer
 from torch import Tensor
 
@@ -23,19 +22,16 @@ from ddpm_bench.data import load_data
 from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep
 from ddpm_bench.diffusion.variance import FixedBeta
 from ddpm_bench.files import write_json, write_text
-from ddpm_bench.measurement.bounds import measure, spread
-from ddpm_bench.measurement.samples import generate
+from ddpm_bench.measurement.measure import Task, measure
 from ddpm_bench.metrics.extractors import load_extractor
-from ddpm_bench.metrics.fidelity import score
 from ddpm_bench.models.model import load_model
 from ddpm_bench.records.compare import Check, compare
 from ddpm_bench.records.record import Checkpoint, Record, read_records
 from ddpm_bench.report.blocks import Code, Heading, Paragraph, Table
 from ddpm_bench.report.writers.markdown import to_markdown
-from ddpm_bench.runtime.batch import default_batch
-from ddpm_bench.runtime.observer import say
-
-CPU = torch.device("cpu")
+from ddpm_bench.runtime.observer import about, say
+from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.runtime.terminal import at_the_terminal
 
 
 @dataclass(frozen=True)
@@ -74,24 +70,14 @@ def metrics_with(fault: str, record: Record, work: Path, cache: Path) -> dict[st
     """What the code with the fault would have measured, from the same training."""
     settings = record.settings
     model = load_model(work / f"{record.cell}-seed{record.seed}", raw=FAULTS[fault].weights == "raw")
-    diffusion, data = FAULTS[fault].plant(model.diffusion), load_data(settings.data)
+    faulty_model = replace(model, diffusion=FAULTS[fault].plant(model.diffusion))
     extractor = load_extractor(settings.scoring.extractor, size=settings.data.size, cache=cache)
-    with TemporaryDirectory() as folder:
-        samples = generate(
-            diffusion, model.network, shape=data.shape, count=settings.sampling.samples, seed=record.seed, folder=Path(folder),
-            identity={"fault": fault}, device=CPU, clip_x0=settings.sampling.clip_x0, title=f"{fault}: {record.cell}",
-        )  # fmt: skip
-    metrics = score(
-        samples, data.train.images, extractor, neighborhood=settings.scoring.neighborhood, device=CPU, cache=cache
-    )
-    scoring = settings.scoring
-    bound = measure(
-        model.network, diffusion, spread(data.test.images, scoring.bound_images), split="test", evals=scoring.bound_evals,
-        seed=record.seed, batch=default_batch(CPU, settings.data.size), device=CPU,
-        clip_x0=settings.sampling.clip_x0, decoder=scoring.decoder, folder=None, identity={},
-    )  # fmt: skip
-    metrics["bound_test_bits_per_dim"] = bound.total
-    return metrics
+    numbers = {"test_reference": False, "precision_recall": True, "bootstrap": 0, "neighbours": 0, "terms_images": 0}
+    scoring = settings.scoring.model_copy(update=numbers)
+    task = Task(load_data(settings.data), extractor, settings.sampling, scoring, record.seed, bound_splits=("test",))
+    # Nothing is kept: work is found by what a model is, and a fault is no part of that.
+    with TemporaryDirectory() as folder, about(f"{fault}, {record.cell}"):
+        return measure(faulty_model, task, Runtime(cache=cache), Path(folder) / "faulty.json").metrics
 
 
 def faulty(record: Record, of_fault: dict[str, dict[str, float]]) -> Record:
@@ -150,4 +136,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with at_the_terminal():
+        typer.run(main)

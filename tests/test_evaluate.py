@@ -4,12 +4,12 @@ import csv
 import json
 
 import pytest
-from ddpm_bench.evaluation import checkpoint
-from ddpm_bench.measurement.checkpoint import SAMPLES, UserSays, default_name
 from tiny_models import tiny_checkpoint, tiny_data
 
 from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.errors import Interrupted, UserError
+from ddpm_bench.measurement import measure as measuring
+from ddpm_bench.measurement.evaluate import SAMPLES, row_name
 from ddpm_bench.models.model import load_model
 from ddpm_bench.records.row import Row, check_name, read_rows
 from ddpm_bench.report.checkpoint_rows import make_tables, to_csv
@@ -107,7 +107,7 @@ def test_the_bound_is_that_of_the_whole_chain_and_may_be_exact(evaluate, tmp_pat
 def test_the_same_command_again_measures_nothing(evaluate, monkeypatch, tmp_path):
     evaluate("eps")
     before = (tmp_path / "rows" / "eps.json").read_bytes()
-    monkeypatch.setattr(checkpoint, "_measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("ddpm_bench.measurement.evaluate.measure", lambda *_: pytest.fail("measured again"))
     answer = evaluate("eps")
     assert answer.code == 0 and "measured already" in answer.err
     assert (tmp_path / "rows" / "eps.json").read_bytes() == before
@@ -118,11 +118,11 @@ def test_an_interrupted_evaluation_goes_on_with_its_samples_and_scores(evaluate,
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "measure", stopped)
+        patch.setattr(measuring, "measure_bound", stopped)
         assert evaluate("eps").code == 130
     assert rows(tmp_path) == {}
     monkeypatch.setattr("ddpm_bench.measurement.samples.sample", lambda *_, **__: pytest.fail("sampled again"))
-    monkeypatch.setattr(checkpoint, "scores", lambda *_, **__: pytest.fail("scored again"))
+    monkeypatch.setattr(measuring, "scores", lambda *_, **__: pytest.fail("scored again"))
     assert evaluate("eps").code == 0
     assert rows(tmp_path)["eps"].bounds
 
@@ -145,6 +145,7 @@ def test_a_row_measured_otherwise_is_refused_with_the_differences_and_fresh_keep
     assert evaluate("eps", "--seed", 1, "--fresh").code == 0
     (kept,) = (tmp_path / "rows").glob("before-*/eps.json")
     assert kept.read_bytes() == old
+    assert {path.name for path in kept.parent.iterdir()} == {"eps.json", "eps.png", "eps-progressive.png", "work"}
     assert rows(tmp_path)["eps"].setup.seed == 1
 
 
@@ -217,7 +218,7 @@ def test_tables_say_what_may_not_be_compared(evaluate, tmp_path):
 def test_a_mistake_is_said_before_anything_is_sampled(call, place, monkeypatch, tmp_path, arguments, said):
     _, ckpts, data = place
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checkpoint, "generate", lambda *_, **__: pytest.fail("sampled"))
+    monkeypatch.setattr(measuring, "draw_samples", lambda *_, **__: pytest.fail("sampled"))
     given = {"CKPT": ckpts["eps"], "DATA": data, "COLOUR": tiny_data(tmp_path / "colour.npz", channels=3)}
     answer = call(
         "evaluate", *(given.get(word, word) for word in arguments), "--device", "cpu", "--cache", tmp_path / "c"
@@ -251,9 +252,18 @@ def test_a_model_is_compared_with_what_it_was_trained_on_while_that_is_the_same(
     assert reference_data(elsewhere, data).sha256 == held.sha256
 
 
-def test_names_and_defaults(place):
+def test_names_and_defaults(place, call, monkeypatch, tmp_path):
     model = load_model(place[1]["eps"])
-    assert default_name(model) == "eps"
+    assert row_name(model, None) == "eps"
     hub = model.__class__(**{**model.__dict__, "name": "google/ddpm-cifar10-32", "weights": "raw"})
-    assert check_name(default_name(hub)) == "google-ddpm-cifar10-32-raw"
-    assert SAMPLES["inception"] == 50_000 and UserSays(ckpt=place[0], results=place[0]).evals == 10
+    assert check_name(row_name(hub, None)) == "google-ddpm-cifar10-32-raw"
+    asked = []
+
+    def stopped(model, task, *_):
+        asked.append(task.scoring)
+        raise Interrupted
+
+    monkeypatch.setattr("ddpm_bench.measurement.evaluate.measure", stopped)
+    few = ("--data", place[2], "--results", tmp_path / "rows", "--count", 16, "--device", "cpu")
+    assert call("evaluate", "--ckpt", place[1]["eps"], *few).code == 130
+    assert SAMPLES["inception"] == 50_000 and asked[0].bound_evals == 10

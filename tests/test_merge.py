@@ -87,15 +87,15 @@ def test_a_picture_never_replaces_another(tmp_path: Path) -> None:
     refused(tmp_path, "eps-L-fixed-seed0.png' is there already")
 
 
-def test_a_missing_picture_and_one_that_points_elsewhere_are_said(tmp_path: Path, capsys) -> None:
+def test_a_missing_picture_and_one_that_points_elsewhere_are_said(tmp_path: Path, caplog) -> None:
+    caplog.set_level("INFO", logger="ddpm_bench")
     record = make_record(GRID, "mu-L-fixed").model_copy(
         update={"sample_grid": "../secret.png", "pictures": {"progressive": "no.png"}}
     )
     write_record(tmp_path / "a", record)
     Image.new("L", (4, 4)).save(tmp_path / "secret.png")
     merge(tmp_path / "out", [tmp_path / "a"])
-    said = capsys.readouterr().err
-    assert "'../secret.png'" in said and "'no.png'" in said
+    assert "'../secret.png'" in caplog.text and "'no.png'" in caplog.text
     assert list(contents(tmp_path / "out")) == ["mu-L-fixed-seed0.json"]
 
 

@@ -123,7 +123,8 @@ def test_the_table_shows_what_failed_first():
     assert "NOT within tolerance" in table.title and next(table.columns[0].cells) == "recall"
 
 
-def test_siblings_are_those_measured_alike(tmp_path, capsys):
+def test_siblings_are_those_measured_alike(tmp_path, caplog):
+    caplog.set_level("INFO", logger="ddpm_bench")
     record = make_record(GRID, "eps-mse-fixed")
     path = write_record(tmp_path, record)
     other_seed, other_cell = make_record(GRID, "eps-mse-fixed", 1), make_record(GRID, "mu-L-fixed")
@@ -132,7 +133,7 @@ def test_siblings_are_those_measured_alike(tmp_path, capsys):
         write_record(tmp_path, each)
     (tmp_path / "eps-L-fixed-seed0.json").write_text("broken")
     assert siblings(path, record) == [record, other_seed, other_cell]
-    assert "eps-L-fixed-seed0.json" in capsys.readouterr().err
+    assert "eps-L-fixed-seed0.json" in caplog.text
 
 
 def test_the_job_is_the_records_own_wherever_its_files_lie(tmp_path):

@@ -13,14 +13,17 @@ from conftest import SMALL
 from ddpm_bench.config.grid import load_grid, load_preset, parse_set, resolve
 from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import ImageData, Split, load_data, read_images
-from ddpm_bench.diffusion import sampler
+from ddpm_bench.diffusion.samplers import Ancestral
 from ddpm_bench.errors import Interrupted
-from ddpm_bench.experiment import cell as run
 from ddpm_bench.experiment.ablate import set_aside
-from ddpm_bench.experiment.cell import Bench, Job, run_cell, scoring_steps, spread
+from ddpm_bench.experiment.cell import Bench, Job, run_cell, scoring_steps
+from ddpm_bench.measurement import measure as measuring
+from ddpm_bench.measurement.bounds import spread_over
+from ddpm_bench.measurement.measure import kept_scores, work_beside
 from ddpm_bench.metrics.extractors import load_extractor
+from ddpm_bench.models.model import load_model
 from ddpm_bench.records.record import QUANTILES, read_record, read_records, write_record
-from ddpm_bench.records.scored import Scored
+from ddpm_bench.runtime.runtime import Runtime
 
 DDPM_BENCH = [sys.executable, "-m", "ddpm_bench"]
 
@@ -105,13 +108,13 @@ def test_a_cell_that_diverges_is_a_result_and_the_grid_goes_on(call, tmp_path):
 
 
 @pytest.fixture
-def bench(tmp_path) -> Bench:
-    """A cell's surroundings with a handful of images and the shipped extractor."""
+def bench(tmp_path, monkeypatch) -> Bench:
+    """A cell's surroundings with a handful of images and the shipped extractor; nothing scores worse than noise."""
     images = load_data(DataSettings(source="embedded", size=16)).test.images
     data = ImageData("few", Split(images[:40]), Split(images[40:64]), "f" * 64)
     extractor = load_extractor("embedded", size=16, cache=tmp_path / "cache")
-    scale = {"uniform noise": {"fd_train": 1e9}}
-    return Bench(tmp_path / "results", torch.device("cpu"), data, extractor, scale, tmp_path / "cache")
+    monkeypatch.setattr(measuring, "anchors", lambda *_: {"uniform noise": {"fd_train": 1e9}})
+    return Bench(tmp_path / "results", data, extractor, Runtime(cache=tmp_path / "cache"))
 
 
 def tiny_job(*assignments: str) -> Job:
@@ -122,8 +125,13 @@ def tiny_job(*assignments: str) -> Job:
 
 
 def test_samples_that_are_not_finite_are_a_divergence_and_no_picture(bench, monkeypatch):
-    real = sampler._previous
-    monkeypatch.setattr(sampler, "_previous", lambda *given: real(*given) * float("nan"))
+    real = Ancestral.step
+
+    def broken(*given):
+        done = real(*given)
+        return done._replace(x=done.x * float("nan"))
+
+    monkeypatch.setattr(Ancestral, "step", broken)
     record = run_cell(tiny_job(), bench)
     assert record.outcome == "diverged" and record.divergence.step == 4
     assert record.divergence.reason.startswith("12 of 12 samples are not finite")
@@ -138,14 +146,16 @@ def stopped(*_: object) -> None:
 def test_after_an_interruption_behind_the_scores_only_the_rest_is_done(bench, monkeypatch):
     job = tiny_job("scoring.neighbours=3", "training.snapshot_every=2")
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(run, "measure_bounds", stopped)
+        patch.setattr(measuring, "_bounds", stopped)
         run_cell(job, bench)
-    whole = Scored.model_validate_json((bench.work(job) / "scores.json").read_text())
-    for name in ("scores", "find_neighbours", "progressive"):
-        monkeypatch.setattr(run, name, lambda *_, **__: pytest.fail("done again"))
+    work = work_beside(bench.record(job))
+    kept = kept_scores(load_model(work).function, bench.task(job), bench.runtime, bench.record(job)).read()
+    (shown,) = work.glob("pictures-*/found.json")
+    whole = measuring.Shown.model_validate_json(shown.read_text())
+    for name in ("scores", "find_neighbours", "draw_progressive"):
+        monkeypatch.setattr(measuring, name, lambda *_, **__: pytest.fail("done again"))
     record = run_cell(job, bench)
     assert [checkpoint.step for checkpoint in record.checkpoints] == [2, 4]
-    kept = whole.checkpoints[-1]
     assert kept.metrics and kept.metrics.items() <= record.last.metrics.items()
     assert kept.quantiles and kept.quantiles.items() <= record.last.quantiles.items()
     assert (record.pictures, record.neighbours) == (whole.pictures, whole.neighbours)
@@ -253,5 +263,5 @@ def test_samples_are_never_written_over_anything(call, tmp_path):
 
 def test_spread_takes_images_from_the_whole_of_a_sorted_set():
     labels = torch.arange(10).repeat_interleave(20)
-    assert set(spread(labels, 10).tolist()) == set(range(10))
-    assert torch.equal(spread(labels, 1000), labels)
+    assert set(spread_over(labels, 10).tolist()) == set(range(10))
+    assert torch.equal(spread_over(labels, 1000), labels)

@@ -11,11 +11,11 @@ from ddpm_bench.experiment.cell import Bench, Job
 from ddpm_bench.experiment.launchers import Launcher
 from ddpm_bench.experiment.live_table import board
 from ddpm_bench.files import move_aside
-from ddpm_bench.measurement.measure import PICTURES, data_info, picture_path
+from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.models.build import build_codec, build_objective, build_sampler
 from ddpm_bench.records.differences import differences
-from ddpm_bench.records.record import Record, read_record, record_path, write_record
+from ddpm_bench.records.record import PICTURES, Record, picture_path, read_record, record_path, write_record
 from ddpm_bench.runtime.observer import say
 
 
@@ -77,7 +77,7 @@ def _wanted(job: Job, data: ImageData, extractor: Extractor) -> dict:
 def set_aside(results: Path, jobs: Sequence[Job]) -> None:
     """Move aside what the jobs left in `results`: record, pictures, checkpoints and samples."""
     records = {job.name: record_path(results, job.cell.name, job.seed) for job in jobs}
-    pictures = [picture_path(record, name) for record in records.values() for name in (None, *PICTURES)]
+    pictures = [picture_path(record, name) for record in records.values() for name in PICTURES]
     move_aside(results, [*records.values(), *pictures, *(results / "work" / name for name in records)])
 
 

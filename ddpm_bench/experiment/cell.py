@@ -15,7 +15,7 @@ from ddpm_bench.measurement.measure import (
     data_info,
     kept_scores,
     measure,
-    picture_path,
+    mention_older,
     score,
     work_beside,
 )
@@ -23,7 +23,7 @@ from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_objective
 from ddpm_bench.models.model import function_of, load_model
 from ddpm_bench.records.provenance import git_commit, hardware, versions
-from ddpm_bench.records.record import Checkpoint, Divergence, Measurement, Record, record_path
+from ddpm_bench.records.record import Checkpoint, Divergence, Measurement, Record, picture_path, record_path
 from ddpm_bench.runtime.observer import about, observer, say
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.runtime.tensorboard import event_files
@@ -100,9 +100,7 @@ def run_cell(job: Job, bench: Bench) -> Record:
 
 def _run_cell(job: Job, bench: Bench) -> Record:
     work = work_beside(bench.record(job))
-    if (work / "scores.json").exists():
-        say(f"Samples and scores in '{work}' were kept by an older ddpm-bench, not by the hash of their weights. They are "
-            "left there and made again; training goes on.")  # fmt: skip
+    mention_older(work)
     clock, trainer = Clock(work), make_trainer(job, bench.data, bench.runtime, work)
     snapshots: list[Checkpoint] = []
     measurement: Measurement | None = None

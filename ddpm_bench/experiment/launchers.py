@@ -73,7 +73,8 @@ class Processes:
         shared = (threads, stopping, messages, min(each.every for each in observers.values()))
         try:
             with ProcessPoolExecutor(self.workers, context, _begin, shared) as pool:
-                running = {pool.submit(_measure_alone, job, bench): job for job in jobs}
+                with _blocked(signal.SIGTERM):  # a worker begins so too, and takes it up once it can save
+                    running = {pool.submit(_measure_alone, job, bench): job for job in jobs}
                 try:
                     for each in _as_they_end(running, stopping):
                         _show_all(messages, observers)
@@ -137,11 +138,25 @@ def _as_they_end(running: dict[Future, Job], stopping: Event) -> Iterator[Ended 
 
 
 def _tell(stopping: Event) -> None:
-    """Let each worker save and stop, once: jobs that wait are not begun, and SIGTERM reaches those that run."""
+    """Let each worker save and stop, once: jobs that wait are not begun, and SIGTERM reaches those that run.
+
+    A worker that runs no job ignores the signal. Were it to die, the pool would take that for a failure and send the others
+    a second one, upon which they would stop without saving.
+    """
     if not stopping.is_set():
         stopping.set()
         for worker in multiprocessing.active_children():
             worker.terminate()
+
+
+@contextlib.contextmanager
+def _blocked(number: signal.Signals) -> Iterator[None]:
+    """The signal waits while the block runs; processes that begin in it have it waiting too."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # ---- in a worker ----------------------------------------------------------------------------------------------------
@@ -186,6 +201,8 @@ def _begin(threads: int, stopping: Event, messages: multiprocessing.Queue, every
     _shared = stopping, messages, every
     messages.cancel_join_thread()  # a worker ends even when nobody reads what it said last
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on as SIGTERM
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # between jobs: see `_tell`
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     torch.set_num_threads(threads)
     logger.addHandler(_ToParent(messages))
     logger.setLevel(logging.INFO)

@@ -6,7 +6,7 @@ from pathlib import Path
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder
 from ddpm_bench.likelihood.estimate import Budget
-from ddpm_bench.measurement.measure import Task, check_task, measure
+from ddpm_bench.measurement.measure import Task, check_task, measure, mention_older, work_beside
 from ddpm_bench.metrics.fidelity import protocol
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.row import ModelInfo, Row, Setup, check_name, held_row, row_path, write_row
@@ -31,6 +31,7 @@ def evaluate(model: Model, task: Task, runtime: Runtime, results: Path, name: st
         return row
     make_folder(results)
     with about(name):
+        mention_older(work_beside(row_path(results, name)))
         found = measure(model, task, runtime, row_path(results, name))
     row = Row(name=name, setup=setup, **{field: getattr(found, field) for field in type(found).model_fields})
     write_row(results, row)

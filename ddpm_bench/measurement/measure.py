@@ -31,7 +31,7 @@ from ddpm_bench.metrics.fidelity import scores
 from ddpm_bench.metrics.neighbours import find_neighbours
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.provenance import git_commit, hardware, versions
-from ddpm_bench.records.record import BoundTerms, DataInfo, Measurement, Neighbours, Part
+from ddpm_bench.records.record import BoundTerms, DataInfo, Measurement, Neighbours, Part, picture_path
 from ddpm_bench.runtime.observer import observer, say
 from ddpm_bench.runtime.runtime import Runtime
 
@@ -41,8 +41,6 @@ PICTURED = 64
 """Samples shown in a picture, the same noise for every model."""
 PROGRESSIVE = 8
 """Samples whose way through the chain is shown."""
-PICTURES = ("progressive", "neighbours-pixel", "neighbours-feature")
-"""Pictures beside that of the samples: the names in `Measurement.pictures`."""
 
 
 @dataclass(frozen=True)
@@ -204,17 +202,20 @@ def _bounds(
     return bounds, measure_bound(model, task.data, "test", every_t, runtime, folder)
 
 
+def mention_older(work: Path) -> None:
+    """Say so when `work` holds samples or scores that were kept before they were named by the hash of their weights."""
+    older = [path for name in ("scores.json", "samples", "samples-????????") for path in work.glob(name)]
+    if older:
+        say(f"Samples and scores in '{work}' were kept by an older ddpm-bench, not by the hash of their weights. They are "
+            "left there and made again.")  # fmt: skip
+
+
 # ---- where things lie -----------------------------------------------------------------------------------------------
 
 
 def work_beside(record: Path) -> Path:
     """The folder of what is kept on the way to a record."""
     return record.parent / "work" / record.stem
-
-
-def picture_path(record: Path, name: str | None = None) -> Path:
-    """Where a picture lies, beside its record: one of PICTURES, or that of the samples."""
-    return record.with_name(f"{record.stem}-{name}.png") if name else record.with_suffix(".png")
 
 
 def data_info(data: ImageData) -> DataInfo:

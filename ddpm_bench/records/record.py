@@ -210,6 +210,15 @@ class Record(Part):
         return min(self.checkpoints, key=lambda c: c.metrics["fd_train"]) if self.checkpoints else None
 
 
+PICTURES = (None, "progressive", "neighbours-pixel", "neighbours-feature")
+"""Every picture beside a record: that of the samples, and the names in `Measurement.pictures`."""
+
+
+def picture_path(record: Path, name: str | None = None) -> Path:
+    """Where a picture lies, beside its record: one of PICTURES."""
+    return record.with_name(f"{record.stem}-{name}.png") if name else record.with_suffix(".png")
+
+
 def record_path(folder: Path, cell: str, seed: int) -> Path:
     return folder / f"{cell}-seed{seed}.json"
 

@@ -11,7 +11,7 @@ from ddpm_bench.config.settings import completed
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import move_aside, write_json
 from ddpm_bench.records.differences import differences
-from ddpm_bench.records.record import DataInfo, ExtractorInfo, Measurement, Part
+from ddpm_bench.records.record import PICTURES, DataInfo, ExtractorInfo, Measurement, Part, picture_path
 
 SCHEMA = 1
 """Version of the row's layout. A reader refuses a newer one."""
@@ -104,9 +104,9 @@ def _conditions(setup: Setup) -> dict[str, Any]:
 
 
 def set_aside(folder: Path, name: str) -> None:
-    """Move aside what there is of a row: the row, its picture, samples and scores."""
+    """Move aside what there is of a row: the row, its pictures, and what was kept on the way."""
     path = row_path(folder, name)
-    move_aside(folder, (path, path.with_suffix(".png"), folder / "work" / name))
+    move_aside(folder, (path, *(picture_path(path, which) for which in PICTURES), folder / "work" / name))
 
 
 def read_row(path: Path) -> Row:

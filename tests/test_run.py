@@ -19,7 +19,8 @@ from ddpm_bench.experiment.ablate import set_aside
 from ddpm_bench.experiment.cell import Bench, Job, run_cell, scoring_steps
 from ddpm_bench.measurement import measure as measuring
 from ddpm_bench.measurement.bounds import spread_over
-from ddpm_bench.measurement.measure import kept_scores, work_beside
+from ddpm_bench.measurement.kept import work_beside
+from ddpm_bench.measurement.measure import kept_scores
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.models.model import load_model
 from ddpm_bench.records.record import QUANTILES, read_record, read_records, write_record

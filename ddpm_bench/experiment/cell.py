@@ -9,16 +9,8 @@ from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.errors import NotFinite
-from ddpm_bench.measurement.measure import (
-    Clock,
-    Task,
-    data_info,
-    kept_scores,
-    measure,
-    mention_older,
-    score,
-    work_beside,
-)
+from ddpm_bench.measurement.kept import Clock, mention_older, work_beside
+from ddpm_bench.measurement.measure import Task, data_info, kept_scores, measure, score
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_objective
 from ddpm_bench.models.model import function_of, load_model

@@ -6,7 +6,8 @@ from pathlib import Path
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder
 from ddpm_bench.likelihood.estimate import Budget
-from ddpm_bench.measurement.measure import Task, check_task, measure, mention_older, work_beside
+from ddpm_bench.measurement.kept import mention_older, work_beside
+from ddpm_bench.measurement.measure import Task, check_task, measure
 from ddpm_bench.metrics.fidelity import protocol
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.row import ModelInfo, Row, Setup, check_name, held_row, row_path, write_row

@@ -5,24 +5,19 @@ it depends on, the hash of the weights first: an interrupted measurement goes on
 settings is never taken for this one's.
 """
 
-import contextlib
-import json
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Generic, TypeVar
-
-from pydantic import ValidationError
+from typing import Any
 
 from ddpm_bench.config.metrics import SplitName
 from ddpm_bench.config.settings import SamplingSettings, ScoringSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.data.pictures import write_image_grid
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import keyed_folder, write_json
+from ddpm_bench.files import keyed_folder, sha256_file
 from ddpm_bench.measurement.bounds import BoundMethod, measure_bound, spread_over
+from ddpm_bench.measurement.kept import Clock, Kept, work_beside
 from ddpm_bench.measurement.pictures import draw_neighbours, draw_progressive
 from ddpm_bench.measurement.samples import draw_samples, samples_depend_on
 from ddpm_bench.metrics.anchors import anchors
@@ -32,10 +27,8 @@ from ddpm_bench.metrics.neighbours import find_neighbours
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import BoundTerms, DataInfo, Measurement, Neighbours, Part, picture_path
-from ddpm_bench.runtime.observer import observer, say
+from ddpm_bench.runtime.observer import observer
 from ddpm_bench.runtime.runtime import Runtime
-
-Found = TypeVar("Found", bound=Part)
 
 PICTURED = 64
 """Samples shown in a picture, the same noise for every model."""
@@ -86,7 +79,13 @@ class Shown(Part):
     """Pictures beside the record, by name, and the distances to the nearest training images."""
 
     pictures: dict[str, str]
+    sha256: dict[str, str]  # of each picture's file
     neighbours: dict[str, Neighbours]
+
+    def lies_beside(self, record: Path) -> bool:
+        """Are these pictures there, and not others of the same name?"""
+        files = {name: record.with_name(file) for name, file in self.pictures.items()}
+        return all(path.exists() and sha256_file(path) == self.sha256[name] for name, path in files.items())
 
 
 def measure(model: Model, task: Task, runtime: Runtime, record: Path) -> Measurement:
@@ -174,7 +173,7 @@ def _show(model: Model, task: Task, runtime: Runtime, record: Path) -> Shown:
     }
     kept = Kept(Shown, keyed_folder(work_beside(record), "pictures", of))
     found = kept.read()
-    if found and all(record.with_name(name).exists() for name in found.pictures.values()):
+    if found and found.lies_beside(record):
         return found
     drawn = {"progressive": picture_path(record, "progressive")}
     draw_progressive(drawn["progressive"], model, task.sampling, PROGRESSIVE, task.seed, runtime)
@@ -186,7 +185,13 @@ def _show(model: Model, task: Task, runtime: Runtime, record: Path) -> Shown:
             drawn[f"neighbours-{space}"] = picture_path(record, f"neighbours-{space}")
             draw_neighbours(drawn[f"neighbours-{space}"], samples, train, near, space)
             neighbours[space] = Neighbours(samples=near.samples, test=near.test)
-    return kept.write(Shown(pictures={name: path.name for name, path in drawn.items()}, neighbours=neighbours))
+    return kept.write(
+        Shown(
+            pictures={name: path.name for name, path in drawn.items()},
+            sha256={name: sha256_file(path) for name, path in drawn.items()},
+            neighbours=neighbours,
+        )
+    )
 
 
 def _bounds(
@@ -202,65 +207,7 @@ def _bounds(
     return bounds, measure_bound(model, task.data, "test", every_t, runtime, folder)
 
 
-def mention_older(work: Path) -> None:
-    """Say so when `work` holds samples or scores that were kept before they were named by the hash of their weights."""
-    older = [path for name in ("scores.json", "samples", "samples-????????") for path in work.glob(name)]
-    if older:
-        say(f"Samples and scores in '{work}' were kept by an older ddpm-bench, not by the hash of their weights. They are "
-            "left there and made again.")  # fmt: skip
-
-
-# ---- where things lie -----------------------------------------------------------------------------------------------
-
-
-def work_beside(record: Path) -> Path:
-    """The folder of what is kept on the way to a record."""
-    return record.parent / "work" / record.stem
-
-
 def data_info(data: ImageData) -> DataInfo:
     return DataInfo(
         name=data.name, sha256=data.sha256, train_images=len(data.train), test_images=len(data.test), shape=data.shape
     )
-
-
-class Kept(Generic[Found]):
-    """One result as a file in a folder made by `keyed_folder`."""
-
-    def __init__(self, kind: type[Found], folder: Path) -> None:
-        self._kind, self._path = kind, folder / "found.json"
-
-    def read(self) -> Found | None:
-        """What is kept, if anything. A damaged file is said, and counts as nothing."""
-        if not self._path.exists():
-            return None
-        try:
-            return self._kind.model_validate_json(self._path.read_bytes())
-        except ValidationError:
-            say(f"Making '{self._path}' again: it was damaged.")
-            return None
-
-    def write(self, found: Found) -> Found:
-        write_json(self._path, found.as_json())
-        return found
-
-
-class Clock:
-    """Wall time by phase in seconds, summed over interruptions by way of a small file in `folder`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "wall-time.json"
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        return json.loads(self.path.read_text()) if self.path.exists() else {}
-
-    @contextlib.contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        began = time.monotonic()
-        observer().phase(phase)
-        try:
-            yield
-        finally:
-            seconds = self.seconds
-            write_json(self.path, seconds | {phase: round(seconds.get(phase, 0.0) + time.monotonic() - began, 3)})

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.measurement.bounds import bound_of
-from ddpm_bench.measurement.measure import Task, measure, work_beside
+from ddpm_bench.measurement.kept import work_beside
+from ddpm_bench.measurement.measure import Task, measure
 from ddpm_bench.measurement.samples import draw_samples
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.provenance import git_commit, hardware, versions

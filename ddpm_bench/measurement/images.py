@@ -62,7 +62,7 @@ def evaluation_table(result: Evaluation) -> Table:
         title=f"{result.images:,} images against {against}{mark}",
         caption=None if info.name == "inception" and info.verified else "Not comparable with published FID and IS.",
     )
-    keys = list(result.metrics)
+    keys = [key for key in METRICS if key in result.metrics]
     table.add_column("")
     for key in keys:
         table.add_column(METRICS[key].heading(info.labels), justify="right")

@@ -110,8 +110,8 @@ def precision_table(result: Precisions) -> Table:
     table.add_column("")
     for head in (*PRECISIONS, "difference"):
         table.add_column(head, justify="right")
-    for key, exact in result.metrics["float32"].items():
-        metric, rounded = METRICS[key], result.metrics["bfloat16"][key]
+    for key in (key for key in METRICS if key in result.metrics["float32"]):
+        metric, exact, rounded = METRICS[key], *(result.metrics[name][key] for name in PRECISIONS)
         digits = 5 if key == BOUND else metric.digits + 1
         change = f"{rounded - exact:+.{digits}f}"
         if key == BOUND:

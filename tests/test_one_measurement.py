@@ -117,3 +117,19 @@ def test_the_same_command_uses_what_it_kept(call, tmp_path: Path, monkeypatch) -
     again = ablate(call, tmp_path)
     for what in ("checkpoints", "bounds", "terms", "neighbours", "pictures", "anchors"):
         assert again[what] == old[what]
+
+
+def test_a_checkpoint_that_does_not_say_how_it_is_sampled_is_said_to(call, tmp_path: Path) -> None:
+    """Snapshots of older versions: the whole chain, clipped, and a message."""
+    folder = tmp_path / "old"
+    done = call(
+        "train", "--cell", CELL, "--preset", tiny_preset(tmp_path), "--set", "sampling.clip_x0=false", "--out", folder
+    )
+    assert done.code == 0, done.err
+    (snapshot,) = folder.glob("step-*")
+    state = json.loads((snapshot / "state.json").read_text())
+    assert state.pop("sampling")["clip_x0"] is False
+    (snapshot / "state.json").write_text(json.dumps(state))
+    done = call("sample", "--ckpt", folder, "--samples", 2, "--out", tmp_path / "s.npz", "--device", "cpu", "--json")
+    assert done.code == 0 and json.loads(done.out)["clip_x0"] is True
+    assert "does not say how it is sampled" in done.err

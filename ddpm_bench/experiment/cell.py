@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from ddpm_bench.config.grid import Cell
 from ddpm_bench.config.settings import CellSettings
@@ -148,19 +149,11 @@ def _record(
     measurement: Measurement | None,
     divergence: Divergence | None,
 ) -> Record:
-    record = bench.record(job)
-    measured = {
-        "anchors": bench.task(job).anchors(bench.runtime),
-        "sample_grid": picture_path(record).name if checkpoints else None,
-        "wall_time_s": Clock(work_beside(record)).seconds,
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "hardware": hardware(bench.runtime.device, bench.runtime.compiled),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
     if measurement:
         shared = Measurement.model_fields.keys() & Record.model_fields.keys()
         measured = {name: getattr(measurement, name) for name in shared}
+    else:
+        measured = _unmeasured(job, bench, scored=bool(checkpoints))
     return Record(
         grid=job.grid,
         preset=job.preset,
@@ -181,3 +174,17 @@ def _record(
         training_commits=tuple(trainer.commits),
         **measured,
     )
+
+
+def _unmeasured(job: Job, bench: Bench, scored: bool) -> dict[str, Any]:
+    """What a record says of a run that diverged before it could be measured."""
+    record = bench.record(job)
+    return {
+        "anchors": bench.task(job).anchors(bench.runtime),
+        "sample_grid": picture_path(record).name if scored else None,
+        "wall_time_s": Clock(work_beside(record)).seconds,
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "hardware": hardware(bench.runtime.device, bench.runtime.compiled),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

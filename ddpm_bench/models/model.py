@@ -35,6 +35,7 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, replacing, sha256_file, write_json
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler
 from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
+from ddpm_bench.runtime.observer import say
 from ddpm_bench.training.snapshots import load_weights
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
@@ -140,10 +141,19 @@ def _trained(ckpt: Path, raw: bool) -> Model:
         weights=kind,
         weights_sha256=about["sha256"],
         step=about["step"],
-        sampling=SamplingSettings(**about["sampling"]),
+        sampling=_sampling(ckpt, about["sampling"]),
         identity=identity | {"step": about["step"], "weights": kind, "weights_sha256": about["sha256"]},
         data=data,
     )
+
+
+def _sampling(ckpt: Path, told: dict[str, Any]) -> SamplingSettings:
+    """What a snapshot says of how its model is sampled; those of older versions say nothing."""
+    if not told:
+        say(
+            f"'{ckpt}' does not say how it is sampled: by all steps of the chain, x_0 clipped, unless options say otherwise."
+        )
+    return SamplingSettings(**told)
 
 
 def _imported(folder: Path, raw: bool) -> Model:

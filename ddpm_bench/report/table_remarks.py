@@ -108,8 +108,8 @@ def remarks(summary: Summary, keys: Sequence[str]) -> list[str]:
     if "fd_infinity" in keys:
         said.append(
             f"{METRICS['fd_infinity'].heading(summary.first.extractor.labels)}: extrapolated to infinitely many "
-            "samples (Chong and Forsyth 2020), which takes the bias of few samples away, with 4 to 8 samples a feature some "
-            "5 to 10% more than that, and not their scatter."
+            "samples (Chong and Forsyth 2020), which takes the bias of few samples away (3 to 10% too much of it at 4 to 8 "
+            "samples a feature), not their scatter."
         )
     return said + bound_remarks(summary)
 

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from ddpm_bench.config.grid import load_grid, load_preset, resolve, shipped_presets
-from ddpm_bench.config.settings import NETWORKS, DataSettings
+from ddpm_bench.config.networks import NETWORKS
+from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import SOURCES, load_data
 from ddpm_bench.data.codec import CODECS
 from ddpm_bench.diffusion.objective import OBJECTIVES

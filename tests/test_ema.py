@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm_bench.config.settings import UNetSettings
+from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.networks.unet import UNet
 from ddpm_bench.training.ema import Ema, decay_at, initial_share
 

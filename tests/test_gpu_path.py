@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_models import tiny_preset
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ddpm_bench.config.settings import UNetSettings
+from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.diffusion.noise import BlockNoise
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.metrics.extractors import load_extractor

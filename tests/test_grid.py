@@ -18,7 +18,7 @@ from ddpm_bench.config.grid import (
     shipped_grids,
     shipped_presets,
 )
-from ddpm_bench.config.settings import NETWORKS, NetworkSettings, UNetSettings
+from ddpm_bench.config.networks import NETWORKS, NetworkSettings, UNetSettings
 from ddpm_bench.errors import UserError
 
 GRID = shipped_grids()["table2"].read_text(encoding="utf-8")

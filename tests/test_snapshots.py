@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_bench.config.settings import UNetSettings
+from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import sha256_file
 from ddpm_bench.training.snapshots import check_identity, load_state, load_tensors, load_weights, save, snapshots

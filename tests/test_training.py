@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm_bench.config.settings import SamplingSettings, TrainingSettings, UNetSettings
+from ddpm_bench.config.networks import UNetSettings
+from ddpm_bench.config.settings import SamplingSettings, TrainingSettings
 from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import LSimple

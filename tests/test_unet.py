@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm_bench.config.settings import UNetSettings
+from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.networks.blocks import Attention, Block, Downsample, TimeEmbedding, Upsample
 from ddpm_bench.networks.cpu import Dropout, GroupNorm, norm_silu

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm_bench.config.settings import ProcessSettings, UNetSettings
+from ddpm_bench.config.networks import UNetSettings
+from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.models.build import build_diffusion, build_network
 from ddpm_bench.models.model import save_model
 from ddpm_bench.models.model_card import Kind, ModelCard

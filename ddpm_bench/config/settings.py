@@ -6,20 +6,12 @@ here are shapes, ranges and the rules between fields. No torch is imported.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from ddpm_bench.errors import UserError, near_miss
-
-if TYPE_CHECKING:
-    from torch import nn
-
-
-class Settings(BaseModel):
-    """Frozen; an unknown key is an error, so a misspelt option cannot pass silently."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from ddpm_bench.config.networks import NETWORKS, AnyNetworkSettings, Settings, UNetSettings
+from ddpm_bench.errors import UserError
 
 
 class DataSettings(Settings):
@@ -55,97 +47,6 @@ class DiffusionSettings(ProcessSettings):
     """A process and what it is trained with: together the three axes of Table 2."""
 
     objective: str
-
-
-class NetworkSettings(Settings):
-    """What decides a network's function beside its weights. A kind of network is one subclass and its entry in NETWORKS."""
-
-    kind: str
-
-    def check(self, side: int) -> None:
-        """UserError where the network cannot take x_t of `side` pixels."""
-
-    def build(self, in_channels: int, out_channels: int, side: int) -> "nn.Module":
-        """network(x_t, step) -> (B, out_channels, side, side), for x_t (B, in_channels, side, side), step (B,) 0-based.
-
-        Initial values are drawn from torch's global generator.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not say how its network is built")
-
-
-class UNetSettings(NetworkSettings):
-    """The paper's U-Net at any size, and the dialects of other releases; the defaults are the paper's.
-
-    heads, head_channels: attention heads a layer, or channels a head where that is given. time_shift: the frequencies of the time
-    embedding are 10000^(-i / (half - time_shift)). scale_shift: the time embedding scales the second norm's output and
-    shifts it, instead of being added before it. padding: stride-2 convolutions pad at the "end" (right and bottom) or on
-    "both" sides. resample: levels are joined by a "conv"olution or by a residual "block". eps: of every GroupNorm.
-    """
-
-    kind: Literal["unet"] = "unet"
-    base: int = Field(128, ge=2)
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    blocks: int = Field(2, ge=1)
-    attention: tuple[int, ...] = (16,)
-    groups: int = Field(32, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    heads: int = Field(1, ge=1)
-    head_channels: int | None = Field(None, ge=1)
-    time_shift: Literal[0, 1] = 1
-    scale_shift: bool = False
-    padding: Literal["end", "both"] = "end"
-    resample: Literal["conv", "block"] = "conv"
-    eps: float = Field(1e-6, gt=0)
-
-    def check(self, side: int) -> None:
-        """UserError where the side cannot be halved often enough, or groups, attention sides or heads do not fit."""
-        levels = len(self.multipliers)
-        if not levels or min(self.multipliers) < 1:
-            raise UserError(f"multipliers {list(self.multipliers)} must be a positive number a level, as [1, 2, 2, 2].")
-        if side % 2 ** (levels - 1):
-            raise UserError(
-                f"Images of side {side} cannot be halved {levels - 1} times for multipliers {list(self.multipliers)}; "
-                f"use a multiple of {2 ** (levels - 1)} or fewer multipliers."
-            )
-        if self.base % self.groups:
-            raise UserError(
-                f"network.groups = {self.groups} does not divide base = {self.base}; choose a divisor of it."
-            )
-        sides = [side >> level for level in range(levels)]
-        for attended in self.attention:
-            if attended not in sides:
-                raise UserError(
-                    f"attention at side {attended}: the levels of this network have sides {sides}; choose among these."
-                )
-        with_heads = [m for each, m in zip(sides, self.multipliers, strict=True) if each in self.attention]
-        for channels in (self.base * multiplier for multiplier in (*with_heads, self.multipliers[-1])):
-            if channels % (self.head_channels or self.heads):
-                raise UserError(
-                    f"The {channels} channels of a level cannot be shared out among attention heads with heads "
-                    f"= {self.heads}, head_channels = {self.head_channels}; choose a divisor."
-                )
-
-    def build(self, in_channels: int, out_channels: int, side: int) -> "nn.Module":
-        from ddpm_bench.networks.unet import UNet  # the settings alone need no torch
-
-        return UNet(in_channels, out_channels, side, self)
-
-
-NETWORKS: dict[str, type[NetworkSettings]] = {"unet": UNetSettings}
-"""Every kind of network, by the name that `network.kind` gives."""
-
-
-def network_settings(values: Any) -> Any:
-    """The settings of the kind of network that the values name; the paper's U-Net where they name none."""
-    if not isinstance(values, Mapping):
-        return values
-    kind = values.get("kind", "unet")
-    if not isinstance(kind, str) or kind not in NETWORKS:
-        raise UserError(f"there is no kind of network '{kind}'{near_miss(str(kind), NETWORKS)}")
-    return NETWORKS[kind].model_validate(values)
-
-
-AnyNetworkSettings = Annotated[SerializeAsAny[NetworkSettings], BeforeValidator(network_settings)]
 
 
 class TrainingSettings(Settings):

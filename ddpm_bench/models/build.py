@@ -1,12 +1,14 @@
 """Names become objects: the one place where settings turn into a denoiser, a chain and an objective."""
 
+import importlib
 from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from ddpm_bench.config.settings import DiffusionSettings, NetworkSettings, ProcessSettings, SamplingSettings
+from ddpm_bench.config.networks import NetworkSettings
+from ddpm_bench.config.settings import DiffusionSettings, ProcessSettings, SamplingSettings
 from ddpm_bench.data.codec import CODECS, Codec
 from ddpm_bench.diffusion.objective import OBJECTIVES, Objective
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS
@@ -54,7 +56,9 @@ def build_network(
     torch.manual_seed(seed)
     channels, side, _ = shape
     settings.check(side)
-    return settings.build(channels, channels * diffusion.variance.outputs, side)
+    module, _, name = settings.built_by.partition(":")
+    network = getattr(importlib.import_module(module), name)
+    return network(channels, channels * diffusion.variance.outputs, side, settings)
 
 
 def _named(axis: str, name: str, known: Mapping[str, Named]) -> Named:

@@ -20,14 +20,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ddpm_bench.config.settings import (
-    DataSettings,
-    DiffusionSettings,
-    NetworkSettings,
-    ProcessSettings,
-    SamplingSettings,
-    network_settings,
-)
+from ddpm_bench.config.networks import NetworkSettings, network_settings
+from ddpm_bench.config.settings import DataSettings, DiffusionSettings, ProcessSettings, SamplingSettings
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Chain

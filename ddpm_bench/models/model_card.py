@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from ddpm_bench.config.settings import AnyNetworkSettings, ProcessSettings, SamplingSettings, Settings
+from ddpm_bench.config.networks import AnyNetworkSettings
+from ddpm_bench.config.settings import ProcessSettings, SamplingSettings, Settings
 
 Kind = Literal["ema", "raw", "unknown"]
 KINDS: dict[Kind, str] = {"ema": "EMA", "raw": "raw, not EMA", "unknown": "not known whether EMA"}

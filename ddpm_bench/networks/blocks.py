@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm_bench.config.settings import UNetSettings
+from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.networks.cpu import Dropout, GroupNorm, norm_silu
 
 PADDING = {"end": (0, 1, 0, 1), "both": (1, 1, 1, 1)}

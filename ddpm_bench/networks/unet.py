@@ -13,7 +13,7 @@ On a GPU it computes in bfloat16 by autocast, in training, sampling and bounds; 
 import torch
 from torch import Tensor, nn
 
-from ddpm_bench.config.settings import UNetSettings
+from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.networks.blocks import Block, TimeEmbedding, conv, downsample, norm, resamples, upsample
 from ddpm_bench.networks.cpu import norm_silu
 

@@ -130,8 +130,8 @@ def _metric_checks(new: dict[str, list[Record]], old: dict[str, list[Record]]) -
         y_new, y_old = ([_transformed(side[cell], key) for cell in cells] for side in (new, old))
         deviation = np.array([a.mean() - b.mean() for a, b in zip(y_new, y_old, strict=True)])
         squares = np.array([((y - y.mean()) ** 2).sum() for y in y_old])
-        spread = np.array([1 / len(a) + 1 / len(b) for a, b in zip(y_new, y_old, strict=True)])
-        t, t_mean = t_values(deviation, squares, np.array([len(y) - 1.0 for y in y_old]), spread)
+        inverse_counts = np.array([1 / len(a) + 1 / len(b) for a, b in zip(y_new, y_old, strict=True)])
+        t, t_mean = t_values(deviation, squares, np.array([len(y) - 1.0 for y in y_old]), inverse_counts)
         for cell, value in zip(cells, t.tolist(), strict=True):
             mean_new, mean_old = (float(np.mean([r.final.metrics[key] for r in side[cell]])) for side in (new, old))
             checks.append(Check(cell, key, mean_new, mean_old, value, limit, abs(value) <= limit))
@@ -152,17 +152,17 @@ def limit_of_t(metrics: int, cells: int, freedom: int) -> float:
 
 
 def t_values(
-    deviation: np.ndarray, squares: np.ndarray, freedom: np.ndarray, spread: np.ndarray
+    deviation: np.ndarray, squares: np.ndarray, freedom: np.ndarray, inverse_counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The t of every cell (..., C), and that of the mean deviation over the cells (...).
 
     All of shape (..., C): `deviation` mean_new - mean_c; `squares` the sum of squared deviations of the committed seeds from their
-    mean, with `freedom` n_c - 1; `spread` 1/m + 1/n_c.
+    mean, with `freedom` n_c - 1; `inverse_counts` 1/m + 1/n_c.
     """
     pooled = squares.sum(-1, keepdims=True) / freedom.sum(-1, keepdims=True)
     own = np.divide(squares, freedom, out=np.zeros_like(squares), where=freedom > 0)
     # The floor keeps identical seeds (a spread of zero) from turning rounding into an alarm.
-    variance = np.maximum(np.maximum(own, pooled), 1e-12) * spread
+    variance = np.maximum(np.maximum(own, pooled), 1e-12) * inverse_counts
     return deviation / np.sqrt(variance), deviation.sum(-1) / np.sqrt(variance.sum(-1))
 
 

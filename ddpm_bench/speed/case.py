@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ddpm_bench.config.grid import load_grid, load_preset, resolve
-from ddpm_bench.config.settings import CellSettings, UNetSettings
+from ddpm_bench.config.networks import UNetSettings
+from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import Objective
 from ddpm_bench.diffusion.reverse import Diffusion, Network

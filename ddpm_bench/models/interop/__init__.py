@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm_bench.config.settings import UNetSettings
+from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import sha256_file
 from ddpm_bench.models.build import build_diffusion

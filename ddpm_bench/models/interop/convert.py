@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddpm_bench.config.settings import ProcessSettings, UNetSettings
+from ddpm_bench.config.networks import UNetSettings
+from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import build_diffusion
 from ddpm_bench.models.model import Kind

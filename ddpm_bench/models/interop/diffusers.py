@@ -15,7 +15,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from ddpm_bench.config.settings import Settings, UNetSettings
+from ddpm_bench.config.networks import UNetSettings
+from ddpm_bench.config.settings import Settings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop.convert import (
     Causes,

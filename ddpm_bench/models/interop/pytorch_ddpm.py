@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_bench.config.settings import UNetSettings
+from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop.convert import (
     Causes,

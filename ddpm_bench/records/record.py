@@ -57,7 +57,7 @@ class Divergence(Part):
 
 
 class Checkpoint(Part):
-    """The scores of the EMA weights after `step` training steps. Keys of `metrics` are those of `metrics/registry.py`.
+    """The scores of the EMA weights after `step` training steps. Keys of `metrics` are those of `config/metrics.py`.
 
     quantiles: by metric, what a bootstrap over samples or images puts at QUANTILES (`metrics/uncertainty.py`). It says
     how sure the number is for these weights; how it varies between training runs only several seeds show.

@@ -58,6 +58,12 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_free(out: Path) -> None:
+    """UserError when something is at `out` already."""
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise UserError(f"'{out}' exists already and is left as it is; choose another --out.")
+
+
 def keyed_folder(folder: Path, kind: str, of: Mapping[str, Any]) -> Path:
     """`folder/kind-HASH`, made where it is missing, for work that depends on `of`, JSON values, alone.
 

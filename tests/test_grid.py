@@ -146,6 +146,7 @@ def test_set_overrides_the_preset_and_reads_toml_values(table2):
         ("data.size=17", ["data.size = 17", "multiple of 2"]),
         ("sampling.steps=11", ["sampling.steps = 11", "diffusion.T = 10"]),
         ("training.snapshot_every=101", ["snapshot_every = 101"]),
+        ("scoring.bound_images=1", ["scoring.bound_images", "use 2 or more"]),
         ("steps=5", ["section.key=value"]),
         ("diffusion.variance=learned", ["axis", "--cells"]),
     ],

@@ -50,7 +50,9 @@ def workers_of(launcher: Launcher) -> int:
 
 def test_a_launcher_is_chosen_by_its_name_and_an_unknown_one_is_refused():
     cpu = torch.device("cpu")
-    assert isinstance(choose_launcher("inline", 3, 6, cpu), Inline)
+    assert isinstance(choose_launcher("inline", None, 6, cpu), Inline)
+    with pytest.raises(UserError, match="--workers 3 does not go with --launcher inline"):
+        choose_launcher("inline", 3, 6, cpu)
     assert isinstance(choose_launcher("processes", 1, 6, cpu), Processes)
     with pytest.raises(UserError, match="did you mean 'processes'"):
         choose_launcher("proceses", None, 6, cpu)

@@ -115,6 +115,8 @@ def test_progressive_coding_beside_the_published(nll, tmp_path) -> None:
         (["--images", "1"], "'--images': Input should be greater than or equal to 2"),
         (["--decoder", "exat"], "'exat' is not one of"),
         (["--data", "mnits"], "did you mean 'mnist'"),
+        (["--exact", "--evals", "7"], "--evals is for an estimate"),
+        (["--out", "somewhere"], "--out goes with --progressive alone"),
     ],
 )
 def test_mistakes_are_explained(call, ckpt, tmp_path, arguments, said) -> None:

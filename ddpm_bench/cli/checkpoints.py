@@ -71,8 +71,9 @@ def sample(
     Example: `ddpm-bench sample --ckpt runs/eps --interpolate 3 17 --at 500 --out between.png`
     """
     from ddpm_bench.cli.setup import device_runtime, sampling_wish
+    from ddpm_bench.files import check_free
     from ddpm_bench.measurement.pictures import check_png, draw_interpolation, draw_progressive
-    from ddpm_bench.measurement.samples import check_free, write_samples
+    from ddpm_bench.measurement.samples import write_samples
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import chosen_images
     from ddpm_bench.runtime.interrupt import Stop
@@ -224,7 +225,7 @@ def evaluate(
     rows = read_rows(folder)
     write_tables(folder, rows)
     if as_json:
-        print_json(row.model_dump(mode="json"))
+        print_json(row.as_json())
     else:
         print_table(rows_at_terminal(make_tables(rows)))
     say(f"Row '{row.name}' and the tables are in '{folder}'")

@@ -305,7 +305,7 @@ def _render(
     if reports:
         render(records, grid, reports, results)
     if as_json:
-        print_json([record.model_dump(mode="json") for record in records])
+        print_json([record.as_json() for record in records])
     else:
         print_table(terminal_table(records, grid))
     say(f"Records in '{results}'" + (f", report in '{reports}'" if reports else ""))

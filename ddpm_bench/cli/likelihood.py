@@ -5,7 +5,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from ddpm_bench.cli.options import CACHE, Batch, Cache, Ckpt, Clip, Compile, Data, DataName, DataRoot, Device, Json, Raw
+from ddpm_bench.cli.options import (
+    CACHE,
+    Batch,
+    Cache,
+    Ckpt,
+    Clip,
+    Compile,
+    Data,
+    DataName,
+    DataRoot,
+    Device,
+    Json,
+    Raw,
+    refuse,
+)
 from ddpm_bench.cli.show import print_json, print_table
 
 
@@ -17,7 +31,9 @@ def nll(
     images: Annotated[
         int | None, typer.Option(min=2, help="So many of each split, spread over it [default: all].")
     ] = None,
-    evals: Annotated[int, typer.Option(min=5, help="Network calls an image that the estimate may spend.")] = 10,
+    evals: Annotated[
+        int | None, typer.Option(min=5, help="Network calls an image that the estimate may spend [default: 10].")
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Every t for every image, one draw of noise each, as in the paper.")
     ] = False,
@@ -63,13 +79,16 @@ def nll(
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import say
 
+    exact = exact or progressive
+    refuse({"--evals": evals} if exact else {}, "is for an estimate, and does not go with --exact or --progressive.")
+    refuse({} if progressive else {"--out": out}, "goes with --progressive alone.")
     model, runtime = load_model(ckpt, raw), device_runtime(device, cache, batch, compiled)
     splits: tuple[SplitName, ...] = ("test", "train") if split == "both" else (split,)
     clipped = model.sampling.clip_x0 if clip is None else clip
     with Stop():
         reference = reference_data(model, data, data_name, data_root)
         most = max(len(reference.test), len(reference.train))
-        method = BoundMethod(images or most, None if exact or progressive else evals, seed, clipped, decoder)
+        method = BoundMethod(images or most, None if exact else evals or 10, seed, clipped, decoder)
         result = measure_nll(model, reference, splits, method, runtime, cache.expanduser() / "bounds")
     if progressive:
         folder = out or Path("reports") / f"nll-{model.name.replace('/', '-')}"

@@ -60,7 +60,9 @@ Weights = Annotated[Path | None, typer.Option(help="The Inception weights file, 
 Unverified = Annotated[
     bool, typer.Option("--allow-unverified-weights", help="Accept other Inception weights; every table will say so.")
 ]
-Cache = Annotated[Path, typer.Option(help="Folder for downloaded weights and reference features.")]
+Cache = Annotated[
+    Path, typer.Option(help="Folder for downloaded weights, reference features, anchors, and what `nll` has finished.")
+]
 
 CACHE = Path.home() / ".cache" / "ddpm-bench"
 

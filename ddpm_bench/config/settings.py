@@ -1,6 +1,6 @@
 """The resolved configuration of one cell: everything that a result depends on, as typed, frozen values.
 
-Names (of a schedule, an objective, ...) are checked against their registries where they become objects, in `build.py`;
+Names (of a schedule, an objective, ...) are checked against their tables where they become objects, in `build.py`;
 here are shapes, ranges and the rules between fields. No torch is imported.
 """
 
@@ -99,6 +99,13 @@ class ScoringSettings(Settings):
     decoder: Literal["exact", "paper"] = "exact"
     bootstrap: int = Field(200, ge=0)
     neighbours: int = Field(8, ge=0)
+
+    @field_validator("bound_images", "terms_images")
+    @classmethod
+    def _more_than_one(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("1 image gives a mean without an error; use 2 or more, or 0 for no bound")
+        return value
 
     @field_validator("bootstrap")
     @classmethod

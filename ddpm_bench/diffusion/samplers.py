@@ -88,7 +88,7 @@ class Chain:
                 yield done
 
 
-Watch = Callable[[int, Denoised], None]
+OnStep = Callable[[int, Denoised], None]
 """watch(first, done): a step of the samples first..first+B-1."""
 
 
@@ -99,7 +99,7 @@ def sample(
     seed: int,
     first: int = 0,
     runtime: Runtime | None = None,
-    watch: Watch | None = None,
+    watch: OnStep | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """The samples with indices first..first+count-1, batch by batch: (index of its first one, uint8 (b, C, H, W), CPU).
 

@@ -75,7 +75,7 @@ def _wanted(job: Job, data: ImageData, extractor: Extractor) -> dict:
 
 
 def set_aside(results: Path, jobs: Sequence[Job]) -> None:
-    """Move aside what the jobs left in `results`: record, pictures, checkpoints and samples."""
+    """Move aside what the jobs left in `results`: record, pictures, snapshots and samples."""
     records = {job.name: record_path(results, job.cell.name, job.seed) for job in jobs}
     pictures = [picture_path(record, name) for record in records.values() for name in PICTURES]
     move_aside(results, [*records.values(), *pictures, *(results / "work" / name for name in records)])

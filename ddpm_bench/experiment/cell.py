@@ -12,6 +12,7 @@ from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.errors import NotFinite
 from ddpm_bench.measurement.kept import Clock, mention_older, work_beside
 from ddpm_bench.measurement.measure import Task, data_info, kept_scores, measure, score
+from ddpm_bench.metrics.anchors import NOISE
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_objective
 from ddpm_bench.models.model import function_of, load_model
@@ -113,7 +114,7 @@ def _run_cell(job: Job, bench: Bench) -> Record:
             break
     if measurement:
         snapshots.append(Checkpoint(step=trainer.step, metrics=measurement.metrics, quantiles=measurement.quantiles))
-        noise = measurement.anchors["uniform noise"]["fd_train"]
+        noise = measurement.anchors[NOISE]["fd_train"]
         divergence = worse_than_noise(measurement.metrics["fd_train"], noise, trainer.step)
     return _record(job, bench, trainer, tuple(snapshots), measurement, divergence)
 

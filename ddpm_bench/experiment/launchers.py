@@ -21,6 +21,7 @@ import torch
 from ddpm_bench.errors import Interrupted, UserError, near_miss
 from ddpm_bench.experiment.cell import Bench, Job, run_cell
 from ddpm_bench.records.record import Record
+from ddpm_bench.runtime.device import set_up
 from ddpm_bench.runtime.interrupt import Stop, check_stop, stop_requested
 from ddpm_bench.runtime.observer import Observer, Reading, logger, observed_by
 
@@ -70,7 +71,8 @@ class Processes:
         context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
         stopping, messages = context.Event(), context.Queue(UNREAD)
         observers = {job.name: observer_of(job) for job in jobs}
-        shared = (threads, stopping, messages, min(each.every for each in observers.values()))
+        every = min(each.every for each in observers.values())
+        shared = (bench.runtime.device, threads, stopping, messages, every)
         try:
             with ProcessPoolExecutor(self.workers, context, _begin, shared) as pool:
                 with _blocked(signal.SIGTERM):  # a worker begins so too, and takes it up once it can save
@@ -102,6 +104,8 @@ def choose_launcher(name: str | None, wanted: int | None, jobs: int, device: tor
     name = name or ("inline" if workers == 1 else "processes")
     if name not in LAUNCHERS:
         raise UserError(f"There is no launcher '{name}'{near_miss(name, LAUNCHERS)}")
+    if name == "inline" and (wanted or 1) > 1:
+        raise UserError(f"--workers {wanted} does not go with --launcher inline, which runs one job at a time.")
     return LAUNCHERS[name](workers)
 
 
@@ -196,7 +200,7 @@ _shared: tuple[Event, multiprocessing.Queue, float]
 """What `_begin` was given, for the jobs of the process."""
 
 
-def _begin(threads: int, stopping: Event, messages: multiprocessing.Queue, every: float) -> None:
+def _begin(device: torch.device, threads: int, stopping: Event, messages: multiprocessing.Queue, every: float) -> None:
     global _shared
     _shared = stopping, messages, every
     messages.cancel_join_thread()  # a worker ends even when nobody reads what it said last
@@ -204,6 +208,7 @@ def _begin(threads: int, stopping: Event, messages: multiprocessing.Queue, every
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # between jobs: see `_tell`
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     torch.set_num_threads(threads)
+    set_up(device)
     logger.addHandler(_ToParent(messages))
     logger.setLevel(logging.INFO)
 

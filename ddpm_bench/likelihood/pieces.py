@@ -1,11 +1,14 @@
 """Pieces of a long measurement over images, kept where a stopped one finds them again."""
 
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ddpm_bench.files import make_folder, replacing
+from ddpm_bench.runtime.observer import say
 
 Arrays = dict[str, np.ndarray]
 
@@ -41,8 +44,10 @@ class Pieces:
         """(start, end, arrays) of what is there, in order and without gap or overlap from image 0 on."""
         reached = 0
         for start, end in self._kept(kind):
-            if start == reached:  # two processes with other batches may have left overlapping ranges
-                yield start, end, self._load(kind, start, end)
+            if start == reached and (
+                arrays := self._load(kind, start, end)
+            ):  # other batches may have left overlapping ranges
+                yield start, end, arrays
                 reached = end
 
     def join(self, kind: str) -> Arrays:
@@ -57,10 +62,16 @@ class Pieces:
         return sorted((int(stem.split("-")[1]), int(stem.split("-")[2])) for stem in stems)
 
     def _load(self, kind: str, start: int, end: int) -> Arrays:
+        """The arrays of a range; none where they are damaged, which is said."""
         if self._folder is None:
             return self._memory[kind, start, end]
-        with np.load(_path(self._folder, kind, start, end), allow_pickle=False) as stored:
-            return dict(stored)
+        path = _path(self._folder, kind, start, end)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return dict(stored)
+        except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError):
+            say(f"Making '{path}' again: it was damaged.")
+            return {}
 
 
 def _path(folder: Path, kind: str, start: int, end: int) -> Path:

@@ -58,7 +58,11 @@ class Clock:
 
     @property
     def seconds(self) -> dict[str, float]:
-        return json.loads(self.path.read_text()) if self.path.exists() else {}
+        try:
+            return json.loads(self.path.read_text()) if self.path.exists() else {}
+        except ValueError:
+            say(f"'{self.path}' was damaged; wall times count from here.")
+            return {}
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:

@@ -5,12 +5,12 @@ it depends on, the hash of the weights first: an interrupted measurement goes on
 settings is never taken for this one's.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ddpm_bench.config.metrics import SplitName
+from ddpm_bench.config.metrics import METRICS, SplitName
 from ddpm_bench.config.settings import SamplingSettings, ScoringSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.data.pictures import write_image_grid
@@ -22,7 +22,7 @@ from ddpm_bench.measurement.pictures import draw_neighbours, draw_progressive
 from ddpm_bench.measurement.samples import draw_samples, samples_depend_on
 from ddpm_bench.metrics.anchors import anchors
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.metrics.fidelity import scores
+from ddpm_bench.metrics.fidelity import protocol, scores
 from ddpm_bench.metrics.neighbours import find_neighbours
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.provenance import git_commit, hardware, versions
@@ -160,6 +160,8 @@ def kept_scores(function: dict[str, Any], task: Task, runtime: Runtime, record: 
         "data_sha256": task.data.sha256,
         "extractor_sha256": task.extractor.info.sha256,
         "scoring": task.scoring.model_dump(mode="json", include=set(scoring)),
+        "protocol": asdict(protocol(task.sampling.samples, len(task.data.train), task.scoring.neighborhood)),
+        "keys": sorted(METRICS),
     }
     return Kept(Scored, keyed_folder(work_beside(record), "scores", of))
 

@@ -11,7 +11,8 @@ from ddpm_bench.config.settings import SamplingSettings
 from ddpm_bench.data.pictures import write_labelled_grid
 from ddpm_bench.diffusion.chains import interpolate, progressive, stations
 from ddpm_bench.errors import UserError
-from ddpm_bench.measurement.samples import check_free, described
+from ddpm_bench.files import check_free
+from ddpm_bench.measurement.samples import described
 from ddpm_bench.metrics.neighbours import Neighbourhood
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.observer import about

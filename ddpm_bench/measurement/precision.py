@@ -68,12 +68,13 @@ def compare_precisions(model: Model, task: Task, runtime: Runtime, folder: Path)
             kept = bound_of(model, task.data, "test", task.bound_method, at, work_beside(record))
             bounds[precision] = kept.total
     change = bounds["bfloat16"] - bounds["float32"]
+    evals = task.bound_method.evals_for(model) or model.T
     return Precisions(
         checkpoint=model.name,
         weights_sha256=model.weights_sha256,
         samples=task.sampling.samples,
         bound_images=len(change),
-        evals=task.scoring.bound_evals,
+        evals=evals,
         seed=task.seed,
         data=task.info,
         extractor=task.extractor.info,

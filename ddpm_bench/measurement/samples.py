@@ -12,8 +12,7 @@ from torch import Tensor
 from ddpm_bench.config.settings import SamplingSettings
 from ddpm_bench.data import write_images
 from ddpm_bench.diffusion.samplers import sample
-from ddpm_bench.errors import UserError
-from ddpm_bench.files import keyed_folder, replacing
+from ddpm_bench.files import check_free, keyed_folder, replacing
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.runtime import Runtime
@@ -53,6 +52,10 @@ def draw_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: R
         part = pixels[: count - filled]
         found[filled : filled + len(part)] = torch.from_numpy(np.array(part))
         filled += len(part)
+    if filled < count:
+        raise RuntimeError(
+            f"'{kept}' holds {filled} samples in a row where {count} were written; remove it, and they are made again"
+        )
     return found
 
 
@@ -84,18 +87,23 @@ def described(model: Model, sampling: SamplingSettings, seed: int) -> dict[str, 
     }
 
 
-def check_free(out: Path) -> None:
-    """UserError when something is at `out` already."""
-    if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise UserError(f"'{out}' exists already and is left as it is; choose another --out.")
-
-
 def _shards(folder: Path) -> list[np.ndarray]:
-    """Memory-mapped shards, one after another from index 0; what lies behind a gap does not count."""
-    shards, end = [], 0
-    for path in sorted(folder.glob("????????-????????.npy")):
-        if int(path.stem[:8]) != end:
-            break
-        shards.append(np.load(path, mmap_mode="r", allow_pickle=False))
-        end += len(shards[-1])
+    """Memory-mapped shards, one after another from index 0; what overlaps, or lies behind a gap, does not count.
+
+    A damaged one is said, and counts as missing.
+    """
+    ranges = [(int(path.stem[:8]), int(path.stem[9:]), path) for path in folder.glob("????????-????????.npy")]
+    shards, reached = [], 0
+    for start, end, path in sorted(ranges, key=lambda each: (each[0], -each[1])):
+        if start != reached:  # other batches may have left overlapping ranges
+            continue
+        try:
+            shard = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError):
+            shard = np.empty(0, dtype=np.uint8)
+        if shard.dtype != np.uint8 or len(shard) != end - start:
+            say(f"Making '{path}' again: it was damaged.")
+            continue
+        shards.append(shard)
+        reached = end
     return shards

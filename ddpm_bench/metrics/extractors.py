@@ -29,7 +29,7 @@ def load_extractor(
     `size`.
     """
     if name == "inception":
-        return _inception(inception_weights, allow_unverified, cache)
+        return _inception(inception_weights, allow_unverified, cache.expanduser())
     extractor = _shipped() if name == "embedded" else _own(_path(name))
     if size is not None:
         extractor.check_size(size, size)

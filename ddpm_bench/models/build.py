@@ -53,12 +53,13 @@ def build_network(
     settings: NetworkSettings, shape: tuple[int, int, int], diffusion: Diffusion, seed: int = 0
 ) -> nn.Module:
     """The network for x_t of `shape` (C, H, W), initial values drawn from `seed`; the variance decides its outputs."""
-    torch.manual_seed(seed)
     channels, side, _ = shape
     settings.check(side)
     module, _, name = settings.built_by.partition(":")
     network = getattr(importlib.import_module(module), name)
-    return network(channels, channels * diffusion.variance.outputs, side, settings)
+    with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it was
+        torch.manual_seed(seed)
+        return network(channels, channels * diffusion.variance.outputs, side, settings)
 
 
 def _named(axis: str, name: str, known: Mapping[str, Named]) -> Named:

@@ -26,7 +26,7 @@ from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import make_folder, replacing, sha256_file, write_json
+from ddpm_bench.files import check_free, make_folder, replacing, sha256_file, write_json
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler
 from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
 from ddpm_bench.runtime.observer import say
@@ -108,8 +108,7 @@ def load_model(ckpt: Path, raw: bool = False) -> Model:
 
 def save_model(out: Path, card: ModelCard, weights: dict[str, Tensor]) -> None:
     """Write a converted checkpoint; the card last, so that a folder with a card is whole. UserError when `out` is taken."""
-    if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise UserError(f"'{out}' exists already and is left as it is; choose another --out.")
+    check_free(out)
     make_folder(out)
     with replacing(out / WEIGHTS) as temporary:
         safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
@@ -147,7 +146,14 @@ def _sampling(ckpt: Path, told: dict[str, Any]) -> SamplingSettings:
         say(
             f"'{ckpt}' does not say how it is sampled: by all steps of the chain, x_0 clipped, unless options say otherwise."
         )
-    return SamplingSettings(**told)
+    try:
+        return SamplingSettings(**told)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            f"'{ckpt}' is sampled in a way unknown here ({'.'.join(map(str, first['loc']))}: {first['msg']}). "
+            "Use the ddpm-bench that made it, or a newer one."
+        ) from error
 
 
 def _imported(folder: Path, raw: bool) -> Model:

@@ -4,7 +4,7 @@ Two residual blocks a level (at the paper's size), GroupNorm and SiLU before eac
 between the two, one-head self-attention where the level's side is listed and in the middle, skips from every step down
 to the blocks up. With the defaults of `UNetSettings` and 3 channels it has the paper's 35.7 M parameters, and its
 outputs equal those of diffusers' `UNet2DModel` in the google/ddpm-cifar10-32 configuration when weights are copied.
-Other settings make it the networks of other releases, for `ddpm_bench/interop`.
+Other settings make it the networks of other releases, for `ddpm_bench/models/interop`.
 
 Written for two cores: channels-last memory, one product for q, k and v, and upsampling as one transposed convolution.
 On a GPU it computes in bfloat16 by autocast, in training, sampling and bounds; weights and predictions are float32.

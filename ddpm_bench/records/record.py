@@ -1,4 +1,4 @@
-"""The results store: one typed JSON record a cell and seed, written atomically. Imports no torch."""
+"""Records: one typed JSON file a cell and seed, written atomically. Imports no torch."""
 
 import json
 import math

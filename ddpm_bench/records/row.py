@@ -75,7 +75,7 @@ def row_path(folder: Path, name: str) -> Path:
 
 
 def write_row(folder: Path, row: Row) -> None:
-    write_json(row_path(folder, row.name), row.model_dump(mode="json"))
+    write_json(row_path(folder, row.name), row.as_json())
 
 
 def read_rows(folder: Path) -> list[Row]:

@@ -1,1 +1,1 @@
-"""Where and how things run: device, batch, progress, messages, interruption. Nothing here changes a result."""
+"""Where and how things run: device, batch, progress, messages, interruption. Nothing here changes a result beyond rounding."""

@@ -35,12 +35,17 @@ def choose_device(name: str, compiled: bool = False) -> torch.device:
     shall be; UserError where that does not work.
     """
     device = _found(name)
-    if device.type == "cuda":
-        _set_float32("ieee")
-        torch.backends.cudnn.benchmark = True
+    set_up(device)
     if compiled:
         check_compiler(device)
     return device
+
+
+def set_up(device: torch.device) -> None:
+    """Have this process compute on the device as `choose_device` says; a process of one's own begins without."""
+    if device.type == "cuda":
+        _set_float32("ieee")
+        torch.backends.cudnn.benchmark = True
 
 
 def _set_float32(precision: Literal["ieee", "tf32"]) -> None:

@@ -7,6 +7,7 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import nn
 
+from ddpm_bench.errors import UserError
 from ddpm_bench.networks.compiled import compile_network, is_compiled
 from ddpm_bench.runtime.batch import default_batch
 
@@ -22,9 +23,9 @@ class _Lowers(Protocol):
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how things run. Nothing here changes a result beyond the rounding of floats.
+    """Where and how things run. Nothing here changes a result beyond rounding, but that a CPU and a GPU draw other noise.
 
-    cache: folder of reference features, anchors and bounds that commands share; None: nothing is kept between calls.
+    cache: folder of reference features and anchors, which commands share; None: these are made anew by each call.
     batch: images a network call outside training; None: as many as pay and fit.
     precision: what networks compute in; None: bfloat16 on a GPU, float32 elsewhere. Weights, schedule, loss and
         predictions are float32 in both.
@@ -54,6 +55,8 @@ class Runtime:
         network.to(self.device)
         if isinstance(network, _Lowers):
             network.in_bfloat16 = None if self.precision is None else self.precision == "bfloat16"
+        elif self.precision == "bfloat16":
+            raise UserError(f"{type(network).__name__} does not say how it computes in bfloat16; use float32.")
         if self.compiled and not is_compiled(network):
             compile_network(network)
         return network

@@ -1,1 +1,1 @@
-"""Training: Adam with warm-up and clipping, an average of the weights, checkpoints, and what counts as divergence."""
+"""Training: Adam with warm-up and clipping, an average of the weights, snapshots, and what counts as divergence."""

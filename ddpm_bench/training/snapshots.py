@@ -26,6 +26,7 @@ from torch import Tensor
 from ddpm_bench.config.settings import completed
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, sha256_file, write_json
+from ddpm_bench.runtime.observer import say
 
 FORMAT = "ddpm-bench checkpoint 1"
 STATE, DIVERGED = "state.json", "diverged.json"
@@ -103,6 +104,8 @@ def load_weights(path: Path, which: Literal["ema", "raw"] = "ema") -> tuple[dict
         raise UserError(f"There is no checkpoint of ddpm-bench in '{path}'. Give a folder that "
                         "`ddpm-bench train` or `ddpm-bench import` made.")  # fmt: skip
     state = load_state(snapshot)
+    if path != snapshot and (path / DIVERGED).exists():
+        say(f"The run in '{path}' diverged; these are the weights of its last healthy snapshot, step {state['step']}.")
     described = {key: state[key] for key in ("step", "seed", "identity")} | {"sampling": state.get("sampling", {})}
     stem = {"ema": "ema", "raw": "network"}[which]
     weights = load_tensors(snapshot, stem)
@@ -168,6 +171,6 @@ def _flush(folder: Path) -> None:
 
 
 def _damaged(path: Path, why: str) -> UserError:
-    snapshot = path.parent
+    remove = path if path.name == DIVERGED else path.parent
     return UserError(f"'{path}' is not a whole checkpoint of ddpm-bench ({why}). "
-                     f"Remove '{snapshot}' to go on from an older one, or start afresh with --fresh.")  # fmt: skip
+                     f"Remove '{remove}' to go on from an older one, or start afresh with --fresh.")  # fmt: skip

@@ -37,9 +37,10 @@ from ddpm_bench.training.ema import Ema, initial_share
 class Training:
     """What is trained, on what, and how; with the step all that the weights depend on.
 
-    network: network(x_t, step), trained in place; its initial weights are its own. images: uint8 (N, C, H, W). seed: with
-    `settings`, decides the run. identity: JSON values that the run depends on; a snapshot of another one is refused.
-    sampling: what snapshots say of how their model is sampled; training does not depend on it.
+    denoiser: its network is a module, trained in place from the weights that it has; x_0 is not clipped. objective: the
+    loss, and how t is drawn. images: uint8 (N, C, H, W), of which `codec` makes x_0. seed: with `settings`, decides the
+    run. identity: JSON values that the run depends on; a snapshot of another one is refused. sampling: what snapshots say
+    of how their model is sampled; training does not depend on it.
     """
 
     denoiser: Denoiser

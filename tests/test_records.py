@@ -96,3 +96,12 @@ def test_records_without_intervals_pictures_and_neighbours_are_read(tmp_path):
     old = read_record(path)
     assert old.last.quantiles == old.pictures == old.neighbours == {}
     assert old.bounds[0].quantiles == ()
+
+
+def test_a_number_that_is_not_finite_is_shown_as_strict_json(call, tmp_path):
+    one = record()
+    bound = one.bounds[0].model_copy(update={"standard_error": float("nan")})
+    write_record(tmp_path / "results", one.model_copy(update={"bounds": (bound, *one.bounds[1:])}))
+    done = call("report", "--results", tmp_path / "results", "--reports", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)[0]["bounds"][0]["standard_error"] == "NaN"

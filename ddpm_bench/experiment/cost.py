@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from ddpm_bench.config.settings import ScoringSettings
+from ddpm_bench.config.settings import CellSettings, ScoringSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.diffusion.denoiser import Denoiser
-from ddpm_bench.diffusion.objective import Objective
 from ddpm_bench.experiment.cell import Job, scoring_steps
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_objective
 from ddpm_bench.runtime.runtime import Runtime
@@ -29,28 +27,31 @@ class Cost:
     disk_bytes: int
 
 
+@dataclass(frozen=True)
+class Probe:
+    """A cell's network: its size, and images a second of a training step and of a forward pass."""
+
+    parameters: int
+    training: float
+    forward: float
+
+
 def estimate(jobs: Sequence[Job], data: ImageData, runtime: Runtime) -> list[Cost]:
     """The cost of each job. The network's speed is measured once a cell, not once a seed."""
-    costs, rates, device = [], {}, runtime.device
+    costs: list[Cost] = []
+    probes: dict[str, Probe] = {}
     for job in jobs:
-        settings, name = job.settings, job.cell.name
-        diffusion, codec = build_diffusion(settings.diffusion), build_codec(settings.diffusion)
-        shape = codec.shape(data.shape)
-        network = runtime.place(build_network(settings.network, shape, diffusion))
-        if name not in rates:
-            batch = PROBE_IMAGES if device.type == "cpu" else settings.training.batch
-            x0 = codec.encode(data.train.images[:batch].to(device))
-            denoiser = Denoiser(diffusion, network, shape, clip_x0=False)
-            rates[name] = _images_per_s(denoiser, build_objective(settings.diffusion), x0)
-        training_rate, forward_rate = rates[name]
+        settings = job.settings
+        if job.cell.name not in probes:
+            probes[job.cell.name] = _probe(settings, data, runtime)
+        probe = probes[job.cell.name]
         samples = len(scoring_steps(settings)) * settings.sampling.samples
         forwards = samples * (settings.sampling.steps or settings.diffusion.T)
         forwards += bound_calls(settings.scoring, settings.diffusion.T)
-        seconds = settings.training.steps * settings.training.batch / training_rate + forwards / forward_rate
-        parameters = sum(p.numel() for p in network.parameters())
+        seconds = settings.training.steps * settings.training.batch / probe.training + forwards / probe.forward
         # Weights, their average and Adam's two moments in float32; one more snapshot exists while a new one is written.
-        disk = (runtime.keep + 1) * 4 * 4 * parameters + samples * data.train.images[0].numel()
-        costs.append(Cost(job.name, parameters, seconds / 3600, disk))
+        disk = (runtime.keep + 1) * 4 * 4 * probe.parameters + samples * data.train.images[0].numel()
+        costs.append(Cost(job.name, probe.parameters, seconds / 3600, disk))
     return costs
 
 
@@ -61,8 +62,14 @@ def bound_calls(scoring: ScoringSettings, T: int) -> int:
     return 2 * scoring.bound_images * scoring.bound_evals + scoring.terms_images * T
 
 
-def _images_per_s(denoiser: Denoiser, objective: Objective, x0: Tensor) -> tuple[float, float]:
-    """Images per second of a training step's forward and backward pass, and of a forward pass alone."""
+def _probe(settings: CellSettings, data: ImageData, runtime: Runtime) -> Probe:
+    """Time a training step's forward and backward pass, and a forward pass alone."""
+    diffusion, codec = build_diffusion(settings.diffusion), build_codec(settings.diffusion)
+    shape, objective = codec.shape(data.shape), build_objective(settings.diffusion)
+    network = runtime.place(build_network(settings.network, shape, diffusion))
+    denoiser = Denoiser(diffusion, network, shape, clip_x0=False)
+    batch = PROBE_IMAGES if runtime.device.type == "cpu" else settings.training.batch
+    x0 = codec.encode(data.train.images[:batch].to(runtime.device))
     t = torch.randint(1, denoiser.T + 1, (len(x0),), device=x0.device)
 
     def train() -> None:
@@ -76,4 +83,4 @@ def _images_per_s(denoiser: Denoiser, objective: Objective, x0: Tensor) -> tuple
     for work in (train, forward):
         work()
         rates.append(len(x0) / seconds_of(work, x0.device, PROBE_REPEATS))
-    return rates[0], rates[1]
+    return Probe(sum(p.numel() for p in network.parameters()), *rates)

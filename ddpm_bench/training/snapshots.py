@@ -126,7 +126,7 @@ def check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str, 
     if keys:
         lines = "\n".join(f"  {key}: was {was.get(key, 'absent')}, now {now.get(key, 'absent')}" for key in keys)
         raise UserError(f"'{path}' was trained with another configuration:\n{lines}\n"
-                        "Use the same configuration, another folder, or start afresh with --fresh.")  # fmt: skip
+                        "Use the same configuration, another folder, or start afresh (`ablate --fresh`).")  # fmt: skip
 
 
 def _completed(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,5 +172,7 @@ def _flush(folder: Path) -> None:
 
 def _damaged(path: Path, why: str) -> UserError:
     remove = path if path.name == DIVERGED else path.parent
-    return UserError(f"'{path}' is not a whole checkpoint of ddpm-bench ({why}). "
-                     f"Remove '{remove}' to go on from an older one, or start afresh with --fresh.")  # fmt: skip
+    return UserError(
+        f"'{path}' is not a whole checkpoint of ddpm-bench ({why}). Remove '{remove}' to go on from an older one, or start "
+        "afresh (`ablate --fresh`; for `train` another --out)."
+    )

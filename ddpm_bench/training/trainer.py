@@ -275,7 +275,7 @@ class Trainer:
             {k: v.shape for k, v in part.items()} != {k: v.shape for k, v in own.items()} for part in (raw, average)
         ):
             raise UserError(
-                f"'{path}' holds the weights of another network. Use another folder, or start afresh with --fresh."
+                f"'{path}' holds the weights of another network. Use another folder, or start afresh (`ablate --fresh`)."
             )
         if times is not None:
             self.times.load_state({name: held.to(self.runtime.device) for name, held in times.items()})

@@ -38,6 +38,7 @@ PUBLIC = {
     "measure": "measurement.measure",
     "Task": "measurement.measure",
     "Runtime": "runtime.runtime",
+    "choose_device": "runtime.device",
     # what it is measured against and with
     "load_data": "data",
     "load_extractor": "metrics.extractors",

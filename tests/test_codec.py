@@ -6,8 +6,9 @@ from diffusion_cases import finite_eps, some_network
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from ddpm_bench.config.grid import load_grid
 from ddpm_bench.config.settings import TrainingSettings
-from ddpm_bench.data.codec import PIXELS, Codec, Shape
+from ddpm_bench.data.codec import CODECS, PIXELS, Codec, Shape
 from ddpm_bench.data.images import to_model, to_uint8
 from ddpm_bench.diffusion.chains import interpolate, progressive
 from ddpm_bench.diffusion.denoiser import Denoiser
@@ -19,6 +20,7 @@ from ddpm_bench.diffusion.schedule import linear
 from ddpm_bench.diffusion.times import Uniform
 from ddpm_bench.diffusion.variance import FixedBetaTilde
 from ddpm_bench.errors import UserError
+from ddpm_bench.experiment.ablate import plan
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.training.batches import Batches
 from ddpm_bench.training.trainer import Trainer, Training
@@ -141,3 +143,15 @@ def test_interpolation_encodes_its_ends_and_gives_images_back() -> None:
 def test_images_that_a_codec_does_not_take_are_refused_by_it() -> None:
     with pytest.raises(UserError, match="must be even"):
         TILES.shape((1, 4, 5))
+
+
+def test_a_bound_under_a_codec_that_loses_something_is_refused_before_any_training(monkeypatch) -> None:
+    class Lossy(Tiles):
+        name, lossless = "lossy", False
+
+    monkeypatch.setitem(CODECS, "lossy", Lossy())
+    of = (load_grid("table2"), "smoke", ["eps-mse-fixed"], [0])
+    with pytest.raises(UserError, match=r"not defined for the codec 'lossy'.*bound_images=0"):
+        plan(*of, ["diffusion.codec=lossy"])
+    (job,) = plan(*of, ["diffusion.codec=lossy", "scoring.bound_images=0"])
+    assert job.settings.diffusion.codec == "lossy"

@@ -141,6 +141,8 @@ def test_a_row_measured_otherwise_is_refused_with_the_differences_and_fresh_keep
         assert answer.code == 2 and said in answer.err and "--fresh" in answer.err
     answer = evaluate("mu", "--name", "eps")
     assert answer.code == 2 and "model.predicts: was eps, now mu" in answer.err
+    for refused in (("--bound-images", 1), ("--steps", 7)):  # before anything is set aside
+        assert evaluate("eps", *refused, "--fresh").code == 2
     assert (tmp_path / "rows" / "eps.json").read_bytes() == old
     assert evaluate("eps", "--seed", 1, "--fresh").code == 0
     (kept,) = (tmp_path / "rows").glob("before-*/eps.json")

@@ -178,7 +178,7 @@ def evaluate(
     from ddpm_bench.metrics.extractors import load_extractor
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
-    from ddpm_bench.records.row import read_rows, set_aside
+    from ddpm_bench.records.row import read_rows
     from ddpm_bench.report.checkpoint_rows import make_tables, write_tables
     from ddpm_bench.report.writers.terminal_tables import rows_at_terminal
     from ddpm_bench.runtime.interrupt import Stop
@@ -218,10 +218,9 @@ def evaluate(
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), steps, clip)
-    if fresh:
-        set_aside(folder, row_name(model, name))
+    task = Task(reference, features, wish, scoring, seed or 0)
     with Stop():
-        row = measure_row(model, Task(reference, features, wish, scoring, seed or 0), runtime, folder, name)
+        row = measure_row(model, task, runtime, folder, name, fresh)
     rows = read_rows(folder)
     write_tables(folder, rows)
     if as_json:

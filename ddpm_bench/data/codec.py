@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ddpm_bench.data.images import to_model, to_uint8
+from ddpm_bench.errors import UserError
 
 Shape = tuple[int, int, int]
 
@@ -32,6 +33,15 @@ class Codec(Protocol):
 
     def decode(self, x: Tensor) -> Tensor:
         """What a chain ends with -> images, on the same device; what lies out of range is clamped."""
+
+
+def check_lossless(codec: Codec) -> None:
+    """UserError where a bound in bits/dim is not defined."""
+    if not codec.lossless:
+        raise UserError(
+            f"A bound in bits/dim is one of pixels: it is not defined for the codec '{codec.name}', which loses some of the "
+            "image. Measure a model of pixels, or leave the bound out: scoring.bound_images=0, --bound-images 0."
+        )
 
 
 class Pixels:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddpm_bench.config.grid import Grid, load_preset, parse_set, resolve
+from ddpm_bench.data.codec import check_lossless
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.cell import Bench, Job
@@ -38,7 +39,9 @@ def plan(
     settings = {cell: resolve(cell, size, overrides) for cell in grid.select(cells)}
     for each in settings.values():
         build_objective(each.diffusion)
-        build_codec(each.diffusion)
+        codec = build_codec(each.diffusion)
+        if each.scoring.bound_images:
+            check_lossless(codec)
         build_sampler(each.sampling)
     return [Job(grid.name, size.name, cell, each, seed) for seed in seeds for cell, each in settings.items()]
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddpm_bench.data.codec import check_lossless
 from ddpm_bench.diffusion.bound import Term, bound_term, prior_bits_per_dim
 from ddpm_bench.diffusion.noise import BlockNoise, batches
 from ddpm_bench.diffusion.samplers import Chain
@@ -69,12 +70,7 @@ class Subject:
                 f"A bound is measured on uint8 images, at least one, not on {self.images.dtype} of shape "
                 f"{tuple(self.images.shape)}. Values in [-1, 1] become uint8 with `ddpm_bench.data.images.to_uint8`."
             )
-        codec = self.chain.codec
-        if not codec.lossless:
-            raise UserError(
-                f"A bound in bits/dim is one of pixels: it is not defined for the codec '{codec.name}', which loses some "
-                "of the image. Measure a model of pixels."
-            )
+        check_lossless(self.chain.codec)
 
     @property
     def batch(self) -> int:

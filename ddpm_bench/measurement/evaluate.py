@@ -10,7 +10,7 @@ from ddpm_bench.measurement.kept import mention_older, work_beside
 from ddpm_bench.measurement.measure import Task, check_task, measure
 from ddpm_bench.metrics.fidelity import protocol
 from ddpm_bench.models.model import Model
-from ddpm_bench.records.row import ModelInfo, Row, Setup, check_name, held_row, row_path, write_row
+from ddpm_bench.records.row import ModelInfo, Row, Setup, check_name, held_row, row_path, set_aside, write_row
 from ddpm_bench.runtime.observer import about, say
 from ddpm_bench.runtime.runtime import Runtime
 
@@ -20,13 +20,18 @@ FEWER = 512
 """Samples and images of a bound by extractor: as published for Inception, and what a CPU can do for any other."""
 
 
-def evaluate(model: Model, task: Task, runtime: Runtime, results: Path, name: str | None = None) -> Row:
+def evaluate(
+    model: Model, task: Task, runtime: Runtime, results: Path, name: str | None = None, fresh: bool = False
+) -> Row:
     """The row `name` of the folder `results`, measured unless it is there. An interrupted measurement goes on.
 
-    UserError when the row there was measured otherwise. Raises Interrupted after saving.
+    fresh: the row that is there is set aside, once all that can be refused was not. UserError when the row there was
+    measured otherwise. Raises Interrupted after saving.
     """
     name = row_name(model, name)
     setup = setup_of(model, task)
+    if fresh:
+        set_aside(results, name)
     if row := held_row(results, name, setup):
         say(f"{name}: measured already on {row.created}; --fresh measures it again")
         return row

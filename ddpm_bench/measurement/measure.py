@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ddpm_bench.config.metrics import METRICS, SplitName
+from ddpm_bench.config.metrics import BOUNDS, METRICS, SplitName
 from ddpm_bench.config.settings import SamplingSettings, ScoringSettings
 from ddpm_bench.data import ImageData
+from ddpm_bench.data.codec import check_lossless
 from ddpm_bench.data.pictures import write_image_grid
-from ddpm_bench.errors import UserError
 from ddpm_bench.files import keyed_folder, sha256_file
 from ddpm_bench.measurement.bounds import BoundMethod, measure_bound, spread_over
 from ddpm_bench.measurement.kept import Clock, Kept, work_beside
@@ -103,12 +103,11 @@ def measure(model: Model, task: Task, runtime: Runtime, record: Path) -> Measure
         shown = _show(model, task, runtime, record)
     with clock("bound"):
         bounds, terms = _bounds(model, task, runtime, record)
-    totals = {f"bound_{bound.split}_bits_per_dim": bound.total for bound in bounds}
+    totals = {BOUNDS[bound.split]: bound.total for bound in bounds}
     observer().scores(model.step or 0, totals)
     return Measurement(
         metrics=found.metrics | totals,
-        quantiles=found.quantiles
-        | {f"bound_{bound.split}_bits_per_dim": bound.quantiles for bound in bounds if bound.quantiles},
+        quantiles=found.quantiles | {BOUNDS[bound.split]: bound.quantiles for bound in bounds if bound.quantiles},
         bounds=bounds,
         terms=terms,
         anchors=scale,
@@ -126,11 +125,8 @@ def measure(model: Model, task: Task, runtime: Runtime, record: Path) -> Measure
 def check_task(model: Model, task: Task) -> None:
     """UserError for what cannot be measured of this model."""
     chain = model.chain(task.sampling)
-    if task.scoring.bound_images and not chain.codec.lossless:
-        raise UserError(
-            f"The bound in bits/dim is one of pixels; '{chain.codec.name}' is no lossless code of them. "
-            "Leave it out: scoring.bound_images=0, or --bound-images 0."
-        )
+    if task.scoring.bound_images:
+        check_lossless(chain.codec)
 
 
 def score(model: Model, task: Task, runtime: Runtime, record: Path) -> Scored:

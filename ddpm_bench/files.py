@@ -5,12 +5,14 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ddpm_bench.errors import UserError
+
+Held = TypeVar("Held")
 
 
 @contextlib.contextmanager
@@ -74,6 +76,20 @@ def keyed_folder(folder: Path, kind: str, of: Mapping[str, Any]) -> Path:
     if not (path / "of.json").exists():
         write_json(path / "of.json", of)
     return path
+
+
+def in_a_row(
+    ranges: Iterable[tuple[int, int]], load: Callable[[int, int], Held | None]
+) -> Iterator[tuple[int, int, Held]]:
+    """(start, end, what `load` gives) of kept ranges that follow each other from 0 on, without gap or overlap.
+
+    Of ranges with one start, as other batches leave them, the longest counts; one that `load` gives None for is missing.
+    """
+    reached = 0
+    for start, end in sorted(ranges, key=lambda each: (each[0], -each[1])):
+        if start == reached and (held := load(start, end)) is not None:
+            yield start, end, held
+            reached = end
 
 
 def move_aside(folder: Path, paths: Iterable[Path]) -> None:

@@ -7,7 +7,16 @@ import os
 import pytest
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import keyed_folder, make_folder, move_aside, replacing, sha256_file, write_json, write_text
+from ddpm_bench.files import (
+    in_a_row,
+    keyed_folder,
+    make_folder,
+    move_aside,
+    replacing,
+    sha256_file,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
@@ -75,3 +84,15 @@ def test_a_folder_is_found_again_by_all_that_its_content_depends_on_and_by_nothi
     assert json.loads((ours / "of.json").read_text()) == {"weights": "a", "seed": 0}
     with pytest.raises(TypeError):
         keyed_folder(tmp_path, "bound", {"weights": tmp_path})
+
+
+def test_kept_ranges_are_taken_in_a_row_the_longest_of_one_start_and_damaged_ones_as_missing() -> None:
+    def taken(ranges: list[tuple[int, int]], damaged: tuple[tuple[int, int], ...] = ()) -> list[tuple[int, int]]:
+        held = in_a_row(ranges, lambda start, end: None if (start, end) in damaged else "held")
+        return [(start, end) for start, end, _ in held]
+
+    assert taken([(8, 16), (0, 8), (16, 20)]) == [(0, 8), (8, 16), (16, 20)]
+    assert taken([(0, 8), (16, 24)]) == [(0, 8)]
+    assert taken([(0, 8), (8, 12), (8, 24), (12, 16)]) == [(0, 8), (8, 24)]
+    assert taken([(0, 8), (8, 12), (8, 24), (12, 16)], damaged=((8, 24),)) == [(0, 8), (8, 12), (12, 16)]
+    assert taken([(8, 16)]) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm_bench.files import make_folder, replacing
+from ddpm_bench.files import in_a_row, make_folder, replacing
 from ddpm_bench.runtime.observer import say
 
 Arrays = dict[str, np.ndarray]
@@ -42,13 +42,7 @@ class Pieces:
 
     def read(self, kind: str) -> Iterator[tuple[int, int, Arrays]]:
         """(start, end, arrays) of what is there, in order and without gap or overlap from image 0 on."""
-        reached = 0
-        for start, end in self._kept(kind):
-            if start == reached and (
-                arrays := self._load(kind, start, end)
-            ):  # other batches may have left overlapping ranges
-                yield start, end, arrays
-                reached = end
+        yield from in_a_row(self._kept(kind), lambda start, end: self._load(kind, start, end))
 
     def join(self, kind: str) -> Arrays:
         """All ranges put end to end; arrays without a row an image are left to the caller."""
@@ -57,11 +51,11 @@ class Pieces:
 
     def _kept(self, kind: str) -> list[tuple[int, int]]:
         if self._folder is None:
-            return sorted((start, end) for of, start, end in self._memory if of == kind)
+            return [(start, end) for of, start, end in self._memory if of == kind]
         stems = (path.stem for path in self._folder.glob(f"{kind}-????????-????????.npz"))
-        return sorted((int(stem.split("-")[1]), int(stem.split("-")[2])) for stem in stems)
+        return [(int(stem.split("-")[1]), int(stem.split("-")[2])) for stem in stems]
 
-    def _load(self, kind: str, start: int, end: int) -> Arrays:
+    def _load(self, kind: str, start: int, end: int) -> Arrays | None:
         """The arrays of a range; none where they are damaged, which is said."""
         if self._folder is None:
             return self._memory[kind, start, end]
@@ -71,7 +65,7 @@ class Pieces:
                 return dict(stored)
         except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError):
             say(f"Making '{path}' again: it was damaged.")
-            return {}
+            return None
 
 
 def _path(folder: Path, kind: str, start: int, end: int) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ddpm_bench.config.settings import SamplingSettings
 from ddpm_bench.data import write_images
 from ddpm_bench.diffusion.samplers import sample
-from ddpm_bench.files import check_free, keyed_folder, replacing
+from ddpm_bench.files import check_free, in_a_row, keyed_folder, replacing
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.runtime import Runtime
@@ -43,8 +43,7 @@ def draw_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: R
     if done < count:
         runtime.place(model.network)
         for start, images in sample(chain, count=count - done, seed=seed, first=done, runtime=runtime):
-            shard = kept / f"{start:08d}-{start + len(images):08d}.npy"
-            with replacing(shard) as path, path.open("wb") as stream:
+            with replacing(_path(kept, start, start + len(images))) as path, path.open("wb") as stream:
                 np.save(stream, images.numpy(), allow_pickle=False)
     found = torch.empty((count, *model.shape), dtype=torch.uint8)
     filled = 0
@@ -88,22 +87,21 @@ def described(model: Model, sampling: SamplingSettings, seed: int) -> dict[str, 
 
 
 def _shards(folder: Path) -> list[np.ndarray]:
-    """Memory-mapped shards, one after another from index 0; what overlaps, or lies behind a gap, does not count.
+    """Memory-mapped shards, one after another from index 0. A damaged one is said, and counts as missing."""
+    ranges = [(int(path.stem[:8]), int(path.stem[9:])) for path in folder.glob("????????-????????.npy")]
+    return [shard for _, _, shard in in_a_row(ranges, lambda start, end: _read(_path(folder, start, end), end - start))]
 
-    A damaged one is said, and counts as missing.
-    """
-    ranges = [(int(path.stem[:8]), int(path.stem[9:]), path) for path in folder.glob("????????-????????.npy")]
-    shards, reached = [], 0
-    for start, end, path in sorted(ranges, key=lambda each: (each[0], -each[1])):
-        if start != reached:  # other batches may have left overlapping ranges
-            continue
-        try:
-            shard = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError):
-            shard = np.empty(0, dtype=np.uint8)
-        if shard.dtype != np.uint8 or len(shard) != end - start:
-            say(f"Making '{path}' again: it was damaged.")
-            continue
-        shards.append(shard)
-        reached = end
-    return shards
+
+def _read(path: Path, count: int) -> np.ndarray | None:
+    try:
+        shard = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        shard = None
+    if shard is not None and shard.dtype == np.uint8 and len(shard) == count:
+        return shard
+    say(f"Making '{path}' again: it was damaged.")
+    return None
+
+
+def _path(folder: Path, start: int, end: int) -> Path:
+    return folder / f"{start:08d}-{end:08d}.npy"

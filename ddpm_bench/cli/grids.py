@@ -65,7 +65,7 @@ def ablate(
     no_report: Annotated[
         bool, typer.Option("--no-report", help="Leave the report to `report`, as where several machines share a grid.")
     ] = False,
-    keep: Keep = 1,
+    keep: Keep = 2,
     batch: Batch = None,
     compiled: Compile = False,
     workers: Workers = None,
@@ -131,7 +131,7 @@ def train(
     data_root: DataRoot = None,
     device: Device = "auto",
     compiled: Compile = False,
-    keep: Keep = 1,
+    keep: Keep = 2,
     tensorboard: Tensorboard = None,
     as_json: Json = False,
 ) -> None:

@@ -9,7 +9,7 @@ from ddpm_bench.runtime.runtime import Runtime
 
 
 def device_runtime(
-    device: str, cache: Path | None = None, batch: int | None = None, compiled: bool = False, keep: int = 1
+    device: str, cache: Path | None = None, batch: int | None = None, compiled: bool = False, keep: int = 2
 ) -> Runtime:
     """The runtime on the device of that name, which is set up. UserError when it is not there."""
     cache = cache and cache.expanduser()

@@ -8,7 +8,6 @@ Distances are biased upwards for few images, so anchors have as many images as t
 there are fewer; their names then say how many.
 """
 
-import contextlib
 import hashlib
 import json
 from dataclasses import asdict
@@ -21,10 +20,11 @@ from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import write_json
+from ddpm_bench.files import make_folder
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.fidelity import images_needed, protocol, score
 from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.sealed import read_sealed, write_sealed
 
 REAL, BLURRED, NOISE = "held-out real", "blurred", "uniform noise"
 BLUR = 1 / 16  # standard deviation, in sides of the image
@@ -48,10 +48,9 @@ def anchors(
     UserError for too few images, of the test set too.
     """
     key = _key(data, extractor, n, scoring, runtime)
-    kept = runtime.cache and runtime.cache / f"anchors-{key}.json"
-    if kept and kept.is_file():
-        with contextlib.suppress(ValueError):  # damaged: measured again
-            return json.loads(kept.read_text(encoding="utf-8"))
+    kept = runtime.cache and make_folder(runtime.cache / "anchors") / f"{key}.json"
+    if kept and (held := read_sealed(kept)):
+        return held
     if len(data.test) < (needed := images_needed(scoring.neighborhood)):
         raise UserError(
             f"The anchors of '{data.name}' are test images, of which it has {len(data.test)}; "
@@ -63,7 +62,7 @@ def anchors(
         test = data.test.images if scoring.test_reference and not name.startswith(REAL) else None
         found[name] = score(images, data.train.images, extractor, scoring, runtime, test_reference=test)
     if kept:
-        write_json(kept, found)
+        write_sealed(kept, found)
     return found
 
 

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from fault_runs import CELLS, DAMAGES, Fell, Grid, Said, change_a_pixel, kept_files
+from fault_runs import CELLS, DAMAGES, NO_REPORT, SETTINGS, Fell, Grid, Said, change_a_pixel, kept_files
 
 from ddpm_bench.files import write_json, write_text
 from ddpm_bench.records.provenance import git_commit
@@ -69,22 +69,26 @@ class Tried:
 
 
 class Home:
-    """Where tries are made, and what they are compared with."""
+    """Where tries are made, of which cells with which settings, and what they are compared with."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, cells: tuple[str, ...] = CELLS, settings: dict[str, int] = SETTINGS) -> None:
+        self.folder, self.cells, self.settings = folder, cells, settings
+
+    def grid(self, folder: Path, workers: int = 2, cells: int | None = None, more: tuple[str, ...] = NO_REPORT) -> Grid:
+        """The first so many cells, or all, in a folder of their own."""
+        return Grid(folder, workers, self.cells[:cells], more, self.settings)
 
     @cached_property
-    def undisturbed(self) -> tuple[dict[str, str], float]:
-        """What the grid comes to, and after how many seconds."""
-        grid = Grid(self.folder / "reference")
+    def undisturbed(self) -> tuple[Grid, float]:
+        """The grid without any fault, and its seconds."""
+        grid = self.grid(self.folder / "reference")
         said = grid.start().wait()
         said.must_end(0, "without any fault")
-        return grid.content(), said.seconds
+        return grid, said.seconds
 
-    @property
+    @cached_property
     def reference(self) -> dict[str, str]:
-        return self.undisturbed[0]
+        return self.undisturbed[0].content()
 
     @property
     def seconds(self) -> float:
@@ -93,17 +97,20 @@ class Home:
     @cached_property
     def training(self) -> Grid:
         """Stopped within the training of the first cell, after some snapshots."""
-        grid = Grid(self.folder / "training", workers=1, cells=CELLS[:1])
+        grid = self.grid(self.folder / "training", 1, 1)
         stopped_while_training(grid, lines=8)
         return grid
 
     @cached_property
     def measured(self) -> Grid:
         """Two cells as if killed just before their records were written."""
-        grid = Grid(self.folder / "measured", workers=2, cells=CELLS[:2])
-        grid.start().wait().must_end(0, "without any fault")
-        for path in grid.results.glob("*.json"):
-            path.unlink()
+        whole = self.undisturbed[0].copied(self.folder / "measured")
+        grid = self.grid(whole.folder, 2, 2)
+        for path in [*grid.results.glob("*-seed0*"), *grid.results.glob("work/*-seed0")]:
+            if path.name.split("-seed0")[0] not in grid.cells:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            elif path.suffix == ".json":
+                path.unlink()
         return grid
 
 
@@ -123,7 +130,7 @@ def stopped_while_training(grid: Grid, lines: int) -> None:
 
 def killed(workers: int, home: Home, rng: Random, folder: Path) -> Tried:
     """All processes at once, once or twice, at any moment of an undisturbed run."""
-    grid, kills = Grid(folder, workers), 0
+    grid, kills = home.grid(folder, workers), 0
     while kills == 0 or (kills == 1 and rng.random() < 0.5):
         running = grid.start()
         running.lasts(rng.uniform(0, home.seconds))
@@ -135,7 +142,7 @@ def killed(workers: int, home: Home, rng: Random, folder: Path) -> Tried:
 
 def parent_killed(home: Home, rng: Random, folder: Path) -> Tried:
     """The parent alone. The same command begins at once, beside whatever is left."""
-    grid = Grid(folder)
+    grid = home.grid(folder)
     running = grid.start()
     if not (running.until(running.workers) and running.lasts(rng.uniform(0, 0.7 * home.seconds))):
         return _again(parent_killed, home, rng, folder)
@@ -155,7 +162,7 @@ def parent_killed(home: Home, rng: Random, folder: Path) -> Tried:
 
 def worker_killed(home: Home, rng: Random, folder: Path) -> Tried:
     """One worker alone: it costs its own cell at most."""
-    grid = Grid(folder)
+    grid = home.grid(folder)
     running = grid.start()
     running.until(lambda: len(running.workers()) == grid.workers)
     if not running.lasts(rng.uniform(0, 0.6 * home.seconds)) or not (workers := running.workers()):
@@ -171,7 +178,7 @@ def worker_killed(home: Home, rng: Random, folder: Path) -> Tried:
 
 def stopped(number: signal.Signals, home: Home, rng: Random, folder: Path) -> Tried:
     """Ctrl-C reaches all processes, SIGTERM the parent alone."""
-    grid = Grid(folder)
+    grid = home.grid(folder)
     running = grid.start()
     if not (running.until(grid.results.exists) and running.lasts(rng.uniform(0, 0.8 * home.seconds))):
         return _again(partial(stopped, number), home, rng, folder)
@@ -201,8 +208,8 @@ def _again(attempt: Try, home: Home, rng: Random, folder: Path) -> Tried:
 
 
 def full_disk(phase: str, home: Home, rng: Random, folder: Path) -> Tried:
-    more = ("--reports", "reports") if phase == "report" else ("--no-report",)
-    grid = Grid(folder, rng.choice((1, 2)), CELLS[:2], more)
+    more = ("--reports", "reports") if phase == "report" else NO_REPORT
+    grid = home.grid(folder, rng.choice((1, 2)), 2, more)
     said = grid.start_with_a_full_disk(PHASES[phase]).wait()
     said.must_end(1, "on a full disk")
     said.must("cannot write" in said.output, "no word of the full disk")
@@ -266,7 +273,7 @@ def damages_of(home: Home, count: int) -> dict[str, Try]:
 
 def data_changed(split: str, home: Home, rng: Random, folder: Path) -> Tried:
     """One pixel of one image, between a stop and the same command."""
-    grid = Grid(folder, 1, CELLS[:1])
+    grid = home.grid(folder, 1, 1)
     stopped_while_training(grid, lines=4)
     path = rng.choice(sorted((grid.images / split).iterdir()))
     before = path.read_bytes()
@@ -280,7 +287,7 @@ def data_changed(split: str, home: Home, rng: Random, folder: Path) -> Tried:
 
 def second_command(home: Home, rng: Random, folder: Path) -> Tried:
     """It is refused, names the first one's process, and the first goes on."""
-    grid = Grid(folder)
+    grid = home.grid(folder)
     first = grid.start()
     first.until(grid.logs)
     said = grid.start().wait()
@@ -297,7 +304,7 @@ def second_command(home: Home, rng: Random, folder: Path) -> Tried:
 
 def owner_killed(home: Home, rng: Random, folder: Path) -> Tried:
     """A folder whose owner was killed is taken over at once."""
-    grid = Grid(folder)
+    grid = home.grid(folder)
     first = grid.start()
     first.until(grid.logs)
     first.kill()

@@ -38,7 +38,8 @@ SETTINGS = {
     "scoring.neighbours": 4,
     "scoring.neighborhood": 3,
 }
-NO_REPORT = ("--no-report",)
+Words = tuple[str, ...]
+NO_REPORT: Words = ("--no-report",)
 TIMES = {"wall_time_s", "created", "git_commit", "training_commits"}
 """What two records of the same cell may differ in."""
 LONGEST = 600
@@ -166,8 +167,8 @@ class Grid:
 
     folder: Path
     workers: int = 2
-    cells: tuple[str, ...] = CELLS
-    more: tuple[str, ...] = NO_REPORT
+    cells: Words = CELLS
+    more: Words = NO_REPORT
     settings: dict[str, int] = field(default_factory=SETTINGS.copy)
 
     @property

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from fault_runs import CELLS, DAMAGES, NO_REPORT, SETTINGS, Fell, Grid, Said, change_a_pixel, kept_files
+from fault_runs import CELLS, DAMAGES, NO_REPORT, SETTINGS, Fell, Grid, Said, Words, change_a_pixel, kept_files
 
 from ddpm_bench.files import write_json, write_text
 from ddpm_bench.records.provenance import git_commit
@@ -71,12 +71,14 @@ class Tried:
 class Home:
     """Where tries are made, of which cells with which settings, and what they are compared with."""
 
-    def __init__(self, folder: Path, cells: tuple[str, ...] = CELLS, settings: dict[str, int] = SETTINGS) -> None:
-        self.folder, self.cells, self.settings = folder, cells, settings
+    def __init__(
+        self, folder: Path, cells: tuple[str, ...] = CELLS, settings: dict[str, int] = SETTINGS, more: Words = NO_REPORT
+    ) -> None:
+        self.folder, self.cells, self.settings, self.more = folder, cells, settings, more
 
-    def grid(self, folder: Path, workers: int = 2, cells: int | None = None, more: tuple[str, ...] = NO_REPORT) -> Grid:
+    def grid(self, folder: Path, workers: int = 2, cells: int | None = None, more: Words | None = None) -> Grid:
         """The first so many cells, or all, in a folder of their own."""
-        return Grid(folder, workers, self.cells[:cells], more, self.settings)
+        return Grid(folder, workers, self.cells[:cells], more or self.more, self.settings)
 
     @cached_property
     def undisturbed(self) -> tuple[Grid, float]:
@@ -208,7 +210,7 @@ def _again(attempt: Try, home: Home, rng: Random, folder: Path) -> Tried:
 
 
 def full_disk(phase: str, home: Home, rng: Random, folder: Path) -> Tried:
-    more = ("--reports", "reports") if phase == "report" else NO_REPORT
+    more = ("--reports", "reports") if phase == "report" else None
     grid = home.grid(folder, rng.choice((1, 2)), 2, more)
     said = grid.start_with_a_full_disk(PHASES[phase]).wait()
     said.must_end(1, "on a full disk")

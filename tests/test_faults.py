@@ -1,11 +1,12 @@
 """A few tries of the campaign of faults (`nox -s faults`), with real processes: see `faults.py`."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
-from fault_runs import CELLS, SETTINGS, Fell, flip, kept_files
+from fault_runs import CELLS, NO_REPORT, SETTINGS, Fell, flip, kept_files
 from faults import Home, Tried, attempt, killed, parent_killed, report
 
 from ddpm_bench.report.writers.markdown import to_markdown
@@ -21,7 +22,8 @@ SHORT = SETTINGS | {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Home:
-    return Home(tmp_path_factory.mktemp("faults"), CELLS[:2], SHORT)
+    """One cell, which is quick, in a worker of its own."""
+    return Home(tmp_path_factory.mktemp("faults"), CELLS[:1], SHORT, (*NO_REPORT, "--launcher", "processes"))
 
 
 def test_a_grid_that_was_killed_comes_out_bitwise_the_same(home: Home, tmp_path: Path) -> None:
@@ -34,7 +36,7 @@ def test_workers_end_with_their_parent_and_the_same_command_finishes_at_once(hom
 
 
 def test_a_flipped_bit_in_a_kept_file_is_said_and_changes_nothing(home: Home, tmp_path: Path) -> None:
-    grid, rng, flipped = home.measured.copied(tmp_path), Random(0), []
+    grid, rng, flipped = replace(home.measured, workers=1, more=NO_REPORT).copied(tmp_path), Random(0), []
     for part in ("newest snapshot/ema", "samples-*/*", "bound-*/pilot"):
         flipped.append(
             next(path for kind, path in kept_files(tmp_path) if kind.startswith(part) and path.suffix != ".json")

@@ -14,7 +14,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from random import Random
@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from fault_runs import CELLS, DAMAGES, NO_REPORT, SETTINGS, Fell, Grid, Said, Words, change_a_pixel, kept_files
+from fault_runs import DAMAGES, Fell, Grid, Said, Words, change_a_pixel, kept_files
 
 from ddpm_bench.files import write_json, write_text
 from ddpm_bench.records.provenance import git_commit
@@ -69,16 +69,15 @@ class Tried:
 
 
 class Home:
-    """Where tries are made, of which cells with which settings, and what they are compared with."""
+    """Where tries are made, of a grid like which, and what they are compared with."""
 
-    def __init__(
-        self, folder: Path, cells: tuple[str, ...] = CELLS, settings: dict[str, int] = SETTINGS, more: Words = NO_REPORT
-    ) -> None:
-        self.folder, self.cells, self.settings, self.more = folder, cells, settings, more
+    def __init__(self, like: Grid) -> None:
+        self.folder, self.like = like.folder, like
 
     def grid(self, folder: Path, workers: int = 2, cells: int | None = None, more: Words | None = None) -> Grid:
         """The first so many cells, or all, in a folder of their own."""
-        return Grid(folder, workers, self.cells[:cells], more or self.more, self.settings)
+        like = self.like
+        return replace(like, folder=folder, workers=workers, cells=like.cells[:cells], more=more or like.more)
 
     @cached_property
     def undisturbed(self) -> tuple[Grid, float]:
@@ -430,7 +429,7 @@ def main(
     stored = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     found = {key: {name: Tried(**tried) for name, tried in stored.get(key, {}).items()} for key in PARTS}
     with TemporaryDirectory(prefix="faults-") as folder:
-        home = Home(Path(folder))
+        home = Home(Grid(Path(folder)))
         for key, count in counts.items():
             for name, one in (PARTS[key].tries(home, count) if count else {}).items():
                 if name in found[key]:

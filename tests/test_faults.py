@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from fault_runs import CELLS, NO_REPORT, SETTINGS, Fell, flip, kept_files
+from fault_runs import CELLS, CORES, NO_REPORT, SETTINGS, Fell, Grid, flip, kept_files
 from faults import Home, Tried, attempt, killed, parent_killed, report
 
 from ddpm_bench.report.writers.markdown import to_markdown
@@ -20,23 +20,29 @@ SHORT = SETTINGS | {
 }
 
 
+PROCESSES = (*NO_REPORT, "--launcher", "processes")
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Home:
-    """One cell, which is quick, in a worker of its own."""
-    return Home(tmp_path_factory.mktemp("faults"), CELLS[:1], SHORT, (*NO_REPORT, "--launcher", "processes"))
+    """One cell, which is quick, with as many threads as a single worker has."""
+    return Home(Grid(tmp_path_factory.mktemp("faults"), 1, CELLS[:1], NO_REPORT, SHORT, threads=CORES))
 
 
 def test_a_grid_that_was_killed_comes_out_bitwise_the_same(home: Home, tmp_path: Path) -> None:
     once = next(seed for seed in range(99) if (rng := Random(seed)).random() > 0.4 and rng.random() > 0.5)
-    assert killed(2, home, Random(once), tmp_path / "run").note == "1 kills"
+    assert killed(1, home, Random(once), tmp_path / "run").note == "1 kills"
 
 
-def test_workers_end_with_their_parent_and_the_same_command_finishes_at_once(home: Home, tmp_path: Path) -> None:
+def test_workers_end_with_their_parent_and_the_same_command_finishes_at_once(
+    home: Home, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(home, "like", replace(home.like, more=PROCESSES))
     assert parent_killed(home, Random(0), tmp_path / "run").held
 
 
 def test_a_flipped_bit_in_a_kept_file_is_said_and_changes_nothing(home: Home, tmp_path: Path) -> None:
-    grid, rng, flipped = replace(home.measured, workers=1, more=NO_REPORT).copied(tmp_path), Random(0), []
+    grid, rng, flipped = home.measured.copied(tmp_path), Random(0), []
     for part in ("newest snapshot/ema", "samples-*/*", "bound-*/pilot"):
         flipped.append(
             next(path for kind, path in kept_files(tmp_path) if kind.startswith(part) and path.suffix != ".json")
@@ -52,8 +58,7 @@ def fails(*_: object) -> Tried:
 
 
 def test_what_does_not_hold_is_told_with_what_was_said(tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    tried = attempt("kills 3", fails, home, tmp_path)
+    tried = attempt("kills 3", fails, Home(Grid(tmp_path)), tmp_path)
     assert not tried.held and (tmp_path / tried.note).read_text() == "it did not hold\n\none line\nanother\n"
     text = to_markdown(report({"kills": {"0": Tried(True, seconds=2.5, commit="c"), "3": tried}}))
     assert "| 2 | 1 | 2.5 s |" in text and "kills, 3: it did not hold; [what was said](kills-3.txt)" in text

@@ -106,7 +106,7 @@ class Home:
     def measured(self) -> Grid:
         """Two cells as if killed just before their records were written."""
         whole = self.undisturbed[0].copied(self.folder / "measured")
-        grid = self.grid(whole.folder, 2, 2)
+        grid = self.grid(whole.folder, self.like.workers, 2)
         for path in [*grid.results.glob("*-seed0*"), *grid.results.glob("work/*-seed0")]:
             if path.name.split("-seed0")[0] not in grid.cells:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -38,7 +38,6 @@ SETTINGS = {
     "scoring.neighbours": 4,
     "scoring.neighborhood": 3,
 }
-CORES = os.cpu_count() or 1
 Words = tuple[str, ...]
 NO_REPORT: Words = ("--no-report",)
 TIMES = {"wall_time_s", "created", "git_commit", "training_commits"}
@@ -171,7 +170,6 @@ class Grid:
     cells: Words = CELLS
     more: Words = NO_REPORT
     settings: dict[str, int] = field(default_factory=SETTINGS.copy)
-    threads: int = max(1, CORES // 2)  # as each of two workers has: one alone must round as they do
 
     @property
     def results(self) -> Path:
@@ -198,7 +196,8 @@ class Grid:
             command += ["--set", f"{key}={value}"]
         path = os.pathsep.join([*([str(first)] if first else ()), str(ROOT)])
         log = self.folder / f"said-{len(list(self.folder.glob('said-*.txt'))):02d}.txt"
-        variables = {"OMP_NUM_THREADS": str(self.threads), "COLUMNS": "200", "PYTHONPATH": path}
+        # One process alone has as many threads as each of two workers, so that it rounds as they do.
+        variables = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)), "COLUMNS": "200", "PYTHONPATH": path}
         return Running(command, variables | environment, log)
 
     def start_with_a_full_disk(self, phase: str) -> Running:

@@ -1,12 +1,11 @@
 """A few tries of the campaign of faults (`nox -s faults`), with real processes: see `faults.py`."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
-from fault_runs import CELLS, CORES, NO_REPORT, SETTINGS, Fell, Grid, flip, kept_files
+from fault_runs import CELLS, NO_REPORT, SETTINGS, Fell, Grid, flip, kept_files
 from faults import Home, Tried, attempt, killed, parent_killed, report
 
 from ddpm_bench.report.writers.markdown import to_markdown
@@ -20,13 +19,10 @@ SHORT = SETTINGS | {
 }
 
 
-PROCESSES = (*NO_REPORT, "--launcher", "processes")
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Home:
-    """One cell, which is quick, with as many threads as a single worker has."""
-    return Home(Grid(tmp_path_factory.mktemp("faults"), 1, CELLS[:1], NO_REPORT, SHORT, threads=CORES))
+    """Two cells in one process, which is quick; to kill a parent alone they get a worker each."""
+    return Home(Grid(tmp_path_factory.mktemp("faults"), 1, CELLS[:2], NO_REPORT, SHORT))
 
 
 def test_a_grid_that_was_killed_comes_out_bitwise_the_same(home: Home, tmp_path: Path) -> None:
@@ -34,10 +30,7 @@ def test_a_grid_that_was_killed_comes_out_bitwise_the_same(home: Home, tmp_path:
     assert killed(1, home, Random(once), tmp_path / "run").note == "1 kills"
 
 
-def test_workers_end_with_their_parent_and_the_same_command_finishes_at_once(
-    home: Home, tmp_path: Path, monkeypatch
-) -> None:
-    monkeypatch.setattr(home, "like", replace(home.like, more=PROCESSES))
+def test_workers_end_with_their_parent_and_the_same_command_finishes_at_once(home: Home, tmp_path: Path) -> None:
     assert parent_killed(home, Random(0), tmp_path / "run").held
 
 

@@ -144,6 +144,7 @@ def train(
     from ddpm_bench.data import load_data
     from ddpm_bench.experiment.ablate import plan
     from ddpm_bench.experiment.cell import make_trainer
+    from ddpm_bench.runtime.batch import training_batch
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import about, say
     from ddpm_bench.runtime.tensorboard import check_tensorboard, event_files
@@ -153,7 +154,8 @@ def train(
     (job,) = plan(load_grid(grid), preset, [cell], [seed], [*(assign or ()), *assignments(data, data_name, data_root)])
     with Stop(), event_files(tensorboard), about(job.name):
         trainer = make_trainer(job, load_data(job.settings.data), runtime, out)
-        divergence = trainer.run(job.settings.training.steps)
+        with training_batch(job.settings.training.batch):
+            divergence = trainer.run(job.settings.training.steps)
     said = (
         f"diverged at step {divergence.step}: {divergence.reason}" if divergence else f"trained to step {trainer.step}"
     )

@@ -18,6 +18,7 @@ from ddpm_bench.models.build import build_codec, build_diffusion, build_network,
 from ddpm_bench.models.model import function_of, load_model
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import Checkpoint, Divergence, Measurement, Record, picture_path, record_path
+from ddpm_bench.runtime.batch import training_batch
 from ddpm_bench.runtime.observer import about, observer, say
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.runtime.tensorboard import event_files
@@ -100,7 +101,7 @@ def _run_cell(job: Job, bench: Bench) -> Record:
     measurement: Measurement | None = None
     divergence: Divergence | None = None
     for step in scoring_steps(job.settings):
-        with clock("training"):
+        with clock("training"), training_batch(job.settings.training.batch):
             divergence = trainer.run(step)
         if divergence:
             break

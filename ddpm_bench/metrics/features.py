@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ddpm_bench.files import make_folder
 from ddpm_bench.metrics.extractor import Extractor, MeasuredImages
+from ddpm_bench.runtime.batch import Halving
 from ddpm_bench.runtime.device import float32_as
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress, say
@@ -35,15 +36,17 @@ class Outputs:
 def outputs_of(images: MeasuredImages, extractor: Extractor, runtime: Runtime) -> Outputs:
     """The extractor's outputs for all images in order. Raises Interrupted between batches.
 
-    The network computes in float32, in full whatever training has chosen; what is taken of its outputs, in float64.
+    The network computes in float32, in full whatever training has chosen; what is taken of its outputs, in float64. Where
+    memory runs out it goes on with fewer images a call.
     """
-    network, made = extractor.network.to(runtime.device).eval(), []
+    network, made, halving = extractor.network.to(runtime.device).eval(), [], Halving()
     title = f"measuring {len(images):,} {images.title} ({extractor.info.name})"
     with progress(title, len(images), "images") as meter, float32_as("ieee"), torch.no_grad():
         done = 0
         for batch in images.batches(extractor.batch_on(runtime.device)):
             check_stop()
-            made.append([output.cpu().double() for output in network(batch.to(runtime.device))])
+            for outputs in halving.parts(network, batch.to(runtime.device)):
+                made.append([output.cpu().double() for output in outputs])
             done += len(batch)
             meter.update(done)
     features, logits = (torch.cat(batches) for batches in zip(*made, strict=True))

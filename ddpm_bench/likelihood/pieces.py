@@ -36,9 +36,9 @@ class Pieces:
         if self._folder is None:
             self._memory[kind, start, end] = arrays
             return
-        with replacing(_path(self._folder, kind, start, end)) as path:
+        with replacing(_path(self._folder, kind, start, end)) as path, path.open("wb") as stream:
             # To mypy one of the arrays might be the switch allow_pickle, which NumPy 2.0 does not have yet.
-            np.savez(path, **arrays)  # type: ignore[arg-type]
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
 
     def read(self, kind: str) -> Iterator[tuple[int, int, Arrays]]:
         """(start, end, arrays) of what is there, in order and without gap or overlap from image 0 on."""

@@ -60,7 +60,7 @@ class Processes:
             deque(crew.work(), maxlen=0)
             raise
         finally:
-            crew.end()
+            crew.kill()
 
 
 LAUNCHERS: dict[str, Callable[[int], Launcher]] = {"inline": lambda workers: Inline(), "processes": Processes}
@@ -110,12 +110,10 @@ class _Crew:
             for worker in self.workers:
                 worker.stop()
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """Nothing runs any more."""
         for worker in self.workers:
-            worker.hang_up()
-        for worker in self.workers:
-            worker.end()
+            worker.kill()
 
     def _begin(self) -> Iterator[Ended]:
         """A job for each place that is free."""

@@ -29,8 +29,6 @@ from ddpm_bench.runtime.observer import Observer, Reading, logger, observed_by
 FAILURES = (RuntimeError, ArithmeticError, MemoryError)
 """What costs a cell but not the grid; torch raises RuntimeError, out of memory included."""
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
-PATIENCE_S = 10.0
-"""How long a worker that has nothing more to do may take to be gone."""
 
 
 def measure_job(job: Job, bench: Bench) -> Record | str:
@@ -66,28 +64,25 @@ class Worker:
         self._send(job)
 
     def stop(self) -> None:
-        """Have it save, and end."""
-        self._send(None)
+        """Have it save, and end; at once where it has not begun."""
+        if self.ready:
+            self._send(None)
+        else:
+            self.kill()
 
     def _send(self, order: Job | None) -> None:
         with contextlib.suppress(OSError):  # it has died, which its news will tell
             self._orders.send(order)
 
-    def hang_up(self) -> None:
-        """Have it end at once, if it has not."""
-        self._orders.close()
-
-    def end(self) -> int:
-        """Wait until it is gone; its exit code."""
-        self.hang_up()
-        self._process.join(PATIENCE_S)
+    def kill(self) -> None:
+        """End it at once: whatever it writes is whole or not there."""
         self._process.kill()
         self._process.join()
-        return self._process.exitcode or 0
 
     def death(self) -> str:
-        """What is known of how it ended in the middle of a job."""
-        code = self.end()
+        """What is known of how it ended in the middle of a job, once its news has."""
+        self._process.join()
+        code = self._process.exitcode or 0
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}; what it said stands above"
         if code == -signal.SIGKILL:
             how += ", as the system does for want of memory"
@@ -156,6 +151,7 @@ def _work(bench: Bench, threads: int, every: float, orders: Connection, news: Co
         wire.send("ready")
         while (job := jobs.get()) is not None:
             wire.send(*_outcome(job, bench))
+    os._exit(0)  # all is written; Python would take torch apart first, which lasts
 
 
 def _listen(orders: Connection, jobs: "queue.SimpleQueue[Job | None]", stop: Stop) -> None:

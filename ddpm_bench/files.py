@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -13,16 +14,21 @@ from typing import Any, TypeVar
 from ddpm_bench.errors import UserError
 
 Held = TypeVar("Held")
+OWNER = ".owner"
+"""The files by which a folder is owned (`runtime/owner.py`) begin so; they are no content of it."""
+_UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.part|\.step-\d+\.partial")
+"""Hidden names of what is being written: by `replacing`, and a snapshot."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block succeeds, it replaces `path` in one step.
 
-    A reader sees the old file or the new one, never half of one. When the block raises, `path` is as it was.
+    A reader sees the old file or the new one, never half of one. When the block raises, `path` is as it was. The temporary
+    name does not end as `path` does, so that no listing takes it for a file of that kind.
     """
     make_folder(path.parent)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -36,6 +42,11 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unfinished(name: str) -> bool:
+    """Is that the name of something that is being written, or was when its process was killed?"""
+    return _UNFINISHED.fullmatch(name) is not None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,7 +73,7 @@ def make_folder(path: Path) -> Path:
 
 def check_free(out: Path) -> None:
     """UserError when something is at `out` already."""
-    if out.exists() and (out.is_file() or any(out.iterdir())):
+    if out.exists() and (out.is_file() or _content(out)):
         raise UserError(f"'{out}' exists already and is left as it is; choose another --out.")
 
 
@@ -93,13 +104,22 @@ def in_a_row(
 
 
 def move_aside(folder: Path, paths: Iterable[Path]) -> None:
-    """Move those of `paths`, all in `folder`, that exist into a dated folder there: `--fresh` loses nothing."""
+    """Move those of `paths`, all in `folder`, that exist into a dated folder there: `--fresh` loses nothing.
+
+    Of a folder what is in it moves, since whoever owns it owns it still.
+    """
     stamp = datetime.now(UTC).strftime("before-%Y%m%d-%H%M%S")
     for path in paths:
-        if path.exists():
-            target = folder / stamp / path.relative_to(folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
+        for each in _content(path) if path.is_dir() else [path]:
+            if each.exists():
+                target = folder / stamp / each.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                each.rename(target)
+
+
+def _content(folder: Path) -> list[Path]:
+    """What lies in a folder, but for who owns it."""
+    return [path for path in folder.iterdir() if not path.name.startswith(OWNER)]
 
 
 def sha256_file(path: Path) -> str:

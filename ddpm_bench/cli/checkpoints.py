@@ -174,15 +174,17 @@ def evaluate(
     from ddpm_bench.measurement.evaluate import BOUND_IMAGES, FEWER, SAMPLES, row_name
     from ddpm_bench.measurement.evaluate import evaluate as measure_row
     from ddpm_bench.measurement.images import check_sizes, evaluate_images, evaluation_table
+    from ddpm_bench.measurement.kept import work_beside
     from ddpm_bench.measurement.measure import Task
     from ddpm_bench.metrics.extractors import load_extractor
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
-    from ddpm_bench.records.row import read_rows
+    from ddpm_bench.records.row import read_rows, row_path
     from ddpm_bench.report.checkpoint_rows import make_tables, write_tables
     from ddpm_bench.report.writers.terminal_tables import rows_at_terminal
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import say
+    from ddpm_bench.runtime.owner import RENDERING_S, owned
 
     runtime = device_runtime(device, cache, batch, compiled)
 
@@ -220,9 +222,11 @@ def evaluate(
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), steps, clip)
     task = Task(reference, features, wish, scoring, seed or 0)
     with Stop():
-        row = measure_row(model, task, runtime, folder, name, fresh)
-    rows = read_rows(folder)
-    write_tables(folder, rows)
+        with owned(work_beside(row_path(folder, row_name(model, name)))):
+            row = measure_row(model, task, runtime, folder, name, fresh)
+        with owned(folder, RENDERING_S):
+            rows = read_rows(folder)
+            write_tables(folder, rows)
     if as_json:
         print_json(row.as_json())
     else:

@@ -91,9 +91,9 @@ def ablate(
     from ddpm_bench.experiment.cell import Bench
     from ddpm_bench.experiment.cost import estimate
     from ddpm_bench.experiment.launchers import choose_launcher
-    from ddpm_bench.files import make_folder
     from ddpm_bench.report.readable_records import readable_records
     from ddpm_bench.runtime.interrupt import Stop
+    from ddpm_bench.runtime.owner import owned
     from ddpm_bench.runtime.tensorboard import check_tensorboard
 
     check_tensorboard(tensorboard)
@@ -106,15 +106,16 @@ def ablate(
         if dry_run:
             return _show_costs(estimate(jobs, load_data(settings.data), runtime), as_json)
         images, features = _load(settings, inception_weights, allow_unverified_weights, cache)
-        if fresh:
-            set_aside(folder, jobs)
-        held = check_results(folder, jobs, images, features)
-        chosen = choose_launcher(launcher, workers, len(jobs) - len(held), runtime.device)
-        make_folder(folder)
-        bench = Bench(folder, images, features, runtime, tensorboard)
-        outcome = run_jobs(jobs, bench, held, chosen)
-    out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
-    _render(readable_records(folder), folder, table, out, as_json)
+        with owned(folder):
+            if fresh:
+                set_aside(folder, jobs)
+            held = check_results(folder, jobs, images, features)
+            chosen = choose_launcher(launcher, workers, len(jobs) - len(held), runtime.device)
+            bench = Bench(folder, images, features, runtime, tensorboard)
+            outcome = run_jobs(jobs, bench, held, chosen)
+            out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
+            if outcome.records:
+                _render(readable_records(folder), folder, table, out, as_json)
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -147,12 +148,13 @@ def train(
     from ddpm_bench.runtime.batch import training_batch
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import about, say
+    from ddpm_bench.runtime.owner import owned
     from ddpm_bench.runtime.tensorboard import check_tensorboard, event_files
 
     check_tensorboard(tensorboard)
     runtime = device_runtime(device, compiled=compiled, keep=keep)
     (job,) = plan(load_grid(grid), preset, [cell], [seed], [*(assign or ()), *assignments(data, data_name, data_root)])
-    with Stop(), event_files(tensorboard), about(job.name):
+    with Stop(), owned(out), event_files(tensorboard), about(job.name):
         trainer = make_trainer(job, load_data(job.settings.data), runtime, out)
         with training_batch(job.settings.training.batch):
             divergence = trainer.run(job.settings.training.steps)
@@ -228,10 +230,10 @@ def reproduce(
     from ddpm_bench.experiment.cell import Bench
     from ddpm_bench.experiment.launchers import Inline
     from ddpm_bench.experiment.reproduce import check_same, job_of, judge, siblings, verdict_table
-    from ddpm_bench.files import make_folder
     from ddpm_bench.records.record import read_record
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import say
+    from ddpm_bench.runtime.owner import owned
 
     expected = read_record(record)
     folder = out or Path("reproduced") / f"{record.resolve().parent.name}-{record.stem}"
@@ -243,13 +245,13 @@ def reproduce(
     if runtime.device.type == "cpu" and "threads" in expected.hardware:  # other sums have other last digits
         torch.set_num_threads(expected.hardware["threads"])
     job = job_of(expected, data, extractor, data_root)
-    with Stop():
+    with Stop(), owned(folder):
         images, features = _load(job.settings, inception_weights, allow_unverified_weights, cache)
         check_same(expected, images, features)
         if fresh:
             set_aside(folder, [job])
         held = check_results(folder, [job], images, features)
-        outcome = run_jobs([job], Bench(make_folder(folder), images, features, runtime), held, Inline())
+        outcome = run_jobs([job], Bench(folder, images, features, runtime), held, Inline())
     if outcome.failed:
         raise typer.Exit(1)
     verdict = judge(outcome.records[0], expected, siblings(record, expected))
@@ -303,9 +305,11 @@ def _render(
 ) -> None:
     from ddpm_bench.report import render, terminal_table
     from ddpm_bench.runtime.observer import say
+    from ddpm_bench.runtime.owner import RENDERING_S, owned
 
     if reports:
-        render(records, grid, reports, results)
+        with owned(reports, RENDERING_S):
+            render(records, grid, reports, results)
     if as_json:
         print_json([record.as_json() for record in records])
     else:

@@ -52,8 +52,10 @@ def merge(
     """
     from ddpm_bench.records.merge import merge as join
     from ddpm_bench.runtime.observer import say
+    from ddpm_bench.runtime.owner import owned
 
-    paths = join(out, sources)
+    with owned(out):
+        paths = join(out, sources)
     for path in paths:
         typer.echo(str(path))
     say(f"{len(paths)} records merged into '{out}'")

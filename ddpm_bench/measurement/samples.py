@@ -15,6 +15,7 @@ from ddpm_bench.diffusion.samplers import sample
 from ddpm_bench.files import check_free, in_a_row, keyed_folder
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.observer import say
+from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.sealed import read_arrays, write_arrays
 
@@ -68,9 +69,10 @@ def write_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: 
     """
     check_free(out)
     partial = out.with_name(out.name + ".partial")
-    images = draw_samples(model, sampling, seed, runtime, partial)
-    write_images(out, images)
-    shutil.rmtree(partial)
+    with owned(partial):
+        images = draw_samples(model, sampling, seed, runtime, partial)
+        write_images(out, images)
+        shutil.rmtree(partial)
     return {"samples": len(images), "out": str(out)} | described(model, sampling, seed)
 
 

@@ -26,10 +26,11 @@ from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import check_free, make_folder, replacing, sha256_file, write_json
+from ddpm_bench.files import check_free, replacing, sha256_file, write_json
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler
 from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
 from ddpm_bench.runtime.observer import say
+from ddpm_bench.runtime.owner import owned
 from ddpm_bench.training.snapshots import load_weights
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
@@ -109,10 +110,10 @@ def load_model(ckpt: Path, raw: bool = False) -> Model:
 def save_model(out: Path, card: ModelCard, weights: dict[str, Tensor]) -> None:
     """Write a converted checkpoint; the card last, so that a folder with a card is whole. UserError when `out` is taken."""
     check_free(out)
-    make_folder(out)
-    with replacing(out / WEIGHTS) as temporary:
-        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
-    write_json(out / CARD, card.model_dump(mode="json"))
+    with owned(out):
+        with replacing(out / WEIGHTS) as temporary:
+            safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+        write_json(out / CARD, card.model_dump(mode="json"))
 
 
 def _trained(ckpt: Path, raw: bool) -> Model:

@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny
 
+from ddpm_bench.config.strict import Strict
 from ddpm_bench.errors import UserError, near_miss
 
 
-class Settings(BaseModel):
-    """Frozen; an unknown key is an error, so a misspelt option cannot pass silently."""
+class Settings(Strict):
+    """A section of what a result depends on. Its numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class NetworkSettings(Settings):
@@ -41,14 +42,14 @@ class UNetSettings(NetworkSettings):
 
     built_by = "ddpm_bench.networks.unet:UNet"
     kind: Literal["unet"] = "unet"
-    base: int = Field(128, ge=2)
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    blocks: int = Field(2, ge=1)
-    attention: tuple[int, ...] = (16,)
-    groups: int = Field(32, ge=1)
+    base: int = Field(128, ge=2, le=8192)
+    multipliers: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field((1, 2, 2, 2), min_length=1, max_length=11)
+    blocks: int = Field(2, ge=1, le=64)
+    attention: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field((16,), max_length=11)
+    groups: int = Field(32, ge=1, le=8192)
     dropout: float = Field(0.1, ge=0, lt=1)
-    heads: int = Field(1, ge=1)
-    head_channels: int | None = Field(None, ge=1)
+    heads: int = Field(1, ge=1, le=8192)
+    head_channels: int | None = Field(None, ge=1, le=8192)
     time_shift: Literal[0, 1] = 1
     scale_shift: bool = False
     padding: Literal["end", "both"] = "end"

@@ -7,12 +7,15 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ddpm_bench.errors import UserError
 
 Held = TypeVar("Held")
+FULL = (ENOSPC, EDQUOT, EFBIG)
+"""What the operating system says of a full disk: that is no mistake in what was given."""
 
 
 @contextlib.contextmanager
@@ -50,10 +53,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Create `path` with its parents; a UserError names the folder that cannot be written."""
+    """Create `path` with its parents; a UserError names the folder that cannot be written. A full disk stays an OSError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:
+        if error.errno in FULL:
+            raise
         raise UserError(f"Cannot write to the folder '{path}': {error.strerror}. Choose another folder.") from error
     if not os.access(path, os.W_OK):
         raise UserError(f"Cannot write to the folder '{path}': permission denied. Choose another folder.")

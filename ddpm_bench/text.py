@@ -39,7 +39,7 @@ def _check_text(text: str) -> None:
         for character in text:
             if kind := _kind(character):
                 raise ValueError(
-                    f"{brief(text)} holds {kind}, U+{ord(character):04X}; a text is one line of characters that are seen"
+                    f"holds {kind}, U+{ord(character):04X}; a text is one line of characters that are seen"
                 )
 
 

@@ -101,6 +101,7 @@ def ablate(
     assign = [*(assign or ()), *assignments(data, data_name, data_root, extractor)]
     jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)
     folder = results or Path("results") / f"{table.name}-{jobs[0].preset}"
+    out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
     settings = jobs[0].settings
     with Stop():
         if dry_run:
@@ -110,10 +111,10 @@ def ablate(
             set_aside(folder, jobs)
         held = check_results(folder, jobs, images, features)
         chosen = choose_launcher(launcher, workers, len(jobs) - len(held), runtime.device)
-        make_folder(folder)
+        for written in filter(None, (folder, out)):
+            make_folder(written)
         bench = Bench(folder, images, features, runtime, tensorboard)
         outcome = run_jobs(jobs, bench, held, chosen)
-    out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
     _render(readable_records(folder), folder, table, out, as_json)
     if outcome.failed:
         raise typer.Exit(1)
@@ -236,10 +237,13 @@ def reproduce(
     if folder.resolve() == record.resolve().parent:
         raise UserError(f"--out '{folder}' is the folder of the record itself; choose another one.")
     runtime = device_runtime(
-        device or expected.hardware["device"], cache, batch, compiled=bool(expected.hardware.get("compiled"))
+        device or str(expected.hardware.get("device", "auto")),
+        cache,
+        batch,
+        compiled=bool(expected.hardware.get("compiled")),
     )
     if runtime.device.type == "cpu" and "threads" in expected.hardware:  # other sums have other last digits
-        torch.set_num_threads(expected.hardware["threads"])
+        torch.set_num_threads(int(expected.hardware["threads"] or 1))
     job = job_of(expected, data, extractor, data_root)
     with Stop():
         images, features = _load(job.settings, inception_weights, allow_unverified_weights, cache)

@@ -4,18 +4,17 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.config.settings import MOST_T, CellSettings, section_of
-from ddpm_bench.config.strict import Count, Strict
+from ddpm_bench.config.values import Count, plain
 from ddpm_bench.errors import near_miss
 
 
-class Frozen(Strict):
-    """A part of a grid file or of something else that was published. Its numbers are finite."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    _plain = field_validator("*")(plain)
 
 
 class Published(Frozen):

@@ -16,6 +16,7 @@ from ddpm_bench.errors import UserError
 MOST_T, MOST_STEPS, MOST_IMAGES = 100_000, 10**9, 10**7
 """Steps of a chain and of training, and images of a set, that nothing here was made for more of."""
 
+
 class DataSettings(Settings):
     """Where the images come from. `size` is the side in pixels after averaging down and zero padding."""
 

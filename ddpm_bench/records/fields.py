@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, FiniteFloat
 
 from ddpm_bench.config.metrics import METRICS
-from ddpm_bench.config.strict import MOST
+from ddpm_bench.config.values import MOST
 from ddpm_bench.errors import near_miss
 
 QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
@@ -42,7 +42,7 @@ def _all_or_none(values: tuple[float, ...]) -> tuple[float, ...]:
 def _file_name(name: str) -> str:
     """A record names what lies beside it, and nothing else."""
     if os.path.basename(name) != name or "\\" in name or name.startswith(".") or not name.endswith(".png"):
-        raise ValueError(f"'{name}' is not the plain name of a .png file beside the record")
+        raise ValueError("must be the plain name of a .png file beside the record")
     if len(os.fsencode(name)) > 255:
         raise ValueError("the name of a file has at most 255 bytes")
     return name
@@ -74,8 +74,8 @@ def _not_negative(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
-Channels, Side = Literal[1, 3], Annotated[int, Field(ge=1, le=100_000)]
-Shape = tuple[Channels, Side, Side]
+Side = Annotated[int, Field(ge=1, le=100_000)]
+Shape = tuple[Literal[1, 3], Side, Side]
 """(C, H, W) of an image."""
 Numbers = Annotated[dict[str, float], AfterValidator(_metrics_known)]
 """By metric. Of a run that diverged, or whose bound did, they may be infinite or NaN."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from ddpm_bench.config.strict import Count, Seed
+from ddpm_bench.config.values import Count, Seed
 from ddpm_bench.records.fields import Hardware
 from ddpm_bench.records.record import Bounds, BoundTerms, DataInfo, Part
 

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from ddpm_bench.config.strict import Strict, first_fault
+from ddpm_bench.config.values import first_fault
 from ddpm_bench.errors import UserError
 
-Read = TypeVar("Read", bound=Strict)
+Read = TypeVar("Read", bound=BaseModel)
 
 MOST_BYTES = 2**28
 """Of a record; one with the longest chain has a tenth of it."""
@@ -22,7 +22,10 @@ def read_part(path: Path, kind: type[Read], newest: int, noun: str, remedy: str)
         version = content.get("schema_version") if isinstance(content, dict) else None
         if not (isinstance(version, int) and version > newest):
             return kind.model_validate(content)
-        problem, remedy = f"it has schema {version}, and this ddpm-bench reads up to {newest}", "Install a newer ddpm-bench."
+        problem, remedy = (
+            f"it has schema {version}, and this ddpm-bench reads up to {newest}",
+            "Install a newer ddpm-bench.",
+        )
     except FileNotFoundError:
         raise UserError(f"There is no {noun} at '{path}'.") from None
     except ValidationError as error:

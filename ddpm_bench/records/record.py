@@ -6,11 +6,11 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ddpm_bench.config.metrics import DISTANCE, SCORE
 from ddpm_bench.config.settings import MOST_IMAGES, MOST_T, CellSettings
-from ddpm_bench.config.strict import NAME, Count, Seed, Strict
+from ddpm_bench.config.values import NAME, Count, Seed, plain
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_json
 from ddpm_bench.records.fields import (
@@ -34,10 +34,9 @@ SCHEMA = 2
 """Version of the record's layout. A reader refuses a newer one."""
 
 
-class Part(Strict):
-    """What a record consists of, and is kept on the way to one."""
-
-    model_config = ConfigDict(ser_json_inf_nan="strings")
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    _plain = field_validator("*")(plain)
 
     def as_json(self) -> dict[str, Any]:
         """Values of strict JSON: a number that is not finite becomes a string such as "NaN", which is read back as a number."""

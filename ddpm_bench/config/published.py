@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from ddpm_bench.config.limits import MOST_T
 from ddpm_bench.config.metrics import METRICS
-from ddpm_bench.config.settings import MOST_T, CellSettings, section_of
+from ddpm_bench.config.settings import CellSettings, section_of
 from ddpm_bench.config.values import Count, plain
 from ddpm_bench.errors import near_miss
 

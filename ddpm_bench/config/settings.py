@@ -10,11 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ddpm_bench.config.limits import MOST_IMAGES, MOST_STEPS, MOST_T
 from ddpm_bench.config.networks import NETWORKS, AnyNetworkSettings, Settings, UNetSettings
 from ddpm_bench.errors import UserError
-
-MOST_T, MOST_STEPS, MOST_IMAGES = 100_000, 10**9, 10**7
-"""Steps of a chain and of training, and images of a set, that nothing here was made for more of."""
 
 
 class DataSettings(Settings):

@@ -4,14 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from ddpm_bench.config.limits import LARGEST_SEED, MOST
 from ddpm_bench.text import brief, check_plain
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""Names of grids and cells: files are named after them."""
-MOST = 10**12
-"""Nothing that is counted comes to more."""
-LARGEST_SEED = 2**64 - 1
-"""The largest that torch's generators take."""
 Count = Annotated[int, Field(ge=0, le=MOST)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 

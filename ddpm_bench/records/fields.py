@@ -5,13 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, FiniteFloat
 
+from ddpm_bench.config.limits import MOST, MOST_THREADS
 from ddpm_bench.config.metrics import METRICS
-from ddpm_bench.config.values import MOST
 from ddpm_bench.errors import near_miss
 
 QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
 """At which a bootstrap's interval is kept: the median, and both ends at one standard deviation and at 95%."""
-MOST_THREADS = 10_000
 Fact = str | int | float | bool | None
 
 

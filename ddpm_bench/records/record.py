@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ddpm_bench.config.limits import MOST_IMAGES, MOST_T, NAME
 from ddpm_bench.config.metrics import DISTANCE, SCORE
-from ddpm_bench.config.settings import MOST_IMAGES, MOST_T, CellSettings
-from ddpm_bench.config.values import NAME, Count, Seed, plain
+from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.config.values import Count, Seed, plain
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_json
 from ddpm_bench.records.fields import (

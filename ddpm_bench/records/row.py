@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ddpm_bench.config.settings import MOST_T, completed
+from ddpm_bench.config.limits import MOST_T
+from ddpm_bench.config.settings import completed
 from ddpm_bench.config.values import Count, Seed
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import move_aside, write_json

@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,8 @@ OWNER = ".owner"
 """The files by which a folder is owned (`runtime/owner.py`) begin so; they are no content of it."""
 _UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.part|\.step-\d+\.partial")
 """Hidden names of what is being written: by `replacing`, and a snapshot."""
+FULL = (ENOSPC, EDQUOT, EFBIG)
+"""What the operating system says of a full disk: that is no mistake in what was given."""
 
 
 @contextlib.contextmanager
@@ -61,10 +64,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Create `path` with its parents; a UserError names the folder that cannot be written."""
+    """Create `path` with its parents; a UserError names the folder that cannot be written. A full disk stays an OSError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:
+        if error.errno in FULL:
+            raise
         raise UserError(f"Cannot write to the folder '{path}': {error.strerror}. Choose another folder.") from error
     if not os.access(path, os.W_OK):
         raise UserError(f"Cannot write to the folder '{path}': permission denied. Choose another folder.")

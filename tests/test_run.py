@@ -23,7 +23,8 @@ from ddpm_bench.measurement.kept import work_beside
 from ddpm_bench.measurement.measure import kept_scores
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.models.model import load_model
-from ddpm_bench.records.record import QUANTILES, read_record, read_records, write_record
+from ddpm_bench.records.fields import QUANTILES
+from ddpm_bench.records.record import read_record, read_records, write_record
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.sealed import read_sealed
 

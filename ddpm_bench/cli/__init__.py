@@ -22,6 +22,7 @@ import typer
 
 from ddpm_bench import __version__
 from ddpm_bench.cli import checkpoints, extractors, grids, imports, likelihood, published, records, speed
+from ddpm_bench.cli.show import print_line
 from ddpm_bench.errors import Interrupted, OutOfMemory, UserError
 
 app = typer.Typer(
@@ -71,24 +72,23 @@ app.add_typer(extractors.app, name="extractor")
 
 def main() -> None:
     """The entry point: turns a user's mistake, a full disk or memory and an interruption into a message and an exit code."""
-    from errno import EDQUOT, EFBIG, ENOSPC
-
+    from ddpm_bench.files import FULL
     from ddpm_bench.runtime.terminal import at_the_terminal
 
     try:
         with at_the_terminal():
             app()
     except UserError as error:
-        typer.echo(f"ddpm-bench: {error}", err=True)
+        print_line(f"ddpm-bench: {error}", err=True)
         sys.exit(2)
     except OutOfMemory as error:
-        typer.echo(f"ddpm-bench: {error}", err=True)
+        print_line(f"ddpm-bench: {error}", err=True)
         sys.exit(1)
     except Interrupted:
         typer.echo("ddpm-bench: interrupted; the same command goes on from here.", err=True)
         sys.exit(130)
     except OSError as error:
-        if error.errno not in (ENOSPC, EDQUOT, EFBIG):
+        if error.errno not in FULL:
             raise
         typer.echo(
             f"ddpm-bench: cannot write: {error.strerror}. Make room; the same command goes on from here.", err=True

@@ -28,6 +28,7 @@ from ddpm_bench.cli.options import (
     refuse,
 )
 from ddpm_bench.cli.show import print_json, print_table
+from ddpm_bench.config.limits import LARGEST_SEED
 from ddpm_bench.errors import UserError
 
 ROWS = Path("results/checkpoints")
@@ -50,7 +51,9 @@ def sample(
         list[int] | None,
         typer.Option(help="The t at which --interpolate mixes. Repeatable: a row each [default: the eighths of T]."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Sample i depends on the seed and on i alone.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Sample i depends on the seed and on i alone.")
+    ] = 0,
     steps: Steps = None,
     clip: Clip = None,
     raw: Raw = False,
@@ -124,7 +127,9 @@ def evaluate(
     count: Annotated[
         int | None, typer.Option(min=2, help="Samples of --ckpt [default: 50000 for inception, 512 for any other].")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the samples and of the bound [default: 0].")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the samples and of the bound [default: 0].")
+    ] = None,
     steps: Steps = None,
     clip: Clip = None,
     raw: Raw = False,
@@ -168,7 +173,7 @@ def evaluate(
         raise UserError("Give either --samples, images to score, or --ckpt, a checkpoint to evaluate.")
     refuse(of_ckpt if samples else {"--size": size}, f"does not go with {'--samples' if samples else '--ckpt'}.")
 
-    from ddpm_bench.cli.setup import device_runtime, sampling_wish
+    from ddpm_bench.cli.setup import device_runtime, sampling_wish, section
     from ddpm_bench.config.settings import DataSettings, ScoringSettings
     from ddpm_bench.data import load_data, read_images
     from ddpm_bench.measurement.evaluate import BOUND_IMAGES, FEWER, SAMPLES, row_name
@@ -192,23 +197,22 @@ def evaluate(
         load_extractor, extractor, inception_weights=inception_weights,
         allow_unverified=allow_unverified_weights, cache=cache,
     )  # fmt: skip
-    scoring = ScoringSettings(
-        extractor=extractor,
-        test_reference=test_reference,
-        neighborhood=neighborhood,
-        bound_images=0,
-        bound_evals=None if exact else evals or 10,
-        decoder=decoder or "exact",
-        neighbours=0,
-    )
+    scored = {
+        "extractor": extractor, "test_reference": test_reference, "neighborhood": neighborhood, "bound_images": bound_images or 0,
+        "bound_evals": None if exact else evals or 10, "decoder": decoder or "exact", "neighbours": 0,
+    }  # fmt: skip
+    scoring = section(ScoringSettings, scored)
     if samples:
         images = read_images(samples)
         side = images.shape[-1]
         reference = load_data(
-            DataSettings(source=data or "embedded", name=data_name, size=size or side, root=data_root)
+            section(
+                DataSettings,
+                {"source": data or "embedded", "name": data_name, "size": size or side, "root": data_root},
+            )
         )
         check_sizes(str(samples), images, reference)
-        scoring = scoring.model_copy(update={"bootstrap": 0})
+        scoring = scoring.model_copy(update={"bootstrap": 0, "bound_images": 0})
         with Stop():
             result = evaluate_images(str(samples), images, reference, features_for(size=side), scoring, runtime)
         return print_json(result.as_json()) if as_json else print_table(evaluation_table(result))

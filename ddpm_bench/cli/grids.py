@@ -25,6 +25,7 @@ from ddpm_bench.cli.options import (
     Preset,
     Reports,
     Results,
+    Seed,
     Seeds,
     Set,
     Tensorboard,
@@ -91,6 +92,7 @@ def ablate(
     from ddpm_bench.experiment.cell import Bench
     from ddpm_bench.experiment.cost import estimate
     from ddpm_bench.experiment.launchers import choose_launcher
+    from ddpm_bench.files import make_folder
     from ddpm_bench.report.readable_records import readable_records
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.owner import owned
@@ -101,11 +103,14 @@ def ablate(
     assign = [*(assign or ()), *assignments(data, data_name, data_root, extractor)]
     jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)
     folder = results or Path("results") / f"{table.name}-{jobs[0].preset}"
+    out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
     settings = jobs[0].settings
     with Stop():
         if dry_run:
             return _show_costs(estimate(jobs, load_data(settings.data), runtime), as_json)
         images, features = _load(settings, inception_weights, allow_unverified_weights, cache)
+        if out:
+            make_folder(out)  # refused, if at all, before anything long
         with owned(folder):
             if fresh:
                 set_aside(folder, jobs)
@@ -113,9 +118,10 @@ def ablate(
             chosen = choose_launcher(launcher, workers, len(jobs) - len(held), runtime.device)
             bench = Bench(folder, images, features, runtime, tensorboard)
             outcome = run_jobs(jobs, bench, held, chosen)
-            out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
             if outcome.records:
                 _render(readable_records(folder), folder, table, out, as_json)
+            elif as_json:
+                print_json([])
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -125,7 +131,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the checkpoints.")],
     grid: Grid = "table2",
     preset: Preset = "quick",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    seed: Seed = 0,
     assign: Set = None,
     data: Data = None,
     data_name: DataName = None,
@@ -240,10 +246,13 @@ def reproduce(
     if folder.resolve() == record.resolve().parent:
         raise UserError(f"--out '{folder}' is the folder of the record itself; choose another one.")
     runtime = device_runtime(
-        device or expected.hardware["device"], cache, batch, compiled=bool(expected.hardware.get("compiled"))
+        device or str(expected.hardware.get("device", "auto")),
+        cache,
+        batch,
+        compiled=bool(expected.hardware.get("compiled")),
     )
     if runtime.device.type == "cpu" and "threads" in expected.hardware:  # other sums have other last digits
-        torch.set_num_threads(expected.hardware["threads"])
+        torch.set_num_threads(int(expected.hardware["threads"] or 1))
     job = job_of(expected, data, extractor, data_root)
     with Stop(), owned(folder):
         images, features = _load(job.settings, inception_weights, allow_unverified_weights, cache)

@@ -18,6 +18,7 @@ from ddpm_bench.cli.options import (
     Json,
     Preset,
     Raw,
+    Seed,
     Unverified,
     Weights,
 )
@@ -79,7 +80,7 @@ def precision(
     samples: Annotated[int, typer.Option(min=10, help="Samples a precision.")] = 512,
     bound_images: Annotated[int, typer.Option(min=2, help="Test images of the bound.")] = 512,
     evals: Annotated[int, typer.Option(min=5, help="Network calls an image that the bound's estimate may spend.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    seed: Seed = 0,
     raw: Raw = False,
     data: Data = None,
     data_name: DataName = None,
@@ -98,7 +99,7 @@ def precision(
 
     Example: `ddpm-bench precision --ckpt runs/eps --out reports/precision`
     """
-    from ddpm_bench.cli.setup import device_runtime, sampling_wish
+    from ddpm_bench.cli.setup import device_runtime, sampling_wish, section
     from ddpm_bench.config.settings import ScoringSettings
     from ddpm_bench.files import write_json
     from ddpm_bench.measurement.measure import Task
@@ -116,9 +117,10 @@ def precision(
         extractor, size=model.shape[-1], inception_weights=inception_weights,
         allow_unverified=allow_unverified_weights, cache=cache,
     )  # fmt: skip
-    scoring = ScoringSettings(
-        extractor=extractor, bound_images=bound_images, bound_evals=evals, bootstrap=0, neighbours=0
-    )
+    scored = {
+        "extractor": extractor, "bound_images": bound_images, "bound_evals": evals, "bootstrap": 0, "neighbours": 0,
+    }  # fmt: skip
+    scoring = section(ScoringSettings, scored)
     task = Task(reference, features, sampling_wish(model, samples, None, None), scoring, seed, bound_splits=("test",))
     with Stop(), owned(out):
         result = compare_precisions(model, task, runtime, out)

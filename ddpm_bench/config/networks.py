@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator
 
+from ddpm_bench.config.values import plain
 from ddpm_bench.errors import UserError, near_miss
 
 
 class Settings(BaseModel):
-    """Frozen; an unknown key is an error, so a misspelt option cannot pass silently."""
+    """Frozen; an unknown key is an error, so a misspelt option cannot pass silently. Numbers are finite, texts plain."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    _plain = field_validator("*")(plain)
 
 
 class NetworkSettings(Settings):
@@ -41,14 +43,14 @@ class UNetSettings(NetworkSettings):
 
     built_by = "ddpm_bench.networks.unet:UNet"
     kind: Literal["unet"] = "unet"
-    base: int = Field(128, ge=2)
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    blocks: int = Field(2, ge=1)
-    attention: tuple[int, ...] = (16,)
-    groups: int = Field(32, ge=1)
+    base: int = Field(128, ge=2, le=8192)
+    multipliers: tuple[Annotated[int, Field(le=64)], ...] = Field((1, 2, 2, 2), max_length=11)
+    blocks: int = Field(2, ge=1, le=64)
+    attention: tuple[int, ...] = Field((16,), max_length=11)
+    groups: int = Field(32, ge=1, le=8192)
     dropout: float = Field(0.1, ge=0, lt=1)
-    heads: int = Field(1, ge=1)
-    head_channels: int | None = Field(None, ge=1)
+    heads: int = Field(1, ge=1, le=8192)
+    head_channels: int | None = Field(None, ge=1, le=8192)
     time_shift: Literal[0, 1] = 1
     scale_shift: bool = False
     padding: Literal["end", "both"] = "end"

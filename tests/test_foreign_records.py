@@ -1,6 +1,5 @@
 """Records from strangers: any change to a record is refused by name of file and field, or gives a report that is right."""
 
-import contextlib
 import copy
 import io
 import json
@@ -12,15 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from records import EMBEDDED, make_record, write_results
+from records import make_record
 
 from ddpm_bench.config.grid import load_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.compare import repeats, why_not
-from ddpm_bench.records.record import read_record, write_record
-from ddpm_bench.report import render, terminal_table
-from ddpm_bench.report.pictures import PictureFolder
+from ddpm_bench.records.record import read_record
+from ddpm_bench.report import terminal_table
 from ddpm_bench.report.results_table import make_table
 from ddpm_bench.report.sections import page
 from ddpm_bench.report.side_by_side import side_by_side

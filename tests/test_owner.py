@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -60,7 +61,7 @@ def test_what_a_killed_process_held_is_free_at_once(tmp_path, holder):
     process.wait()
     assert list(tmp_path.iterdir())  # the file is there still; the lock is not
     with owned(tmp_path):
-        assert json.loads((tmp_path / ".owner.lock").read_text())["process"] == os.getpid()
+        assert json.loads((tmp_path / ".owner.json").read_text())["process"] == os.getpid()
     assert not list(tmp_path.iterdir())
 
 
@@ -118,7 +119,7 @@ def test_the_lock_is_no_content(tmp_path):
         check_free(folder)
         (folder / "a").write_text("1")
         move_aside(tmp_path, [folder])
-        assert [path.name for path in folder.iterdir()] == [".owner.lock"]
+        assert sorted(path.name for path in folder.iterdir()) == [".owner.json", ".owner.lock"]
         with pytest.raises(UserError):
             second_process_takes(folder)
     assert not (tmp_path / "work").exists()
@@ -136,8 +137,7 @@ def second_process_takes(folder):
 
 def test_a_folder_that_is_removed_meanwhile_is_no_fault(tmp_path):
     with owned(tmp_path / "a"):
-        (tmp_path / "a" / ".owner.lock").unlink()
-        (tmp_path / "a").rmdir()
+        shutil.rmtree(tmp_path / "a")
         with owned(tmp_path / "b"):
             (tmp_path / "a").mkdir()
             (tmp_path / "a" / ".owner.lock").write_text("of another process")
@@ -160,7 +160,7 @@ def test_on_a_full_disk_a_folder_is_owned_all_the_same(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ddpm_bench.runtime.owner.os.write", refuse)
+    monkeypatch.setattr("ddpm_bench.runtime.owner.write_json", refuse)
     with owned(tmp_path), pytest.raises(UserError, match="in use by another process"):
         monkeypatch.undo()
         second_process_takes(tmp_path)
@@ -202,7 +202,7 @@ def test_what_a_killed_process_had_begun_to_write_is_removed_by_the_next_owner_a
     assert not list(tmp_path.glob("*-seed*.json"))  # no listing takes it for a record
     with owned(tmp_path):
         left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {*strangers, ".owner.lock"} and not list(work.glob(".*"))
+    assert left == {*strangers, ".owner.lock", ".owner.json"} and not list(work.glob(".*"))
     assert "3 in number" in capsys.readouterr().err
 
 

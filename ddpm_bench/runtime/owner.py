@@ -1,12 +1,11 @@
 """One owner a folder: two processes never write into one folder at a time.
 
-The lock is the kernel's, on a file in the folder that says who holds it. So it is free the moment that its process is gone,
-however it went; a file that a dead process left is taken over. Who owns a folder knows that nobody writes there, and so removes
-what a killed process left half written.
+The lock is the kernel's where the file system has one (filelock), on a file in the folder; another beside it says who holds it.
+So it is free the moment that its process is gone, however it went, and files that a dead process left are taken over. Who owns
+a folder knows that nobody writes there, and so removes what a killed process left half written.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shlex
@@ -18,8 +17,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import OWNER, make_folder, unfinished
+from ddpm_bench.files import OWNER, make_folder, unfinished, write_json
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import say
 
@@ -40,69 +41,60 @@ def owned(folder: Path, wait_s: float = 0.0, part: str = "") -> Iterator[Path]:
     process on the same folder is let in. Waits `wait_s` seconds for another process to leave, then UserError says which it is.
     Raises Interrupted while it waits.
     """
-    lock = folder.resolve() / f"{OWNER}{part and '-'}{part}.lock"
-    if lock in _held:
+    path = folder.resolve() / f"{OWNER}{part and '-'}{part}.lock"
+    if path in _held:
         yield folder
         return
-    made = not folder.exists()
-    descriptor = _acquired(lock, folder, wait_s)
-    _held.add(lock)
+    made, lock = not folder.exists(), FileLock(path)
+    _acquire(lock, folder, wait_s)
+    ours = path.stat()
+    _held.add(path)
     try:
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+            write_json(_note(path), _ourselves())
         if not part:
             _remove_unfinished(folder)
         yield folder
     finally:
-        _held.remove(lock)
-        _release(descriptor, lock)
+        _held.remove(path)
+        with contextlib.suppress(OSError):
+            if os.path.samestat(path.stat(), ours):  # else the folder was removed, and what is there now is another's
+                _note(path).unlink()
+                path.unlink()  # while it is locked: whoever waits sees that it is gone, and tries again
+        lock.release()
         if made:
             with contextlib.suppress(OSError):  # only where nothing was put into it
                 folder.rmdir()
 
 
-def _acquired(lock: Path, folder: Path, wait_s: float) -> int:
-    """The lock's descriptor, once it is ours."""
-    until, waiting = time.monotonic() + wait_s, False
-    while (descriptor := _try(lock, folder)) is None:
+def _acquire(lock: BaseFileLock, folder: Path, wait_s: float) -> None:
+    """Return once the lock is ours."""
+    until, waiting, path = time.monotonic() + wait_s, False, Path(lock.lock_file)
+    while True:
+        make_folder(folder)
+        try:
+            lock.acquire(timeout=0)
+            return
+        except Timeout:
+            pass
+        except PermissionError as error:
+            raise UserError(
+                f"Cannot write to the folder '{folder}': {error.strerror}. Choose another folder."
+            ) from error
         if time.monotonic() >= until:
             raise UserError(
-                f"'{folder}' is in use by {_holder(lock)}. Wait until it has ended, stop it, or choose another folder."
+                f"'{folder}' is in use by {_holder(path)}. Wait until it has ended, stop it, or choose another folder."
             )
         if not waiting:
-            say(f"Waiting for '{folder}', which is in use by {_holder(lock)}")
+            say(f"Waiting for '{folder}', which is in use by {_holder(path)}")
             waiting = True
         check_stop()
         time.sleep(0.1)
-    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
-        os.truncate(descriptor, 0)
-        os.write(descriptor, json.dumps(_ourselves()).encode())
-    return descriptor
 
 
-def _try(lock: Path, folder: Path) -> int | None:
-    """The descriptor of the file, locked; None where another process holds it, or has just removed it."""
-    make_folder(folder)
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    except FileNotFoundError:
-        return None
-    except PermissionError as error:
-        raise UserError(f"Cannot write to the folder '{folder}': {error.strerror}. Choose another folder.") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_nlink:
-            return descriptor
-    except BlockingIOError:
-        pass
-    os.close(descriptor)
-    return None
-
-
-def _release(descriptor: int, lock: Path) -> None:
-    """Remove the file while it is locked, so that whoever opened it sees that it is gone and tries again."""
-    with contextlib.suppress(OSError):
-        if os.fstat(descriptor).st_nlink:  # else the folder was removed, and what is there now is not ours
-            lock.unlink()
-    os.close(descriptor)
+def _note(lock: Path) -> Path:
+    """The file that says who holds the lock."""
+    return lock.with_suffix(".json")
 
 
 def _ourselves() -> dict[str, str | int]:
@@ -117,7 +109,7 @@ def _ourselves() -> dict[str, str | int]:
 def _holder(lock: Path) -> str:
     """Who holds it, in words."""
     try:
-        found = json.loads(lock.read_text(encoding="utf-8"))
+        found = json.loads(_note(lock).read_text(encoding="utf-8"))
         return "process {process} on '{machine}' since {since} ({command})".format_map(found)
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

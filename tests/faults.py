@@ -43,7 +43,7 @@ PHASES = {
     "pieces of a bound": r"bound-[^/]+/\.?(pilot|strata|exact)",
     "record": r"results/\.?[^/]+-seed0\.json",
     "reference features": r"cache/features/",
-    "anchors": r"cache/\.?anchors-",
+    "anchors": r"cache/\.?anchors",
     "report": r"reports/",
 }
 """What is written first on the full disk."""

@@ -31,7 +31,7 @@ def test_a_grid_that_was_killed_comes_out_bitwise_the_same(home: Home, tmp_path:
 
 
 def test_workers_end_with_their_parent_and_the_same_command_finishes_at_once(home: Home, tmp_path: Path) -> None:
-    assert parent_killed(home, Random(0), tmp_path / "run").held
+    assert parent_killed(home, Random(1), tmp_path / "run").held
 
 
 def test_a_flipped_bit_in_a_kept_file_is_said_and_changes_nothing(home: Home, tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ there are fewer; their names then say how many.
 import contextlib
 import hashlib
 import json
+import math
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,6 +26,7 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_json
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.fidelity import images_needed, protocol, score
+from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
 
 REAL, BLURRED, NOISE = "held-out real", "blurred", "uniform noise"
@@ -47,8 +50,16 @@ def anchors(
     Kept in the runtime's cache under a hash of all that they depend on, so that the cells of a grid share them.
     UserError for too few images, of the test set too.
     """
+    if runtime.cache is None:
+        return _read_or_made(None, data, extractor, n, scoring, runtime)
     key = _key(data, extractor, n, scoring, runtime)
-    kept = runtime.cache and runtime.cache / f"anchors-{key}.json"
+    with owned(runtime.cache, math.inf, key):  # of two processes that want the same, one makes them
+        return _read_or_made(runtime.cache / f"anchors-{key}.json", data, extractor, n, scoring, runtime)
+
+
+def _read_or_made(
+    kept: Path | None, data: ImageData, extractor: Extractor, n: int, scoring: ScoringSettings, runtime: Runtime
+) -> dict[str, dict[str, float]]:
     if kept and kept.is_file():
         with contextlib.suppress(ValueError):  # damaged: measured again
             return json.loads(kept.read_text(encoding="utf-8"))

@@ -5,7 +5,9 @@ since a CPU and a GPU round differently. So a new checkpoint can never get old f
 holds numbers and nothing that could run, and carries the hash of its own content, which is checked when it is read.
 """
 
+import contextlib
 import hashlib
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from ddpm_bench.metrics.extractor import Extractor, MeasuredImages
 from ddpm_bench.runtime.device import float32_as
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress, say
+from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
 
 NAME = "features"
@@ -63,8 +66,13 @@ def features_of(images: Tensor | np.ndarray, extractor: Extractor, runtime: Runt
 
 
 def kept_features(images: MeasuredImages, extractor: Extractor, runtime: Runtime) -> Tensor:
-    """`features_of` of images that have been checked."""
+    """`features_of` of images that have been checked. Of two processes that want the same, one makes them."""
     path = _path(images, extractor, runtime)
+    with owned(path.parent, math.inf, path.stem) if path else contextlib.nullcontext():
+        return _read_or_made(path, images, extractor, runtime)
+
+
+def _read_or_made(path: Path | None, images: MeasuredImages, extractor: Extractor, runtime: Runtime) -> Tensor:
     features = _read(path) if path else None
     if features is None:
         features = outputs_of(images, extractor, runtime).features

@@ -166,6 +166,17 @@ def test_on_a_full_disk_a_folder_is_owned_all_the_same(tmp_path, monkeypatch):
         second_process_takes(tmp_path)
 
 
+def test_where_there_are_no_locks_that_is_said_and_nothing_removed(tmp_path, monkeypatch, messages, capsys):
+    def refuse(*_):
+        raise OSError(38, "Function not implemented")
+
+    (tmp_path / ".a.abcdefgh.part").write_text("")
+    monkeypatch.setattr("ddpm_bench.runtime.owner.fcntl.flock", refuse)
+    with owned(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".a.abcdefgh.part"]
+    assert "without locks" in capsys.readouterr().err
+
+
 # ---- what killed processes leave ------------------------------------------------------------------------------------
 
 WRITE = """

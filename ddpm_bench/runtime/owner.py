@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from pathlib import Path
 
 from ddpm_bench.errors import UserError
@@ -27,6 +28,8 @@ ORPHAN_S = 15.0
 """How long a worker whose parent was killed may take to be gone, on a busy machine."""
 RENDERING_S = 60.0
 """How long to wait for others to render into a folder."""
+
+NO_LOCKS = (ENOSYS, ENOLCK, EOPNOTSUPP)
 
 _held: set[Path] = set()
 """Locks of this process."""
@@ -46,6 +49,9 @@ def owned(folder: Path, wait_s: float = 0.0, part: str = "") -> Iterator[Path]:
         return
     made = not folder.exists()
     descriptor = _acquired(lock, folder, wait_s)
+    if descriptor is None:
+        yield folder
+        return
     _held.add(lock)
     try:
         if not part:
@@ -59,8 +65,18 @@ def owned(folder: Path, wait_s: float = 0.0, part: str = "") -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _acquired(lock: Path, folder: Path, wait_s: float) -> int:
-    """The lock's descriptor, once it is ours."""
+def _acquired(lock: Path, folder: Path, wait_s: float) -> int | None:
+    """The lock's descriptor, once it is ours; None where the file system has no locks, which is said."""
+    try:
+        return _once_free(lock, folder, wait_s)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        say(f"'{folder}' is on a file system without locks: see to it that no other command writes there.")
+        return None
+
+
+def _once_free(lock: Path, folder: Path, wait_s: float) -> int:
     until, waiting = time.monotonic() + wait_s, False
     while (descriptor := _try(lock, folder)) is None:
         if time.monotonic() >= until:
@@ -93,6 +109,10 @@ def _try(lock: Path, folder: Path) -> int | None:
             return descriptor
     except BlockingIOError:
         pass
+    except OSError:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+        raise
     os.close(descriptor)
     return None
 

@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 import time
+from errno import ENOLCK
 
 import pytest
+from filelock import FileLock
 
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.files import check_free, move_aside, unfinished, write_text
@@ -164,6 +166,17 @@ def test_on_a_full_disk_a_folder_is_owned_all_the_same(tmp_path, monkeypatch):
     with owned(tmp_path), pytest.raises(UserError, match="in use by another process"):
         monkeypatch.undo()
         second_process_takes(tmp_path)
+
+
+def test_where_there_are_no_locks_that_is_said_and_nothing_removed(tmp_path, monkeypatch, messages, capsys):
+    def refuse(*_, **__):
+        raise OSError(ENOLCK, "No locks available")
+
+    (tmp_path / ".a.abcdefgh.part").write_text("")
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with owned(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".a.abcdefgh.part"]
+    assert "without locks" in capsys.readouterr().err
 
 
 # ---- what killed processes leave ------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ A kept file is named after all that its numbers depend on: the pixels, the extra
 since a CPU and a GPU round differently. So a new checkpoint can never get old features.
 """
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from ddpm_bench.runtime.batch import Halving
 from ddpm_bench.runtime.device import float32_as
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress, say
+from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.sealed import read_arrays, write_arrays
 
@@ -63,14 +65,17 @@ def features_of(images: Tensor | np.ndarray, extractor: Extractor, runtime: Runt
 
 
 def kept_features(images: MeasuredImages, extractor: Extractor, runtime: Runtime) -> Tensor:
-    """`features_of` of images that have been checked."""
+    """`features_of` of images that have been checked. Of two processes that want the same, one makes them."""
     path = _path(images, extractor, runtime)
-    if path and (held := read_arrays(path)):
-        return torch.from_numpy(held[NAME])
-    features = outputs_of(images, extractor, runtime).features
-    if path and _has_room(path.parent, features):
-        write_arrays(path, {NAME: features.numpy()})
-    return features
+    if path is None:
+        return outputs_of(images, extractor, runtime).features
+    with owned(path.parent, math.inf, path.stem):
+        if held := read_arrays(path):
+            return torch.from_numpy(held[NAME])
+        features = outputs_of(images, extractor, runtime).features
+        if _has_room(path.parent, features):
+            write_arrays(path, {NAME: features.numpy()})
+        return features
 
 
 def _path(images: MeasuredImages, extractor: Extractor, runtime: Runtime) -> Path | None:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from errno import ENOLCK, EOPNOTSUPP
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -28,6 +29,9 @@ ORPHAN_S = 15.0
 """How long a worker whose parent was killed may take to be gone, on a busy machine."""
 RENDERING_S = 60.0
 """How long to wait for others to render into a folder."""
+
+NO_LOCKS = (ENOLCK, EOPNOTSUPP)
+"""What a file system without locks says; where it is ENOSYS, filelock has a lock of another kind."""
 
 _held: set[Path] = set()
 """Locks of this process."""
@@ -46,7 +50,14 @@ def owned(folder: Path, wait_s: float = 0.0, part: str = "") -> Iterator[Path]:
         yield folder
         return
     made, lock = not folder.exists(), FileLock(path)
-    _acquire(lock, folder, wait_s)
+    try:
+        _acquire(lock, folder, wait_s)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        say(f"'{folder}' is on a file system without locks: see to it that no other command writes there.")
+        yield folder
+        return
     ours = path.stat()
     _held.add(path)
     try:

@@ -157,7 +157,20 @@ def test_a_text_is_one_line_of_characters_that_are_seen() -> None:
     for text in ("Fashion-MNIST (embedded)", "é中文 – “q” ‰", "می\u200cخواهم", ""):
         check_plain(text)
         assert visible(text) == text
-    for text in ("\x1b[2J", "a\nb", "\t", "\x00", "\x9b2J", "\ud800", "\u202e", "\u2066", "\u200f", "\u2028", "\ufeff", "\U000e0041"):
+    for text in (
+        "\x1b[2J",
+        "a\nb",
+        "\t",
+        "\x00",
+        "\x9b2J",
+        "\ud800",
+        "\u202e",
+        "\u2066",
+        "\u200f",
+        "\u2028",
+        "\ufeff",
+        "\U000e0041",
+    ):
         with pytest.raises(ValueError, match=r"U\+"):
             check_plain({"a": [text]})
         assert visible(f"a{text}b").isprintable() or text in "a\nb\t"

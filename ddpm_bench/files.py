@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from errno import EDQUOT, EFBIG, ENOSPC
+from errno import EACCES, EDQUOT, EFBIG, ELOOP, ENAMETOOLONG, ENOSPC, EPERM, EROFS
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,8 @@ from ddpm_bench.errors import UserError
 Held = TypeVar("Held")
 FULL = (ENOSPC, EDQUOT, EFBIG)
 """What the operating system says of a full disk: that is no mistake in what was given."""
+NO_PLACE = (ENAMETOOLONG, ELOOP, EACCES, EPERM, EROFS)
+"""What it says of a place that nothing can be read from or written to."""
 
 
 @contextlib.contextmanager

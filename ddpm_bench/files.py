@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from errno import EDQUOT, EFBIG, ENOSPC
+from errno import EACCES, EDQUOT, EFBIG, ELOOP, ENAMETOOLONG, ENOSPC, EPERM, EROFS
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,8 @@ _UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.part|\.step-\d+\.partial")
 """Hidden names of what is being written: by `replacing`, and a snapshot."""
 FULL = (ENOSPC, EDQUOT, EFBIG)
 """What the operating system says of a full disk: that is no mistake in what was given."""
+NO_PLACE = (ENAMETOOLONG, ELOOP, EACCES, EPERM, EROFS)
+"""What it says of a place that nothing can be read from or written to."""
 
 
 @contextlib.contextmanager

@@ -115,6 +115,24 @@ def test_an_option_of_strange_value_is_one_message_that_no_terminal_obeys(call, 
     assert done.code == 2 and done.err.startswith("ddpm-bench: ") and "\x1b" not in done.err and len(done.err) < 1000
 
 
+@pytest.mark.parametrize(
+    "command", [("compare", "x" * 300, "y"), ("merge", "x" * 300, "y"), ("report", "--results", "x" * 300)]
+)
+def test_a_name_that_no_file_can_have_is_one_message(call, command: tuple[str, ...]) -> None:
+    done = call(*command)
+    assert done.code == 2 and done.err.startswith("ddpm-bench: ") and "too long" in done.err
+
+
+@pytest.mark.parametrize(
+    "options", [("--data", "a\x1b"), ("--extractor", "a\nb"), ("--ckpt", "a\x1b"), ("--neighborhood", "5000")]
+)
+def test_evaluate_refuses_strange_values_before_it_reads_anything(
+    call, tmp_path: Path, options: tuple[str, str]
+) -> None:
+    done = call("evaluate", "--ckpt", tmp_path, *options)
+    assert done.code == 2 and done.err.startswith("ddpm-bench: ") and "\x1b" not in done.err
+
+
 def test_the_largest_seed_is_one_that_torch_takes() -> None:
     import torch
 

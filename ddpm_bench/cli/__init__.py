@@ -72,7 +72,7 @@ app.add_typer(extractors.app, name="extractor")
 
 def main() -> None:
     """The entry point: turns a user's mistake, a full disk or memory and an interruption into a message and an exit code."""
-    from ddpm_bench.files import FULL
+    from ddpm_bench.files import FULL, NO_PLACE
     from ddpm_bench.runtime.terminal import at_the_terminal
 
     try:
@@ -88,6 +88,9 @@ def main() -> None:
         typer.echo("ddpm-bench: interrupted; the same command goes on from here.", err=True)
         sys.exit(130)
     except OSError as error:
+        if error.errno in NO_PLACE:
+            print_line(f"ddpm-bench: '{error.filename}': {error.strerror}. Choose another place.", err=True)
+            sys.exit(2)
         if error.errno not in FULL:
             raise
         typer.echo(

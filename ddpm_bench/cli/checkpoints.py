@@ -25,6 +25,8 @@ from ddpm_bench.cli.options import (
     Steps,
     Unverified,
     Weights,
+    plain_path,
+    plain_text,
     refuse,
 )
 from ddpm_bench.cli.show import print_json, print_table
@@ -58,7 +60,10 @@ def sample(
     clip: Clip = None,
     raw: Raw = False,
     data: Annotated[
-        str | None, typer.Option(help="Whose test images --interpolate numbers [default: what the checkpoint saw].")
+        str | None,
+        typer.Option(
+            callback=plain_text, help="Whose test images --interpolate numbers [default: what the checkpoint saw]."
+        ),
     ] = None,
     data_root: DataRoot = None,
     device: Device = "auto",
@@ -106,11 +111,14 @@ def evaluate(
     samples: Annotated[
         Path | None, typer.Option(help="Images to score: a folder of PNG, JPEG or WebP files, or an .npz file.")
     ] = None,
-    ckpt: Annotated[Path | None, typer.Option(help=CKPT_HELP + " It becomes a row of a table.")] = None,
+    ckpt: Annotated[
+        Path | None, typer.Option(callback=plain_path, help=CKPT_HELP + " It becomes a row of a table.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The name of the row [default: the checkpoint's].")] = None,
     results: Annotated[Path | None, typer.Option(help=f"Folder of the table [default: {ROWS}].")] = None,
     data: Annotated[
-        str | None, typer.Option(help=DATA_HELP + " [default: embedded; for --ckpt what it was trained on].")
+        str | None,
+        typer.Option(callback=plain_text, help=DATA_HELP + " [default: embedded; for --ckpt what it was trained on]."),
     ] = None,
     data_name: DataName = None,
     data_root: DataRoot = None,

@@ -34,6 +34,7 @@ from ddpm_bench.cli.options import (
     Workers,
     assignments,
     numbers,
+    plain_text,
     refuse,
     words,
 )
@@ -209,9 +210,13 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the new record [default: reproduced/FOLDER-RECORD].")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Where the record's images lie here, if elsewhere.")] = None,
+    data: Annotated[
+        str | None, typer.Option(callback=plain_text, help="Where the record's images lie here, if elsewhere.")
+    ] = None,
     data_root: DataRoot = None,
-    extractor: Annotated[str | None, typer.Option(help="Where the record's extractor lies here, if elsewhere.")] = None,
+    extractor: Annotated[
+        str | None, typer.Option(callback=plain_text, help="Where the record's extractor lies here, if elsewhere.")
+    ] = None,
     inception_weights: Weights = None,
     allow_unverified_weights: Unverified = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps [default: the record's].")] = None,

@@ -12,7 +12,7 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.text import brief, check_plain
 
 
-def _plain(text: str | None) -> str | None:
+def plain_text(text: str | None) -> str | None:
     """UserError for a text that results would carry and that is none."""
     try:
         check_plain(text)
@@ -23,8 +23,8 @@ def _plain(text: str | None) -> str | None:
     return text
 
 
-def _plain_path(path: Path | None) -> Path | None:
-    _plain(None if path is None else str(path))
+def plain_path(path: Path | None) -> Path | None:
+    plain_text(None if path is None else str(path))
     return path
 
 
@@ -36,9 +36,9 @@ Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of every 
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value, e.g. training.steps=1000. Repeatable.")]
 DATA_HELP = "embedded, cifar10, mnist, fashion-mnist, folder:PATH or npz:PATH."
 EXTRACTOR_HELP = "inception, embedded, or the path of an extractor of your own."
-Data = Annotated[str | None, typer.Option(callback=_plain, help=DATA_HELP)]
+Data = Annotated[str | None, typer.Option(callback=plain_text, help=DATA_HELP)]
 DataName = Annotated[
-    str | None, typer.Option(callback=_plain, help="The label that results carry for a folder or npz.")
+    str | None, typer.Option(callback=plain_text, help="The label that results carry for a folder or npz.")
 ]
 DataRoot = Annotated[Path | None, typer.Option(help="Where downloaded data sets lie or are put.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -54,7 +54,7 @@ Workers = Annotated[
     int | None, typer.Option(min=1, help="Cells at a time [default: one a core on a CPU, one on a GPU].")
 ]
 CKPT_HELP = "A checkpoint folder, as `train`, `ablate` and `import` leave it."
-Ckpt = Annotated[Path, typer.Option(callback=_plain_path, help=CKPT_HELP)]
+Ckpt = Annotated[Path, typer.Option(callback=plain_path, help=CKPT_HELP)]
 Raw = Annotated[bool, typer.Option("--raw", help="The raw weights instead of their moving average.")]
 Clip = Annotated[
     bool | None,
@@ -77,7 +77,7 @@ Tensorboard = Annotated[
     Path | None, typer.Option(help="Write TensorBoard event files into this folder (extra `tensorboard`).")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again; what was there is set aside, not lost.")]
-Extractor = Annotated[str, typer.Option(callback=_plain, help=EXTRACTOR_HELP)]
+Extractor = Annotated[str, typer.Option(callback=plain_text, help=EXTRACTOR_HELP)]
 Weights = Annotated[Path | None, typer.Option(help="The Inception weights file, where it cannot be downloaded.")]
 Unverified = Annotated[
     bool, typer.Option("--allow-unverified-weights", help="Accept other Inception weights; every table will say so.")

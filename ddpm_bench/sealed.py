@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from ddpm_bench.files import replacing, write_json
 from ddpm_bench.runtime.observer import say
@@ -57,8 +57,9 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
 def write_arrays(path: Path, arrays: Arrays) -> None:
     """Write named arrays of numbers as safetensors with their seal, atomically."""
     held = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    content = save(held, {SEAL: _arrays_sha256(held, _place(path))})
     with replacing(path) as temporary:
-        save_file(held, temporary, {SEAL: _arrays_sha256(held, _place(path))})
+        temporary.write_bytes(content)  # safetensors' own writing hides that a disk is full
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:

@@ -114,7 +114,7 @@ def test_side_by_side_gives_the_records_of_one_after_the_other(tmp_path, monkeyp
 
 def process_of(work) -> int:
     """The process that measures a cell, by the lock of its folder."""
-    return json.loads((work / ".owner.lock").read_text())["process"]
+    return json.loads((work / ".owner.json").read_text())["process"]
 
 
 class Killer(Observer):

@@ -75,12 +75,11 @@ def choose_launcher(name: str | None, wanted: int | None, jobs: int, device: tor
     """
     default = (os.cpu_count() or 1) if device.type == "cpu" else 1
     workers = max(1, min(wanted or default, jobs))
-    name = name or ("inline" if workers == 1 else "processes")
-    if name not in LAUNCHERS:
+    if name and name not in LAUNCHERS:
         raise UserError(f"There is no launcher '{name}'{near_miss(name, LAUNCHERS)}")
     if name == "inline" and (wanted or 1) > 1:
         raise UserError(f"--workers {wanted} does not go with --launcher inline, which runs one job at a time.")
-    return LAUNCHERS[name](workers)
+    return LAUNCHERS[name or ("inline" if workers == 1 else "processes")](workers)
 
 
 class _Crew:

@@ -191,7 +191,7 @@ def training(tmp_path):
         parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
         started.append(parent)
         deadline = time.monotonic() + 300
-        while len(list((tmp_path / "results" / "work").glob("*/.owner.lock"))) < cells:
+        while len(list((tmp_path / "results" / "work").glob("*/.owner.json"))) < cells:
             assert parent.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         return parent

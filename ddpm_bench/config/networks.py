@@ -18,7 +18,8 @@ class NetworkSettings(Settings):
     """What decides a network's function beside its weights. A kind of network is one subclass and its entry in NETWORKS.
 
     built_by: "module:Class" of the nn.Module, called as Class(in_channels, out_channels, side, settings); it is imported
-    when a network is built, so that settings need no torch. The network is called as network(x_t, step) ->
+    when a network is built, so that settings need no torch. It is also built on torch's device `meta`, without memory, to be
+    compared with weights. The network is called as network(x_t, step) ->
     (B, out_channels, side, side), for x_t (B, in_channels, side, side) and the 0-based step (B,); initial values are drawn
     from torch's global generator.
     """
@@ -41,9 +42,9 @@ class UNetSettings(NetworkSettings):
 
     built_by = "ddpm_bench.networks.unet:UNet"
     kind: Literal["unet"] = "unet"
-    base: int = Field(128, ge=2)
+    base: int = Field(128, ge=2, le=2**13)
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    blocks: int = Field(2, ge=1)
+    blocks: int = Field(2, ge=1, le=64)
     attention: tuple[int, ...] = (16,)
     groups: int = Field(32, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
@@ -53,13 +54,15 @@ class UNetSettings(NetworkSettings):
     scale_shift: bool = False
     padding: Literal["end", "both"] = "end"
     resample: Literal["conv", "block"] = "conv"
-    eps: float = Field(1e-6, gt=0)
+    eps: float = Field(1e-6, gt=0, allow_inf_nan=False)
 
     def check(self, side: int) -> None:
         """UserError where the side cannot be halved often enough, or groups, attention sides or heads do not fit."""
         levels = len(self.multipliers)
-        if not levels or min(self.multipliers) < 1:
-            raise UserError(f"multipliers {list(self.multipliers)} must be a positive number a level, as [1, 2, 2, 2].")
+        if not 1 <= levels <= 16 or not 1 <= min(self.multipliers) <= max(self.multipliers) <= 64:
+            raise UserError(
+                f"multipliers {list(self.multipliers[:16])} must be a number from 1 to 64 a level, as [1, 2, 2, 2]."
+            )
         if side % 2 ** (levels - 1):
             raise UserError(
                 f"Images of side {side} cannot be halved {levels - 1} times for multipliers {list(self.multipliers)}; "

@@ -20,12 +20,12 @@ from typing import Any, Literal
 
 import safetensors.torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ddpm_bench.config.settings import completed
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import make_folder, sha256_file, write_json
+from ddpm_bench.files import make_folder, read_json, sha256_file, write_json
+from ddpm_bench.networks.weights import read_tensors
 from ddpm_bench.runtime.observer import say
 
 FORMAT = "ddpm-bench checkpoint 1"
@@ -75,8 +75,8 @@ def load_tensors(snapshot: Path, stem: str) -> dict[str, Tensor]:
     """Named tensors on the CPU. UserError when the file is missing, truncated or none of ours."""
     path = snapshot / f"{stem}.safetensors"
     try:
-        return safetensors.torch.load_file(path)
-    except (OSError, SafetensorError) as error:
+        return read_tensors(path)
+    except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
 
 
@@ -84,7 +84,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """The JSON of a snapshot (its folder), or of a file. UserError when it is missing, truncated or none of ours."""
     path = path / STATE if path.is_dir() else path
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state = read_json(path)
     except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:

@@ -74,7 +74,7 @@ def check_unfolding(unfolded: int, packed: int, what: str) -> None:
     if unfolded > max(UNFOLDS * packed, SMALL):
         raise UserError(
             f"{what} claims to hold {unfolded:,} bytes in {packed:,}, more than {UNFOLDS} times as many: it is damaged, or made to "
-            "fill the memory. Save it less tightly packed if it is neither."
+            "fill the memory. Replace it, or save it less tightly packed if it is neither."
         )
 
 

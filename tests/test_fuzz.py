@@ -3,7 +3,6 @@
 FUZZ_INPUTS says how many inputs there are in all; unset there are a few hundred, the same in every run. `nox -s fuzz` has 10,000.
 """
 
-import gc
 import os
 import resource
 import shutil
@@ -27,14 +26,15 @@ from hypothesis import strategies as st
 
 from ddpm_bench.errors import UserError
 
-FEW = 400
+FEW = 340
 INPUTS = int(os.environ.get("FUZZ_INPUTS", FEW))
 SHARES = sum(target.share for target in TARGETS)
 SECONDS = 8.0
 """Of one input; most take milliseconds, and the machine may have other work."""
 MEMORY = 2**30
 """Bytes of one input; what is valid here takes a hundredth of it."""
-ELSEWHERE = {"grid", "preset", "--cells, --seeds, --set", "record", "row"}
+NOT_YET = {"grid", "preset", "--cells, --seeds, --set", "record", "row"}
+"""Targets that are known to have faults: what reads them is being changed."""
 
 
 class Endless(BaseException):
@@ -73,7 +73,7 @@ def peak() -> int:
         pytest.param(
             target,
             id=target.name,
-            marks=[pytest.mark.xfail(run=False, reason="not yet")] if target.name in ELSEWHERE else [],
+            marks=[pytest.mark.xfail(run=False, reason="known faults")] if target.name in NOT_YET else [],
         )
         for target in TARGETS
     ],
@@ -83,7 +83,6 @@ def test_what_is_brought_is_read_or_refused_in_words(target: Target, tmp_path: P
     valid, seen, longest = made(tmp_path / "valid", target.make), Counter[str](), 0.0
     write(tmp_path / "input", valid)
     target.read(tmp_path / "input")
-    gc.collect()
     before = peak()
 
     @settings(

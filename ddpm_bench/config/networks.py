@@ -44,7 +44,7 @@ class UNetSettings(NetworkSettings):
     kind: Literal["unet"] = "unet"
     base: int = Field(128, ge=2, le=2**13)
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    blocks: int = Field(2, ge=1, le=64)
+    blocks: int = Field(2, ge=1, le=32)
     attention: tuple[int, ...] = (16,)
     groups: int = Field(32, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import regular, replacing, write_text
-from ddpm_bench.networks.weights import mismatch, read_tensors
+from ddpm_bench.networks.weights import mismatch, outline, read_tensors
 
 SHIPPED = Path(__file__).with_name("embedded") / "extractor.safetensors"
 RESERVED = ("inception", "embedded")
@@ -155,7 +155,7 @@ def build(card: Card, weights: bytes) -> SmallCNN:
     """The network of `card` with `weights` (safetensors), in evaluation mode. UserError when these do not fit it."""
     try:
         tensors = read_tensors(weights)
-        with torch.device("meta"):
+        with outline():
             wrong = mismatch(SmallCNN(card.channels, len(card.classes), card.sizes), tensors)
     except ValueError as error:
         wrong = str(error)

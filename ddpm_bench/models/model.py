@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
-import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
@@ -28,7 +27,7 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.files import check_free, make_folder, read_json, replacing, sha256_file, write_json
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler
 from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
-from ddpm_bench.networks.weights import mismatch, read_tensors
+from ddpm_bench.networks.weights import mismatch, outline, read_tensors
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.training.snapshots import load_weights
 
@@ -161,9 +160,9 @@ def _network(
     where: Path,
 ) -> nn.Module:
     """The network of `settings` with `weights`, in evaluation mode: its memory is taken only once they are known to fit it."""
-    with torch.device("meta"):
-        outline = build_network(settings, shape, diffusion)
-    if wrong := mismatch(outline, weights):
+    with outline():
+        wrong = mismatch(build_network(settings, shape, diffusion), weights)
+    if wrong:
         raise UserError(f"The weights in '{where}' do not fit what it says of their network: {wrong}. Make it again.")
     network = build_network(settings, shape, diffusion)
     network.load_state_dict(weights)

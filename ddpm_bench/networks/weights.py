@@ -3,10 +3,11 @@
 Damage is told in one way, as a ValueError; nothing takes more memory than a few times what the file holds.
 """
 
+import contextlib
 import io
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ddpm_bench.files import check_unfolding, regular
 
@@ -80,8 +82,24 @@ def odd(tensors: Mapping[Any, Any]) -> list[str]:
     return found
 
 
+class Unfilled(TorchFunctionMode):
+    """No initial values are drawn, and ranges are real: for meta tensors torch would import half a compiler for these."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.uniform_, Tensor.normal_):
+            return args[0]
+        return func(*args, **({"device": "cpu"} if func is torch.arange else {}) | (kwargs or {}))
+
+
+@contextlib.contextmanager
+def outline() -> Iterator[None]:
+    """Networks that are built here have names and shapes alone, and take no memory."""
+    with torch.device("meta"), Unfilled():
+        yield
+
+
 def mismatch(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
-    """The first of `weights` that is not as `network`, which may be an outline on the device meta, has it; None: all fit."""
+    """The first of `weights` that is not as `network`, which may be an outline, has it; None: all fit."""
     due = network.state_dict()
     if others := due.keys() ^ weights.keys():
         name = min(others)

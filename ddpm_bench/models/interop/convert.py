@@ -18,6 +18,7 @@ from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import build_diffusion
 from ddpm_bench.models.model import Kind
+from ddpm_bench.networks import weights
 from ddpm_bench.networks.blocks import Attention, resamples
 from ddpm_bench.networks.unet import UNet
 
@@ -62,7 +63,7 @@ class Place:
 
 def outline(settings: UNetSettings, channels: int, outputs: int, size: int) -> UNet:
     """A U-Net without memory: names and shapes alone. UserError for sizes that do not fit together."""
-    with torch.device("meta"):
+    with weights.outline():
         return UNet(channels, outputs, size, settings)
 
 

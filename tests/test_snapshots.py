@@ -163,3 +163,13 @@ def test_settings_that_a_section_has_gained_since_have_their_defaults() -> None:
     check_identity(Path("x"), was, now)
     with pytest.raises(UserError, match=r"network\.heads: was 1, now 2"):
         check_identity(Path("x"), was, {**now, "network": {**now["network"], "heads": 2}})
+
+
+@pytest.mark.parametrize("change", [lambda state: state.pop("step"), lambda state: state.update(step="7")])
+def test_a_state_without_its_step_is_damaged(tmp_path: Path, change) -> None:
+    path = write(tmp_path, 7) / "state.json"
+    state = json.loads(path.read_text())
+    change(state)
+    path.write_text(json.dumps(state))
+    with pytest.raises(UserError, match="it does not say its step"):
+        load_weights(tmp_path)

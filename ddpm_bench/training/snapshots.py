@@ -91,6 +91,8 @@ def load_state(path: Path) -> dict[str, Any]:
         raise _damaged(path, f"its format is not '{FORMAT}'")
     if missing := REQUIRED - state.keys():
         raise _damaged(path, f"it lacks {', '.join(sorted(missing))}")
+    if path.name == STATE and not isinstance(state.get("step"), int):
+        raise _damaged(path, "it does not say its step")
     return state
 
 

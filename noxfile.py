@@ -1,4 +1,4 @@
-"""`nox -s tests`, `lint`, `fuzz`, `reproduce` and `h200`, on a fresh machine with Python and pip alone.
+"""`nox -s tests`, `lint`, `fuzz`, `faults`, `reproduce` and `h200`, on a fresh machine with Python and pip alone.
 
 All sessions share the environment `.nox/ddpm-bench`, so that torch, by far the largest download, is installed once,
 from the exact versions and hashes in `requirements.lock`.
@@ -106,6 +106,22 @@ def h200(session: nox.Session) -> None:
     session.run(program, "ablate", "--grid", "table2", "--preset", "h200", "--compile", *with_it, *where)
     ckpt, out = results / "work" / "eps-mse-fixed-seed0", reports / "precision"
     session.run(program, "precision", "--ckpt", str(ckpt), *with_it, "--out", str(out))
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Kill, stop and damage a small grid in every way, and compare bit for bit what it comes to: about two hours on two cores.
+
+    Arguments after -- say how often, as `--kills 50`. What was tried before is not tried again; see `reports/faults`.
+    """
+    _install(session)
+    session.run(
+        _program("python"),
+        str(HERE / "tests" / "faults.py"),
+        "--out",
+        str(HERE / "reports" / "faults"),
+        *session.posargs,
+    )
 
 
 @nox.session

@@ -12,6 +12,10 @@ class NotFinite(UserError):
     """A model whose samples hold NaN or infinity. In a grid that is a result: the cell has diverged."""
 
 
+class OutOfMemory(MemoryError):
+    """The memory of the device or the machine does not hold what has to be in it at once. It costs a cell, not the grid; exit code 1."""
+
+
 class Interrupted(Exception):
     """A safe stop after SIGINT or SIGTERM: all work so far is on the disk. Exit code 130."""
 

@@ -5,15 +5,25 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from errno import EACCES, EDQUOT, EFBIG, ELOOP, ENAMETOOLONG, ENOSPC, EPERM, EROFS
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ddpm_bench.errors import UserError
 
 Held = TypeVar("Held")
+OWNER = ".owner"
+"""The files by which a folder is owned (`runtime/owner.py`) begin so; they are no content of it."""
+_UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.part|\.step-\d+\.partial")
+"""Hidden names of what is being written: by `replacing`, and a snapshot."""
+FULL = (ENOSPC, EDQUOT, EFBIG)
+"""What the operating system says of a full disk: that is no mistake in what was given."""
+NO_PLACE = (ENAMETOOLONG, ELOOP, EACCES, EPERM, EROFS)
+"""What it says of a place that nothing can be read from or written to."""
 
 UNFOLDS, SMALL = 100, 2**28
 """A file may unfold to a hundred times its bytes, or to 256 MiB: no data set is packed tighter, and every bomb is."""
@@ -23,10 +33,11 @@ UNFOLDS, SMALL = 100, 2**28
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block succeeds, it replaces `path` in one step.
 
-    A reader sees the old file or the new one, never half of one. When the block raises, `path` is as it was.
+    A reader sees the old file or the new one, never half of one. When the block raises, `path` is as it was. The temporary
+    name does not end as `path` does, so that no listing takes it for a file of that kind.
     """
     make_folder(path.parent)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -40,6 +51,11 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unfinished(name: str) -> bool:
+    """Is that the name of something that is being written, or was when its process was killed?"""
+    return _UNFINISHED.fullmatch(name) is not None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -79,10 +95,12 @@ def check_unfolding(unfolded: int, packed: int, what: str) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Create `path` with its parents; a UserError names the folder that cannot be written."""
+    """Create `path` with its parents; a UserError names the folder that cannot be written. A full disk stays an OSError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:
+        if error.errno in FULL:
+            raise
         raise UserError(f"Cannot write to the folder '{path}': {error.strerror}. Choose another folder.") from error
     if not os.access(path, os.W_OK):
         raise UserError(f"Cannot write to the folder '{path}': permission denied. Choose another folder.")
@@ -91,7 +109,7 @@ def make_folder(path: Path) -> Path:
 
 def check_free(out: Path) -> None:
     """UserError when something is at `out` already."""
-    if out.exists() and (out.is_file() or any(out.iterdir())):
+    if out.exists() and (out.is_file() or _content(out)):
         raise UserError(f"'{out}' exists already and is left as it is; choose another --out.")
 
 
@@ -122,16 +140,25 @@ def in_a_row(
 
 
 def move_aside(folder: Path, paths: Iterable[Path]) -> None:
-    """Move those of `paths`, all in `folder`, that exist into a dated folder there: `--fresh` loses nothing."""
+    """Move those of `paths`, all in `folder`, that exist into a dated folder there: `--fresh` loses nothing.
+
+    Of a folder what is in it moves, since whoever owns it owns it still.
+    """
     stamp = datetime.now(UTC).strftime("before-%Y%m%d-%H%M%S")
     for path in paths:
-        if path.exists():
-            target = folder / stamp / path.relative_to(folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
+        for each in _content(path) if path.is_dir() else [path]:
+            if each.exists():
+                target = folder / stamp / each.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                each.rename(target)
+
+
+def _content(folder: Path) -> list[Path]:
+    """What lies in a folder, but for who owns it."""
+    return [path for path in folder.iterdir() if not path.name.startswith(OWNER)]
 
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
+    with regular(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,5 +1,6 @@
 """Everything that reads what people bring: a valid input of each kind, its reader, and what must hold of what is read."""
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -123,8 +124,17 @@ def make_snapshot(folder: Path) -> None:
     weights = build_network(network, (1, 16, 16), build_diffusion(process)).state_dict()
     identity = {"data": DataSettings(size=16).model_dump(mode="json"), "diffusion": process.model_dump(mode="json")}
     identity |= {"network": network.model_dump(mode="json"), "seed": 0, "data_sha256": "0" * 64, "channels": 1}
-    state = {"seed": 0, "identity": identity, "seconds": 1.5, "log": [], "sampling": {"samples": 4}}
+    state = {"seed": 0, "identity": identity, "seconds": 1.5, "log": [], "tick": {"means": [0.0, 0.0], "seconds": 1.0}}
+    state["sampling"] = {"samples": 4}
     snapshots.save(folder / "run", 7, {"network": weights, "ema": weights}, state, keep=2)
+
+
+def make_unsealed(folder: Path) -> None:
+    """A snapshot of an older version, without hashes: what it says reaches its reader."""
+    make_snapshot(folder)
+    path = folder / "run" / "step-000007" / snapshots.STATE
+    state = {key: value for key, value in json.loads(path.read_text()).items() if key not in ("files", "seal")}
+    path.write_text(json.dumps(state | {"format": snapshots.UNSEALED}))
 
 
 def read_snapshot(folder: Path) -> None:
@@ -244,7 +254,8 @@ TARGETS = (
     Target("data npz", make_npz, lambda folder: read_data(f"npz:{folder / 'set.npz'}"), 2),
     Target("samples npz", make_samples, lambda folder: check_images(read_images(folder / "samples.npz"))),
     Target("model", lambda folder: tiny_checkpoint(folder / "ours"), read_ours, 2),
-    Target("snapshot", make_snapshot, read_snapshot, 2),
+    Target("snapshot", make_snapshot, read_snapshot),
+    Target("older snapshot", make_unsealed, read_snapshot, 2),
     Target("openai .pt", make_openai, read_foreign("theirs.pt", flags=FLAGS)),
     Target("openai .safetensors", make_bare_safetensors, read_foreign("theirs.safetensors", flags=FLAGS)),
     Target("pytorch-ddpm .pt", make_pytorch_ddpm, read_foreign("theirs.pt")),

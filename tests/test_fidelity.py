@@ -327,7 +327,7 @@ def test_a_damaged_or_foreign_cache_entry_is_said_and_made_again(tmp_path, damag
     assert not caplog.messages
     assert score(SAMPLES, REFERENCE, again, cache=tmp_path) == plain()
     assert again.network.count == len(SAMPLES) + len(REFERENCE)
-    assert caplog.messages == [f"Making '{path}' again: it was damaged."]
+    assert caplog.messages == [f"Making '{path}' again: its hash is not that of its content."]
     assert path.read_bytes() == whole
 
 

@@ -33,8 +33,6 @@ SECONDS = 8.0
 """Of one input; most take milliseconds, and the machine may have other work."""
 MEMORY = 2**30
 """Bytes of one input; what is valid here takes a hundredth of it."""
-NOT_YET = {"grid", "preset", "--cells, --seeds, --set", "record", "row"}
-"""Targets that are known to have faults: what reads them is being changed."""
 
 
 class Endless(BaseException):
@@ -67,17 +65,7 @@ def peak() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits are set as Linux has them")
-@pytest.mark.parametrize(
-    "target",
-    [
-        pytest.param(
-            target,
-            id=target.name,
-            marks=[pytest.mark.xfail(run=False, reason="known faults")] if target.name in NOT_YET else [],
-        )
-        for target in TARGETS
-    ],
-)
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_what_is_brought_is_read_or_refused_in_words(target: Target, tmp_path: Path) -> None:
     torch.manual_seed(0)
     valid, seen, longest = made(tmp_path / "valid", target.make), Counter[str](), 0.0

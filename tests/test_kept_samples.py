@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from tiny_models import tiny_checkpoint
 
 from ddpm_bench.config.settings import SamplingSettings
@@ -25,7 +27,7 @@ def draw(model: Model, folder: Path, batch: int) -> torch.Tensor:
 
 
 def shards(folder: Path) -> list[Path]:
-    return sorted(folder.glob("samples-*/*.npy"))
+    return sorted(folder.glob("samples-*/*.safetensors"))
 
 
 @pytest.mark.parametrize("batch", [8, 16, 20, 3])
@@ -38,18 +40,30 @@ def test_a_lost_shard_is_drawn_again_in_whatever_batches(model, tmp_path: Path, 
     assert torch.equal(draw(model, tmp_path / "a", batch), again)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "of another length"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "of another length", "a flipped bit", "swapped", "of floats"])
 def test_a_damaged_shard_is_said_and_drawn_again(model, tmp_path: Path, caplog, damage: str) -> None:
     whole = draw(model, tmp_path, 8)
-    shard = shards(tmp_path)[1]
-    if damage == "of another length":
-        np.save(shard, np.load(shard)[:3])
-    else:
-        shard.write_bytes(shard.read_bytes()[: 100 if damage == "truncated" else 0])
+    before, shard = shards(tmp_path)[:2]
+    content, images = shard.read_bytes(), load_file(shard)["images"]
+    with safe_open(shard, "np") as file:
+        told = file.metadata()
+    match damage:
+        case "truncated":
+            shard.write_bytes(content[:100])
+        case "empty":
+            shard.write_bytes(b"")
+        case "a flipped bit":
+            shard.write_bytes(content[:-9] + bytes([content[-9] ^ 16]) + content[-8:])
+        case "swapped":
+            shard.write_bytes(before.read_bytes())
+        case "of another length":
+            save_file({"images": images[:3]}, shard, told)
+        case "of floats":
+            save_file({"images": images.astype(np.float32)}, shard, told)
     with caplog.at_level("INFO", "ddpm_bench"):
         again = draw(model, tmp_path, 8)
     assert torch.equal(again, whole)
-    assert "was damaged" in caplog.text and shard.name in caplog.text
+    assert "its hash is not that of its content" in caplog.text and shard.name in caplog.text
 
 
 def test_loading_a_model_leaves_the_callers_generator_alone(tmp_path: Path) -> None:

@@ -259,13 +259,16 @@ def test_bad_requests_are_refused() -> None:
             measured(Chain(chain(pixels).denoiser, codec=Lossy()), pixels, seed=0)
 
 
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "swapped"])
 @pytest.mark.parametrize("measured", [exactly, estimate])
-def test_a_damaged_piece_is_said_and_measured_again(measured, tmp_path, caplog) -> None:
+def test_a_damaged_piece_is_said_and_measured_again(measured, damage, tmp_path, caplog) -> None:
     pixels = images(24, 1, 4, 4)
     whole = measured(pixels, 0, batch=8, pieces=Pieces(tmp_path))
-    piece = sorted(tmp_path.glob("*.npz"))[1]
-    piece.write_bytes(piece.read_bytes()[:100])
+    before, piece = sorted(tmp_path.glob("*.safetensors"))[:2]
+    content = bytearray(piece.read_bytes())
+    content[-3] ^= 1
+    piece.write_bytes({"truncated": content[:100], "flipped": content, "swapped": before.read_bytes()}[damage])
     with caplog.at_level("INFO", "ddpm_bench"):
         again = measured(pixels, 0, batch=8, pieces=Pieces(tmp_path))
     assert torch.equal(again.total, whole.total) and len(again.total) == 24
-    assert "was damaged" in caplog.text and piece.name in caplog.text
+    assert "its hash is not that" in caplog.text and piece.name in caplog.text

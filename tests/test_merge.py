@@ -87,15 +87,17 @@ def test_a_picture_never_replaces_another(tmp_path: Path) -> None:
     refused(tmp_path, "eps-L-fixed-seed0.png' is there already")
 
 
-def test_a_missing_picture_and_one_that_points_elsewhere_are_said(tmp_path: Path, caplog) -> None:
+def test_a_picture_that_is_missing_or_a_link_or_none_is_said_and_not_copied(tmp_path: Path, caplog) -> None:
     caplog.set_level("INFO", logger="ddpm_bench")
-    record = make_record(GRID, "mu-L-fixed").model_copy(
-        update={"sample_grid": "../secret.png", "pictures": {"progressive": "no.png"}}
-    )
+    names = {"progressive": "no.png", "neighbours-pixel": "text.png"}
+    record = make_record(GRID, "mu-L-fixed").model_copy(update={"sample_grid": "link.png", "pictures": names})
     write_record(tmp_path / "a", record)
-    Image.new("L", (4, 4)).save(tmp_path / "secret.png")
+    (tmp_path / "secret.txt").write_text("a secret")
+    (tmp_path / "a" / "text.png").write_text("a secret")
+    (tmp_path / "a" / "link.png").symlink_to(tmp_path / "secret.txt")
     merge(tmp_path / "out", [tmp_path / "a"])
-    assert "'../secret.png'" in caplog.text and "'no.png'" in caplog.text
+    for said in ("'link.png' is a link", "'no.png' is missing", "'text.png' is not a PNG"):
+        assert said in caplog.text
     assert list(contents(tmp_path / "out")) == ["mu-L-fixed-seed0.json"]
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import tiny_preset
+from tiny_models import tiny_preset, unsealed
 
 from ddpm_bench.diffusion.objective import LSimple
 from ddpm_bench.models.model import load_model
+from ddpm_bench.sealed import read_arrays
+from ddpm_bench.training.snapshots import load_state
 
 CELL = "eps-mse-fixed"
 CACHE = Path(tempfile.gettempdir()) / f"ddpm-bench-tests-{os.getpid()}"
@@ -46,7 +48,7 @@ def work(folder: Path) -> Path:
 def samples_of(folder: Path) -> np.ndarray:
     """What `ablate` scored."""
     (kept,) = work(folder).glob("samples-*")
-    return np.concatenate([np.load(path) for path in sorted(kept.glob("*.npy"))])
+    return np.concatenate([read_arrays(path)["images"] for path in sorted(kept.glob("*.safetensors"))])
 
 
 @pytest.mark.parametrize("setting", ["sampling.clip_x0=false", "sampling.steps=5"])
@@ -126,10 +128,9 @@ def test_a_checkpoint_that_does_not_say_how_it_is_sampled_is_said_to(call, tmp_p
         "train", "--cell", CELL, "--preset", tiny_preset(tmp_path), "--set", "sampling.clip_x0=false", "--out", folder
     )
     assert done.code == 0, done.err
-    (snapshot,) = folder.glob("step-*")
-    state = json.loads((snapshot / "state.json").read_text())
-    assert state.pop("sampling")["clip_x0"] is False
-    (snapshot / "state.json").write_text(json.dumps(state))
+    snapshot = folder / "step-000010"
+    assert load_state(snapshot)["sampling"]["clip_x0"] is False
+    unsealed(snapshot, "sampling")
     done = call("sample", "--ckpt", folder, "--samples", 2, "--out", tmp_path / "s.npz", "--device", "cpu", "--json")
     assert done.code == 0 and json.loads(done.out)["clip_x0"] is True
     assert "does not say how it is sampled" in done.err

@@ -49,7 +49,7 @@ def test_what_is_no_record_is_refused_with_its_path(tmp_path, change, said):
 def test_a_truncated_record_is_refused(tmp_path):
     path = write_record(tmp_path, record())
     path.write_text(path.read_text()[:100])
-    with pytest.raises(UserError, match="not a readable JSON record"):
+    with pytest.raises(UserError, match="not a record of ddpm-bench"):
         read_record(path)
 
 

@@ -393,7 +393,7 @@ def test_the_terminal_reads_no_markup_in_the_users_text() -> None:
 
 
 def test_markdown_tables_have_equally_many_columns_in_every_line() -> None:
-    nasty = Divergence(step=3, reason="a | b\n| c |")
+    nasty = Divergence(step=3, reason="a | b").model_copy(update={"reason": "a | b\n| c |"})
     cells = tuple(cell.model_copy(update={"label": "x | y || z"}) for cell in GRID.cells)
     grid = GRID.model_copy(update={"cells": cells})
     text = to_markdown([Results(table_of([make_record(grid, "mu-L-fixed", diverged=nasty)], grid))])

@@ -23,8 +23,10 @@ from ddpm_bench.measurement.kept import work_beside
 from ddpm_bench.measurement.measure import kept_scores
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.models.model import load_model
-from ddpm_bench.records.record import QUANTILES, read_record, read_records, write_record
+from ddpm_bench.records.fields import QUANTILES
+from ddpm_bench.records.record import read_record, read_records, write_record
 from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.sealed import read_sealed
 
 DDPM_BENCH = [sys.executable, "-m", "ddpm_bench"]
 
@@ -152,7 +154,7 @@ def test_after_an_interruption_behind_the_scores_only_the_rest_is_done(bench, mo
     work = work_beside(bench.record(job))
     kept = kept_scores(load_model(work).function, bench.task(job), bench.runtime, bench.record(job)).read()
     (shown,) = work.glob("pictures-*/found.json")
-    whole = measuring.Shown.model_validate_json(shown.read_text())
+    whole = measuring.Shown.model_validate(read_sealed(shown))
     for name in ("scores", "find_neighbours", "draw_progressive"):
         monkeypatch.setattr(measuring, name, lambda *_, **__: pytest.fail("done again"))
     record = run_cell(job, bench)

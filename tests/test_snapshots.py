@@ -15,8 +15,20 @@ from torch import Tensor
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import sha256_file
-from ddpm_bench.training.snapshots import check_identity, load_state, load_tensors, load_weights, save, snapshots
+from ddpm_bench.sealed import SEAL, seal
+from ddpm_bench.training.snapshots import (
+    FORMAT,
+    UNSEALED,
+    Damaged,
+    check_identity,
+    load_state,
+    load_tensors,
+    load_weights,
+    save,
+    snapshots,
+)
 
+TICK = {"means": [0.0, 0.0], "seconds": 1.0}
 IDENTITY = {"network": {"base": 8, "multipliers": (1, 2)}, "data": "embedded"}
 
 
@@ -25,7 +37,7 @@ def tensors(value: float) -> dict[str, dict[str, Tensor]]:
 
 
 def write(folder: Path, step: int, keep: int = 2) -> Path:
-    state = {"seed": 3, "identity": IDENTITY, "seconds": 1.5, "tick": None, "log": []}
+    state = {"seed": 3, "identity": IDENTITY, "seconds": 1.5, "tick": TICK, "log": []}
     return save(folder, step, tensors(step), state, keep)
 
 
@@ -47,7 +59,9 @@ def full_disk() -> Iterator[None]:
 def test_weights_come_back_bitwise_with_what_they_are(tmp_path: Path) -> None:
     value = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
     parts = {"network": {"w": value}, "ema": {"w": 2 * value}, "optimizer": {}}
-    snapshot = save(tmp_path, 7, parts, {"seed": 3, "identity": IDENTITY, "log": [], "seconds": 0}, keep=1)
+    snapshot = save(
+        tmp_path, 7, parts, {"seed": 3, "identity": IDENTITY, "log": [], "seconds": 0, "tick": TICK}, keep=1
+    )
     for path in (tmp_path, snapshot):
         ema, metadata = load_weights(path)
         assert torch.equal(ema["w"], 2 * value)
@@ -80,7 +94,7 @@ def test_a_full_disk_is_an_oserror_and_leaves_the_folder_as_it_was(tmp_path: Pat
     with full_disk(), pytest.raises(OSError, match="File too large"):
         write(tmp_path, 10, keep=1)
     assert names(tmp_path) == ["step-000005"]
-    assert load_tensors(tmp_path / "step-000005", "network")["a"][0, 0] == 5
+    assert load_tensors(tmp_path / "step-000005", "network", load_state(tmp_path / "step-000005"))["a"][0, 0] == 5
 
 
 def test_a_disk_that_is_full_when_flushing_leaves_the_folder_as_it_was(
@@ -113,26 +127,106 @@ def test_everything_is_flushed_before_the_snapshot_gets_its_name(
     assert Path(flushed[-1]) == tmp_path
 
 
-@pytest.mark.parametrize("stem", ["network.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"])
-@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "missing"])
-def test_a_damaged_file_is_named_with_the_remedy(tmp_path: Path, stem: str, damage: str) -> None:
-    path = write(tmp_path, 5) / stem
-    content = path.read_bytes()
-    if damage == "missing":
-        path.unlink()
+FILES = ["network.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"]
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "missing":
+        return path.unlink()
+    if how == "truncated":
+        del content[len(content) // 2 :]
+    elif how == "foreign":
+        content[:] = b'{"a": [1]}' + bytes(50)
+    elif how == "empty":
+        content.clear()
     else:
-        path.write_bytes(
-            {"truncated": content[: len(content) // 2], "empty": b"", "foreign": b'{"a": [1]}' + bytes(50)}[damage]
-        )
-    with pytest.raises(UserError, match=f"{stem}.*not a whole checkpoint.*Remove.*step-000005.*--fresh"):
-        load_state(path.parent) if stem == "state.json" else load_tensors(path.parent, path.stem)
+        content[int(how) * len(content) // 100] ^= 1 << int(how) % 8
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("how", ["truncated", "empty", "foreign", "missing", "3", "50", "99"])
+def test_a_damaged_file_is_named(tmp_path: Path, file: str, how: str) -> None:
+    snapshot = write(tmp_path, 5)
+    state = load_state(snapshot)
+    damage(snapshot / file, how)
+    with pytest.raises(Damaged, match=f"{file}.*not as ddpm-bench wrote it.*--fresh"):
+        load_state(snapshot) if file == "state.json" else load_tensors(snapshot, file.split(".")[0], state)
+
+
+@pytest.mark.parametrize("file", ["ema.safetensors", "state.json"])
+def test_of_a_damaged_snapshot_the_one_before_is_taken_and_it_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str
+) -> None:
+    older, newer = write(tmp_path, 5), write(tmp_path, 10)
+    damage(newer / file, "50")
+    with caplog.at_level("INFO", "ddpm_bench"):
+        weights, about = load_weights(tmp_path)
+    assert about["step"] == 5 and weights["a"][0, 0] == 6
+    assert "step-000010" in caplog.text and "the snapshot before it is taken" in caplog.text
+    with pytest.raises(Damaged):  # asked for by name
+        load_weights(newer)
+    damage(older / "ema.safetensors", "50")
+    with pytest.raises(Damaged, match="no older snapshot"):
+        load_weights(tmp_path)
+
+
+def test_any_flipped_bit_of_a_state_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, 5) / "state.json"
+    whole, state = path.read_bytes(), load_state(path)
+    found = 0
+    for bit in range(0, 8 * len(whole), 41):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            assert load_state(path) == state
+        except Damaged:
+            found += 1
+    assert found > 100
+
+
+def test_a_file_that_may_not_be_read_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = write(tmp_path, 5)
+
+    def refused(*_: object) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(UserError, match="cannot be read: Permission denied") as raised:
+        load_state(snapshot)
+    assert not isinstance(raised.value, Damaged)
+
+
+def test_a_snapshot_of_a_newer_version_is_refused_and_no_damage(tmp_path: Path) -> None:
+    path = write(tmp_path, 5) / "state.json"
+    newer = {key: value for key, value in load_state(path).items() if key != SEAL} | {"format": FORMAT[:-1] + "3"}
+    path.write_text(json.dumps(seal(newer)))
+    with pytest.raises(UserError, match="Install a newer one") as raised:
+        load_weights(tmp_path)
+    assert not isinstance(raised.value, Damaged)
+
+
+def test_a_snapshot_of_before_there_were_hashes_is_read_and_it_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path, 5) / "state.json"
+    older = {key: value for key, value in load_state(path).items() if key not in (SEAL, "files", "weights")}
+    path.write_text(json.dumps(older | {"format": UNSEALED}))
+    with caplog.at_level("INFO", "ddpm_bench"):
+        assert load_weights(tmp_path)[0]["a"][0, 0] == 6
+    assert "without hashes" in caplog.text
+    path.write_text(json.dumps(older | {"format": UNSEALED, "seconds": "many"}))
+    with pytest.raises(Damaged, match="seconds"):
+        load_weights(tmp_path)
 
 
 def test_json_of_something_else_is_no_checkpoint(tmp_path: Path) -> None:
     state = write(tmp_path, 5) / "state.json"
-    for content in ('{"step": 5}', "[1]", '{"format": "ddpm-bench checkpoint 1"}'):
+    for content in ('{"step": 5}', "[1]", '{"format": "ddpm-bench checkpoint 1"}', "[" * 100_000):
         state.write_text(content)
-        with pytest.raises(UserError, match="not a whole checkpoint"):
+        with pytest.raises(Damaged, match="not as ddpm-bench wrote it"):
             load_state(state.parent)
 
 
@@ -163,13 +257,3 @@ def test_settings_that_a_section_has_gained_since_have_their_defaults() -> None:
     check_identity(Path("x"), was, now)
     with pytest.raises(UserError, match=r"network\.heads: was 1, now 2"):
         check_identity(Path("x"), was, {**now, "network": {**now["network"], "heads": 2}})
-
-
-@pytest.mark.parametrize("change", [lambda state: state.pop("step"), lambda state: state.update(step="7")])
-def test_a_state_without_its_step_is_damaged(tmp_path: Path, change) -> None:
-    path = write(tmp_path, 7) / "state.json"
-    state = json.loads(path.read_text())
-    change(state)
-    path.write_text(json.dumps(state))
-    with pytest.raises(UserError, match="it does not say its step"):
-        load_weights(tmp_path)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import unsealed
 from torch import Tensor, nn
 
 from ddpm_bench.config.networks import UNetSettings
@@ -32,6 +34,7 @@ from ddpm_bench.networks.unet import UNet
 from ddpm_bench.records.record import Divergence
 from ddpm_bench.runtime.interrupt import Stop
 from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.sealed import SEAL
 from ddpm_bench.training import snapshots
 from ddpm_bench.training.batches import Batches
 from ddpm_bench.training.divergence import worse_than_noise
@@ -318,7 +321,7 @@ def test_what_is_learned_of_t_changes_what_is_drawn_and_lies_in_the_snapshot(tmp
     assert run.times.state() == {}
     run.run(5)
     uniform.run(5)
-    held = snapshots.load_tensors(tmp_path / "a" / "step-000005", "times")
+    held = load_file(tmp_path / "a" / "step-000005" / "times.safetensors")
     assert held.keys() == {"sizes"} and torch.equal(held["sizes"], run.times.state()["sizes"])
     assert not (tmp_path / "b" / "step-000005" / "times.safetensors").exists()
     drawn = batches(size=100, times=run.times)
@@ -331,11 +334,11 @@ def test_what_is_learned_of_t_changes_what_is_drawn_and_lies_in_the_snapshot(tmp
 def test_a_run_goes_on_with_what_it_had_learned_of_t_or_not_at_all(tmp_path: Path) -> None:
     trainer(tmp_path, loss=SizedLoss()).run(4)
     path = tmp_path / "step-000004" / "times.safetensors"
-    path.write_bytes(path.read_bytes()[:-4])
-    other = trainer(tmp_path, loss=SizedLoss())
-    with pytest.raises(UserError, match=r"times\.safetensors.*not a whole checkpoint"):
-        other.resume()
-    assert other.step == 0 and other.times.state() == {}
+    for damage in (lambda: path.write_bytes(path.read_bytes()[:-4]), path.unlink):
+        damage()
+        other = trainer(tmp_path, loss=SizedLoss())
+        assert other.resume() == 0 and other.times.state() == {}
+        (tmp_path / "step-000004.damaged-1").rename(path.parent)
     narrow = UNet(1, 1, 8, NETWORK.model_copy(update={"base": 12}))
     trainer(tmp_path / "b", loss=SizedLoss()).run(4)
     other = trainer(tmp_path / "b", loss=SizedLoss(), network=narrow)
@@ -451,10 +454,7 @@ def test_a_snapshot_has_the_hash_of_its_averaged_weights_and_of_all_before(tmp_p
 
 def test_a_snapshot_of_before_hashes_were_kept_has_its_own(tmp_path: Path) -> None:
     trainer(tmp_path).run(4)
-    path = tmp_path / "step-000004" / "state.json"
-    state = json.loads(path.read_text())
-    del state["weights"], state["sampling"]
-    path.write_text(json.dumps(state))
+    unsealed(tmp_path / "step-000004", "weights", "sampling")
     assert resumed(tmp_path).weights == {"4": sha256_file(tmp_path / "step-000004" / "ema.safetensors")}
 
 
@@ -466,7 +466,8 @@ def test_going_on_with_other_sampling_notes_it_and_changes_nothing_else(tmp_path
     assert before["sampling"] == SamplingSettings().model_dump(mode="json")
     other = SamplingSettings(steps=5, clip_x0=False)
     again = resumed(tmp_path / "b", sampling=other)
-    assert snapshots.load_state(snapshot) == before | {"sampling": other.model_dump(mode="json")}
+    after = snapshots.load_state(snapshot)
+    assert after == before | {"sampling": other.model_dump(mode="json"), SEAL: after[SEAL]}
     assert {path: sha256_file(path) for path in files} == files
     assert SamplingSettings(**snapshots.load_weights(tmp_path / "b")[1]["sampling"]) == other
     again.run(8)
@@ -510,15 +511,54 @@ def test_weights_of_another_network_are_refused_and_nothing_is_loaded(tmp_path: 
     assert all(torch.equal(p, q) for p, q in zip(other.network.parameters(), before, strict=True))
 
 
-def test_a_truncated_checkpoint_is_refused_and_nothing_is_loaded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["network", "ema", "optimizer", "state"])
+@pytest.mark.parametrize("how", ["truncated", "flipped", "missing"])
+def test_of_a_damaged_snapshot_the_one_before_is_gone_on_from_and_it_is_said(
+    tmp_path: Path, file: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer(tmp_path, keep=2).run(9)
+    straight = {path.name: sha256_file(path) for path in (tmp_path / "step-000009").glob("*.safetensors")}
+    assert [path.name for path in snapshots.snapshots(tmp_path)] == ["step-000008", "step-000009"]
+    (path,) = (tmp_path / "step-000009").glob(f"{file}.*")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.unlink() if how == "missing" else path.write_bytes(content[:-100] if how == "truncated" else content)
+    with caplog.at_level("INFO", "ddpm_bench"):
+        again = resumed(tmp_path, keep=2)
+    assert again.step == 8 and str(path) in caplog.text and "step-000009.damaged-1" in caplog.text
+    again.run(9)
+    assert {path.name: sha256_file(path) for path in (tmp_path / "step-000009").glob("*.safetensors")} == straight
+    assert (tmp_path / "step-000009.damaged-1").is_dir()
+
+
+def test_without_a_whole_snapshot_a_run_starts_again(tmp_path: Path) -> None:
     trainer(tmp_path).run(1)
     path = tmp_path / "step-000001" / "optimizer.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    other = trainer(tmp_path)
-    before = [p.clone() for p in other.network.parameters()]
-    with pytest.raises(UserError, match=r"optimizer\.safetensors.*not a whole checkpoint"):
-        other.resume()
-    assert all(torch.equal(p, q) for p, q in zip(other.network.parameters(), before, strict=True)) and other.step == 0
+    again = trainer(tmp_path)
+    before = [p.clone() for p in again.network.parameters()]
+    assert again.resume() == 0
+    assert all(torch.equal(p, q) for p, q in zip(again.network.parameters(), before, strict=True))
+    assert again.run(1) is None and resumed(tmp_path).step == 1
+
+
+def test_a_moment_that_is_missing_where_no_hash_tells_is_damage(tmp_path: Path) -> None:
+    trainer(tmp_path).run(1)
+    unsealed(tmp_path / "step-000001")
+    path = tmp_path / "step-000001" / "optimizer.safetensors"
+    moments = load_file(path)
+    del moments[min(moments)]
+    save_file(moments, path)
+    assert resumed(tmp_path).step == 0
+
+
+def test_a_damaged_note_of_a_divergence_is_made_again(tmp_path: Path) -> None:
+    expected = trainer(tmp_path, loss=Loss(nan_at=5)).run(9)
+    note = tmp_path / "diverged.json"
+    note.write_bytes(note.read_bytes().replace(b'"step": 5', b'"step": 4'))
+    again = resumed(tmp_path, loss=Loss(nan_at=1))
+    assert again.divergence is None and again.step == 4
+    assert again.run(9) == expected
 
 
 @pytest.mark.parametrize(
@@ -562,7 +602,7 @@ def test_divergence_has_the_first_bad_step_and_its_reason_and_is_remembered(
     for snapshot in snapshots.snapshots(tmp_path):
         assert snapshots.load_state(snapshot)["step"] < step
         for stem in ("network", "ema", "optimizer"):
-            assert all(value.isfinite().all() for value in snapshots.load_tensors(snapshot, stem).values())
+            assert all(value.isfinite().all() for value in load_file(snapshot / f"{stem}.safetensors").values())
     untouched = Loss()
     again = trainer(tmp_path, loss=untouched)
     assert again.resume() == step

@@ -18,7 +18,7 @@ from ddpm_bench.metrics.uncertainty import (
     replicates_for,
     score_quantiles,
 )
-from ddpm_bench.records.record import QUANTILES
+from ddpm_bench.records.fields import QUANTILES
 from ddpm_bench.runtime.observer import Observer, observed_by
 
 D = 4

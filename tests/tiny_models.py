@@ -1,6 +1,8 @@
 """A checkpoint and a data set small enough to be sampled and scored in a test, neither of them trained or real."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +11,8 @@ from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.models.build import build_diffusion, build_network
 from ddpm_bench.models.model import save_model
 from ddpm_bench.models.model_card import Kind, ModelCard
+from ddpm_bench.sealed import SEAL
+from ddpm_bench.training.snapshots import UNSEALED
 
 SHAPE = (1, 16, 16)
 PRESET = """
@@ -72,3 +76,12 @@ def tiny_preset(folder: Path) -> str:
     path = folder / "tiny.toml"
     path.write_text(PRESET)
     return str(path)
+
+
+def unsealed(snapshot: Path, *without: str) -> dict[str, Any]:
+    """The state of a snapshot, rewritten as an older version wrote it: without hashes of its files, and `without` more."""
+    path = snapshot / "state.json"
+    state = {key: value for key, value in json.loads(path.read_text()).items() if key not in (SEAL, "files", *without)}
+    state["format"] = UNSEALED
+    path.write_text(json.dumps(state))
+    return state

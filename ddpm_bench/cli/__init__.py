@@ -1,8 +1,8 @@
 """The command line: parse, call, render. No maths, no input or output of its own.
 
 Heavy imports are inside the commands, so that `ddpm-bench --help` answers at once. Exit codes: 0 done (a diverged cell
-is a result), 1 a cell failed or a comparison did not hold or the disk is full, 2 a mistake in what was given, 130
-interrupted.
+is a result), 1 a cell failed or a comparison did not hold or the disk or the memory is full, 2 a mistake in what was
+given, 130 interrupted.
 
     grids.py        ablate, train, report, reproduce, grids
     records.py      compare, merge
@@ -22,7 +22,8 @@ import typer
 
 from ddpm_bench import __version__
 from ddpm_bench.cli import checkpoints, extractors, grids, imports, likelihood, published, records, speed
-from ddpm_bench.errors import Interrupted, UserError
+from ddpm_bench.cli.show import print_line
+from ddpm_bench.errors import Interrupted, OutOfMemory, UserError
 
 app = typer.Typer(
     help="Table 2 of 'Denoising Diffusion Probabilistic Models', measured. Start with: ddpm-bench ablate --grid table2",
@@ -70,22 +71,27 @@ app.add_typer(extractors.app, name="extractor")
 
 
 def main() -> None:
-    """The entry point: turns a user's mistake, a full disk and an interruption into a message and an exit code."""
-    from errno import EDQUOT, EFBIG, ENOSPC
-
+    """The entry point: turns a user's mistake, a full disk or memory and an interruption into a message and an exit code."""
+    from ddpm_bench.files import FULL, NO_PLACE
     from ddpm_bench.runtime.terminal import at_the_terminal
 
     try:
         with at_the_terminal():
             app()
     except UserError as error:
-        typer.echo(f"ddpm-bench: {error}", err=True)
+        print_line(f"ddpm-bench: {error}", err=True)
         sys.exit(2)
+    except OutOfMemory as error:
+        print_line(f"ddpm-bench: {error}", err=True)
+        sys.exit(1)
     except Interrupted:
         typer.echo("ddpm-bench: interrupted; the same command goes on from here.", err=True)
         sys.exit(130)
     except OSError as error:
-        if error.errno not in (ENOSPC, EDQUOT, EFBIG):
+        if error.errno in NO_PLACE:
+            print_line(f"ddpm-bench: '{error.filename}': {error.strerror}. Choose another place.", err=True)
+            sys.exit(2)
+        if error.errno not in FULL:
             raise
         typer.echo(
             f"ddpm-bench: cannot write: {error.strerror}. Make room; the same command goes on from here.", err=True

@@ -25,9 +25,12 @@ from ddpm_bench.cli.options import (
     Steps,
     Unverified,
     Weights,
+    plain_path,
+    plain_text,
     refuse,
 )
 from ddpm_bench.cli.show import print_json, print_table
+from ddpm_bench.config.limits import LARGEST_SEED
 from ddpm_bench.errors import UserError
 
 ROWS = Path("results/checkpoints")
@@ -50,12 +53,17 @@ def sample(
         list[int] | None,
         typer.Option(help="The t at which --interpolate mixes. Repeatable: a row each [default: the eighths of T]."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Sample i depends on the seed and on i alone.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Sample i depends on the seed and on i alone.")
+    ] = 0,
     steps: Steps = None,
     clip: Clip = None,
     raw: Raw = False,
     data: Annotated[
-        str | None, typer.Option(help="Whose test images --interpolate numbers [default: what the checkpoint saw].")
+        str | None,
+        typer.Option(
+            callback=plain_text, help="Whose test images --interpolate numbers [default: what the checkpoint saw]."
+        ),
     ] = None,
     data_root: DataRoot = None,
     device: Device = "auto",
@@ -103,11 +111,14 @@ def evaluate(
     samples: Annotated[
         Path | None, typer.Option(help="Images to score: a folder of PNG, JPEG or WebP files, or an .npz file.")
     ] = None,
-    ckpt: Annotated[Path | None, typer.Option(help=CKPT_HELP + " It becomes a row of a table.")] = None,
+    ckpt: Annotated[
+        Path | None, typer.Option(callback=plain_path, help=CKPT_HELP + " It becomes a row of a table.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The name of the row [default: the checkpoint's].")] = None,
     results: Annotated[Path | None, typer.Option(help=f"Folder of the table [default: {ROWS}].")] = None,
     data: Annotated[
-        str | None, typer.Option(help=DATA_HELP + " [default: embedded; for --ckpt what it was trained on].")
+        str | None,
+        typer.Option(callback=plain_text, help=DATA_HELP + " [default: embedded; for --ckpt what it was trained on]."),
     ] = None,
     data_name: DataName = None,
     data_root: DataRoot = None,
@@ -124,7 +135,9 @@ def evaluate(
     count: Annotated[
         int | None, typer.Option(min=2, help="Samples of --ckpt [default: 50000 for inception, 512 for any other].")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the samples and of the bound [default: 0].")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the samples and of the bound [default: 0].")
+    ] = None,
     steps: Steps = None,
     clip: Clip = None,
     raw: Raw = False,
@@ -168,21 +181,23 @@ def evaluate(
         raise UserError("Give either --samples, images to score, or --ckpt, a checkpoint to evaluate.")
     refuse(of_ckpt if samples else {"--size": size}, f"does not go with {'--samples' if samples else '--ckpt'}.")
 
-    from ddpm_bench.cli.setup import device_runtime, sampling_wish
+    from ddpm_bench.cli.setup import device_runtime, sampling_wish, section
     from ddpm_bench.config.settings import DataSettings, ScoringSettings
     from ddpm_bench.data import load_data, read_images
     from ddpm_bench.measurement.evaluate import BOUND_IMAGES, FEWER, SAMPLES, row_name
     from ddpm_bench.measurement.evaluate import evaluate as measure_row
     from ddpm_bench.measurement.images import check_sizes, evaluate_images, evaluation_table
+    from ddpm_bench.measurement.kept import work_beside
     from ddpm_bench.measurement.measure import Task
     from ddpm_bench.metrics.extractors import load_extractor
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
-    from ddpm_bench.records.row import read_rows
+    from ddpm_bench.records.row import read_rows, row_path
     from ddpm_bench.report.checkpoint_rows import make_tables, write_tables
     from ddpm_bench.report.writers.terminal_tables import rows_at_terminal
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import say
+    from ddpm_bench.runtime.owner import RENDERING_S, owned
 
     runtime = device_runtime(device, cache, batch, compiled)
 
@@ -190,23 +205,22 @@ def evaluate(
         load_extractor, extractor, inception_weights=inception_weights,
         allow_unverified=allow_unverified_weights, cache=cache,
     )  # fmt: skip
-    scoring = ScoringSettings(
-        extractor=extractor,
-        test_reference=test_reference,
-        neighborhood=neighborhood,
-        bound_images=0,
-        bound_evals=None if exact else evals or 10,
-        decoder=decoder or "exact",
-        neighbours=0,
-    )
+    scored = {
+        "extractor": extractor, "test_reference": test_reference, "neighborhood": neighborhood, "bound_images": bound_images or 0,
+        "bound_evals": None if exact else evals or 10, "decoder": decoder or "exact", "neighbours": 0,
+    }  # fmt: skip
+    scoring = section(ScoringSettings, scored)
     if samples:
         images = read_images(samples)
         side = images.shape[-1]
         reference = load_data(
-            DataSettings(source=data or "embedded", name=data_name, size=size or side, root=data_root)
+            section(
+                DataSettings,
+                {"source": data or "embedded", "name": data_name, "size": size or side, "root": data_root},
+            )
         )
         check_sizes(str(samples), images, reference)
-        scoring = scoring.model_copy(update={"bootstrap": 0})
+        scoring = scoring.model_copy(update={"bootstrap": 0, "bound_images": 0})
         with Stop():
             result = evaluate_images(str(samples), images, reference, features_for(size=side), scoring, runtime)
         return print_json(result.as_json()) if as_json else print_table(evaluation_table(result))
@@ -220,9 +234,11 @@ def evaluate(
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), steps, clip)
     task = Task(reference, features, wish, scoring, seed or 0)
     with Stop():
-        row = measure_row(model, task, runtime, folder, name, fresh)
-    rows = read_rows(folder)
-    write_tables(folder, rows)
+        with owned(work_beside(row_path(folder, row_name(model, name)))):
+            row = measure_row(model, task, runtime, folder, name, fresh)
+        with owned(folder, RENDERING_S):
+            rows = read_rows(folder)
+            write_tables(folder, rows)
     if as_json:
         print_json(row.as_json())
     else:

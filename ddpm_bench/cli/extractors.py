@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ddpm_bench.cli.options import Data, DataRoot, Device, Json, numbers
+from ddpm_bench.cli.options import Data, DataRoot, Device, Json, Seed, numbers
 from ddpm_bench.cli.show import print_json
 
 app = typer.Typer(help="Feature extractors for data that Inception does not fit.", no_args_is_help=True)
@@ -19,7 +19,7 @@ def extractor_train(
     data_root: DataRoot = None,
     sizes: Annotated[str, typer.Option(help="Sides in pixels that it is trained for, separated by commas.")] = "16,32",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 6,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:

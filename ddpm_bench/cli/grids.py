@@ -25,6 +25,7 @@ from ddpm_bench.cli.options import (
     Preset,
     Reports,
     Results,
+    Seed,
     Seeds,
     Set,
     Tensorboard,
@@ -33,6 +34,7 @@ from ddpm_bench.cli.options import (
     Workers,
     assignments,
     numbers,
+    plain_text,
     refuse,
     words,
 )
@@ -65,7 +67,7 @@ def ablate(
     no_report: Annotated[
         bool, typer.Option("--no-report", help="Leave the report to `report`, as where several machines share a grid.")
     ] = False,
-    keep: Keep = 1,
+    keep: Keep = 2,
     batch: Batch = None,
     compiled: Compile = False,
     workers: Workers = None,
@@ -94,6 +96,7 @@ def ablate(
     from ddpm_bench.files import make_folder
     from ddpm_bench.report.readable_records import readable_records
     from ddpm_bench.runtime.interrupt import Stop
+    from ddpm_bench.runtime.owner import owned
     from ddpm_bench.runtime.tensorboard import check_tensorboard
 
     check_tensorboard(tensorboard)
@@ -101,20 +104,25 @@ def ablate(
     assign = [*(assign or ()), *assignments(data, data_name, data_root, extractor)]
     jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)
     folder = results or Path("results") / f"{table.name}-{jobs[0].preset}"
+    out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
     settings = jobs[0].settings
     with Stop():
         if dry_run:
             return _show_costs(estimate(jobs, load_data(settings.data), runtime), as_json)
         images, features = _load(settings, inception_weights, allow_unverified_weights, cache)
-        if fresh:
-            set_aside(folder, jobs)
-        held = check_results(folder, jobs, images, features)
-        chosen = choose_launcher(launcher, workers, len(jobs) - len(held), runtime.device)
-        make_folder(folder)
-        bench = Bench(folder, images, features, runtime, tensorboard)
-        outcome = run_jobs(jobs, bench, held, chosen)
-    out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
-    _render(readable_records(folder), folder, table, out, as_json)
+        if out:
+            make_folder(out)  # refused, if at all, before anything long
+        with owned(folder):
+            if fresh:
+                set_aside(folder, jobs)
+            held = check_results(folder, jobs, images, features)
+            chosen = choose_launcher(launcher, workers, len(jobs) - len(held), runtime.device)
+            bench = Bench(folder, images, features, runtime, tensorboard)
+            outcome = run_jobs(jobs, bench, held, chosen)
+            if outcome.records:
+                _render(readable_records(folder), folder, table, out, as_json)
+            elif as_json:
+                print_json([])
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -124,14 +132,14 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the checkpoints.")],
     grid: Grid = "table2",
     preset: Preset = "quick",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    seed: Seed = 0,
     assign: Set = None,
     data: Data = None,
     data_name: DataName = None,
     data_root: DataRoot = None,
     device: Device = "auto",
     compiled: Compile = False,
-    keep: Keep = 1,
+    keep: Keep = 2,
     tensorboard: Tensorboard = None,
     as_json: Json = False,
 ) -> None:
@@ -144,16 +152,19 @@ def train(
     from ddpm_bench.data import load_data
     from ddpm_bench.experiment.ablate import plan
     from ddpm_bench.experiment.cell import make_trainer
+    from ddpm_bench.runtime.batch import training_batch
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import about, say
+    from ddpm_bench.runtime.owner import owned
     from ddpm_bench.runtime.tensorboard import check_tensorboard, event_files
 
     check_tensorboard(tensorboard)
     runtime = device_runtime(device, compiled=compiled, keep=keep)
     (job,) = plan(load_grid(grid), preset, [cell], [seed], [*(assign or ()), *assignments(data, data_name, data_root)])
-    with Stop(), event_files(tensorboard), about(job.name):
+    with Stop(), owned(out), event_files(tensorboard), about(job.name):
         trainer = make_trainer(job, load_data(job.settings.data), runtime, out)
-        divergence = trainer.run(job.settings.training.steps)
+        with training_batch(job.settings.training.batch):
+            divergence = trainer.run(job.settings.training.steps)
     said = (
         f"diverged at step {divergence.step}: {divergence.reason}" if divergence else f"trained to step {trainer.step}"
     )
@@ -199,9 +210,13 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the new record [default: reproduced/FOLDER-RECORD].")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Where the record's images lie here, if elsewhere.")] = None,
+    data: Annotated[
+        str | None, typer.Option(callback=plain_text, help="Where the record's images lie here, if elsewhere.")
+    ] = None,
     data_root: DataRoot = None,
-    extractor: Annotated[str | None, typer.Option(help="Where the record's extractor lies here, if elsewhere.")] = None,
+    extractor: Annotated[
+        str | None, typer.Option(callback=plain_text, help="Where the record's extractor lies here, if elsewhere.")
+    ] = None,
     inception_weights: Weights = None,
     allow_unverified_weights: Unverified = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps [default: the record's].")] = None,
@@ -226,28 +241,31 @@ def reproduce(
     from ddpm_bench.experiment.cell import Bench
     from ddpm_bench.experiment.launchers import Inline
     from ddpm_bench.experiment.reproduce import check_same, job_of, judge, siblings, verdict_table
-    from ddpm_bench.files import make_folder
     from ddpm_bench.records.record import read_record
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import say
+    from ddpm_bench.runtime.owner import owned
 
     expected = read_record(record)
     folder = out or Path("reproduced") / f"{record.resolve().parent.name}-{record.stem}"
     if folder.resolve() == record.resolve().parent:
         raise UserError(f"--out '{folder}' is the folder of the record itself; choose another one.")
     runtime = device_runtime(
-        device or expected.hardware["device"], cache, batch, compiled=bool(expected.hardware.get("compiled"))
+        device or str(expected.hardware.get("device", "auto")),
+        cache,
+        batch,
+        compiled=bool(expected.hardware.get("compiled")),
     )
     if runtime.device.type == "cpu" and "threads" in expected.hardware:  # other sums have other last digits
-        torch.set_num_threads(expected.hardware["threads"])
+        torch.set_num_threads(int(expected.hardware["threads"] or 1))
     job = job_of(expected, data, extractor, data_root)
-    with Stop():
+    with Stop(), owned(folder):
         images, features = _load(job.settings, inception_weights, allow_unverified_weights, cache)
         check_same(expected, images, features)
         if fresh:
             set_aside(folder, [job])
         held = check_results(folder, [job], images, features)
-        outcome = run_jobs([job], Bench(make_folder(folder), images, features, runtime), held, Inline())
+        outcome = run_jobs([job], Bench(folder, images, features, runtime), held, Inline())
     if outcome.failed:
         raise typer.Exit(1)
     verdict = judge(outcome.records[0], expected, siblings(record, expected))
@@ -301,9 +319,11 @@ def _render(
 ) -> None:
     from ddpm_bench.report import render, terminal_table
     from ddpm_bench.runtime.observer import say
+    from ddpm_bench.runtime.owner import RENDERING_S, owned
 
     if reports:
-        render(records, grid, reports, results)
+        with owned(reports, RENDERING_S):
+            render(records, grid, reports, results)
     if as_json:
         print_json([record.as_json() for record in records])
     else:

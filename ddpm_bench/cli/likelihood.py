@@ -18,6 +18,7 @@ from ddpm_bench.cli.options import (
     Device,
     Json,
     Raw,
+    Seed,
     refuse,
 )
 from ddpm_bench.cli.show import print_json, print_table
@@ -50,7 +51,7 @@ def nll(
     decoder: Annotated[
         Literal["exact", "paper"], typer.Option(help="exact, or the tanh approximation of the paper's release.")
     ] = "exact",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    seed: Seed = 0,
     raw: Raw = False,
     data: Data = None,
     data_name: DataName = None,

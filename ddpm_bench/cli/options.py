@@ -7,17 +7,39 @@ from typing import Annotated
 
 import typer
 
+from ddpm_bench.config.limits import LARGEST_SEED
 from ddpm_bench.errors import UserError
+from ddpm_bench.text import brief, check_plain
+
+
+def plain_text(text: str | None) -> str | None:
+    """UserError for a text that results would carry and that is none."""
+    try:
+        check_plain(text)
+    except ValueError as error:
+        raise UserError(f"{brief(text)} {error}.") from None
+    if text is not None and not text.strip():
+        raise UserError("A name or place that is given must not be empty.")
+    return text
+
+
+def plain_path(path: Path | None) -> Path | None:
+    plain_text(None if path is None else str(path))
+    return path
+
 
 Grid = Annotated[str, typer.Option(help="A shipped grid (see `ddpm-bench grids`) or the path of a .toml file.")]
 Preset = Annotated[str, typer.Option(help="smoke, quick, cpu, h200, short, paper, or the path of a .toml file.")]
 Cells = Annotated[str, typer.Option(help="Only these cells, separated by commas.")]
 Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas: each cell runs once a seed.")]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of every random draw.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value, e.g. training.steps=1000. Repeatable.")]
 DATA_HELP = "embedded, cifar10, mnist, fashion-mnist, folder:PATH or npz:PATH."
 EXTRACTOR_HELP = "inception, embedded, or the path of an extractor of your own."
-Data = Annotated[str | None, typer.Option(help=DATA_HELP)]
-DataName = Annotated[str | None, typer.Option(help="The label that results carry for a folder or npz.")]
+Data = Annotated[str | None, typer.Option(callback=plain_text, help=DATA_HELP)]
+DataName = Annotated[
+    str | None, typer.Option(callback=plain_text, help="The label that results carry for a folder or npz.")
+]
 DataRoot = Annotated[Path | None, typer.Option(help="Where downloaded data sets lie or are put.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Keep = Annotated[int, typer.Option(min=1, help="How many training checkpoints to keep on the disk.")]
@@ -32,7 +54,7 @@ Workers = Annotated[
     int | None, typer.Option(min=1, help="Cells at a time [default: one a core on a CPU, one on a GPU].")
 ]
 CKPT_HELP = "A checkpoint folder, as `train`, `ablate` and `import` leave it."
-Ckpt = Annotated[Path, typer.Option(help=CKPT_HELP)]
+Ckpt = Annotated[Path, typer.Option(callback=plain_path, help=CKPT_HELP)]
 Raw = Annotated[bool, typer.Option("--raw", help="The raw weights instead of their moving average.")]
 Clip = Annotated[
     bool | None,
@@ -55,7 +77,7 @@ Tensorboard = Annotated[
     Path | None, typer.Option(help="Write TensorBoard event files into this folder (extra `tensorboard`).")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again; what was there is set aside, not lost.")]
-Extractor = Annotated[str, typer.Option(help=EXTRACTOR_HELP)]
+Extractor = Annotated[str, typer.Option(callback=plain_text, help=EXTRACTOR_HELP)]
 Weights = Annotated[Path | None, typer.Option(help="The Inception weights file, where it cannot be downloaded.")]
 Unverified = Annotated[
     bool, typer.Option("--allow-unverified-weights", help="Accept other Inception weights; every table will say so.")
@@ -88,6 +110,9 @@ def words(text: str) -> list[str]:
 def numbers(option: str, text: str) -> list[int]:
     """`0,1,2` -> [0, 1, 2], each once; UserError naming the option for anything else."""
     found = words(text)
-    if not found or not all(word.isdecimal() for word in found):
-        raise UserError(f"{option} '{text}' must be whole numbers separated by commas, such as 0,1,2.")
-    return [int(word) for word in dict.fromkeys(found)]
+    if not found or not all(word.isascii() and word.isdecimal() for word in found):
+        raise UserError(f"{option} {brief(text)} must be whole numbers separated by commas, such as 0,1,2.")
+    for word in found:
+        if len(word) > len(str(LARGEST_SEED)) or int(word) > LARGEST_SEED:
+            raise UserError(f"{option} {brief(word)} is too large; the largest seed is {LARGEST_SEED:,}.")
+    return list(dict.fromkeys(map(int, found)))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ddpm_bench.cli.options import Json
-from ddpm_bench.cli.show import print_json, print_table
+from ddpm_bench.cli.show import print_json, print_line, print_table
 
 
 def compare(
@@ -52,8 +52,10 @@ def merge(
     """
     from ddpm_bench.records.merge import merge as join
     from ddpm_bench.runtime.observer import say
+    from ddpm_bench.runtime.owner import owned
 
-    paths = join(out, sources)
+    with owned(out):
+        paths = join(out, sources)
     for path in paths:
-        typer.echo(str(path))
+        print_line(str(path))
     say(f"{len(paths)} records merged into '{out}'")

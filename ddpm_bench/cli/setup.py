@@ -1,15 +1,32 @@
 """Options of several commands turned into what the commands work with. Imported inside commands: it needs torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
+from pydantic import ValidationError
+
+from ddpm_bench.config.networks import Settings
 from ddpm_bench.config.settings import SamplingSettings
+from ddpm_bench.config.values import first_fault
+from ddpm_bench.errors import UserError
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.device import choose_device
 from ddpm_bench.runtime.runtime import Runtime
 
+Section = TypeVar("Section", bound=Settings)
+
+
+def section(kind: type[Section], values: Mapping[str, object]) -> Section:
+    """The settings that options stand for; UserError for a value that they cannot have."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"What was asked for cannot be: {first_fault(error)}.") from error
+
 
 def device_runtime(
-    device: str, cache: Path | None = None, batch: int | None = None, compiled: bool = False, keep: int = 1
+    device: str, cache: Path | None = None, batch: int | None = None, compiled: bool = False, keep: int = 2
 ) -> Runtime:
     """The runtime on the device of that name, which is set up. UserError when it is not there."""
     cache = cache and cache.expanduser()
@@ -19,4 +36,5 @@ def device_runtime(
 def sampling_wish(model: Model, count: int, steps: int | None, clip: bool | None) -> SamplingSettings:
     """As the checkpoint says it is sampled, where the options say nothing else."""
     asked = {"samples": count, "steps": steps, "clip_x0": clip}
-    return model.sampling.model_copy(update={name: value for name, value in asked.items() if value is not None})
+    wished = {name: value for name, value in asked.items() if value is not None}
+    return section(SamplingSettings, model.sampling.model_dump() | wished)

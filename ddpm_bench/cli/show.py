@@ -1,4 +1,4 @@
-"""Results on stdout: JSON, or a table as wide as the terminal."""
+"""Results on stdout: JSON, a line, or a table as wide as the terminal. Nothing in them is obeyed by the terminal."""
 
 import json
 import sys
@@ -6,15 +6,21 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ddpm_bench.text import visible
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
 def print_table(renderable: "RenderableType") -> None:
-    from rich.console import Console
+    from ddpm_bench.runtime.terminal import PlainConsole
 
     wide = None if sys.stdout.isatty() else 160
-    Console(width=wide, highlight=False).print(renderable)
+    PlainConsole(width=wide, highlight=False).print(renderable)
+
+
+def print_line(text: str, err: bool = False) -> None:
+    typer.echo(visible(text), err=err)
 
 
 def print_json(value: object) -> None:

@@ -18,6 +18,7 @@ from ddpm_bench.cli.options import (
     Json,
     Preset,
     Raw,
+    Seed,
     Unverified,
     Weights,
 )
@@ -48,25 +49,25 @@ def speed(
 
     Example: `ddpm-bench speed --preset quick --out reports/speed`
     """
+    from contextlib import nullcontext
+
     import torch
 
-    from ddpm_bench.files import make_folder
     from ddpm_bench.runtime.device import choose_device
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import say
+    from ddpm_bench.runtime.owner import owned
     from ddpm_bench.speed.report import TerminalReport, write
     from ddpm_bench.speed.run import measure
 
     chosen = choose_device(device, compiled)
     if threads:
         torch.set_num_threads(threads)
-    if out:
-        make_folder(out)  # said before anything long starts
-    with Stop():
+    with Stop(), owned(out) if out else nullcontext():  # refused, if at all, before anything long starts
         result = measure(preset, device=chosen, batch=batch, repeats=repeats, precision=dtype, compiled=compiled)
-    if out:
-        write(result, out)
-        say(f"Speed in '{out}'")
+        if out:
+            write(result, out)
+            say(f"Speed in '{out}'")
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
@@ -79,7 +80,7 @@ def precision(
     samples: Annotated[int, typer.Option(min=10, help="Samples a precision.")] = 512,
     bound_images: Annotated[int, typer.Option(min=2, help="Test images of the bound.")] = 512,
     evals: Annotated[int, typer.Option(min=5, help="Network calls an image that the bound's estimate may spend.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    seed: Seed = 0,
     raw: Raw = False,
     data: Data = None,
     data_name: DataName = None,
@@ -98,9 +99,9 @@ def precision(
 
     Example: `ddpm-bench precision --ckpt runs/eps --out reports/precision`
     """
-    from ddpm_bench.cli.setup import device_runtime, sampling_wish
+    from ddpm_bench.cli.setup import device_runtime, sampling_wish, section
     from ddpm_bench.config.settings import ScoringSettings
-    from ddpm_bench.files import make_folder, write_json
+    from ddpm_bench.files import write_json
     from ddpm_bench.measurement.measure import Task
     from ddpm_bench.measurement.precision import compare_precisions, precision_table
     from ddpm_bench.metrics.extractors import load_extractor
@@ -108,6 +109,7 @@ def precision(
     from ddpm_bench.models.reference import reference_data
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import say
+    from ddpm_bench.runtime.owner import owned
 
     model, runtime = load_model(ckpt, raw), device_runtime(device, cache, batch)
     reference = reference_data(model, data, data_name, data_root)
@@ -115,13 +117,14 @@ def precision(
         extractor, size=model.shape[-1], inception_weights=inception_weights,
         allow_unverified=allow_unverified_weights, cache=cache,
     )  # fmt: skip
-    scoring = ScoringSettings(
-        extractor=extractor, bound_images=bound_images, bound_evals=evals, bootstrap=0, neighbours=0
-    )
+    scored = {
+        "extractor": extractor, "bound_images": bound_images, "bound_evals": evals, "bootstrap": 0, "neighbours": 0,
+    }  # fmt: skip
+    scoring = section(ScoringSettings, scored)
     task = Task(reference, features, sampling_wish(model, samples, None, None), scoring, seed, bound_splits=("test",))
-    with Stop():
-        result = compare_precisions(model, task, runtime, make_folder(out))
-    write_json(out / "precision.json", result.as_json())
+    with Stop(), owned(out):
+        result = compare_precisions(model, task, runtime, out)
+        write_json(out / "precision.json", result.as_json())
     if as_json:
         print_json(result.as_json())
     else:

@@ -12,9 +12,13 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from ddpm_bench.config.limits import NAME
 from ddpm_bench.config.published import Claim, Coding, Conditions, Frozen, Printed, Published, PublishedTable, QuotedRow
 from ddpm_bench.config.settings import CellSettings, section_of
+from ddpm_bench.config.values import first_fault
 from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.files import regular
+from ddpm_bench.text import brief
 
 PACKAGE = Path(__file__).parent.parent
 AXES = ("parameterization", "objective", "variance")
@@ -24,7 +28,7 @@ AXES = ("parameterization", "objective", "variance")
 class Cell(Frozen):
     """One row of a published table."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME)
     group: str = ""
     label: str
     parameterization: str
@@ -56,7 +60,7 @@ class Grid(Frozen):
     coding: name of the progressive code that the same source published (see `load_coding`), if it did.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME)
     title: str
     source: str
     coding: str | None = None
@@ -151,10 +155,10 @@ def _read_toml(
     if path is None:
         raise UserError(f"There is no {kind} '{name}'{near_miss(name, shipped)} Or give the path of a .toml file.")
     try:
-        return path, tomllib.loads(path.read_text(encoding="utf-8"), parse_float=parse_float)
+        return path, tomllib.loads(regular(path).read_text(encoding="utf-8"), parse_float=parse_float)
     except FileNotFoundError:
         raise UserError(f"There is no {kind} file '{path}'. Shipped: {', '.join(shipped)}.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"The {kind} file '{path}' cannot be read as TOML: {error}.") from error
 
 
@@ -209,7 +213,10 @@ def load_preset(name: str) -> Preset:
     for section, values in content.items():
         if not isinstance(values, dict):
             raise UserError(f"Preset file '{path}': '{section}' must be a table such as [training], not a value.")
-    return Preset(name=path.stem, summary=summary, sections=content)
+    try:
+        return Preset(name=path.stem, summary=summary, sections=content)
+    except ValidationError as error:
+        raise UserError(f"Preset file '{path}': {first_fault(error)}.") from error
 
 
 def parse_set(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -220,12 +227,20 @@ def parse_set(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
         section, dot, field = key.strip().partition(".")
         if not (equals and dot and field):
             raise UserError(f"--set '{assignment}' must look like section.key=value, for example training.steps=500.")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text.strip()
-        sections.setdefault(section, {})[field] = value
+        sections.setdefault(section, {})[field] = _set_value(assignment, text)
     return sections
+
+
+def _set_value(assignment: str, text: str) -> Any:
+    try:
+        content = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+        raise UserError(f"--set {brief(assignment)} cannot be read: {error}.") from error
+    if len(content) > 1:
+        raise UserError(f"--set {brief(assignment)} holds more than one value; give each a --set of its own.")
+    return content["value"]
 
 
 def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) -> CellSettings:
@@ -263,9 +278,7 @@ def _explain(error: ValidationError, model: type[BaseModel], content: Any = None
         return f"unknown key '{dotted}'{near_miss(str(where[-1]), _fields_at(model, where[:-1], content))}"
     if first["type"] == "missing":
         return f"'{dotted}' is missing."
-    given = "" if isinstance(first["input"], (dict, list)) else f", not {first['input']!r}"
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
-    return f"{dotted}{': ' if dotted else ''}{message}{given}."
+    return f"{first_fault(error, dotted)}."
 
 
 def _fields_at(model: type[BaseModel], where: list[Any], content: Any) -> list[str]:

@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator
 
+from ddpm_bench.config.values import plain
 from ddpm_bench.errors import UserError, near_miss
 
 
 class Settings(BaseModel):
-    """Frozen; an unknown key is an error, so a misspelt option cannot pass silently."""
+    """Frozen; an unknown key is an error, so a misspelt option cannot pass silently. Numbers are finite, texts plain."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    _plain = field_validator("*")(plain)
 
 
 class NetworkSettings(Settings):
@@ -42,27 +44,25 @@ class UNetSettings(NetworkSettings):
 
     built_by = "ddpm_bench.networks.unet:UNet"
     kind: Literal["unet"] = "unet"
-    base: int = Field(128, ge=2, le=2**13)
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    base: int = Field(128, ge=2, le=8192)
+    multipliers: tuple[Annotated[int, Field(le=64)], ...] = Field((1, 2, 2, 2), max_length=11)
     blocks: int = Field(2, ge=1, le=32)
-    attention: tuple[int, ...] = (16,)
-    groups: int = Field(32, ge=1)
+    attention: tuple[int, ...] = Field((16,), max_length=11)
+    groups: int = Field(32, ge=1, le=8192)
     dropout: float = Field(0.1, ge=0, lt=1)
-    heads: int = Field(1, ge=1)
-    head_channels: int | None = Field(None, ge=1)
+    heads: int = Field(1, ge=1, le=8192)
+    head_channels: int | None = Field(None, ge=1, le=8192)
     time_shift: Literal[0, 1] = 1
     scale_shift: bool = False
     padding: Literal["end", "both"] = "end"
     resample: Literal["conv", "block"] = "conv"
-    eps: float = Field(1e-6, gt=0, allow_inf_nan=False)
+    eps: float = Field(1e-6, gt=0)
 
     def check(self, side: int) -> None:
         """UserError where the side cannot be halved often enough, or groups, attention sides or heads do not fit."""
         levels = len(self.multipliers)
-        if not 1 <= levels <= 16 or not 1 <= min(self.multipliers) <= max(self.multipliers) <= 64:
-            raise UserError(
-                f"multipliers {list(self.multipliers[:16])} must be a number from 1 to 64 a level, as [1, 2, 2, 2]."
-            )
+        if not levels or min(self.multipliers) < 1:
+            raise UserError(f"multipliers {list(self.multipliers)} must be a positive number a level, as [1, 2, 2, 2].")
         if side % 2 ** (levels - 1):
             raise UserError(
                 f"Images of side {side} cannot be halved {levels - 1} times for multipliers {list(self.multipliers)}; "

@@ -6,13 +6,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from ddpm_bench.config.limits import MOST_T
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.config.settings import CellSettings, section_of
+from ddpm_bench.config.values import Count, plain
 from ddpm_bench.errors import near_miss
 
 
 class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    _plain = field_validator("*")(plain)
 
 
 class Published(Frozen):
@@ -65,9 +68,9 @@ class Published(Frozen):
 class NllConditions(Frozen):
     """What published bounds depend on beyond what all the numbers do. `evals`: network calls an image."""
 
-    test_images: int
-    train_images: int
-    evals: int
+    test_images: Count
+    train_images: Count
+    evals: Count
     clip_x0: bool
     decoder: Literal["exact", "paper"]
 
@@ -83,12 +86,12 @@ class Conditions(Frozen):
 
     data: str
     data_sha256: str | None = None
-    size: int
+    size: Count
     weights: Literal["ema", "raw"] | None = None
     quantisation: str | None = None
-    samples: int
-    training_steps: int
-    sampling_steps: int
+    samples: Count
+    training_steps: Count
+    sampling_steps: Count
     extractor: str
     checkpoint: Literal["last", "lowest FID during training"]
     nll: NllConditions | None = None
@@ -105,7 +108,7 @@ class Conditions(Frozen):
 class CodingPoint(Frozen):
     """After `steps` reverse steps: `rate` bits/dim were sent, and the prediction is off by `rmse`, of pixels 0..255."""
 
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=MOST_T)
     rate: float
     rmse: float
 
@@ -117,7 +120,7 @@ class Coding(Frozen):
     data: tuple[str, ...] = Field(min_length=1)
     label: str
     axes: dict[str, str]
-    T: int = Field(ge=1)
+    T: int = Field(ge=1, le=MOST_T)
     rate: float
     distortion: float
     points: tuple[CodingPoint, ...] = Field(min_length=1)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ddpm_bench.config.limits import MOST_IMAGES, MOST_STEPS, MOST_T
 from ddpm_bench.config.networks import NETWORKS, AnyNetworkSettings, Settings, UNetSettings
 from ddpm_bench.errors import UserError
 
@@ -17,8 +18,8 @@ from ddpm_bench.errors import UserError
 class DataSettings(Settings):
     """Where the images come from. `size` is the side in pixels after averaging down and zero padding."""
 
-    source: str = "embedded"
-    name: str | None = None
+    source: str = Field("embedded", min_length=1)
+    name: str | None = Field(None, min_length=1)
     size: int = Field(32, ge=8, le=1024)
     # Where files lie on this machine changes no number, so it is not part of a record.
     root: Path | None = Field(None, exclude=True)
@@ -33,7 +34,7 @@ class ProcessSettings(Settings):
     """
 
     schedule: str = "linear"
-    T: int = Field(1000, ge=2, le=100_000)
+    T: int = Field(1000, ge=2, le=MOST_T)
     beta_1: float = Field(1e-4, gt=0, lt=1)
     beta_T: float = Field(0.02, gt=0, lt=1)
     parameterization: str
@@ -52,17 +53,17 @@ class DiffusionSettings(ProcessSettings):
 class TrainingSettings(Settings):
     """Adam with linear warm-up, gradient clipping and EMA. `ema_ramp` uses min(ema_decay, (1+step)/(10+step))."""
 
-    steps: int = Field(800_000, ge=1)
-    batch: int = Field(128, ge=1)
+    steps: int = Field(800_000, ge=1, le=MOST_STEPS)
+    batch: int = Field(128, ge=1, le=100_000)
     learning_rate: float = Field(2e-4, gt=0)
-    warmup: int = Field(5000, ge=0)
+    warmup: int = Field(5000, ge=0, le=MOST_STEPS)
     clip: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     ema_ramp: bool = False
     flips: bool = True
-    checkpoint_every: int = Field(5000, ge=1)
-    log_every: int = Field(100, ge=1)
-    snapshot_every: int | None = Field(None, ge=1)
+    checkpoint_every: int = Field(5000, ge=1, le=MOST_STEPS)
+    log_every: int = Field(100, ge=1, le=MOST_STEPS)
+    snapshot_every: int | None = Field(None, ge=1, le=MOST_STEPS)
 
 
 class SamplingSettings(Settings):
@@ -71,9 +72,9 @@ class SamplingSettings(Settings):
     steps: None is the full chain; fewer is a strided one with re-derived betas. clip_x0: before the mean is taken.
     """
 
-    samples: int = Field(50_000, ge=2)
+    samples: int = Field(50_000, ge=2, le=MOST_IMAGES)
     sampler: str = "ancestral"
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, le=MOST_T)
     clip_x0: bool = True
 
 
@@ -89,16 +90,16 @@ class ScoringSettings(Settings):
     `neighbours`: so many samples are shown beside the training images nearest to them; 0 for none.
     """
 
-    extractor: str = "inception"
+    extractor: str = Field("inception", min_length=1)
     test_reference: bool = False
     precision_recall: bool = True
-    neighborhood: int = Field(3, ge=1)
-    bound_images: int = Field(10_000, ge=0)
-    bound_evals: int | None = Field(None, ge=5)
-    terms_images: int = Field(0, ge=0)
+    neighborhood: int = Field(3, ge=1, le=1000)
+    bound_images: int = Field(10_000, ge=0, le=MOST_IMAGES)
+    bound_evals: int | None = Field(None, ge=5, le=MOST_T)
+    terms_images: int = Field(0, ge=0, le=MOST_IMAGES)
     decoder: Literal["exact", "paper"] = "exact"
-    bootstrap: int = Field(200, ge=0)
-    neighbours: int = Field(8, ge=0)
+    bootstrap: int = Field(200, ge=0, le=100_000)
+    neighbours: int = Field(8, ge=0, le=1000)
 
     @field_validator("bound_images", "terms_images")
     @classmethod

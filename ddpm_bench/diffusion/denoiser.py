@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor, nn
 
 from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep
 from ddpm_bench.diffusion.schedule import Schedule
+from ddpm_bench.runtime.batch import Halving
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Denoiser:
     network: Network
     shape: tuple[int, int, int]
     clip_x0: bool = True
+    _halving: Halving = field(default_factory=Halving, init=False, repr=False, compare=False)
 
     @property
     def schedule(self) -> Schedule:
@@ -33,8 +36,17 @@ class Denoiser:
         return self.schedule.T
 
     def __call__(self, x_t: Tensor, t: Tensor) -> ReverseStep:
-        """p(x_{t-1} | x_t) at x_t (B, *shape) and t int64 (B,) in 1..T."""
-        return self.diffusion.reverse(self.network, x_t, t, self.clip_x0)
+        """p(x_{t-1} | x_t) at x_t (B, *shape) and t int64 (B,) in 1..T.
+
+        Without gradients, as in sampling and in bounds, the network is called with fewer images at a time once memory has
+        run out. With them it is training: its batch stays whole.
+        """
+        network = self.network if torch.is_grad_enabled() else self._in_parts
+        return self.diffusion.reverse(network, x_t, t, self.clip_x0)
+
+    def _in_parts(self, x_t: Tensor, step: Tensor) -> Tensor:
+        first, *more = self._halving.parts(self.network, x_t, step)
+        return torch.cat([first, *more]) if more else first
 
     def head(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The output for the mean alone, (B, *shape): what the parameterization's target is compared with."""

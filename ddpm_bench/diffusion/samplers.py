@@ -104,7 +104,8 @@ def sample(
     """The samples with indices first..first+count-1, batch by batch: (index of its first one, uint8 (b, C, H, W), CPU).
 
     A sample's noise depends only on `seed` and its index, so another batch or `first` gives the same images up to float
-    rounding. Raises Interrupted between two steps: what was handed over before is complete.
+    rounding, as where memory runs out and the network is called with fewer images. Raises Interrupted between two steps:
+    what was handed over before is complete.
     """
     runtime, shape, T = runtime or Runtime(), chain.denoiser.shape, chain.T
     with progress("sampling", first + count, "images", first) as meter:

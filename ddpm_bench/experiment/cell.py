@@ -18,7 +18,9 @@ from ddpm_bench.models.build import build_codec, build_diffusion, build_network,
 from ddpm_bench.models.model import function_of, load_model
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import Checkpoint, Divergence, Measurement, Record, picture_path, record_path
+from ddpm_bench.runtime.batch import training_batch
 from ddpm_bench.runtime.observer import about, observer, say
+from ddpm_bench.runtime.owner import ORPHAN_S, owned
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.runtime.tensorboard import event_files
 from ddpm_bench.training.divergence import worse_than_noise
@@ -88,7 +90,8 @@ def run_cell(job: Job, bench: Bench) -> Record:
 
     Raises Interrupted after saving, when a stop was asked for.
     """
-    with about(job.name), event_files(bench.tensorboard and bench.tensorboard / job.name):
+    work, curves = work_beside(bench.record(job)), bench.tensorboard and bench.tensorboard / job.name
+    with about(job.name), owned(work, ORPHAN_S), event_files(curves):
         return _run_cell(job, bench)
 
 
@@ -100,7 +103,7 @@ def _run_cell(job: Job, bench: Bench) -> Record:
     measurement: Measurement | None = None
     divergence: Divergence | None = None
     for step in scoring_steps(job.settings):
-        with clock("training"):
+        with clock("training"), training_batch(job.settings.training.batch):
             divergence = trainer.run(step)
         if divergence:
             break

@@ -4,35 +4,25 @@ A small network does not fill two cores: two cells side by side, one thread each
 that they take one after the other with two threads.
 """
 
-import contextlib
-import logging
-import multiprocessing
 import os
-import queue
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.synchronize import Event
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import wait
 from typing import Protocol
 
 import torch
 
 from ddpm_bench.errors import Interrupted, UserError, near_miss
-from ddpm_bench.experiment.cell import Bench, Job, run_cell
+from ddpm_bench.experiment.cell import Bench, Job
+from ddpm_bench.experiment.worker import Worker, measure_job
 from ddpm_bench.records.record import Record
-from ddpm_bench.runtime.device import set_up
-from ddpm_bench.runtime.interrupt import Stop, check_stop, stop_requested
-from ddpm_bench.runtime.observer import Observer, Reading, logger, observed_by
+from ddpm_bench.runtime.interrupt import check_stop, stop_requested
+from ddpm_bench.runtime.observer import Observer, logger, observed_by
 
 ObserverOf = Callable[[Job], Observer]
 """Who watches a job."""
 Ended = tuple[Job, Record | str]
 """A job with its record, or with what it failed of."""
-UNREAD = 1000
-"""Messages of workers that may wait to be shown; each is far below what a pipe takes in one piece."""
-FAILURES = (RuntimeError, ArithmeticError, MemoryError)
-"""What costs a cell but not the grid; torch raises RuntimeError, out of memory included."""
 
 
 class Launcher(Protocol):
@@ -40,14 +30,6 @@ class Launcher(Protocol):
 
     def run(self, jobs: Sequence[Job], bench: Bench, observer_of: ObserverOf) -> Iterator[Ended]:
         """Each job as it ends. Raises Interrupted when a stop was asked for and all have saved."""
-
-
-def measure_job(job: Job, bench: Bench) -> Record | str:
-    """The record of a job, or what it failed of."""
-    try:
-        return run_cell(job, bench)
-    except FAILURES as error:
-        return f"{type(error).__name__}: {error}"
 
 
 class Inline:
@@ -61,32 +43,24 @@ class Inline:
 
 
 class Processes:
-    """`workers` at a time, each in a process of its own."""
+    """`workers` at a time, each in a process of its own. One that dies costs its job alone; another takes its place."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
     def run(self, jobs: Sequence[Job], bench: Bench, observer_of: ObserverOf) -> Iterator[Ended]:
-        threads = max(1, (os.cpu_count() or 1) // self.workers)
-        context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-        stopping, messages = context.Event(), context.Queue(UNREAD)
-        observers = {job.name: observer_of(job) for job in jobs}
-        every = min(each.every for each in observers.values())
-        shared = (bench.runtime.device, threads, stopping, messages, every)
+        crew = _Crew(self.workers, jobs, bench, {job.name: observer_of(job) for job in jobs})
         try:
-            with ProcessPoolExecutor(self.workers, context, _begin, shared) as pool:
-                with _blocked(signal.SIGTERM):  # a worker begins so too, and takes it up once it can save
-                    running = {pool.submit(_measure_alone, job, bench): job for job in jobs}
-                try:
-                    for each in _as_they_end(running, stopping):
-                        _show_all(messages, observers)
-                        if each:
-                            yield each
-                except BaseException:  # a full disk, say, or the caller lost interest
-                    _tell(stopping)
-                    raise
+            yield from crew.work()
+            check_stop()
+        except Interrupted:  # asked for twice, where work is left
+            raise
+        except BaseException:  # a full disk, say, or the caller lost interest
+            crew.stop()
+            deque(crew.work(), maxlen=0)
+            raise
         finally:
-            _show_all(messages, observers)
+            crew.kill()
 
 
 LAUNCHERS: dict[str, Callable[[int], Launcher]] = {"inline": lambda workers: Inline(), "processes": Processes}
@@ -109,115 +83,75 @@ def choose_launcher(name: str | None, wanted: int | None, jobs: int, device: tor
     return LAUNCHERS[name](workers)
 
 
-# ---- in the parent --------------------------------------------------------------------------------------------------
+class _Crew:
+    """The workers of a run, and the jobs that wait for one."""
 
+    def __init__(self, size: int, jobs: Sequence[Job], bench: Bench, observers: dict[str, Observer]) -> None:
+        self.size, self.bench, self.observers = size, bench, observers
+        self.waiting, self.workers, self.stopping = deque(jobs), list[Worker](), False
+        self.threads = max(1, (os.cpu_count() or 1) // size)
+        self.every = min(each.every for each in observers.values())
 
-def _show_all(messages: multiprocessing.Queue, observers: Mapping[str, Observer]) -> None:
-    """What workers have sent so far: messages to the log, the rest to whoever watches their job."""
-    with contextlib.suppress(queue.Empty):
-        while True:
-            job, what, values = messages.get_nowait()
-            if what == "log":
-                logger.handle(*values)
-            else:
-                getattr(observers[job], what)(*values)
+    def work(self) -> Iterator[Ended]:
+        """Each job as it ends, until all have or have saved."""
+        while self.waiting or self.workers:
+            if stop_requested():
+                self.stop()
+            yield from self._begin()
+            told = wait([worker.news for worker in self.workers], timeout=0.2)
+            for worker in [each for each in self.workers if each.news in told]:
+                yield from self._hear(worker)
 
+    def stop(self) -> None:
+        """Let each worker save and end; jobs that wait are not begun."""
+        if not self.stopping:
+            self.stopping = True
+            self.waiting.clear()
+            for worker in self.workers:
+                worker.stop()
 
-def _as_they_end(running: dict[Future, Job], stopping: Event) -> Iterator[Ended | None]:
-    """Each job with its result; None a few times a second."""
-    left = set(running)
-    while left:
-        if stop_requested():
-            _tell(stopping)
-        done, left = wait(left, timeout=0.2, return_when=FIRST_COMPLETED)
-        yield None
-        for future in done:
+    def kill(self) -> None:
+        """Nothing runs any more."""
+        for worker in self.workers:
+            worker.kill()
+
+    def _begin(self) -> Iterator[Ended]:
+        """A job for each place that is free."""
+        while self.waiting and len(self.workers) < self.size:
+            job = self.waiting.popleft()
             try:
-                result = future.result()
-            except BrokenProcessPool as error:  # killed, by the system for want of memory perhaps
-                result = f"its process died: {error}"
-            if result is not None:
-                yield running[future], result
-    check_stop()
+                self.workers.append(Worker(job, self.bench, self.threads, self.every))
+            except OSError as error:
+                yield job, f"its process could not begin: {error}"
 
+    def _hear(self, worker: Worker) -> Iterator[Ended]:
+        """The next that a worker tells, or that it is gone."""
+        try:
+            what, values = worker.news.recv()
+        except (EOFError, OSError):
+            self.workers.remove(worker)
+            death = worker.death()
+            if worker.job and not self.stopping:
+                yield worker.job, death
+            return
+        if what == "ready":
+            worker.ready = True
+        elif what == "log":
+            logger.handle(*values)
+        elif what == "raised":
+            worker.job = None
+            raise values[0]
+        elif what == "ended":
+            yield from self._settle(worker, *values)
+        elif worker.job:
+            getattr(self.observers[worker.job.name], what)(*values)
 
-def _tell(stopping: Event) -> None:
-    """Let each worker save and stop, once: jobs that wait are not begun, and SIGTERM reaches those that run.
-
-    A worker that runs no job ignores the signal. Were it to die, the pool would take that for a failure and send the others
-    a second one, upon which they would stop without saving.
-    """
-    if not stopping.is_set():
-        stopping.set()
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-
-
-@contextlib.contextmanager
-def _blocked(number: signal.Signals) -> Iterator[None]:
-    """The signal waits while the block runs; processes that begin in it have it waiting too."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-# ---- in a worker ----------------------------------------------------------------------------------------------------
-
-
-class Wire(Observer):
-    """What a job does, sent to its observer in the parent. Sending never waits."""
-
-    def __init__(self, job: str, messages: multiprocessing.Queue, every: float) -> None:
-        self.job, self.messages, self.every = job, messages, every
-
-    def send(self, what: str, *values: object) -> None:
-        with contextlib.suppress(queue.Full):  # the parent is gone: there is nobody to tell
-            self.messages.put_nowait((self.job, what, values))
-
-    def show(self, reading: Reading) -> None:
-        self.send("show", reading)
-
-    def phase(self, name: str) -> None:
-        self.send("phase", name)
-
-    def scores(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.send("scores", step, dict(metrics))
-
-
-class _ToParent(logging.Handler):
-    def __init__(self, messages: multiprocessing.Queue) -> None:
-        super().__init__()
-        self.wire = Wire("", messages, 0)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        record.msg, record.args = record.getMessage(), None
-        self.wire.send("log", record)
-
-
-_shared: tuple[Event, multiprocessing.Queue, float]
-"""What `_begin` was given, for the jobs of the process."""
-
-
-def _begin(device: torch.device, threads: int, stopping: Event, messages: multiprocessing.Queue, every: float) -> None:
-    global _shared
-    _shared = stopping, messages, every
-    messages.cancel_join_thread()  # a worker ends even when nobody reads what it said last
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on as SIGTERM
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # between jobs: see `_tell`
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    torch.set_num_threads(threads)
-    set_up(device)
-    logger.addHandler(_ToParent(messages))
-    logger.setLevel(logging.INFO)
-
-
-def _measure_alone(job: Job, bench: Bench) -> Record | str | None:
-    """None when it was interrupted and has saved, or was not begun."""
-    stopping, messages, every = _shared
-    try:
-        with Stop((signal.SIGTERM,)), observed_by(Wire(job.name, messages, every)):
-            return None if stopping.is_set() else measure_job(job, bench)
-    except Interrupted:
-        return None
+    def _settle(self, worker: Worker, result: Record | str | None) -> Iterator[Ended]:
+        """The worker has ended its job and takes the next. Without a result it was interrupted."""
+        job, worker.job = worker.job, None
+        if self.waiting:
+            worker.take(self.waiting.popleft())
+        else:
+            worker.stop()
+        if job and result is not None:
+            yield job, result

@@ -1,14 +1,12 @@
 """Pieces of a long measurement over images, kept where a stopped one finds them again."""
 
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from ddpm_bench.files import in_a_row, make_folder, replacing
-from ddpm_bench.runtime.observer import say
+from ddpm_bench.files import in_a_row, make_folder
+from ddpm_bench.sealed import read_arrays, write_arrays
 
 Arrays = dict[str, np.ndarray]
 
@@ -36,9 +34,7 @@ class Pieces:
         if self._folder is None:
             self._memory[kind, start, end] = arrays
             return
-        with replacing(_path(self._folder, kind, start, end)) as path:
-            # To mypy one of the arrays might be the switch allow_pickle, which NumPy 2.0 does not have yet.
-            np.savez(path, **arrays)  # type: ignore[arg-type]
+        write_arrays(_path(self._folder, kind, start, end), arrays)
 
     def read(self, kind: str) -> Iterator[tuple[int, int, Arrays]]:
         """(start, end, arrays) of what is there, in order and without gap or overlap from image 0 on."""
@@ -52,21 +48,15 @@ class Pieces:
     def _kept(self, kind: str) -> list[tuple[int, int]]:
         if self._folder is None:
             return [(start, end) for of, start, end in self._memory if of == kind]
-        stems = (path.stem for path in self._folder.glob(f"{kind}-????????-????????.npz"))
+        stems = (path.stem for path in self._folder.glob(f"{kind}-????????-????????.safetensors"))
         return [(int(stem.split("-")[1]), int(stem.split("-")[2])) for stem in stems]
 
     def _load(self, kind: str, start: int, end: int) -> Arrays | None:
         """The arrays of a range; none where they are damaged, which is said."""
         if self._folder is None:
             return self._memory[kind, start, end]
-        path = _path(self._folder, kind, start, end)
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                return dict(stored)
-        except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError):
-            say(f"Making '{path}' again: it was damaged.")
-            return None
+        return read_arrays(_path(self._folder, kind, start, end))
 
 
 def _path(folder: Path, kind: str, start: int, end: int) -> Path:
-    return folder / f"{kind}-{start:08d}-{end:08d}.npz"
+    return folder / f"{kind}-{start:08d}-{end:08d}.safetensors"

@@ -15,6 +15,7 @@ from ddpm_bench.likelihood.pieces import Pieces
 from ddpm_bench.metrics.uncertainty import mean_quantiles
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.record import BoundTerms
+from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
 
 
@@ -72,13 +73,16 @@ def bound_of(
     how = {name: value for name, value in asdict(method).items() if name != "bootstrap"}
     how |= {"images": len(images), "evals": model.T if evals is None else evals}
     of = {**model.function, **how, "split": split, "data_sha256": data.sha256, **runtime.arithmetic}
-    kept = Pieces(keyed_folder(folder, "bound", of))
     chain = model.whole_chain(method.clip_x0)
     runtime.place(model.network)
     seed, decoder = method.seed, method.decoder
-    if evals is None:
-        return bits_per_dim(chain, images, seed=seed, decoder=decoder, runtime=runtime, pieces=kept)
-    return estimate_bits_per_dim(chain, images, evals=evals, seed=seed, decoder=decoder, runtime=runtime, pieces=kept)
+    with owned(keyed_folder(folder, "bound", of)) as own:
+        kept = Pieces(own)
+        if evals is None:
+            return bits_per_dim(chain, images, seed=seed, decoder=decoder, runtime=runtime, pieces=kept)
+        return estimate_bits_per_dim(
+            chain, images, evals=evals, seed=seed, decoder=decoder, runtime=runtime, pieces=kept
+        )
 
 
 def spread_over(images: Tensor, count: int) -> Tensor:

@@ -1,7 +1,6 @@
 """What is kept on the way to a record: where it lies, and results that an interrupted measurement finds again."""
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
-from ddpm_bench.files import write_json
 from ddpm_bench.records.record import Part
 from ddpm_bench.runtime.observer import observer, say
+from ddpm_bench.sealed import read_sealed, say_again, write_sealed
 
 Found = TypeVar("Found", bound=Part)
 
@@ -21,12 +20,15 @@ def work_beside(record: Path) -> Path:
     return record.parent / "work" / record.stem
 
 
+OLDER = ("scores.json", "samples", "samples-????????", "samples-*/*.npy", "bound-*/*.npz")
+"""What was kept before files were named by the hash of their weights, and before they were sealed."""
+
+
 def mention_older(work: Path) -> None:
-    """Say so when `work` holds samples or scores that were kept before they were named by the hash of their weights."""
-    older = [path for name in ("scores.json", "samples", "samples-????????") for path in work.glob(name)]
-    if older:
-        say(f"Samples and scores in '{work}' were kept by an older ddpm-bench, not by the hash of their weights. They are "
-            "left there and made again.")  # fmt: skip
+    """Say so when `work` holds samples, scores or pieces of bounds that an older version kept."""
+    if any(path for name in OLDER for path in work.glob(name)):
+        say(f"Samples and scores in '{work}' were kept by an older ddpm-bench, without the hash of their weights or of "
+            "their content. They are left there and made again.")  # fmt: skip
 
 
 class Kept(Generic[Found]):
@@ -37,16 +39,16 @@ class Kept(Generic[Found]):
 
     def read(self) -> Found | None:
         """What is kept, if anything. A damaged file is said, and counts as nothing."""
-        if not self._path.exists():
+        if (found := read_sealed(self._path)) is None:
             return None
         try:
-            return self._kind.model_validate_json(self._path.read_bytes())
+            return self._kind.model_validate(found)
         except ValidationError:
-            say(f"Making '{self._path}' again: it was damaged.")
+            say_again(self._path, "another version of ddpm-bench kept it")
             return None
 
     def write(self, found: Found) -> Found:
-        write_json(self._path, found.as_json())
+        write_sealed(self._path, found.as_json())
         return found
 
 
@@ -58,11 +60,7 @@ class Clock:
 
     @property
     def seconds(self) -> dict[str, float]:
-        try:
-            return json.loads(self.path.read_text()) if self.path.exists() else {}
-        except ValueError:
-            say(f"'{self.path}' was damaged; wall times count from here.")
-            return {}
+        return read_sealed(self.path) or {}
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -72,4 +70,4 @@ class Clock:
             yield
         finally:
             seconds = self.seconds
-            write_json(self.path, seconds | {phase: round(seconds.get(phase, 0.0) + time.monotonic() - began, 3)})
+            write_sealed(self.path, seconds | {phase: round(seconds.get(phase, 0.0) + time.monotonic() - began, 3)})

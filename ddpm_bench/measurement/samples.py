@@ -1,7 +1,7 @@
 """Samples on the disk: kept in uint8 shards, so that 50,000 of them can be interrupted and go on, and are never held in float."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,15 @@ from torch import Tensor
 from ddpm_bench.config.settings import SamplingSettings
 from ddpm_bench.data import write_images
 from ddpm_bench.diffusion.samplers import sample
-from ddpm_bench.files import check_free, in_a_row, keyed_folder, replacing
+from ddpm_bench.files import check_free, in_a_row, keyed_folder
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.observer import say
+from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.sealed import read_arrays, write_arrays
+
+IMAGES = "images"
+"""The array in a shard."""
 
 
 def samples_depend_on(
@@ -43,13 +48,12 @@ def draw_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: R
     if done < count:
         runtime.place(model.network)
         for start, images in sample(chain, count=count - done, seed=seed, first=done, runtime=runtime):
-            with replacing(_path(kept, start, start + len(images))) as path, path.open("wb") as stream:
-                np.save(stream, images.numpy(), allow_pickle=False)
+            write_arrays(_path(kept, start, start + len(images)), {IMAGES: images.numpy()})
     found = torch.empty((count, *model.shape), dtype=torch.uint8)
     filled = 0
     for pixels in _shards(kept):
         part = pixels[: count - filled]
-        found[filled : filled + len(part)] = torch.from_numpy(np.array(part))
+        found[filled : filled + len(part)] = torch.from_numpy(part)
         filled += len(part)
     if filled < count:
         raise RuntimeError(
@@ -65,9 +69,10 @@ def write_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: 
     """
     check_free(out)
     partial = out.with_name(out.name + ".partial")
-    images = draw_samples(model, sampling, seed, runtime, partial)
-    write_images(out, images)
-    shutil.rmtree(partial)
+    with owned(partial):
+        images = draw_samples(model, sampling, seed, runtime, partial)
+        write_images(out, images)
+        shutil.rmtree(partial)
     return {"samples": len(images), "out": str(out)} | described(model, sampling, seed)
 
 
@@ -86,22 +91,12 @@ def described(model: Model, sampling: SamplingSettings, seed: int) -> dict[str, 
     }
 
 
-def _shards(folder: Path) -> list[np.ndarray]:
-    """Memory-mapped shards, one after another from index 0. A damaged one is said, and counts as missing."""
-    ranges = [(int(path.stem[:8]), int(path.stem[9:])) for path in folder.glob("????????-????????.npy")]
-    return [shard for _, _, shard in in_a_row(ranges, lambda start, end: _read(_path(folder, start, end), end - start))]
-
-
-def _read(path: Path, count: int) -> np.ndarray | None:
-    try:
-        shard = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError):
-        shard = None
-    if shard is not None and shard.dtype == np.uint8 and len(shard) == count:
-        return shard
-    say(f"Making '{path}' again: it was damaged.")
-    return None
+def _shards(folder: Path) -> Iterator[np.ndarray]:
+    """Shards, one after another from index 0, one at a time in memory. A damaged one is said, and counts as missing."""
+    ranges = [(int(path.stem[:8]), int(path.stem[9:])) for path in folder.glob("????????-????????.safetensors")]
+    for _, _, arrays in in_a_row(ranges, lambda start, end: read_arrays(_path(folder, start, end))):
+        yield arrays[IMAGES]
 
 
 def _path(folder: Path, start: int, end: int) -> Path:
-    return folder / f"{start:08d}-{end:08d}.npy"
+    return folder / f"{start:08d}-{end:08d}.safetensors"

@@ -8,9 +8,9 @@ Distances are biased upwards for few images, so anchors have as many images as t
 there are fewer; their names then say how many.
 """
 
-import contextlib
 import hashlib
 import json
+import math
 from dataclasses import asdict
 
 import torch
@@ -21,10 +21,11 @@ from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import write_json
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.fidelity import images_needed, protocol, score
+from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.sealed import read_sealed, write_sealed
 
 REAL, BLURRED, NOISE = "held-out real", "blurred", "uniform noise"
 BLUR = 1 / 16  # standard deviation, in sides of the image
@@ -47,11 +48,22 @@ def anchors(
     Kept in the runtime's cache under a hash of all that they depend on, so that the cells of a grid share them.
     UserError for too few images, of the test set too.
     """
+    if runtime.cache is None:
+        return _measured(data, extractor, n, scoring, runtime)
     key = _key(data, extractor, n, scoring, runtime)
-    kept = runtime.cache and runtime.cache / f"anchors-{key}.json"
-    if kept and kept.is_file():
-        with contextlib.suppress(ValueError):  # damaged: measured again
-            return json.loads(kept.read_text(encoding="utf-8"))
+    kept = runtime.cache / "anchors" / f"{key}.json"
+    with owned(kept.parent, math.inf, key):  # of two processes that want the same, one makes them
+        found = read_sealed(kept)
+        if found is None:
+            found = _measured(data, extractor, n, scoring, runtime)
+            write_sealed(kept, found)
+        return found
+
+
+def _measured(
+    data: ImageData, extractor: Extractor, n: int, scoring: ScoringSettings, runtime: Runtime
+) -> dict[str, dict[str, float]]:
+    """`anchors`, whatever is kept."""
     if len(data.test) < (needed := images_needed(scoring.neighborhood)):
         raise UserError(
             f"The anchors of '{data.name}' are test images, of which it has {len(data.test)}; "
@@ -62,8 +74,6 @@ def anchors(
         # Test images are no match for themselves.
         test = data.test.images if scoring.test_reference and not name.startswith(REAL) else None
         found[name] = score(images, data.train.images, extractor, scoring, runtime, test_reference=test)
-    if kept:
-        write_json(kept, found)
     return found
 
 

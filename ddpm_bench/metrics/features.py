@@ -1,27 +1,27 @@
 """Features of images, and those of reference images kept between commands.
 
 A kept file is named after all that its numbers depend on: the pixels, the extractor's weights, and the kind of device,
-since a CPU and a GPU round differently. So a new checkpoint can never get old features. The file is safetensors, which
-holds numbers and nothing that could run, and carries the hash of its own content, which is checked when it is read.
+since a CPU and a GPU round differently. So a new checkpoint can never get old features.
 """
 
-import hashlib
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ddpm_bench.files import make_folder, replacing
+from ddpm_bench.files import make_folder
 from ddpm_bench.metrics.extractor import Extractor, MeasuredImages
+from ddpm_bench.runtime.batch import Halving
 from ddpm_bench.runtime.device import float32_as
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress, say
+from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.sealed import read_arrays, write_arrays
 
 NAME = "features"
 """The tensor in a kept file, and the folder of these files in the cache."""
@@ -38,15 +38,17 @@ class Outputs:
 def outputs_of(images: MeasuredImages, extractor: Extractor, runtime: Runtime) -> Outputs:
     """The extractor's outputs for all images in order. Raises Interrupted between batches.
 
-    The network computes in float32, in full whatever training has chosen; what is taken of its outputs, in float64.
+    The network computes in float32, in full whatever training has chosen; what is taken of its outputs, in float64. Where
+    memory runs out it goes on with fewer images a call.
     """
-    network, made = extractor.network.to(runtime.device).eval(), []
+    network, made, halving = extractor.network.to(runtime.device).eval(), [], Halving()
     title = f"measuring {len(images):,} {images.title} ({extractor.info.name})"
     with progress(title, len(images), "images") as meter, float32_as("ieee"), torch.no_grad():
         done = 0
         for batch in images.batches(extractor.batch_on(runtime.device)):
             check_stop()
-            made.append([output.cpu().double() for output in network(batch.to(runtime.device))])
+            for outputs in halving.parts(network, batch.to(runtime.device)):
+                made.append([output.cpu().double() for output in outputs])
             done += len(batch)
             meter.update(done)
     features, logits = (torch.cat(batches) for batches in zip(*made, strict=True))
@@ -63,14 +65,17 @@ def features_of(images: Tensor | np.ndarray, extractor: Extractor, runtime: Runt
 
 
 def kept_features(images: MeasuredImages, extractor: Extractor, runtime: Runtime) -> Tensor:
-    """`features_of` of images that have been checked."""
+    """`features_of` of images that have been checked. Of two processes that want the same, one makes them."""
     path = _path(images, extractor, runtime)
-    features = _read(path) if path else None
-    if features is None:
+    if path is None:
+        return outputs_of(images, extractor, runtime).features
+    with owned(path.parent, math.inf, path.stem):
+        if held := read_arrays(path):
+            return torch.from_numpy(held[NAME])
         features = outputs_of(images, extractor, runtime).features
-        if path and _has_room(path.parent, features):
-            _write(path, features)
-    return features
+        if _has_room(path.parent, features):
+            write_arrays(path, {NAME: features.numpy()})
+        return features
 
 
 def _path(images: MeasuredImages, extractor: Extractor, runtime: Runtime) -> Path | None:
@@ -79,33 +84,6 @@ def _path(images: MeasuredImages, extractor: Extractor, runtime: Runtime) -> Pat
         return None
     name = f"{images.sha256()}-{extractor.info.sha256}-{runtime.device.type}.safetensors"
     return make_folder(runtime.cache / NAME) / name
-
-
-def _read(path: Path) -> Tensor | None:
-    """The features in `path`; None where there are none or not those that were written."""
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            features, written = file.get_tensor(NAME), (file.metadata() or {}).get("sha256")
-    except (SafetensorError, OSError):
-        features, written = None, None
-    if features is not None and _sha256(features) == written:
-        return features
-    say(f"Making '{path}' again: it was damaged.")
-    return None
-
-
-def _write(path: Path, features: Tensor) -> None:
-    with replacing(path) as temporary:
-        save_file({NAME: features}, temporary, {"sha256": _sha256(features)})
-
-
-def _sha256(features: Tensor) -> str:
-    """Hash of type, shape and numbers."""
-    digest = hashlib.sha256(f"{features.dtype} {tuple(features.shape)}".encode())
-    digest.update(features.numpy().data)
-    return digest.hexdigest()
 
 
 def _has_room(folder: Path, features: Tensor) -> bool:

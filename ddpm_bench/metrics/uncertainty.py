@@ -40,7 +40,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_bench.records.record import QUANTILES
+from ddpm_bench.records.fields import QUANTILES
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress
 

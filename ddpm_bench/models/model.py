@@ -20,15 +20,17 @@ from torch import Tensor, nn
 
 from ddpm_bench.config.networks import AnyNetworkSettings, NetworkSettings
 from ddpm_bench.config.settings import DataSettings, DiffusionSettings, ProcessSettings, SamplingSettings
+from ddpm_bench.config.values import first_fault
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import check_free, make_folder, read_json, replacing, sha256_file, write_json
+from ddpm_bench.files import check_free, read_json, replacing, sha256_file, write_json
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler
 from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
 from ddpm_bench.networks.weights import mismatch, outline, read_tensors
 from ddpm_bench.runtime.observer import say
+from ddpm_bench.runtime.owner import owned
 from ddpm_bench.training.snapshots import load_weights
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
@@ -117,10 +119,10 @@ def load_model(ckpt: Path, raw: bool = False) -> Model:
 def save_model(out: Path, card: ModelCard, weights: dict[str, Tensor]) -> None:
     """Write a converted checkpoint; the card last, so that a folder with a card is whole. UserError when `out` is taken."""
     check_free(out)
-    make_folder(out)
-    with replacing(out / WEIGHTS) as temporary:
-        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
-    write_json(out / CARD, card.model_dump(mode="json"))
+    with owned(out):
+        with replacing(out / WEIGHTS) as temporary:
+            safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+        write_json(out / CARD, card.model_dump(mode="json"))
 
 
 def _trained(ckpt: Path, raw: bool) -> Model:
@@ -131,7 +133,7 @@ def _trained(ckpt: Path, raw: bool) -> Model:
         trained = TrainedModel.model_validate(identity)
     except ValidationError as error:
         raise UserError(
-            f"'{ckpt}' was trained with settings that are unknown here ({_first_fault(error)}). "
+            f"'{ckpt}' was trained with settings that are unknown here ({first_fault(error)}). "
             "Use the ddpm-bench that made it, or a newer one."
         ) from error
     process, diffusion = trained.diffusion, build_diffusion(trained.diffusion)
@@ -169,11 +171,6 @@ def _network(
     return network.eval()
 
 
-def _first_fault(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-
-
 def _sampling(ckpt: Path, told: Any) -> SamplingSettings:
     """What a snapshot says of how its model is sampled; those of older versions say nothing."""
     if not told:
@@ -184,7 +181,7 @@ def _sampling(ckpt: Path, told: Any) -> SamplingSettings:
         return SamplingSettings.model_validate(told)
     except ValidationError as error:
         raise UserError(
-            f"'{ckpt}' is sampled in a way unknown here ({_first_fault(error)}). "
+            f"'{ckpt}' is sampled in a way unknown here ({first_fault(error)}). "
             "Use the ddpm-bench that made it, or a newer one."
         ) from error
 
@@ -193,7 +190,7 @@ def _imported(folder: Path, raw: bool) -> Model:
     try:
         card = ModelCard.model_validate(read_json(folder / CARD))
     except (OSError, ValueError) as error:
-        why = _first_fault(error) if isinstance(error, ValidationError) else error
+        why = first_fault(error) if isinstance(error, ValidationError) else error
         raise UserError(
             f"'{folder / CARD}' is not a model card of ddpm-bench ({why}). Import the checkpoint again."
         ) from error

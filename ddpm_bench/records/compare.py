@@ -143,7 +143,12 @@ def _metric_checks(new: dict[str, list[Record]], old: dict[str, list[Record]]) -
 
 
 def _transformed(records: Sequence[Record], key: str) -> np.ndarray:
-    return np.array([TRANSFORMS[key](record.final.metrics[key]) for record in records])
+    try:
+        return np.array([TRANSFORMS[key](record.final.metrics[key]) for record in records])
+    except ValueError:
+        raise UserError(
+            f"Cell '{records[0].cell}': {key} is not positive in every record, so that nothing can be said of its scatter."
+        ) from None
 
 
 def limit_of_t(metrics: int, cells: int, freedom: int) -> float:

@@ -8,6 +8,7 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, replacing, sha256_file
 from ddpm_bench.records.conditions import shared
 from ddpm_bench.records.differences import differences
+from ddpm_bench.records.pictures import picture_fault
 from ddpm_bench.records.record import Record, read_record, record_paths
 from ddpm_bench.runtime.observer import say
 
@@ -18,7 +19,7 @@ def merge(out: Path, sources: Sequence[Path]) -> list[Path]:
     `out` may hold records already. Everything is checked before the first file is written: UserError when two records
     of one cell and seed differ, when records were made under different conditions, or when a picture would replace
     another. A record is there only once its pictures are. The same record from several folders is taken once. A
-    picture that a source lacks is said.
+    picture that a source lacks, or that is none, is said.
     """
     held = {path.name: path for path in out.glob("*-seed*.json")} if out.is_dir() else {}
     chosen: dict[str, Path] = dict(held)
@@ -67,8 +68,8 @@ def _pictures(path: Path, record: Record, out: Path) -> list[str]:
     names = []
     for name in filter(None, (record.sample_grid, *record.pictures.values())):
         source, target = path.parent / name, out / name
-        if Path(name).name != name or not source.is_file():
-            say(f"'{path}': there is no picture '{name}' beside it; the record is merged without.")
+        if fault := picture_fault(path.parent, name):
+            say(f"'{path}': its picture '{name}' is {fault}; the record is merged without.")
         elif not target.exists():
             names.append(name)
         elif sha256_file(source) != sha256_file(target):

@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from ddpm_bench.records.record import BoundTerms, DataInfo, Part
+from ddpm_bench.config.values import Count, Seed
+from ddpm_bench.records.fields import Hardware
+from ddpm_bench.records.record import Bounds, BoundTerms, DataInfo, Part
 
 
 class Gap(Part):
@@ -18,18 +20,18 @@ class Nll(Part):
     checkpoint: str
     weights: Literal["ema", "raw", "unknown"]
     weights_sha256: str
-    step: int | None
-    parameters: int
+    step: Count | None
+    parameters: Count
     predicts: str
     variance: str
     T: int
     data: DataInfo
-    seed: int
-    bounds: tuple[BoundTerms, ...]
+    seed: Seed
+    bounds: Bounds
     gap: Gap | None
     versions: dict[str, str]
     git_commit: str | None
-    hardware: dict[str, str | int | float | bool | None]
+    hardware: Hardware
 
 
 def gap(bounds: dict[str, BoundTerms]) -> Gap | None:

@@ -4,23 +4,40 @@ import json
 import math
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ddpm_bench.config.limits import MOST_IMAGES, MOST_T, NAME
+from ddpm_bench.config.metrics import DISTANCE, SCORE
 from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.config.values import Count, Seed, plain
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_json
+from ddpm_bench.records.fields import (
+    Distances,
+    Hardware,
+    Interval,
+    Intervals,
+    Numbers,
+    PictureName,
+    PictureNames,
+    Scale,
+    Seconds,
+    Shape,
+    Spaces,
+    SquaredErrors,
+    Step,
+)
+from ddpm_bench.records.reading import read_part
 
 SCHEMA = 2
 """Version of the record's layout. A reader refuses a newer one."""
 
-QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
-"""At which a bootstrap's interval is kept: the median, and both ends at one standard deviation and at 95%."""
-
 
 class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    _plain = field_validator("*")(plain)
 
     def as_json(self) -> dict[str, Any]:
         """Values of strict JSON: a number that is not finite becomes a string such as "NaN", which is read back as a number."""
@@ -32,9 +49,9 @@ class DataInfo(Part):
 
     name: str
     sha256: str
-    train_images: int
-    test_images: int
-    shape: tuple[int, int, int]  # (C, H, W)
+    train_images: Count
+    test_images: Count
+    shape: Shape
 
 
 class ExtractorInfo(Part):
@@ -46,13 +63,13 @@ class ExtractorInfo(Part):
     labels: tuple[
         str, str
     ]  # column headings of the distance and of the score, such as ("FD (embedded)", "IS (embedded)")
-    feature_dim: int
+    feature_dim: Count
 
 
 class Divergence(Part):
     """Which of the rules in `training/divergence.py` was met, and when."""
 
-    step: int
+    step: Count
     reason: str
 
 
@@ -63,15 +80,22 @@ class Checkpoint(Part):
     how sure the number is for these weights; how it varies between training runs only several seeds show.
     """
 
-    step: int
-    metrics: dict[str, float]
-    quantiles: dict[str, tuple[float, ...]] = {}
+    step: Count
+    metrics: Numbers
+    quantiles: Intervals = {}
+
+    @model_validator(mode="after")
+    def _scored(self) -> "Checkpoint":
+        for key in (SCORE, DISTANCE):
+            if key not in self.metrics:
+                raise ValueError(f"metrics: '{key}' is missing")
+        return self
 
 
 class LogPoint(Part):
     """One tick of training: means over the steps since the last tick."""
 
-    step: int
+    step: Step
     loss: float
     gradient_norm: float
 
@@ -83,9 +107,9 @@ class BoundTerms(Part):
     """
 
     split: Literal["train", "test"]
-    images: int
+    images: Annotated[int, Field(ge=1, le=MOST_IMAGES)]
     method: Literal["exact", "estimate"] = "exact"
-    evals: int
+    evals: Annotated[int, Field(ge=1, le=MOST_T)]
     clip_x0: bool = True
     decoder: Literal["exact", "paper"] = "exact"
     total: float
@@ -96,8 +120,8 @@ class BoundTerms(Part):
     middle: float  # L_1 + ... + L_{T-1}
     first: float  # L_0, the decoder's
     terms: tuple[float, ...] = ()  # terms[t-1] is L_{t-1}
-    mse: tuple[float, ...] = ()  # mse[t-1]: mean squared error of the x_0 predicted at t, for images in [-1, 1]
-    quantiles: tuple[float, ...] = ()  # of the total at QUANTILES, by a bootstrap over the images
+    mse: SquaredErrors = ()  # mse[t-1]: mean squared error of the x_0 predicted at t, for images in [-1, 1]
+    quantiles: Interval = ()  # of the total at QUANTILES, by a bootstrap over the images
 
     @property
     def sampling_error(self) -> float:
@@ -124,6 +148,14 @@ class BoundTerms(Part):
             return value | {"evals": len(value["terms"]), "first": first, "middle": math.fsum(middle)}
         return value
 
+    @model_validator(mode="after")
+    def _a_term_a_step(self) -> "BoundTerms":
+        if self.terms and (self.method == "estimate" or len(self.terms) != self.evals):
+            raise ValueError(f"terms: there are {len(self.terms)} for {self.evals} network calls, {self.method}")
+        if len(self.mse) not in (0, len(self.terms)):
+            raise ValueError(f"mse: there are {len(self.mse)} beside {len(self.terms)} terms")
+        return self
+
 
 class Neighbours(Part):
     """Distances to the nearest training image: of generated samples and, as a scale, of as many held-out test images.
@@ -131,25 +163,35 @@ class Neighbours(Part):
     Root mean square over pixels in [0, 1], or over features. Samples much nearer than test images are copies.
     """
 
-    samples: tuple[float, ...]
-    test: tuple[float, ...]
+    samples: Distances
+    test: Distances
+
+
+def _one_a_split(bounds: tuple[BoundTerms, ...]) -> tuple[BoundTerms, ...]:
+    if len({bound.split for bound in bounds}) < len(bounds):
+        raise ValueError("there are two bounds of one split")
+    return bounds
+
+
+Bounds = Annotated[tuple[BoundTerms, ...], AfterValidator(_one_a_split)]
+"""At most one a split."""
 
 
 class Measurement(Part):
     """A model, measured: what came out, and with what. Keys of `metrics` are those of `config/metrics.py`."""
 
-    metrics: dict[str, float]
-    quantiles: dict[str, tuple[float, ...]] = {}  # as of `Checkpoint`
-    bounds: tuple[BoundTerms, ...] = ()  # at most one a split
+    metrics: Numbers
+    quantiles: Intervals = {}
+    bounds: Bounds = ()
     terms: BoundTerms | None = None  # every term, of fewer test images, where the bounds are estimates
-    anchors: dict[str, dict[str, float]] = {}
-    sample_grid: str  # PNG beside the record
-    pictures: dict[str, str] = {}  # PNGs beside the record: "progressive", "neighbours-pixel", "neighbours-feature"
-    neighbours: dict[str, Neighbours] = {}  # by space: "pixel", "feature"
-    wall_time_s: dict[str, float] = {}
+    anchors: Scale = {}
+    sample_grid: PictureName  # PNG beside the record
+    pictures: PictureNames = {}  # PNGs beside the record
+    neighbours: Annotated[dict[str, Neighbours], Spaces] = {}
+    wall_time_s: Seconds = {}
     versions: dict[str, str]
     git_commit: str | None  # that finished the measurement
-    hardware: dict[str, Any]
+    hardware: Hardware
     created: str  # ISO 8601, UTC
 
 
@@ -160,34 +202,46 @@ class Record(Part):
     """
 
     schema_version: int = SCHEMA
-    grid: str
+    grid: Annotated[str, Field(pattern=NAME)]
     preset: str
-    cell: str
+    cell: Annotated[str, Field(pattern=NAME)]
     label: str
-    seed: int
+    seed: Seed
     outcome: Literal["done", "diverged"]
     divergence: Divergence | None = None
     settings: CellSettings
     data: DataInfo
     extractor: ExtractorInfo
-    parameters: int
-    images_seen: int
-    samples: int
-    sampling_steps: int
+    parameters: Count
+    images_seen: Count
+    samples: Count
+    sampling_steps: Count
     checkpoints: tuple[Checkpoint, ...] = ()
-    bounds: tuple[BoundTerms, ...] = ()  # at most one a split
+    bounds: Bounds = ()
     terms: BoundTerms | None = None  # every term, of fewer test images, where the bounds are estimates
-    anchors: dict[str, dict[str, float]] = {}
+    anchors: Scale = {}
     training_log: tuple[LogPoint, ...] = ()
-    sample_grid: str | None = None  # PNG beside the record
-    pictures: dict[str, str] = {}  # PNGs beside the record: "progressive", "neighbours-pixel", "neighbours-feature"
-    neighbours: dict[str, Neighbours] = {}  # by space: "pixel", "feature"
-    wall_time_s: dict[str, float] = {}
+    sample_grid: PictureName | None = None  # PNG beside the record
+    pictures: PictureNames = {}  # PNGs beside the record
+    neighbours: Annotated[dict[str, Neighbours], Spaces] = {}
+    wall_time_s: Seconds = {}
     versions: dict[str, str]
     git_commit: str | None  # that finished the record
     training_commits: tuple[str, ...] = ()  # that trained the weights, in order
-    hardware: dict[str, Any]
+    hardware: Hardware
     created: str  # ISO 8601, UTC
+
+    @model_validator(mode="after")
+    def _of_one_run(self) -> "Record":
+        if self.outcome == "done" and self.divergence:
+            raise ValueError("divergence: the run is done, and so did not diverge")
+        if self.outcome == "done" and not self.checkpoints:
+            raise ValueError("checkpoints: a run that is done has one")
+        T = self.settings.diffusion.T
+        for bound in filter(None, (*self.bounds, self.terms)):
+            if bound.evals > T or (bound.method == "exact" and bound.evals != T):
+                raise ValueError(f"a bound of {bound.evals} network calls an image, {bound.method}, where T = {T}")
+        return self
 
     @property
     def every_term(self) -> BoundTerms | None:
@@ -232,27 +286,7 @@ def write_record(folder: Path, record: Record) -> Path:
 
 def read_record(path: Path) -> Record:
     """Read one record. UserError for a file that is none, is truncated, or has a newer schema."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"There is no record at '{path}'. Make one with `ddpm-bench ablate`.") from None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"'{path}' is not a readable JSON record ({error}). Measure the cell again or remove the file."
-        ) from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > SCHEMA:
-        raise UserError(
-            f"'{path}' has record schema {version}; this ddpm-bench reads up to {SCHEMA}. Install a newer ddpm-bench."
-        )
-    try:
-        return Record.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(
-            f"'{path}' is not a record of ddpm-bench: {where}: {first['msg']}. Measure the cell again or remove the file."
-        ) from error
+    return read_part(path, Record, SCHEMA, "record", "Measure the cell again or remove the file.")
 
 
 def record_paths(folder: Path) -> list[Path]:

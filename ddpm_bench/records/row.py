@@ -1,20 +1,24 @@
 """The rows that `evaluate --ckpt` adds to a folder: a typed JSON file each, written atomically. Imports no torch."""
 
-import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field
 
+from ddpm_bench.config.limits import MOST_T
 from ddpm_bench.config.settings import completed
+from ddpm_bench.config.values import Count, Seed
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import move_aside, write_json
 from ddpm_bench.records.differences import differences
+from ddpm_bench.records.reading import read_part
 from ddpm_bench.records.record import PICTURES, DataInfo, ExtractorInfo, Measurement, Part, picture_path
 
 SCHEMA = 1
 """Version of the row's layout. A reader refuses a newer one."""
+ROW_NAME = r"^\w[\w.+-]*$"
+"""Files are named after it."""
 
 
 class ModelInfo(Part):
@@ -22,12 +26,12 @@ class ModelInfo(Part):
 
     weights: Literal["ema", "raw", "unknown"]
     weights_sha256: str
-    step: int | None  # training steps, where known
-    parameters: int
+    step: Count | None  # training steps, where known
+    parameters: Count
     predicts: str
     variance: str
     schedule: str
-    T: int
+    T: Annotated[int, Field(ge=1, le=MOST_T)]
     identity: dict[str, Any]
 
 
@@ -37,16 +41,16 @@ class Setup(Part):
     model: ModelInfo
     data: DataInfo
     extractor: ExtractorInfo
-    samples: int
-    seed: int
+    samples: Count
+    seed: Seed
     sampler: str = "ancestral"
-    sampling_steps: int
+    sampling_steps: Count
     clip_x0: bool
-    neighborhood: int  # k of precision and recall
+    neighborhood: Count  # k of precision and recall
     test_reference: bool
-    bootstrap: int = 0  # replicates behind intervals; 0: none
-    bound_images: int  # of each split; 0: no bound
-    evals: int | None  # network calls an image; None: exact, with every t
+    bootstrap: Count = 0  # replicates behind intervals; 0: none
+    bound_images: Count  # of each split; 0: no bound
+    evals: Count | None  # network calls an image; None: exact, with every t
     decoder: Literal["exact", "paper"]
 
     @property
@@ -59,13 +63,13 @@ class Row(Measurement):
     """A measurement of one checkpoint, with its name and how it was measured."""
 
     schema_version: int = SCHEMA
-    name: str
+    name: Annotated[str, Field(pattern=ROW_NAME)]
     setup: Setup
 
 
 def check_name(name: str) -> str:
     """A name that can be a file's; UserError for another."""
-    if not re.fullmatch(r"\w[\w.+-]*", name):
+    if not re.fullmatch(ROW_NAME, name):
         raise UserError(f"--name '{name}' must be letters, digits and ._+- alone, since files are named after it.")
     return name
 
@@ -111,21 +115,4 @@ def set_aside(folder: Path, name: str) -> None:
 
 def read_row(path: Path) -> Row:
     """One row. UserError for a file that is none, or of a newer schema."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        if isinstance(version, int) and version > SCHEMA:
-            raise UserError(
-                f"'{path}' has row schema {version}; this ddpm-bench reads up to {SCHEMA}. Install a newer one."
-            )
-        return Row.model_validate(content)
-    except UserError:
-        raise
-    except ValidationError as error:
-        first = error.errors()[0]
-        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    except (OSError, ValueError) as error:
-        problem = str(error)
-    raise UserError(
-        f"'{path}' is not a row of `ddpm-bench evaluate --ckpt` ({problem}). Remove it, or choose another --results."
-    )
+    return read_part(path, Row, SCHEMA, "row", "Remove it, or choose another --results.")

@@ -17,6 +17,7 @@ from ddpm_bench.models.model_card import KINDS
 from ddpm_bench.records.record import BoundTerms
 from ddpm_bench.records.row import Row, read_row
 from ddpm_bench.report.blocks import Block, Bullets, Heading, Table
+from ddpm_bench.report.labels import csv_value
 from ddpm_bench.report.table_remarks import EMPTY, NOT_MEASURED, NOT_SCORED
 from ddpm_bench.report.writers.markdown import to_markdown
 from ddpm_bench.runtime.observer import say
@@ -82,7 +83,7 @@ def write_tables(folder: Path, rows: Sequence[Row]) -> None:
 
 def to_csv(rows: Sequence[Row]) -> str:
     """One line a row with everything that is a number or a word, one column each."""
-    lines = [_flat(row) for row in rows]
+    lines = [{name: csv_value(value) for name, value in _flat(row).items()} for row in rows]
     names = list(dict.fromkeys(name for line in lines for name in line))
     out = io.StringIO()
     writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
@@ -140,7 +141,7 @@ def _origin(row: Row) -> tuple[str, ...]:
         how_measured(row.bounds, "exact, every t", calls) if row.bounds else NOT_MEASURED,
         row.setup.model.weights_sha256,
         str(row.setup.seed),
-        device,
+        str(device),
         row.created,
         row.git_commit or "an installed package",
         ", ".join(f"{name} {version}" for name, version in row.versions.items()),

@@ -166,6 +166,11 @@ def _tex_character(c: str) -> str:
     return c if ord(c) < 127 or c in _TEX_LETTERS else rf"\texttt{{U+{ord(c):04X}}}"
 
 
+def csv_value(value: object) -> object:
+    """A value of a CSV file: a text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
 def escape_mathtext(text: str) -> str:
     """Text that matplotlib draws as it is."""
     return one_line(text).replace("$", r"\$")

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ddpm_bench.files import replacing
+from ddpm_bench.records.pictures import picture_fault
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.summary import MeasuredCell
 from ddpm_bench.runtime.observer import say
@@ -73,13 +74,11 @@ class PictureFolder:
         say(f"Report: the picture {name} is {self._faults[name]}; measure the cell again to have it.")
 
     def _check(self, name: str) -> str | None:
-        if Path(name).name != name:
-            return "not a plain file name"
+        if fault := picture_fault(self.folder, name):
+            return fault
         try:
             with Image.open(self.folder / name, formats=["PNG"]) as image:
                 image.load()
-        except FileNotFoundError:
-            return f"missing in '{self.folder}'"
         except UnidentifiedImageError:
             return "not a PNG"
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

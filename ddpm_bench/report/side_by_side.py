@@ -22,7 +22,8 @@ from ddpm_bench.config.metrics import METRICS, SCORE
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.conditions import measurement_conditions, model_conditions
 from ddpm_bench.records.differences import differences
-from ddpm_bench.records.record import QUANTILES, Record
+from ddpm_bench.records.fields import QUANTILES
+from ddpm_bench.records.record import Record
 from ddpm_bench.report.claims import ALPHA, difference_interval
 
 KEYS = tuple(key for key, metric in METRICS.items() if metric.kind != "error")

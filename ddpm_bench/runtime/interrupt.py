@@ -11,7 +11,10 @@ from ddpm_bench.errors import Interrupted
 
 
 class Stop:
-    """Takes the signals of this process while the block runs; use it in the main thread."""
+    """Takes the signals of this process while the block runs; use it in the main thread.
+
+    Without signals it is for whoever sets `requested`, as a worker does when its parent says so.
+    """
 
     def __init__(self, signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)) -> None:
         self.requested = False

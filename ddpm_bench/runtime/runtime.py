@@ -30,7 +30,7 @@ class Runtime:
     precision: what networks compute in; None: bfloat16 on a GPU, float32 elsewhere. Weights, schedule, loss and
         predictions are float32 in both.
     compiled: networks go through `torch.compile`.
-    keep: how many training snapshots stay on the disk.
+    keep: how many training snapshots stay on the disk: with two, a damaged one costs what came after the one before.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -38,7 +38,7 @@ class Runtime:
     batch: int | None = None
     precision: Literal["float32", "bfloat16"] | None = None
     compiled: bool = False
-    keep: int = 1
+    keep: int = 2
 
     def network_batch(self, side: int) -> int:
         """Images of `side` pixels a network call outside training."""

@@ -2,14 +2,25 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
 
 from ddpm_bench.runtime.observer import Observer, Reading, logger, observed_by
+from ddpm_bench.text import visible
 
-stderr = Console(stderr=True, highlight=False)
+
+class PlainConsole(Console):
+    """A console that spells out whatever in a text its terminal would obey: file names and records come from anyone."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+stderr = PlainConsole(stderr=True, highlight=False)
 
 
 class Lines(Observer):

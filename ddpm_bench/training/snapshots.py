@@ -4,22 +4,27 @@
     step-000500/ema.safetensors        their moving average
     step-000500/optimizer.safetensors  Adam's two moments of each parameter
     step-000500/times.safetensors      what the time sampler has learned, where it learns
-    step-000500/state.json             step, seed, what was trained (`identity`), how it is sampled, the log, and the
-                                       SHA-256 of the averaged weights of this and of earlier snapshots
+    step-000500/state.json             step, seed, what was trained (`identity`), how it is sampled, the log, the SHA-256
+                                       of the files beside it (`files`), and that of the averaged weights of this and of
+                                       earlier snapshots (`weights`); sealed
 
-A snapshot is written under a hidden name, flushed to the disk and renamed, so that whatever `snapshots` lists is whole. Older
-ones are removed only after that. A run that diverged leaves `diverged.json` beside the last healthy snapshot.
+A snapshot is written under a hidden name, flushed to the disk and renamed, so that whatever `snapshots` lists was whole
+once. Older ones are removed only after that. Whoever reads one finds by its hashes whether it still is, and takes the
+one before where it is not. A run that diverged leaves `diverged.json`, sealed, beside the last healthy snapshot.
 """
 
+import hashlib
+import itertools
 import json
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import safetensors.torch
-from pydantic import ValidationError
+from annotated_types import Len
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from ddpm_bench.config.settings import completed
@@ -27,10 +32,57 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, read_json, sha256_file, write_json
 from ddpm_bench.networks.weights import read_tensors
 from ddpm_bench.runtime.observer import say
+from ddpm_bench.sealed import SEAL, is_whole, seal
 
-FORMAT = "ddpm-bench checkpoint 1"
+FORMAT = "ddpm-bench checkpoint 2"
+UNSEALED = "ddpm-bench checkpoint 1"
+"""What snapshots had been before they had hashes: they are read, and nothing tells whether they are damaged."""
 STATE, DIVERGED = "state.json", "diverged.json"
-REQUIRED = {"seed", "identity", "seconds", "log"}
+NOT_WHAT_WAS_WRITTEN = "its hash is not that of what was written"
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Tick(_Form):
+    """What the running means hold since the last tick."""
+
+    means: Annotated[list[float], Len(2, 2)]
+    seconds: float
+
+
+class _Run(_Form):
+    """What every state says of its run. Older versions wrote less."""
+
+    seed: int
+    identity: dict[str, Any]
+    sampling: dict[str, Any] = {}
+    weights: dict[str, str] = {}
+    commits: list[str] = []
+    seconds: float
+    log: list[dict[str, float]]
+
+
+class _Snapshot(_Run):
+    step: int
+    files: dict[str, str] | None = None
+    tick: _Tick
+
+
+class _Diverged(_Run):
+    divergence: dict[str, Any]
+
+
+class Damaged(UserError):
+    """A snapshot that is not what was written."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        self.fault = f"'{path}' is not as ddpm-bench wrote it ({why})"
+        super().__init__(
+            f"{self.fault}, and there is no older snapshot. Start afresh (`ablate --fresh`; for `train` another --out), or "
+            "restore it from a copy."
+        )
 
 
 def snapshots(folder: Path) -> list[Path]:
@@ -44,9 +96,9 @@ def save(
 ) -> Path:
     """Write the snapshot of `step`, then remove all but the newest `keep`. Returns its path.
 
-    `tensors` maps a file's stem to its named tensors; one without tensors is not written. `state` is JSON with at least
-    REQUIRED; its `weights`, the hash of averaged weights by step, gains this step's. When anything fails, a full disk
-    (OSError) included, the folder is as it was.
+    `tensors` maps a file's stem to its named tensors; one without tensors is not written. `state` is JSON, the
+    fields of _Snapshot; its `weights`, the hash of averaged weights by step, gains this step's, and `files` is made. When
+    anything fails, a full disk (OSError) included, the folder is as it was.
     """
     make_folder(folder)
     target = folder / f"step-{step:06d}"
@@ -55,12 +107,9 @@ def save(
         shutil.rmtree(left_by_a_crash)
     try:
         partial.mkdir()
-        for stem, named in tensors.items():
-            if named:
-                contiguous = {name: tensor.contiguous() for name, tensor in named.items()}
-                _write(partial / f"{stem}.safetensors", safetensors.torch.save(contiguous))
-        weights = {**state.get("weights", {}), str(step): sha256_file(partial / "ema.safetensors")}
-        write_json(partial / STATE, {"format": FORMAT, "step": step, **state, "weights": weights})
+        files = {stem: _write(_file(partial, stem), named) for stem, named in tensors.items() if named}
+        weights = {**state.get("weights", {}), str(step): files["ema"]}
+        write_json(partial / STATE, seal({"format": FORMAT, "step": step, **state, "weights": weights, "files": files}))
         _flush(partial)
         partial.rename(target)
         _flush(folder)
@@ -71,54 +120,99 @@ def save(
     return target
 
 
-def load_tensors(snapshot: Path, stem: str) -> dict[str, Tensor]:
-    """Named tensors on the CPU. UserError when the file is missing, truncated or none of ours."""
-    path = snapshot / f"{stem}.safetensors"
+def load_tensors(snapshot: Path, stem: str, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Named tensors on the CPU, none where none were written. Damaged when they are not what was written.
+
+    state: the snapshot's. Those of older versions have no hashes, and the file alone says whether `times` were written.
+    """
+    path, files = _file(snapshot, stem), state.get("files")
+    written = stem in files if files is not None else stem != "times" or path.exists()
+    if not written:
+        return {}
     try:
+        if files is not None and sha256_file(path) != files[stem]:
+            raise Damaged(path, NOT_WHAT_WAS_WRITTEN)
         return read_tensors(path)
+    except PermissionError as error:
+        raise _not_readable(path, error) from error
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
+        raise Damaged(path, str(error)) from error
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """The JSON of a snapshot (its folder), or of a file. UserError when it is missing, truncated or none of ours."""
+    """The JSON of a snapshot (its folder), or of a file.
+
+    Damaged when it is missing, truncated or not what was written; UserError when a newer version wrote it.
+    """
     path = path / STATE if path.is_dir() else path
     try:
         state = read_json(path)
-    except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise _damaged(path, f"its format is not '{FORMAT}'")
-    if missing := REQUIRED - state.keys():
-        raise _damaged(path, f"it lacks {', '.join(sorted(missing))}")
-    if path.name == STATE and not isinstance(state.get("step"), int):
-        raise _damaged(path, "it does not say its step")
+        told = state["format"]
+        if (told != UNSEALED or SEAL in state) and not is_whole(state):
+            raise Damaged(path, NOT_WHAT_WAS_WRITTEN)
+        if told not in (FORMAT, UNSEALED):
+            raise UserError(
+                f"'{path}' has the format '{told}'; this ddpm-bench reads up to '{FORMAT}'. Install a newer one."
+            )
+        (_Diverged if path.name == DIVERGED else _Snapshot).model_validate(state)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except UserError:
+        raise
+    except PermissionError as error:
+        raise _not_readable(path, error) from error
+    except (OSError, ValueError, RecursionError, TypeError, LookupError) as error:
+        raise Damaged(path, f"{type(error).__name__}: {error}") from error
     return state
 
 
 def load_weights(path: Path, which: Literal["ema", "raw"] = "ema") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A network's state dict, and what it is: step, seed, identity (the cell's settings), sampling, and the file's `sha256`.
 
-    `path` is a snapshot, or a folder of them, of which the newest is taken. UserError when there is none, or it is damaged.
+    `path` is a snapshot, or a folder of them, of which the newest whole one is taken. UserError when there is none.
     """
-    snapshot = path if (path / STATE).exists() else next(reversed(snapshots(path)), None)
-    if snapshot is None:
+    found = [path] if (path / STATE).exists() else snapshots(path)[::-1]
+    if not found:
         raise UserError(f"There is no checkpoint of ddpm-bench in '{path}'. Give a folder that "
                         "`ddpm-bench train` or `ddpm-bench import` made.")  # fmt: skip
-    state = load_state(snapshot)
+    for snapshot in found:
+        try:
+            weights, state, sha256 = _weights(snapshot, {"ema": "ema", "raw": "network"}[which])
+            break
+        except Damaged as error:
+            if snapshot == found[-1]:
+                raise
+            say(f"{error.fault}; the snapshot before it is taken.")
     if path != snapshot and (path / DIVERGED).exists():
         say(f"The run in '{path}' diverged; these are the weights of its last healthy snapshot, step {state['step']}.")
     described = {key: state[key] for key in ("step", "seed", "identity")} | {"sampling": state.get("sampling", {})}
-    stem = {"ema": "ema", "raw": "network"}[which]
-    weights = load_tensors(snapshot, stem)
-    return weights, described | {"sha256": sha256_file(snapshot / f"{stem}.safetensors")}
+    return weights, described | {"sha256": sha256}
+
+
+def _weights(snapshot: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """The tensors of a file, the snapshot's state, and the file's hash."""
+    state = load_state(snapshot)
+    if "files" not in state:
+        say(f"'{snapshot}' is of an older ddpm-bench, without hashes: nothing tells whether it is as it was written.")
+    weights = load_tensors(snapshot, stem, state)
+    return weights, state, sha256_file(_file(snapshot, stem))
 
 
 def set_sampling(snapshot: Path, sampling: Mapping[str, Any]) -> None:
     """Note in a snapshot how its model is sampled from now on; training does not depend on it."""
     state = load_state(snapshot)
     if state.get("sampling") != sampling:
-        write_json(snapshot / STATE, state | {"sampling": sampling})
+        changed = state | {"sampling": sampling}
+        write_json(snapshot / STATE, seal(changed) if SEAL in state else changed)
+
+
+def rename_damaged(path: Path) -> Path:
+    """Give a damaged snapshot, or `diverged.json`, a name that does not count; returns it."""
+    names = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
+    return path.rename(next(name for name in names if not name.exists()))
 
 
 def check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -136,12 +230,16 @@ def _completed(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return completed(identity)
     except ValidationError as error:
-        raise _damaged(path, f"its settings are unknown here: {error.errors()[0]['msg']}") from error
+        first = error.errors()[0]
+        raise UserError(
+            f"'{path}' was trained with settings unknown here ({'.'.join(map(str, first['loc']))}: {first['msg']}). Use the "
+            "ddpm-bench that made it, or a newer one."
+        ) from error
 
 
 def save_divergence(folder: Path, state: Mapping[str, Any]) -> None:
     """Record that the run in `folder` diverged, so that the same run again knows without training."""
-    write_json(make_folder(folder) / DIVERGED, {"format": FORMAT, **state})
+    write_json(make_folder(folder) / DIVERGED, seal({"format": FORMAT, **state}))
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -156,11 +254,22 @@ def _hidden(snapshot: Path) -> Path:
     return snapshot.with_name(f".{snapshot.name}.partial")
 
 
-def _write(path: Path, content: bytes) -> None:
+def _not_readable(path: Path, error: OSError) -> UserError:
+    return UserError(f"'{path}' cannot be read: {error.strerror}. Check its permissions.")
+
+
+def _file(snapshot: Path, stem: str) -> Path:
+    return snapshot / f"{stem}.safetensors"
+
+
+def _write(path: Path, named: Mapping[str, Tensor]) -> str:
+    """Write tensors, flushed to the disk; the SHA-256 of what was to be written."""
+    content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in named.items()})
     with path.open("wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
+    return hashlib.sha256(content).hexdigest()
 
 
 def _flush(folder: Path) -> None:
@@ -170,11 +279,3 @@ def _flush(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _damaged(path: Path, why: str) -> UserError:
-    remove = path if path.name == DIVERGED else path.parent
-    return UserError(
-        f"'{path}' is not a whole checkpoint of ddpm-bench ({why}). Remove '{remove}' to go on from an older one, or start "
-        "afresh (`ablate --fresh`; for `train` another --out)."
-    )

@@ -32,6 +32,9 @@ from ddpm_bench.training.batches import Batches, borrowed_globals
 from ddpm_bench.training.divergence import Watch
 from ddpm_bench.training.ema import Ema, initial_share
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Adam's names of the running means of the gradient and of its square."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -220,7 +223,7 @@ class Trainer:
         named = dict(self.network.named_parameters())
         moments = {
             f"{moment}.{name}": self.optimizer.state[parameter][moment]
-            for name, parameter in named.items() if parameter in self.optimizer.state for moment in ("exp_avg", "exp_avg_sq")
+            for name, parameter in named.items() if parameter in self.optimizer.state for moment in MOMENTS
         }  # fmt: skip
         tensors = {
             "network": self.network.state_dict(),
@@ -232,25 +235,32 @@ class Trainer:
         self.weights = snapshots.load_state(saved)["weights"]
 
     def resume(self) -> int:
-        """Go on from the newest snapshot in the folder; returns its step, 0 if there is none.
+        """Go on from the newest whole snapshot in the folder; returns its step, 0 if there is none.
 
-        A run that diverged is taken up as such. UserError when the snapshot is damaged, of another identity or seed, or
-        of another network; then nothing was changed.
+        A damaged one is said and gets another name, and the one before is taken. A run that diverged is taken up as such.
+        UserError when a snapshot is of another identity or seed, or of another network; then nothing was changed.
         """
-        found = snapshots.snapshots(self.folder)
         diverged = self.folder / snapshots.DIVERGED
-        if not found and not diverged.exists():
-            return 0
-        path = diverged if diverged.exists() else found[-1]
+        for path in [*([diverged] if diverged.exists() else []), *reversed(snapshots.snapshots(self.folder))]:
+            try:
+                self._take_up(path)
+                return self.step
+            except snapshots.Damaged as error:
+                aside = snapshots.rename_damaged(path)
+                say(f"{error.fault}; it is called '{aside.name}' now, and training goes on from what was before it.")
+        return 0
+
+    def _take_up(self, path: Path) -> None:
+        """Go on from a snapshot, or know that the run has diverged."""
         state = snapshots.load_state(path)
         was, now = ({"seed": seed, **identity} for seed, identity in
                     ((state["seed"], state["identity"]), (self.training.seed, self.training.identity)))  # fmt: skip
         snapshots.check_identity(path, was, now)
-        if path == diverged:
+        if path.name == snapshots.DIVERGED:
             self.divergence = Divergence(**state["divergence"])
             self.step = self.divergence.step
         else:
-            self._load_tensors(path, state["step"])
+            self._load_tensors(path, state)
             snapshots.set_sampling(path, self.training.sampling.model_dump(mode="json"))
             self.step = state["step"]
             self.weights = state.get("weights") or {str(self.step): sha256_file(path / "ema.safetensors")}
@@ -262,33 +272,36 @@ class Trainer:
         write_text(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self._lines))
         for line in self._lines:
             observer().tick(line)
-        return self.step
 
     @torch.no_grad()
-    def _load_tensors(self, path: Path, step: int) -> None:
-        raw, average, moments = (snapshots.load_tensors(path, stem) for stem in ("network", "ema", "optimizer"))
-        # A sampler may have nothing to show before it has learned, and then only the file says that it had.
-        learned = bool(self.times.state()) or (path / "times.safetensors").exists()
-        times = snapshots.load_tensors(path, "times") if learned else None
-        own = self.network.state_dict()
-        if any(
-            {k: v.shape for k, v in part.items()} != {k: v.shape for k, v in own.items()} for part in (raw, average)
-        ):
+    def _load_tensors(self, path: Path, state: Mapping[str, Any]) -> None:
+        raw, average, moments, times = (
+            snapshots.load_tensors(path, stem, state) for stem in ("network", "ema", "optimizer", "times")
+        )
+        own, named = self.network.state_dict(), dict(self.network.named_parameters())
+        if any(_shapes(part) != _shapes(own) for part in (raw, average)):
             raise UserError(
                 f"'{path}' holds the weights of another network. Use another folder, or start afresh (`ablate --fresh`)."
             )
-        if times is not None:
+        expected = {f"{moment}.{name}": weight for name, weight in named.items() for moment in MOMENTS}
+        if "files" not in state and _shapes(moments) != _shapes(expected):  # no hash would tell
+            raise snapshots.Damaged(path / "optimizer.safetensors", "it lacks moments of the network's parameters")
+        if times or self.times.state():
             self.times.load_state({name: held.to(self.runtime.device) for name, held in times.items()})
         self.network.load_state_dict(raw)
         for name, weight in self.ema.weights.items():
             weight.copy_(average[name])
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in named.items():
             if f"exp_avg.{name}" in moments:
                 # Moments lie in memory as their parameter does: the fused kernel walks over both at once.
-                self.optimizer.state[parameter] = {"step": torch.tensor(float(step), device=self.runtime.device)} | {
-                    moment: torch.empty_like(parameter).copy_(moments[f"{moment}.{name}"])
-                    for moment in ("exp_avg", "exp_avg_sq")
+                step = torch.tensor(float(state["step"]), device=self.runtime.device)
+                self.optimizer.state[parameter] = {"step": step} | {
+                    moment: torch.empty_like(parameter).copy_(moments[f"{moment}.{name}"]) for moment in MOMENTS
                 }
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def warmup(step: int, steps: int) -> float:

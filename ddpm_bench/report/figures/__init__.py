@@ -19,6 +19,7 @@ from ddpm_bench.report.figures.progressive_coding import draw_codes
 from ddpm_bench.report.figures.training_curves import draw_distances, draw_losses
 from ddpm_bench.report.pictures import PictureFolder
 from ddpm_bench.report.summary import Summary
+from ddpm_bench.runtime.observer import say
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,22 @@ PLOTS = (
 
 
 def draw_figures(summaries: Sequence[Summary], pictures: PictureFolder, out: Path) -> list[DrawnFigure]:
-    """Draw into the folder `out` all figures that the records allow, each as PNG and PDF; missing pictures are said."""
+    """Draw into the folder `out` all figures that the records allow, each as PNG and PDF; missing pictures are said.
+
+    Said too is a figure that cannot be drawn, as of a bound that is infinite in every cell.
+    """
     drawn = []
     for plot in PLOTS:
-        with canvas() as figure:
-            if caption := plot.draw(figure, summaries, pictures):
-                png = out / f"{plot.name}.png"
-                drawn.append(DrawnFigure(plot.name, plot.title, caption, png, save(figure, png)))
+        try:
+            drawn += _drawn(plot, summaries, pictures, out)
+        except (ValueError, ArithmeticError) as error:  # what matplotlib says of axes without an end
+            say(f"Report: the figure '{plot.title}' cannot be drawn of these numbers ({error}).")
     return drawn
+
+
+def _drawn(plot: Plot, summaries: Sequence[Summary], pictures: PictureFolder, out: Path) -> list[DrawnFigure]:
+    with canvas() as figure:
+        if caption := plot.draw(figure, summaries, pictures):
+            png = out / f"{plot.name}.png"
+            return [DrawnFigure(plot.name, plot.title, caption, png, save(figure, png))]
+    return []

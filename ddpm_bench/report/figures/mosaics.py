@@ -90,7 +90,7 @@ def _steps(about: str, columns: Sequence[int]) -> tuple[str, ...]:
     try:
         at = json.loads(about)["t"]
         return tuple(f"{int(at[column])}" for column in columns)
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
         return ()
 
 

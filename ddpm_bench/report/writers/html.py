@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.records.pictures import SIGNATURE, picture_size
 from ddpm_bench.report import labels
 from ddpm_bench.report.blocks import (
     Block,
@@ -30,8 +31,6 @@ from ddpm_bench.report.blocks import (
     Words,
 )
 from ddpm_bench.report.results_table import ANCHORS, MEASURED_HERE, PUBLISHED
-
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def block_html(block: Block, folder: Path) -> Markup:
@@ -92,7 +91,7 @@ def words_html(said: Words, folder: Path) -> Markup:
         case LineBreak():
             return Markup("<br>")
         case Image(source, alternative):
-            return inlined(folder / source, alternative)
+            return inlined(folder, folder / source, alternative)
         case Link(words, target):
             return _link(words, folder, target)
         case tuple():
@@ -102,18 +101,24 @@ def words_html(said: Words, folder: Path) -> Markup:
 def _link(words: Words, folder: Path, target: str) -> Markup:
     """A PDF is put inside, too; another file stays where it is."""
     path = folder / target
-    if path.suffix == ".pdf" and path.is_file():
+    if path.suffix == ".pdf" and (content := _content(folder, path)):
         start = Markup('<a download="{}" href="data:application/pdf;base64,{}">{}</a>')
-        return start.format(path.name, _base64(path.read_bytes()), words_html(words, folder))
+        return start.format(path.name, _base64(content), words_html(words, folder))
     return Markup('<a href="{}">{}</a>').format(target, words_html(words, folder))
 
 
-def inlined(path: Path, alternative: str) -> Markup:
-    """An <img> that holds the PNG at `path`; the words alone where there is none."""
-    content = path.read_bytes() if path.is_file() else b""
-    if not content.startswith(_PNG):
+def _content(folder: Path, path: Path) -> bytes:
+    """The bytes of a file of the report that lies in `folder`; of a link, or of what lies elsewhere, nothing."""
+    inside = path.resolve().is_relative_to(folder.resolve())
+    return path.read_bytes() if inside and path.is_file() and not path.is_symlink() else b""
+
+
+def inlined(folder: Path, path: Path, alternative: str) -> Markup:
+    """An <img> that holds the PNG at `path`, a file of the report in `folder`; the words alone where there is none."""
+    content = _content(folder, path)
+    if not content.startswith(SIGNATURE):
         return escape(f"[{alternative}]")
-    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+    width, height = picture_size(content)
     return Markup('<img src="data:image/png;base64,{}" alt="{}" width="{}" height="{}">').format(
         _base64(content), alternative, width, height
     )

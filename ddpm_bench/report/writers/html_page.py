@@ -45,7 +45,7 @@ def html_page(
         parts=_parts(blocks, out, summaries[0], shown),
         cells_heading=CELLS,
         cells_anchor=anchor(CELLS),
-        cells=[_cell(cell) for cell in cells],
+        cells=[_cell(cell, out) for cell in cells],
         style=style,
         style_hash=_hash(style),
         script=script,
@@ -76,10 +76,11 @@ def _grouped(
     return [(group, [(next(names), line) for line in lines]) for group, lines in grouped(table.lines)]
 
 
-def _cell(cell: CellInFull) -> dict[str, object]:
+def _cell(cell: CellInFull, out: Path) -> dict[str, object]:
     """What the page's template says of one cell."""
     picture = cell.picture
-    shown = picture and picture.path and inlined(picture.path, f"Samples of {cell.row.cell.name}, {picture.caption}")
+    words = f"Samples of {cell.row.cell.name}, {picture.caption}" if picture else ""
+    shown = picture and picture.path and inlined(out, picture.path, words)
     return {"cell": cell, "picture": shown, "caption": picture.caption if picture else ""}
 
 

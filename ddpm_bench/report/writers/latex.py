@@ -33,6 +33,11 @@ def _entry(field: Field, wide: bool) -> str:
     return text + (rf"\textsuperscript{{{field.note}}}" if field.note else "")
 
 
+def _first(text: str) -> str:
+    r"""What follows a \\, which would take a bracket or a star for an option of its own."""
+    return f"{{}}{text}" if text.startswith(("[", "*")) else text
+
+
 def _shortened(table: ResultsTable) -> bool:
     """Has a wide table entries without their ± or interval?"""
     return any(field.brief and len(field.brief) < len(field.text) for line in table.lines for field in line.fields)
@@ -50,6 +55,8 @@ def _environment() -> Environment:
     made.filters |= {
         "tex": labels.escape_tex,
         "label": labels.latex,
+        "first": _first,
+        "stacked": lambda text: r"\\".join(map(_first, text.split(" "))),
         "remark": lambda text: labels.escape_tex(text.replace(*ENDS)),
         "entry": _entry,
     }

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ddpm_bench.config.grid import Cell
 from ddpm_bench.config.metrics import BOUNDS
+from ddpm_bench.report.labels import csv_value
 from ddpm_bench.report.published_verdicts import verdicts
 from ddpm_bench.report.summary import MeasuredCell, Summary
 
@@ -16,7 +17,9 @@ def to_frame(tables: Sequence[Summary]) -> pd.DataFrame:
 
     The deviation is over seeds; beside a single seed's numbers stands the 95% interval within the run.
     """
-    lines = [line for summary in tables for line in _numbers(summary)]
+    lines = [
+        {name: csv_value(value) for name, value in line.items()} for summary in tables for line in _numbers(summary)
+    ]
     keys = sorted({key for summary in tables for row in summary.rows for key in row.estimates})
     beside = ("", "_sd_over_seeds", "_low_within_run", "_high_within_run")
     metrics = [name for key in keys for suffix in beside if any((name := f"{key}{suffix}") in line for line in lines)]

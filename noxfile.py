@@ -1,10 +1,11 @@
-"""`nox -s tests`, `nox -s lint`, `nox -s reproduce`, `nox -s h200` and `nox -s faults`, on a fresh machine with Python and pip alone.
+"""`nox -s tests`, `lint`, `fuzz`, `faults`, `reproduce` and `h200`, on a fresh machine with Python and pip alone.
 
 All sessions share the environment `.nox/ddpm-bench`, so that torch, by far the largest download, is installed once,
 from the exact versions and hashes in `requirements.lock`.
 """
 
 import hashlib
+import secrets
 import shutil
 import sys
 from pathlib import Path
@@ -52,6 +53,19 @@ def lint(session: nox.Session) -> None:
     session.run(_program("python"), "-m", "ruff", "check", ".")
     session.run(_program("python"), "-m", "ruff", "format", "--check", ".")
     session.run(_program("python"), "-m", "mypy")
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """10,000 damaged and foreign files and options, other ones each time: each is read, or refused in words.
+
+    Arguments after -- go to pytest; `-- --hypothesis-seed=N` repeats a run.
+    """
+    _install(session)
+    arguments = session.posargs or [f"--hypothesis-seed={secrets.randbelow(2**32)}"]
+    session.log(f"To repeat it: nox -s fuzz -- {' '.join(arguments)}")
+    run = (_program("python"), "-m", "pytest", "-rP", "tests/test_fuzz.py", *arguments)
+    session.run(*run, env={"FUZZ_INPUTS": "10000"})
 
 
 @nox.session

@@ -1,6 +1,7 @@
-"""Files: atomic writes and content hashes, the one place for each."""
+"""Files: atomic writes, reading that ends, and content hashes, the one place for each."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,9 @@ FULL = (ENOSPC, EDQUOT, EFBIG)
 """What the operating system says of a full disk: that is no mistake in what was given."""
 NO_PLACE = (ENAMETOOLONG, ELOOP, EACCES, EPERM, EROFS)
 """What it says of a place that nothing can be read from or written to."""
+
+UNFOLDS, SMALL = 100, 2**28
+"""A file may unfold to a hundred times its bytes, or to 256 MiB: no data set is packed tighter, and every bomb is."""
 
 
 @contextlib.contextmanager
@@ -63,6 +67,31 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write strict JSON atomically: NaN and infinity are refused, since no other reader takes them."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def regular(path: Path) -> Path:
+    """`path`, where a file lies there; OSError for whatever has no end, or waits for a writer: pipes, sockets, devices."""
+    if not path.is_file():
+        path.stat()  # says what is wrong where there is nothing
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; OSError where it cannot be read, and ValueError where it is no JSON or nested too deeply."""
+    try:
+        return json.loads(regular(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def check_unfolding(unfolded: int, packed: int, what: str) -> None:
+    """UserError, before any memory is taken, where `what`, `packed` bytes in files, claims to unfold beyond UNFOLDS and SMALL."""
+    if unfolded > max(UNFOLDS * packed, SMALL):
+        raise UserError(
+            f"{what} claims to hold {unfolded:,} bytes in {packed:,}, more than {UNFOLDS} times as many: it is damaged, or made to "
+            "fill the memory. Replace it, or save it less tightly packed if it is neither."
+        )
 
 
 def make_folder(path: Path) -> Path:
@@ -131,5 +160,5 @@ def _content(folder: Path) -> list[Path]:
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
+    with regular(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
+from ddpm_bench import files
 from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import image_files, load_data, read_images, write_images
 from ddpm_bench.errors import UserError
@@ -107,16 +108,20 @@ def test_files_that_are_no_images_and_hidden_ones_are_passed_over(classes):
 # What is refused: each message names the file.
 
 
-def _sixteen_bit_colour(path):
-    """A 16-bit RGB PNG: Pillow cannot write one, and would read it as 8 bits without a word."""
+def _png(width, height, colour, rows, depth=8):
+    """A PNG file of these bytes of pixels, in a header of these sizes."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    header, rows = struct.pack(">2I5B", 8, 8, 16, 2, 0, 0, 0), (b"\0" + bytes(8 * 6)) * 8
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    )
+    header = struct.pack(">2I5B", width, height, depth, colour, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def _sixteen_bit_colour(path):
+    """A 16-bit RGB PNG: Pillow cannot write one, and would read it as 8 bits without a word."""
+    path.write_bytes(_png(8, 8, 2, (b"\0" + bytes(8 * 6)) * 8, depth=16))
 
 
 def _colour_key(path):
@@ -151,6 +156,13 @@ WRONG = {
     "empty file": (lambda path: path.write_bytes(b""), "not a PNG, JPEG or WebP"),
     "text": (lambda path: path.write_text("hello"), "not a PNG, JPEG or WebP"),
     "another format": (lambda path: _save(path, format="GIF"), "not a PNG, JPEG or WebP"),
+    "a named pipe": (os.mkfifo, "no regular file"),
+    "a device": (lambda path: path.symlink_to("/dev/zero"), "no regular file"),
+    "a link to nothing": (lambda path: path.symlink_to("nothing"), "cannot be read"),
+    "too many pixels": (
+        lambda path: path.write_bytes(_png(10_000, 8_950, 2, b"")),
+        "claims to hold 268,500,000 bytes in",
+    ),
     "truncated": (_truncated, "cannot be read"),
     "corrupt": (_corrupt, "cannot be read"),
     "another size": (lambda path: _save(path, _pixels(8, 9, 3)), r"colour 9x8, but '.*a\.png' is colour 8x8"),
@@ -165,6 +177,14 @@ def test_an_unfit_image_among_good_ones_is_named_with_the_remedy(tmp_path, what)
     make(tmp_path / "b.png")
     _save(tmp_path / "c.png")
     with pytest.raises(UserError, match=rf"b\.png'.*{said}.*([Cc]onvert|[Rr]eplace)"):
+        read_images(tmp_path)
+
+
+def test_a_folder_of_images_that_unfold_beyond_measure_is_refused(tmp_path, monkeypatch):
+    for name in "ab":
+        _save(tmp_path / f"{name}.png", np.zeros((512, 512), np.uint8))
+    monkeypatch.setattr(files, "SMALL", 2**18)
+    with pytest.raises(UserError, match=r"The folder '.*' claims to hold 524,288 bytes in"):
         read_images(tmp_path)
 
 

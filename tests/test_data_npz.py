@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ddpm_bench import files
 from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import load_data, read_images
 from ddpm_bench.errors import UserError
@@ -79,6 +80,11 @@ def test_other_keys_are_never_opened(tmp_path):
             r"array 'train_labels' of.*each of the 4",
         ),
         (
+            {"train": GREY, "test": GREY, "classes": np.array("cat")},
+            r"array 'classes' of.*shape \(\).*a name for each class",
+        ),
+        ({"train": GREY, "test": GREY, "classes": np.array([1, 2])}, r"array 'classes' of.*is int64"),
+        (
             {"train": GREY, "test": GREY, "train_labels": LABELS / 1, "test_labels": LABELS},
             r"array 'train_labels' of.*float64.*integers",
         ),
@@ -129,7 +135,25 @@ def _not_arrays(path):
         archive.writestr("test.npy", "hello")
 
 
+def _header(text):
+    """An archive whose arrays have this header; no more is in them than a few bytes."""
+
+    def make(path):
+        member = b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode() + b"abcd"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in ("train.npy", "test.npy", "classes.npy"):
+                archive.writestr(name, member)
+
+    return make
+
+
 BROKEN = [
+    _header("{'descr': '|u1', 'fortran_order': False, 'shape': (4611686018427387904, 8, 8)}"),
+    _header("{'descr': '|u1', 'fortran_order': False, 'shape': (1099511627776, 8, 8)}"),
+    _header("{'descr': '<U0', 'fortran_order': False, 'shape': (1099511627776,)}"),
+    _header("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}"),
+    _header("(((" * 90),
+    _header("[" * 9000),
     _truncated,
     _corrupt_inside,
     _single_array,
@@ -144,7 +168,15 @@ BROKEN = [
 def test_an_archive_that_cannot_be_read_is_named_with_the_remedy(tmp_path, make):
     path = tmp_path / "broken.npz"
     make(path)
-    with pytest.raises(UserError, match=r"broken\.npz.*(savez|Give the path)"):
+    with pytest.raises(UserError, match=r"broken\.npz.*(savez|Give the path|a name for each class)"):
+        load_data(DataSettings(source=f"npz:{path}"))
+
+
+def test_a_bomb_is_refused_before_it_unfolds(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, train=np.zeros((2**22, 1, 1), np.uint8), test=GREY)
+    monkeypatch.setattr(files, "SMALL", 2**20)
+    with pytest.raises(UserError, match=r"bomb\.npz' claims to hold 4,194,4.. bytes in .*more than 100 times"):
         load_data(DataSettings(source=f"npz:{path}"))
 
 

@@ -208,6 +208,15 @@ def test_weights_that_are_not_those_of_the_card_are_refused(trained, tmp_path):
         load_extractor(str(out), cache=tmp_path)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"sizes": [12, 16] * 500}, {"sizes": [0]}, {"feature_dim": 65}, {"classes": ["a"] * 9}]
+)
+def test_a_card_of_another_network_than_its_weights_is_refused(trained, tmp_path, changes):
+    out, _ = copied(trained, tmp_path, **changes)
+    with pytest.raises(UserError, match=r"not the card of an extractor|do not fit its card"):
+        load_extractor(str(out), cache=tmp_path)
+
+
 @pytest.mark.parametrize("name", ["inception", "embedded"])
 def test_nobody_elses_extractor_goes_by_a_name_of_the_package(trained, tmp_path, name):
     out, _ = copied(trained, tmp_path, name=name)

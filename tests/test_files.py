@@ -8,10 +8,13 @@ import pytest
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import (
+    SMALL,
+    check_unfolding,
     in_a_row,
     keyed_folder,
     make_folder,
     move_aside,
+    read_json,
     replacing,
     sha256_file,
     write_json,
@@ -96,3 +99,30 @@ def test_kept_ranges_are_taken_in_a_row_the_longest_of_one_start_and_damaged_one
     assert taken([(0, 8), (8, 12), (8, 24), (12, 16)]) == [(0, 8), (8, 24)]
     assert taken([(0, 8), (8, 12), (8, 24), (12, 16)], damaged=((8, 24),)) == [(0, 8), (8, 12), (12, 16)]
     assert taken([(8, 16)]) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"[" * 100_000, "nested too deeply"), (b"{", "line 1"), (b"\xff", "utf-8"), (b"9" * 5000, "digits")],
+)
+def test_what_is_no_json_is_a_value_error_whatever_json_says(tmp_path, content, said):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        read_json(tmp_path / "x.json")
+
+
+def test_what_would_never_end_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe.json", tmp_path / "zero.json", tmp_path):
+        with pytest.raises(OSError, match="no regular file"):
+            read_json(path)
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")
+
+
+def test_a_file_unfolds_to_a_hundred_times_its_bytes_or_to_little():
+    check_unfolding(100 * 2**30, 2**30, "it")
+    check_unfolding(SMALL, 1, "it")
+    with pytest.raises(UserError, match=r"it claims to hold 268,435,457 bytes in 1,"):
+        check_unfolding(SMALL + 1, 1, "it")

@@ -1,5 +1,6 @@
 """Grids, presets and overrides: what a user can get wrong is said in one message."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -292,3 +293,10 @@ def test_what_a_kind_of_network_does_not_take_is_said_with_what_it_does(table2, 
         network_of(table2, load_preset("smoke"), *assignments)
     for part in said:
         assert part in str(error.value)
+
+
+def test_a_named_pipe_is_no_grid(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    for load in (load_grid, load_preset):
+        with pytest.raises(UserError, match="no regular file"):
+            load(str(tmp_path / "pipe.toml"))

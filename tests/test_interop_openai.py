@@ -481,3 +481,26 @@ def test_our_own_checkpoints_need_no_import(tmp_path: Path) -> None:
     import_checkpoint(saved(tmp_path, layout(**SMALL)), tmp_path / "out", UserSays(flags=FLAGS))
     with pytest.raises(UserError, match="give it to --ckpt"):
         import_checkpoint(str(tmp_path / "out"), tmp_path / "again", UserSays())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda state: state.update({3: torch.ones(1)}), "a name is a int"),
+        (lambda state: state.update({"out.0.bias": [1.0]}), "'out.0.bias' is a list"),
+        (lambda state: state.update({"out.2.weight": torch.tensor(1.0)}), r"out.2.weight is \[\], where 4 sizes"),
+        (lambda state: state.update({"time_embed.0.weight": torch.ones(128, 0)}), r"time_embed.0.weight is \[128, 0\]"),
+        (
+            lambda state: state.update({"output_blocks": torch.ones(1), "output_blocks.": torch.ones(1)}),
+            "these are not 2 levels",
+        ),
+        (lambda state: state.update({"out.0.bias": torch.ones(1).expand(2**20, 2**20)}), "views of the same numbers"),
+        (lambda state: state.update({"out.0.bias": state["out.0.bias"].to("meta")}), "names and shapes alone"),
+        (lambda state: state.update({"out.0.bias": state["out.0.bias"].to_sparse()}), "layout torch.sparse_coo"),
+    ],
+)
+def test_tensors_that_are_none_of_a_network_are_named(tmp_path: Path, change: Callable, said: str) -> None:
+    state = layout(**SMALL)
+    change(state)
+    with pytest.raises(UserError, match=said):
+        import_checkpoint(saved(tmp_path, state), tmp_path / "out", UserSays(flags=FLAGS))

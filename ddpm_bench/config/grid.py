@@ -17,6 +17,7 @@ from ddpm_bench.config.published import Claim, Coding, Conditions, Frozen, Print
 from ddpm_bench.config.settings import CellSettings, section_of
 from ddpm_bench.config.values import first_fault
 from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.files import regular
 from ddpm_bench.text import brief
 
 PACKAGE = Path(__file__).parent.parent
@@ -154,7 +155,7 @@ def _read_toml(
     if path is None:
         raise UserError(f"There is no {kind} '{name}'{near_miss(name, shipped)} Or give the path of a .toml file.")
     try:
-        return path, tomllib.loads(path.read_text(encoding="utf-8"), parse_float=parse_float)
+        return path, tomllib.loads(regular(path).read_text(encoding="utf-8"), parse_float=parse_float)
     except FileNotFoundError:
         raise UserError(f"There is no {kind} file '{path}'. Shipped: {', '.join(shipped)}.") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -20,7 +20,8 @@ class NetworkSettings(Settings):
     """What decides a network's function beside its weights. A kind of network is one subclass and its entry in NETWORKS.
 
     built_by: "module:Class" of the nn.Module, called as Class(in_channels, out_channels, side, settings); it is imported
-    when a network is built, so that settings need no torch. The network is called as network(x_t, step) ->
+    when a network is built, so that settings need no torch. It is also built on torch's device `meta`, without memory, to be
+    compared with weights. The network is called as network(x_t, step) ->
     (B, out_channels, side, side), for x_t (B, in_channels, side, side) and the 0-based step (B,); initial values are drawn
     from torch's global generator.
     """
@@ -45,7 +46,7 @@ class UNetSettings(NetworkSettings):
     kind: Literal["unet"] = "unet"
     base: int = Field(128, ge=2, le=8192)
     multipliers: tuple[Annotated[int, Field(le=64)], ...] = Field((1, 2, 2, 2), max_length=11)
-    blocks: int = Field(2, ge=1, le=64)
+    blocks: int = Field(2, ge=1, le=32)
     attention: tuple[int, ...] = Field((16,), max_length=11)
     groups: int = Field(32, ge=1, le=8192)
     dropout: float = Field(0.1, ge=0, lt=1)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ddpm_bench.data.loaded import describe
 from ddpm_bench.data.npz import read_npz
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import make_folder, replacing
+from ddpm_bench.files import check_unfolding, make_folder, regular, replacing
 from ddpm_bench.runtime.observer import progress
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -70,6 +70,7 @@ def read_files(paths: Sequence[Path], title: str = "Reading images") -> Tensor:
     UserError naming the file that is unreadable, or that differs from the first one.
     """
     first = _read_file(paths[0])
+    check_unfolding(len(paths) * first.nbytes, sum(_size(path) for path in paths), f"The folder '{paths[0].parent}'")
     images = np.empty((len(paths), *first.shape), np.uint8)
     with _patient_progress(title, len(paths)) as tick:
         for index, path in enumerate(paths):
@@ -152,7 +153,7 @@ def _contents(folder: Path) -> tuple[list[Path], list[Path]]:
 def _read_file(path: Path) -> np.ndarray:
     """One image file -> uint8 (C, H, W)."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(regular(path), formats=FORMATS) as image:
             _check_pixels(image, path)
             pixels = np.asarray(ImageOps.exif_transpose(image) if "exif" in image.info else image)
     except UserError:
@@ -175,7 +176,8 @@ def _read_file(path: Path) -> np.ndarray:
 
 
 def _check_pixels(image: ImageFile.ImageFile, path: Path) -> None:
-    """Refuse what cannot be taken as 8-bit grey or colour levels without changing it."""
+    """Refuse what cannot be taken as 8-bit grey or colour levels without changing it, and a claim of too many of them."""
+    check_unfolding(image.width * image.height * len(image.getbands()), _size(path), f"The image '{path}'")
     # Pillow cuts 16-bit colour down to 8 bits in silence; only the raw mode of what is still to be decoded tells.
     if any("16" in str(tile.args) for tile in image.tile):
         problem = "has 16 bits a channel"
@@ -192,6 +194,11 @@ def _check_pixels(image: ImageFile.ImageFile, path: Path) -> None:
     raise UserError(
         f"The image '{path}' {problem}; images must be 8-bit grey or RGB. Convert it, for instance to an RGB PNG."
     )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 of one that is gone, which is said where it is read."""
+    return path.stat().st_size if path.exists() else 0
 
 
 @contextlib.contextmanager

@@ -8,23 +8,31 @@ Other keys are ignored. Nothing in an archive is unpickled.
 import contextlib
 import hashlib
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from lzma import LZMAError
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import torch
-from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from ddpm_bench.data.images import Split
 from ddpm_bench.data.loaded import Loaded, check_alike
 from ddpm_bench.errors import UserError
+from ddpm_bench.files import check_unfolding
 
 EMBEDDED = Path(__file__).with_name("embedded") / "fashion-mnist-10k.npz"
 EMBEDDED_SHA256 = "b62a168cfb6cf8720e421ca1ec5a8e25c8a5808350816cac2116d75d6b6f29c9"
+
+UNREADABLE = (
+    EOFError, LZMAError, MemoryError, OSError, OverflowError, RuntimeError, SyntaxError, TokenError, TypeError, ValueError,
+    struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What damage makes of the archive's reader, its unpackers, and NumPy's, which reads a header as Python's own text."""
 
 
 def load_embedded() -> Loaded:
@@ -57,48 +65,56 @@ def load_npz(path: Path) -> Loaded:
 def read_npz(path: Path) -> Tensor:
     """An archive without splits -> uint8 (N, C, H, W): its array `images`, or else its first one of 3 or 4 axes."""
     with _archive(path, path) as archive:
-        for name in ["images"] if "images" in archive else archive.files:
-            array = _array(archive, name)
+        for name in ["images"] if "images" in archive.members else archive.members:
+            array = archive.array(name)
             if name == "images" or array.ndim in (3, 4):
                 return _images(array, name, path)
-        raise UserError(f"'{path}' holds no array of images, uint8 (N, H, W, C); it has {_listing(archive)}.")
+        raise UserError(f"'{path}' holds no array of images, uint8 (N, H, W, C); it has {archive.listing()}.")
+
+
+class Archive:
+    """The arrays of an .npz archive by name; each is read, and unfolds, only when it is asked for."""
+
+    def __init__(self, opened: zipfile.ZipFile, path: Path) -> None:
+        self.opened, self.path, self.unfolded = opened, path, 0
+        self.members = {name.removesuffix(".npy"): name for name in opened.namelist()}
+
+    def array(self, name: str) -> np.ndarray:
+        """One array; nothing is unpickled. Of what it claims to hold no more than is there takes memory."""
+        member = self.opened.getinfo(self.members[name])
+        self.unfolded += member.file_size
+        check_unfolding(self.unfolded, self.path.stat().st_size, f"'{self.path}'")
+        with self.opened.open(member) as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+
+    def listing(self) -> str:
+        return ", ".join(f"'{name}'" for name in self.members) or "no arrays"
 
 
 @contextlib.contextmanager
-def _archive(stream: Path | io.BytesIO, path: Path) -> Iterator[NpzFile]:
+def _archive(stream: Path | io.BytesIO, path: Path) -> Iterator[Archive]:
     """The opened archive; whatever cannot be read from it while it is open becomes a UserError."""
     try:
-        archive = np.load(stream, allow_pickle=False)
-        if not isinstance(archive, NpzFile):
-            raise UserError(f"'{path}' is a single NumPy array. Save an archive instead: numpy.savez.")
-        with archive:
-            yield archive
+        with zipfile.ZipFile(stream) as opened:
+            yield Archive(opened, path)
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, LZMAError) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"'{path}' is not a readable .npz archive of plain arrays: {error}. Save it again with numpy.savez."
         ) from error
 
 
-def _array(archive: NpzFile, name: str) -> np.ndarray:
-    """One array; ValueError for a member that is none, which NumPy hands out as its bytes."""
-    array = archive[name]
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"'{name}' is not in NumPy's format")
-    return array
-
-
-def _data_set(archive: NpzFile, path: Path) -> Loaded:
+def _data_set(archive: Archive, path: Path) -> Loaded:
     for name in ("train", "test"):
-        if name not in archive:
+        if name not in archive.members:
             raise UserError(
-                f"'{path}' has no array '{name}': it needs 'train' and 'test', and has {_listing(archive)}."
+                f"'{path}' has no array '{name}': it needs 'train' and 'test', and has {archive.listing()}."
             )
-    classes = tuple(map(str, _array(archive, "classes"))) if "classes" in archive else ()
+    classes = _classes(archive, path) if "classes" in archive.members else ()
     splits = []
     for name in ("train", "test"):
-        images = _images(_array(archive, name), name, path)
+        images = _images(archive.array(name), name, path)
         splits.append(Split(images, _labels(archive, name, len(images), path)))
     train, test = splits
     if (train.labels is None) != (test.labels is None):
@@ -134,10 +150,10 @@ def _images(array: np.ndarray, name: str, path: Path) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def _labels(archive: NpzFile, name: str, count: int, path: Path) -> Tensor | None:
-    if f"{name}_labels" not in archive:
+def _labels(archive: Archive, name: str, count: int, path: Path) -> Tensor | None:
+    if f"{name}_labels" not in archive.members:
         return None
-    labels = _array(archive, f"{name}_labels")
+    labels = archive.array(f"{name}_labels")
     if labels.dtype.kind not in "iu" or labels.shape != (count,) or labels.min() < 0:
         raise UserError(
             f"The array '{name}_labels' of '{path}' is {labels.dtype} of shape {labels.shape}; "
@@ -146,5 +162,11 @@ def _labels(archive: NpzFile, name: str, count: int, path: Path) -> Tensor | Non
     return torch.from_numpy(labels.astype(np.int64))
 
 
-def _listing(archive: NpzFile) -> str:
-    return ", ".join(f"'{name}'" for name in archive.files) or "no arrays"
+def _classes(archive: Archive, path: Path) -> tuple[str, ...]:
+    names = archive.array("classes")
+    if names.dtype.kind != "U" or names.ndim != 1 or not names.itemsize:
+        raise UserError(
+            f"The array 'classes' of '{path}' is {names.dtype} of shape {names.shape}; it is text, a name for each class: "
+            "numpy.array(['cat', 'dog'])."
+        )
+    return tuple(map(str, names))

@@ -8,6 +8,7 @@ import hashlib
 from pathlib import Path
 
 from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.files import regular
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.inception import INCEPTION_URL, find_weights, inception_network, read_weights
 from ddpm_bench.metrics.small_cnn import RESERVED, SHIPPED, build, read_card
@@ -87,7 +88,7 @@ def _small(path: Path, expected: str, name: str, remedy: str) -> Extractor:
     """The small extractor at `path`, shown as `name`, if its weights have the `expected` hash."""
     card = read_card(path)
     try:
-        weights = path.read_bytes()
+        weights = regular(path).read_bytes()
     except OSError as error:
         raise UserError(f"Cannot read the extractor '{path}': {error.strerror}. {remedy}") from error
     sha256 = hashlib.sha256(weights).hexdigest()

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import replacing
+from ddpm_bench.files import regular, replacing
+from ddpm_bench.networks.weights import odd, read_pickle
 from ddpm_bench.runtime.observer import progress
 
 INCEPTION_URL = URL_INCEPTION_V3
@@ -58,7 +59,7 @@ def inception_network(state: dict[str, Tensor]) -> nn.Module:
 def read_weights(path: Path, allow_unverified: bool) -> Weights:
     """Read a weights file. UserError, before anything is loaded, when its hash is another and that is not allowed."""
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
     except OSError as error:
         raise UserError(f"Cannot read the Inception weights '{path}': {error.strerror}. {REMEDY}") from error
     sha256 = hashlib.sha256(content).hexdigest()
@@ -69,16 +70,15 @@ def read_weights(path: Path, allow_unverified: bool) -> Weights:
             "say that the scores are not comparable."
         )
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+        state = read_pickle(content)
+    except UserError:
+        raise
+    except (pickle.UnpicklingError, ValueError) as error:
         raise UserError(
             f"'{path}' is damaged or holds something other than tensors; nothing in it was run. Give Inception "
             "weights for torch-fidelity."
         ) from error
-    if not (
-        isinstance(state, dict)
-        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
-    ):
+    if not isinstance(state, dict) or odd(state):
         raise UserError(f"'{path}' holds no tensors by name. Give Inception weights for torch-fidelity.")
     return Weights(dict(state), sha256)
 

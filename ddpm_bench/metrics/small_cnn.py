@@ -11,17 +11,16 @@ report in the card only.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import replacing, write_text
+from ddpm_bench.files import regular, replacing, write_text
+from ddpm_bench.networks.weights import mismatch, outline, read_tensors
 
 SHIPPED = Path(__file__).with_name("embedded") / "extractor.safetensors"
 RESERVED = ("inception", "embedded")
@@ -41,9 +40,9 @@ class Card(BaseModel):
     name: str = Field(min_length=1)
     sha256: str
     channels: Literal[1, 3]
-    sizes: tuple[int, ...] = Field(min_length=1)
+    sizes: tuple[Annotated[int, Field(ge=8, le=1024)], ...] = Field(min_length=1, max_length=64)
     classes: tuple[str, ...] = Field(min_length=2)
-    feature_dim: int
+    feature_dim: Literal[64]
     parameters: int
     test_accuracy: dict[int, float]  # image size -> share of the test images
     data_name: str
@@ -142,7 +141,7 @@ def read_card(path: Path) -> Card:
     beside = card_path(path)
     remedy = "Make an extractor with `ddpm-bench extractor train`, or choose `embedded` or `inception`."
     try:
-        return Card.model_validate_json(beside.read_bytes())
+        return Card.model_validate_json(regular(beside).read_bytes())
     except FileNotFoundError:
         missing = path if not path.exists() else beside
         raise UserError(f"There is no extractor at '{path}': '{missing}' is missing. {remedy}") from None
@@ -154,12 +153,14 @@ def read_card(path: Path) -> Card:
 
 def build(card: Card, weights: bytes) -> SmallCNN:
     """The network of `card` with `weights` (safetensors), in evaluation mode. UserError when these do not fit it."""
-    network = SmallCNN(card.channels, len(card.classes), card.sizes)
     try:
-        network.load_state_dict(safetensors.torch.load(weights))
-    except (SafetensorError, RuntimeError) as error:
-        detail = str(error).splitlines()[-1].strip().rstrip(".")
-        raise UserError(
-            f"The weights of the extractor '{card.name}' do not fit its card ({detail}). Train it again."
-        ) from error
+        tensors = read_tensors(weights)
+        with outline():
+            wrong = mismatch(SmallCNN(card.channels, len(card.classes), card.sizes), tensors)
+    except ValueError as error:
+        wrong = str(error)
+    if wrong:
+        raise UserError(f"The weights of the extractor '{card.name}' do not fit its card ({wrong}). Train it again.")
+    network = SmallCNN(card.channels, len(card.classes), card.sizes)
+    network.load_state_dict(tensors)
     return network.requires_grad_(False).eval()

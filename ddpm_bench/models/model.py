@@ -10,30 +10,39 @@ What a model predicts, its schedule, its variance, how it is told the time and h
 model cannot be sampled or scored as something else.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
+from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from ddpm_bench.config.networks import NetworkSettings, network_settings
+from ddpm_bench.config.networks import AnyNetworkSettings, NetworkSettings
 from ddpm_bench.config.settings import DataSettings, DiffusionSettings, ProcessSettings, SamplingSettings
+from ddpm_bench.config.values import first_fault
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import check_free, replacing, sha256_file, write_json
+from ddpm_bench.files import check_free, read_json, replacing, sha256_file, write_json
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler
 from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
+from ddpm_bench.networks.weights import mismatch, outline, read_tensors
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.owner import owned
 from ddpm_bench.training.snapshots import load_weights
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
+
+
+class TrainedModel(BaseModel):
+    """What a model needs of the identity of a training run, whose other keys are about the training."""
+
+    data: DataSettings
+    diffusion: DiffusionSettings
+    network: AnyNetworkSettings
+    channels: Literal[1, 3]
 
 
 @dataclass(frozen=True)
@@ -120,15 +129,19 @@ def _trained(ckpt: Path, raw: bool) -> Model:
     kind: Literal["raw", "ema"] = "raw" if raw else "ema"
     weights, about = load_weights(ckpt, kind)
     identity = about["identity"]
-    data, process = DataSettings(**identity["data"]), DiffusionSettings(**identity["diffusion"])
-    settings, diffusion = network_settings(identity["network"]), build_diffusion(process)
-    shape = (identity["channels"], data.size, data.size)
-    network = build_network(settings, build_codec(process).shape(shape), diffusion)
-    network.load_state_dict(weights)
+    try:
+        trained = TrainedModel.model_validate(identity)
+    except ValidationError as error:
+        raise UserError(
+            f"'{ckpt}' was trained with settings that are unknown here ({first_fault(error)}). "
+            "Use the ddpm-bench that made it, or a newer one."
+        ) from error
+    process, diffusion = trained.diffusion, build_diffusion(trained.diffusion)
+    shape = (trained.channels, trained.data.size, trained.data.size)
     return Model(
         name=ckpt.resolve().parent.name if ckpt.name.startswith("step-") else ckpt.resolve().name,
-        network=network.eval(),
-        network_settings=settings,
+        network=_network(trained.network, build_codec(process).shape(shape), diffusion, weights, ckpt),
+        network_settings=trained.network,
         process=process,
         diffusion=diffusion,
         shape=shape,
@@ -137,49 +150,64 @@ def _trained(ckpt: Path, raw: bool) -> Model:
         step=about["step"],
         sampling=_sampling(ckpt, about["sampling"]),
         identity=identity | {"step": about["step"], "weights": kind, "weights_sha256": about["sha256"]},
-        data=data,
+        data=trained.data,
     )
 
 
-def _sampling(ckpt: Path, told: dict[str, Any]) -> SamplingSettings:
+def _network(
+    settings: NetworkSettings,
+    shape: tuple[int, int, int],
+    diffusion: Diffusion,
+    weights: dict[str, Tensor],
+    where: Path,
+) -> nn.Module:
+    """The network of `settings` with `weights`, in evaluation mode: its memory is taken only once they are known to fit it."""
+    with outline():
+        wrong = mismatch(build_network(settings, shape, diffusion), weights)
+    if wrong:
+        raise UserError(f"The weights in '{where}' do not fit what it says of their network: {wrong}. Make it again.")
+    network = build_network(settings, shape, diffusion)
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def _sampling(ckpt: Path, told: Any) -> SamplingSettings:
     """What a snapshot says of how its model is sampled; those of older versions say nothing."""
     if not told:
         say(
             f"'{ckpt}' does not say how it is sampled: by all steps of the chain, x_0 clipped, unless options say otherwise."
         )
     try:
-        return SamplingSettings(**told)
+        return SamplingSettings.model_validate(told)
     except ValidationError as error:
-        first = error.errors()[0]
         raise UserError(
-            f"'{ckpt}' is sampled in a way unknown here ({'.'.join(map(str, first['loc']))}: {first['msg']}). "
+            f"'{ckpt}' is sampled in a way unknown here ({first_fault(error)}). "
             "Use the ddpm-bench that made it, or a newer one."
         ) from error
 
 
 def _imported(folder: Path, raw: bool) -> Model:
     try:
-        card = ModelCard.model_validate(json.loads((folder / CARD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError) as error:
+        card = ModelCard.model_validate(read_json(folder / CARD))
+    except (OSError, ValueError) as error:
+        why = first_fault(error) if isinstance(error, ValidationError) else error
         raise UserError(
-            f"'{folder / CARD}' is not a model card of ddpm-bench ({error}). Import the checkpoint again."
+            f"'{folder / CARD}' is not a model card of ddpm-bench ({why}). Import the checkpoint again."
         ) from error
     if raw and card.weights != "raw":
         raise UserError(f"'{folder}' holds weights that are {KINDS[card.weights]}; without --raw they are used.")
     if card.weights == "raw" and not raw:
         raise UserError(f"'{folder}' holds raw weights, not their moving average; give --raw if these are meant.")
     diffusion = build_diffusion(card.process)
-    network = build_network(card.network, build_codec(card.process).shape(card.shape), diffusion)
     try:
-        network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(
-            f"'{folder / WEIGHTS}' does not fit its card ({error}). Import the checkpoint again."
-        ) from error
+        weights = read_tensors(folder / WEIGHTS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{folder / WEIGHTS}' cannot be read ({error}). Import the checkpoint again.") from error
+    network = _network(card.network, build_codec(card.process).shape(card.shape), diffusion, weights, folder)
     sha256 = sha256_file(folder / WEIGHTS)
     return Model(
         name=card.name,
-        network=network.eval(),
+        network=network,
         network_settings=card.network,
         process=card.process,
         diffusion=diffusion,

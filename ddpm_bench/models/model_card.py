@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import field_validator
+
 from ddpm_bench.config.networks import AnyNetworkSettings
 from ddpm_bench.config.settings import ProcessSettings, SamplingSettings, Settings
 
@@ -26,3 +28,13 @@ class ModelCard(Settings):
     network: AnyNetworkSettings
     sampling: SamplingSettings = SamplingSettings()
     source: dict[str, str]
+
+    @field_validator("shape")
+    @classmethod
+    def _of_images(cls, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        channels, height, width = shape
+        if channels not in (1, 3) or height != width or not 8 <= height <= 1024:
+            raise ValueError(
+                f"images of (C, H, W) = {shape} are none: they are square, of 8 to 1024 pixels a side, and C is 1 or 3"
+            )
+        return shape

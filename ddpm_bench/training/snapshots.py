@@ -25,12 +25,12 @@ from typing import Annotated, Any, Literal
 import safetensors.torch
 from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ddpm_bench.config.settings import completed
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import make_folder, sha256_file, write_json
+from ddpm_bench.files import make_folder, read_json, sha256_file, write_json
+from ddpm_bench.networks.weights import read_tensors
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.sealed import SEAL, is_whole, seal
 
@@ -132,10 +132,12 @@ def load_tensors(snapshot: Path, stem: str, state: Mapping[str, Any]) -> dict[st
     try:
         if files is not None and sha256_file(path) != files[stem]:
             raise Damaged(path, NOT_WHAT_WAS_WRITTEN)
-        return safetensors.torch.load_file(path)
+        return read_tensors(path)
     except PermissionError as error:
         raise _not_readable(path, error) from error
-    except (OSError, SafetensorError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
         raise Damaged(path, str(error)) from error
 
 
@@ -146,7 +148,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     path = path / STATE if path.is_dir() else path
     try:
-        state = json.loads(path.read_bytes())
+        state = read_json(path)
         told = state["format"]
         if (told != UNSEALED or SEAL in state) and not is_whole(state):
             raise Damaged(path, NOT_WHAT_WAS_WRITTEN)

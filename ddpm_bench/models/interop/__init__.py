@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import sha256_file
@@ -19,7 +21,7 @@ from ddpm_bench.models.build import build_diffusion
 from ddpm_bench.models.interop import diffusers, openai, pytorch_ddpm
 from ddpm_bench.models.interop.convert import Found, outline
 from ddpm_bench.models.interop.given import Given
-from ddpm_bench.models.interop.user_says import UserSays
+from ddpm_bench.models.interop.user_says import UserSays, reasons
 from ddpm_bench.models.model import save_model
 from ddpm_bench.models.model_card import KINDS, ModelCard
 
@@ -53,11 +55,16 @@ def import_checkpoint(
     format = format or _recognise(source)
     if format not in FORMATS:
         raise UserError(f"There is no format '{format}'{near_miss(format, FORMATS)}")
-    found = FORMATS[format].read(source, asked)
-    card = ModelCard(
-        name=name or source.name, weights=found.weights, step=found.step, shape=found.shape, process=found.process,
-        network=found.network, source={"format": format, "path": source.label, "sha256": sha256_file(found.file)},
-    )  # fmt: skip
+    try:
+        found = FORMATS[format].read(source, asked)
+        card = ModelCard(
+            name=name or source.name, weights=found.weights, step=found.step, shape=found.shape, process=found.process,
+            network=found.network, source={"format": format, "path": source.label, "sha256": sha256_file(found.file)},
+        )  # fmt: skip
+    except ValidationError as error:
+        raise UserError(f"'{given}' says of itself what ddpm-bench cannot express: {reasons(error)}.") from error
+    if any(tensor.is_meta for tensor in found.state.values()):
+        raise UserError(f"'{given}' holds names and shapes alone (torch's device meta), no weights.")
     save_model(out, card, found.state)
     return card
 

@@ -4,6 +4,7 @@ A format maps each module of our U-Net to a module of theirs, or to several whos
 else is checked here: each tensor of theirs is used once, each of ours is filled, and shapes agree.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import build_diffusion
 from ddpm_bench.models.model import Kind
+from ddpm_bench.networks import weights
 from ddpm_bench.networks.blocks import Attention, resamples
 from ddpm_bench.networks.unet import UNet
 
@@ -61,7 +63,7 @@ class Place:
 
 def outline(settings: UNetSettings, channels: int, outputs: int, size: int) -> UNet:
     """A U-Net without memory: names and shapes alone. UserError for sizes that do not fit together."""
-    with torch.device("meta"):
+    with weights.outline():
         return UNet(channels, outputs, size, settings)
 
 
@@ -101,16 +103,27 @@ def convert(
         missing = [source for source in sources if source not in theirs]
         problems += [f"{source} is missing" for source in missing]
         if not missing:
-            tensor = torch.cat([theirs[source].float() for source in sources])
-            flat = tensor.flatten(1) if tensor.ndim > wanted.ndim == 2 else tensor  # a 1x1 convolution as a matrix
-            if flat.shape == wanted.shape:
-                ours[name] = arrange(name, flat).clone(memory_format=torch.contiguous_format)
+            parts = [theirs[source] for source in sources]
+            if _joined(parts, wanted.ndim) == list(wanted.shape):
+                whole = torch.cat([part.float() for part in parts]).reshape(wanted.shape)
+                ours[name] = arrange(name, whole).clone(memory_format=torch.contiguous_format)
             else:
-                problems.append(f"{' + '.join(sources)} is {list(tensor.shape)} where {list(wanted.shape)} is expected")
+                found = " + ".join(str(list(part.shape)) for part in parts)
+                problems.append(f"{' + '.join(sources)} is {found} where {list(wanted.shape)} is expected")
     problems += [f"{name} is not expected" for name in theirs if name not in used]
     if problems:
         raise misfit(where, problems, causes)
     return ours
+
+
+def _joined(parts: Sequence[Tensor], rank: int) -> list[int] | None:
+    """The shape of `parts` joined by rows, a 1x1 convolution taken as the matrix that it is; None where they cannot be."""
+    rows, rest = [part.shape[:1] for part in parts], {part.shape[1:] for part in parts}
+    if not all(rows) or len(rest) != 1:
+        return None
+    [columns] = rest
+    shape = [sum(count for (count,) in rows), *columns]
+    return [shape[0], math.prod(columns)] if len(shape) > rank == 2 else shape
 
 
 def misfit(where: str, problems: Sequence[str], causes: Causes, evidence: Iterable[str] = ()) -> UserError:
@@ -122,11 +135,14 @@ def misfit(where: str, problems: Sequence[str], causes: Causes, evidence: Iterab
     return UserError(f"{where} does not fit the network: {'; '.join(problems[:SHOWN])}{more}. {told}.")
 
 
-def shape_of(theirs: Mapping[str, Tensor], name: str, where: str, causes: Causes) -> Sequence[int]:
-    """The shape of one of their tensors, from which sizes are told; UserError where it is missing."""
+def shape_of(theirs: Mapping[str, Tensor], name: str, rank: int, where: str, causes: Causes) -> Sequence[int]:
+    """The shape of one of their tensors, from which sizes are told; UserError where it is missing or tells none."""
     if name not in theirs:
         raise misfit(where, [f"{name} is missing"], causes, theirs)
-    return theirs[name].shape
+    shape = theirs[name].shape
+    if len(shape) != rank or not all(shape):
+        raise misfit(where, [f"{name} is {list(shape)}, where {rank} sizes are expected"], causes)
+    return shape
 
 
 def check_outputs(process: ProcessSettings, channels: int, outputs: int, where: str) -> None:

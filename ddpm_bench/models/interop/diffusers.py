@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from torch import Tensor
 
 from ddpm_bench.config.networks import UNetSettings
@@ -55,8 +55,8 @@ class UNetConfig(Settings):
     """config.json of a UNet2DModel: every key with diffusers' default, and the values that our network can express."""
 
     sample_size: int | tuple[int, int]
-    in_channels: int = 3
-    out_channels: int = 3
+    in_channels: Literal[1, 3] = 3
+    out_channels: int = Field(3, ge=1)
     center_input_sample: Literal[False] = False
     time_embedding_type: Literal["positional"] = "positional"
     time_embedding_dim: int | None = None
@@ -65,7 +65,7 @@ class UNetConfig(Settings):
     down_block_types: tuple[Down, ...] = ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D")
     mid_block_type: Literal["UNetMidBlock2D"] = "UNetMidBlock2D"
     up_block_types: tuple[Up, ...] = ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")
-    block_out_channels: tuple[int, ...] = (224, 448, 672, 896)
+    block_out_channels: tuple[PositiveInt, ...] = Field((224, 448, 672, 896), min_length=1)
     layers_per_block: int = 2
     mid_block_scale_factor: Literal[1] = 1
     downsample_padding: Literal[0, 1] = 1

@@ -1,17 +1,16 @@
 """What was given to import: a file, a folder, or a hub id. Weights are read without executing anything."""
 
-import json
 import pickle
 import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
 from torch import Tensor
 
 from ddpm_bench.errors import UserError
+from ddpm_bench.files import read_json
+from ddpm_bench.networks.weights import odd, read_pickle, read_tensors
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 OURS = ("model.json", "state.json", "step-*/state.json")
@@ -56,12 +55,12 @@ class Given:
 def load_file(path: Path) -> dict[str, Any]:
     """The dictionary in a .safetensors file, or in a pickle of nothing but tensors and plain containers."""
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from error
-    except Exception as error:  # what a damaged pickle makes of the unpickler has no bounds
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if not isinstance(content, dict):
         raise UserError(f"'{path}' holds a {type(content).__name__}, not a dictionary; save a state dict instead.")
@@ -70,7 +69,7 @@ def load_file(path: Path) -> dict[str, Any]:
 
 def load_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if not isinstance(content, dict):
@@ -82,9 +81,8 @@ def tensors(content: Any, where: str) -> dict[str, Tensor]:
     """`content`, where all of it is named tensors; else a UserError."""
     if not isinstance(content, dict):
         raise UserError(f"{where} holds a {type(content).__name__}, not named tensors.")
-    others = [f"'{name}' is a {type(each).__name__}" for name, each in content.items() if not isinstance(each, Tensor)]
-    if others:
-        raise UserError(f"{where} should hold nothing but named tensors, but {', '.join(others[:3])}.")
+    if others := odd(content):
+        raise UserError(f"{where} should hold nothing but named tensors of numbers, but {', '.join(others[:3])}.")
     return content
 
 

@@ -76,8 +76,8 @@ def read(source: Given, asked: UserSays) -> Found:
 
 def _channels(theirs: Mapping[str, Tensor], where: str) -> tuple[int, int]:
     """Channels in and out. UserError for a network that takes more than the noisy image."""
-    channels = shape_of(theirs, "input_blocks.0.0.weight", where, CAUSES)[1]
-    outputs = shape_of(theirs, "out.2.weight", where, CAUSES)[0]
+    channels = shape_of(theirs, "input_blocks.0.0.weight", 4, where, CAUSES)[1]
+    outputs = shape_of(theirs, "out.2.weight", 4, where, CAUSES)[0]
     if channels not in (1, 3):
         raise UserError(f"{where} takes {channels} channels: it is an upsampler (the image and a small one), or not "
                         "for images of 1 or 3 channels; ddpm-bench scores unconditional models only.")  # fmt: skip
@@ -87,10 +87,10 @@ def _channels(theirs: Mapping[str, Tensor], where: str) -> tuple[int, int]:
 def _architecture(theirs: Mapping[str, Tensor], flags: Flags, where: str) -> UNetSettings:
     """Widths, depth, places of attention and dialect, from names and shapes; heads and side from the flags."""
 
-    def shape(name: str) -> Sequence[int]:
-        return shape_of(theirs, name, where, CAUSES)
+    def shape(name: str, rank: int) -> Sequence[int]:
+        return shape_of(theirs, name, rank, where, CAUSES)
 
-    base, first = shape("time_embed.0.weight")[1], shape("input_blocks.0.0.weight")[0]
+    base, first = shape("time_embed.0.weight", 2)[1], shape("input_blocks.0.0.weight", 4)[0]
     if first != base:
         raise UserError(f"{where} begins with {first} channels for a base of {base}, a first multiplier "
                         f"of {first / base:g}, as guided-diffusion has at 512x512; it is not supported.")  # fmt: skip
@@ -102,7 +102,7 @@ def _architecture(theirs: Mapping[str, Tensor], flags: Flags, where: str) -> UNe
                         "levels of as many blocks each, so it is not whole, or another architecture.")  # fmt: skip
     blocks = layers // levels - 1
     starts = [1 + level * (blocks + 1) for level in range(levels)]
-    widths = [shape(f"input_blocks.{start}.0.out_layers.3.weight")[0] for start in starts]
+    widths = [shape(f"input_blocks.{start}.0.out_layers.3.weight", 4)[0] for start in starts]
     if any(width % base for width in widths):
         raise UserError(f"The widths {widths} of {where} are no multiples of its base of {base} channels.")
     attended = [f"input_blocks.{start}.1.qkv.weight" in theirs for start in starts]
@@ -110,14 +110,14 @@ def _architecture(theirs: Mapping[str, Tensor], flags: Flags, where: str) -> UNe
         base=base, multipliers=tuple(width // base for width in widths), blocks=blocks, dropout=0.0,
         attention=tuple(flags.image_size >> level for level, there in enumerate(attended) if there),
         heads=flags.num_heads, head_channels=flags.num_head_channels if flags.num_head_channels != -1 else None,
-        time_shift=0, scale_shift=shape("input_blocks.1.0.emb_layers.1.weight")[0] == 2 * widths[0],
+        time_shift=0, scale_shift=shape("input_blocks.1.0.emb_layers.1.weight", 2)[0] == 2 * widths[0],
         padding="both", resample="block" if any("in_layers" in name for name in ups) else "conv", eps=1e-5,
     )  # fmt: skip
 
 
 def _upsamples(name: str) -> bool:
     """Whether a tensor of output_blocks is that by which an upsampling at the end of its block is known."""
-    layer = name.split(".", 2)[2]
+    layer = ".".join(name.split(".")[2:])
     return layer in ("1.conv.weight", "2.conv.weight", "1.in_layers.0.weight", "2.in_layers.0.weight")
 
 

@@ -8,7 +8,7 @@ import re
 import shlex
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from ddpm_bench.config.settings import Settings
 from ddpm_bench.errors import UserError, near_miss
@@ -75,7 +75,7 @@ class Flags(Settings):
     num_heads_upsample: int = -1
     num_head_channels: int = -1
     use_new_attention_order: bool = False
-    diffusion_steps: int = 1000
+    diffusion_steps: int = Field(1000, ge=2, le=100_000)
     noise_schedule: Literal["linear", "cosine"] = "linear"
     sigma_small: bool = False
     predict_xstart: bool = False

@@ -57,11 +57,12 @@ def read(source: Given, asked: UserSays) -> Found:
     where = f"'{source.given}'"
     kind = settle_weights(known, asked, where)
     theirs = dict(tensors(content, where))
-    base, T = shape_of(theirs, "head.weight", where, CAUSES)[0], shape_of(theirs, TABLE, where, CAUSES)[0]
+    base, channels = shape_of(theirs, "head.weight", 4, where, CAUSES)[:2]
+    T = shape_of(theirs, TABLE, 2, where, CAUSES)[0]
     _check_table(theirs.pop(TABLE), base, where)
     process = settle_process({"schedule": "linear", "T": T}, asked, ASSUMED, where)
-    channels, size = theirs["head.weight"].shape[1], _side(source.content, where)
-    outputs = shape_of(theirs, "tail.2.weight", where, CAUSES)[0]
+    size = _side(source.content, where)
+    outputs = shape_of(theirs, "tail.2.weight", 4, where, CAUSES)[0]
     check_outputs(process, channels, outputs, where)
     settings = _architecture(theirs, base, size, where)
     network = outline(settings, channels, outputs, size)
@@ -123,7 +124,7 @@ def _architecture(theirs: Mapping[str, Tensor], base: int, size: int, where: str
             levels[-1].append(position)
     if not all(len(level) == len(levels[0]) > 0 for level in levels):
         raise UserError(f"{where} does not have as many blocks at each level: {list(map(len, levels))}.")
-    widths = [shape_of(theirs, f"downblocks.{level[-1]}.block2.3.weight", where, CAUSES)[0] for level in levels]
+    widths = [shape_of(theirs, f"downblocks.{level[-1]}.block2.3.weight", 4, where, CAUSES)[0] for level in levels]
     if any(width % base for width in widths):
         raise UserError(f"The widths {widths} of {where} are no multiples of its first layer's {base} channels.")
     attended = [f"downblocks.{level[0]}.attn.proj.weight" in theirs for level in levels]

@@ -1,5 +1,6 @@
 """What the person says of a checkpoint, with what the checkpoint says of itself: no contradiction passes."""
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,4 +71,4 @@ def settle_weights(known: Kind, asked: UserSays, where: str) -> Kind:
 
 def reasons(error: ValidationError) -> str:
     """A pydantic error in one line: each field, what was there, and the rule."""
-    return "; ".join(f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors())
+    return "; ".join(f"{'.'.join(map(str, e['loc']))} = {reprlib.repr(e['input'])}: {e['msg']}" for e in error.errors())

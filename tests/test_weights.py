@@ -1,0 +1,141 @@
+"""Weights of whoever made them: damage is told in one way, and what does not fit is known before a network takes memory."""
+
+import io
+import json
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+from tiny_models import tiny_checkpoint
+
+from ddpm_bench import files
+from ddpm_bench.errors import UserError
+from ddpm_bench.models import model
+from ddpm_bench.models.model import load_model
+from ddpm_bench.networks.weights import mismatch, odd, read_pickle, read_tensors
+
+
+def safetensors(header: dict, data: bytes = bytes(16)) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def pickled(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+ONE = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\xff" * 64, safetensors({"a": ONE | {"dtype": "F4", "shape": [32]}}), safetensors({"a": ONE | {"shape": [2**62, 4]}}),
+        safetensors({"a": ONE | {"shape": [0, 2**63], "data_offsets": [0, 0]}}, b""), safetensors({"a": ONE}, b""),
+    ],
+)  # fmt: skip
+def test_damaged_tensors_are_a_value_error(tmp_path, content) -> None:
+    (tmp_path / "x.safetensors").write_bytes(content)
+    for source in (content, tmp_path / "x.safetensors"):
+        try:
+            held = read_tensors(source)
+        except ValueError:
+            continue
+        assert held["a"].dtype == torch.float4_e2m1fn_x2 and source != content  # torch has it, though not from bytes
+
+
+def test_a_pipe_is_no_file_of_tensors(tmp_path) -> None:
+    os.mkfifo(tmp_path / "x.safetensors")
+    for read in (read_tensors, read_pickle):
+        with pytest.raises(OSError, match="no regular file"):
+            read(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\5\6" + bytes(18), b"\x80\x02}", pickled({"a": torch.ones(3)})[:-30]])
+def test_a_damaged_pickle_is_a_value_error_or_none_of_tensors(content) -> None:
+    with pytest.raises((ValueError, pickle.UnpicklingError)):
+        read_pickle(content)
+
+
+def test_a_packed_bomb_is_refused_before_it_unfolds(monkeypatch) -> None:
+    packed = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(pickled({"a": torch.zeros(2**20)}))) as old,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    monkeypatch.setattr(files, "SMALL", 2**20)
+    with pytest.raises(UserError, match=r"claims to hold 4,19"):
+        read_pickle(packed.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({3: torch.ones(1)}, "a name is a int"), ({"a": [1]}, "'a' is a list"), ({"a": torch.ones(1).to_sparse()}, "sparse"),
+        ({"a": torch.ones(1).cfloat()}, "complex64"), ({"a": torch.ones(1).expand(2**40)}, "views of the same numbers"),
+        ({"a": torch.ones(9), "b": torch.ones(9).half(), "c": torch.ones(9)[:3]}, None),
+    ],
+)  # fmt: skip
+def test_what_is_no_weight_is_named(tensors: dict, said: str | None) -> None:
+    assert odd(tensors) == [] if said is None else said in odd(tensors)[0]
+    shared = torch.ones(9)
+    assert odd({"a": shared, "b": shared}) == ["some are views of the same numbers, repeated"]
+
+
+def test_the_first_difference_of_weights_is_named() -> None:
+    network = torch.nn.Linear(3, 2, device="meta")
+    fitting = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
+    assert mismatch(network, fitting) is None
+    assert mismatch(network, {"bias": fitting["bias"]}) == "weight is missing"
+    assert mismatch(network, fitting | {"x": fitting["bias"]}) == "x is not expected"
+    assert mismatch(network, fitting | {"bias": torch.ones(3)}) == "bias is float32 [3] where float32 [2] is expected"
+    assert (
+        mismatch(network, fitting | {"bias": torch.ones(2).int()}) == "bias is int32 [2] where float32 [2] is expected"
+    )
+
+
+def edited(tmp_path, section: str, **changes: object):
+    """A checkpoint whose card says something else than its weights."""
+    folder = tiny_checkpoint(tmp_path / "tiny")
+    card = json.loads((folder / "model.json").read_text())
+    (card[section] if section else card).update(changes)
+    (folder / "model.json").write_text(json.dumps(card))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "said"),
+    [
+        ("network", {"base": 2**31}, "network.base"), ("network", {"blocks": 10**9}, "network.blocks"),
+        ("network", {"eps": float("inf")}, "network.eps"), ("network", {"multipliers": [10**30]}, "network.multipliers"),
+        ("network", {"multipliers": []}, "a positive number a level"), ("", {"shape": [1, 0, 0]}, "square"),
+        ("", {"shape": [1, 16, 32]}, "square"), ("", {"shape": [1, 2**30, 2**30]}, "square"), ("", {"shape": [4, 16, 16]}, "C is 1 or 3"),
+    ],
+)  # fmt: skip
+def test_a_card_of_absurd_sizes_is_refused(tmp_path, section: str, changes: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load_model(edited(tmp_path, section, **changes))
+
+
+def test_a_network_that_its_weights_do_not_fill_is_never_given_memory(tmp_path, monkeypatch) -> None:
+    folder, built = edited(tmp_path, "network", base=8192, groups=2), []
+    monkeypatch.setattr(model, "build_network", lambda *given: built.append(build(*given)) or built[-1])
+    with pytest.raises(UserError, match=r"tiny' do not fit what it says of their network: .* is expected"):
+        load_model(folder)
+    assert len(built) == 1 and all(weight.is_meta for weight in built[0].parameters())
+
+
+build = model.build_network
+
+
+def test_a_card_that_is_nested_without_end_is_refused(tmp_path) -> None:
+    folder = tiny_checkpoint(tmp_path / "tiny")
+    (folder / "model.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"is not a model card.*nested too deeply"):
+        load_model(folder)

@@ -139,3 +139,17 @@ def test_a_card_that_is_nested_without_end_is_refused(tmp_path) -> None:
     (folder / "model.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match=r"is not a model card.*nested too deeply"):
         load_model(folder)
+
+
+def test_a_flipped_bit_in_imported_weights_is_found_by_the_hash_in_their_card(tmp_path) -> None:
+    folder = tiny_checkpoint(tmp_path / "tiny")
+    path = folder / "weights.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    with pytest.raises(UserError, match="its hash has changed"):
+        load_model(folder)
+    path.write_bytes(content)
+    card = json.loads((folder / "model.json").read_text())
+    del card["weights_sha256"]  # as older versions wrote it
+    (folder / "model.json").write_text(json.dumps(card))
+    load_model(folder)

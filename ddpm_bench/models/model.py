@@ -10,6 +10,7 @@ What a model predicts, its schedule, its variance, how it is told the time and h
 model cannot be sampled or scored as something else.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -120,9 +121,11 @@ def save_model(out: Path, card: ModelCard, weights: dict[str, Tensor]) -> None:
     """Write a converted checkpoint; the card last, so that a folder with a card is whole. UserError when `out` is taken."""
     check_free(out)
     with owned(out):
+        content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()})
         with replacing(out / WEIGHTS) as temporary:
-            safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
-        write_json(out / CARD, card.model_dump(mode="json"))
+            temporary.write_bytes(content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        write_json(out / CARD, card.model_dump(mode="json") | {"weights_sha256": sha256})
 
 
 def _trained(ckpt: Path, raw: bool) -> Model:
@@ -203,8 +206,12 @@ def _imported(folder: Path, raw: bool) -> Model:
         weights = read_tensors(folder / WEIGHTS)
     except (OSError, ValueError) as error:
         raise UserError(f"'{folder / WEIGHTS}' cannot be read ({error}). Import the checkpoint again.") from error
-    network = _network(card.network, build_codec(card.process).shape(card.shape), diffusion, weights, folder)
     sha256 = sha256_file(folder / WEIGHTS)
+    if card.weights_sha256 not in (None, sha256):
+        raise UserError(
+            f"'{folder / WEIGHTS}' is not what was imported: its hash has changed. Import the checkpoint again."
+        )
+    network = _network(card.network, build_codec(card.process).shape(card.shape), diffusion, weights, folder)
     return Model(
         name=card.name,
         network=network,

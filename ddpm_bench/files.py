@@ -80,7 +80,7 @@ def regular(path: Path) -> Path:
 def read_json(path: Path) -> Any:
     """What a JSON file holds; OSError where it cannot be read, and ValueError where it is no JSON or nested too deeply."""
     try:
-        return json.loads(regular(path).read_text(encoding="utf-8"))
+        return json.loads(regular(path).read_bytes().decode("utf-8"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

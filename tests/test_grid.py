@@ -300,3 +300,10 @@ def test_a_named_pipe_is_no_grid(tmp_path):
     for load in (load_grid, load_preset):
         with pytest.raises(UserError, match="no regular file"):
             load(str(tmp_path / "pipe.toml"))
+
+
+def test_a_cell_whose_name_is_a_long_number_is_refused_by_its_place(tmp_path):
+    shipped = shipped_grids()["table2"].read_text(encoding="utf-8")
+    (tmp_path / "g.toml").write_text(shipped.replace('name = "mu-L-fixed"', f"name = 0x{'f' * 5000}"))
+    with pytest.raises(UserError, match=r"cell '2', name: "):
+        load_grid(str(tmp_path / "g.toml"))

@@ -273,7 +273,9 @@ def _explain(error: ValidationError, model: type[BaseModel], content: Any = None
     if len(where) > 1 and where[0] in ("cells", "others") and isinstance(where[1], int):
         row = content[where[0]][where[1]]
         name = row.get("name", row.get("label")) if isinstance(row, dict) else None
-        dotted = f"{where[0][:-1]} '{name or where[1] + 1}'" + "".join(f", {part}" for part in where[2:])
+        dotted = f"{where[0][:-1]} '{name if isinstance(name, str) else where[1] + 1}'" + "".join(
+            f", {part}" for part in where[2:]
+        )
     if first["type"] == "extra_forbidden":
         return f"unknown key '{dotted}'{near_miss(str(where[-1]), _fields_at(model, where[:-1], content))}"
     if first["type"] == "missing":

@@ -77,12 +77,22 @@ def regular(path: Path) -> Path:
     return path
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds; OSError where it cannot be read, and ValueError where it is no JSON or nested too deeply."""
+def read_json(path: Path, most: int | None = None) -> Any:
+    """What a JSON file of at most `most` bytes holds: NaN and infinity are no JSON.
+
+    OSError where it cannot be read, and ValueError where it is no JSON, too large, or nested too deeply.
+    """
+    size = regular(path).stat().st_size
+    if most is not None and size > most:
+        raise ValueError(f"it has {size:,} bytes, and may have {most:,}")
     try:
-        return json.loads(regular(path).read_bytes().decode("utf-8"))
+        return json.loads(path.read_bytes().decode("utf-8"), parse_constant=_no_number)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def check_unfolding(unfolded: int, packed: int, what: str) -> None:

@@ -13,20 +13,21 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save, save_file
 
-from ddpm_bench.files import replacing, write_json
+from ddpm_bench.files import read_json, regular, replacing, write_json
 from ddpm_bench.runtime.observer import say
 
 SEAL = "seal"
 """The key of the SHA-256: beside those of a JSON object, and in the metadata of a safetensors file."""
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 
 
 def seal(value: Mapping[str, Any], place: str = "") -> dict[str, Any]:
     """JSON values with the hash of what they say, and of `place`, which tells files apart that must not be swapped."""
-    return {**value, SEAL: _json_sha256(value, place)}
+    as_read = json.loads(json.dumps(value))
+    return {**as_read, SEAL: _json_sha256(as_read, place)}
 
 
 def is_whole(sealed: Mapping[str, Any], place: str = "") -> bool:
@@ -44,11 +45,11 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        value = json.loads(path.read_bytes())
+        value = read_json(path)
         if isinstance(value, dict) and is_whole(value, _place(path)):
             del value[SEAL]
             return value
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         pass
     say_again(path)
     return None
@@ -57,9 +58,12 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
 def write_arrays(path: Path, arrays: Arrays) -> None:
     """Write named arrays of numbers as safetensors with their seal, atomically."""
     held = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    content = save(held, {SEAL: _arrays_sha256(held, _place(path))})
+    told = {SEAL: _arrays_sha256(held, _place(path))}
     with replacing(path) as temporary:
-        temporary.write_bytes(content)  # safetensors' own writing hides that a disk is full
+        try:
+            save_file(held, temporary, told)
+        except SafetensorError:  # which hides why, such as a full disk; Python says it
+            temporary.write_bytes(save(held, told))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
@@ -67,7 +71,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     if not path.exists():
         return None
     try:
-        with safe_open(path, "np") as file:
+        with safe_open(regular(path), "np") as file:
             arrays, told = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
         if told.get(SEAL) == _arrays_sha256(arrays, _place(path)):
             return arrays

@@ -114,7 +114,7 @@ def test_side_by_side_gives_the_records_of_one_after_the_other(tmp_path, monkeyp
 
 def process_of(work) -> int:
     """The process that measures a cell, by the lock of its folder."""
-    return json.loads((work / ".owner.json").read_text())["process"]
+    return json.loads((work / ".owner.held").read_text())["process"]
 
 
 class Killer(Observer):
@@ -191,7 +191,7 @@ def training(tmp_path):
         parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
         started.append(parent)
         deadline = time.monotonic() + 300
-        while len(list((tmp_path / "results" / "work").glob("*/.owner.json"))) < cells:
+        while len(list((tmp_path / "results" / "work").glob("*/.owner.held"))) < cells:
             assert parent.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         return parent
@@ -245,7 +245,7 @@ def test_interrupted_in_the_middle_all_save_and_the_same_command_finishes(tmp_pa
     assert "Traceback" not in said and "FAILED" not in said
     snapshots = list((tmp_path / "results" / "work").glob("*/step-*/state.json"))
     second = subprocess.run(ablate(tmp_path, 2, *steps), capture_output=True, text=True, check=True)
-    assert len(snapshots) == 2 and second.stderr.count("going on at step") == 2
+    assert len(snapshots) == 2 and second.stderr.count("going on at step") == 2 and "leaked" not in second.stderr
     assert len(read_records(tmp_path / "results")) == 2
 
 

@@ -63,7 +63,7 @@ def test_what_a_killed_process_held_is_free_at_once(tmp_path, holder):
     process.wait()
     assert list(tmp_path.iterdir())  # the file is there still; the lock is not
     with owned(tmp_path):
-        assert json.loads((tmp_path / ".owner.json").read_text())["process"] == os.getpid()
+        assert json.loads((tmp_path / ".owner.held").read_text())["process"] == os.getpid()
     assert not list(tmp_path.iterdir())
 
 
@@ -121,7 +121,7 @@ def test_the_lock_is_no_content(tmp_path):
         check_free(folder)
         (folder / "a").write_text("1")
         move_aside(tmp_path, [folder])
-        assert sorted(path.name for path in folder.iterdir()) == [".owner.json", ".owner.lock"]
+        assert sorted(path.name for path in folder.iterdir()) == [".owner.held", ".owner.lock"]
         with pytest.raises(UserError):
             second_process_takes(folder)
     assert not (tmp_path / "work").exists()
@@ -215,7 +215,7 @@ def test_what_a_killed_process_had_begun_to_write_is_removed_by_the_next_owner_a
     assert not list(tmp_path.glob("*-seed*.json"))  # no listing takes it for a record
     with owned(tmp_path):
         left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {*strangers, ".owner.lock", ".owner.json"} and not list(work.glob(".*"))
+    assert left == {*strangers, ".owner.lock", ".owner.held"} and not list(work.glob(".*"))
     assert "3 in number" in capsys.readouterr().err
 
 
@@ -228,3 +228,14 @@ def test_nothing_is_removed_where_another_writes_or_where_only_a_part_is_owned(t
     with owned(tmp_path):
         assert any(unfinished(path.name) for path in (tmp_path / "work" / "a").iterdir())
         assert not any(unfinished(path.name) for path in tmp_path.iterdir())
+
+
+def test_what_is_left_below_is_removed_where_the_owner_there_is_dead_too(tmp_path, holder):
+    process = holder(tmp_path / "work" / "a")
+    killed_while_writing(tmp_path / "work" / "a" / "x.npy")
+    with owned(tmp_path):
+        assert any(unfinished(path.name) for path in (tmp_path / "work" / "a").iterdir())
+    process.kill()
+    process.wait()
+    with owned(tmp_path):
+        assert not list((tmp_path / "work" / "a").iterdir())

@@ -1,5 +1,7 @@
 """Sealed files: what was written comes back, and nothing else does."""
 
+import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +93,29 @@ def test_a_seal_is_of_the_content_alone() -> None:
     assert is_whole(sealed) and seal(sealed) == sealed
     assert not is_whole(sealed | {"b": 2}) and not is_whole(VALUE) and not is_whole(sealed, "elsewhere")
     assert is_whole({key: sealed[key] for key in reversed(sealed)}) and SEAL in sealed
+
+
+def test_keys_that_json_makes_text_of_are_sealed_as_they_are_read(json_file: Path) -> None:
+    write_sealed(json_file, {10: 1, 9: (2, 3)})  # type: ignore[dict-item]
+    assert read_sealed(json_file) == {"10": 1, "9": [2, 3]}
+
+
+def test_a_named_pipe_counts_as_nothing(json_file: Path, arrays_file: Path) -> None:
+    for path in (json_file, arrays_file):
+        path.unlink()
+        os.mkfifo(path)
+    assert read_sealed(json_file) is None and read_arrays(arrays_file) is None
+
+
+def test_a_full_disk_is_said_as_one(arrays_file: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = arrays_file.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_arrays(arrays_file, {"a": np.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert arrays_file.read_bytes() == before and [path.name for path in arrays_file.parent.iterdir()] == [
+        arrays_file.name
+    ]

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pickle
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -257,3 +258,8 @@ def test_settings_that_a_section_has_gained_since_have_their_defaults() -> None:
     check_identity(Path("x"), was, now)
     with pytest.raises(UserError, match=r"network\.heads: was 1, now 2"):
         check_identity(Path("x"), was, {**now, "network": {**now["network"], "heads": 2}})
+
+
+def test_a_worker_can_tell_its_parent_of_damage(tmp_path: Path) -> None:
+    told = pickle.loads(pickle.dumps(Damaged(tmp_path, "why")))
+    assert isinstance(told, Damaged) and f"'{tmp_path}' is not as ddpm-bench wrote it (why)" in str(told)

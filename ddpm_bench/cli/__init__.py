@@ -23,7 +23,7 @@ import typer
 from ddpm_bench import __version__
 from ddpm_bench.cli import checkpoints, extractors, grids, imports, likelihood, published, records, speed
 from ddpm_bench.cli.show import print_line
-from ddpm_bench.errors import Interrupted, OutOfMemory, UserError
+from ddpm_bench.errors import Interrupted, UserError
 
 app = typer.Typer(
     help="Table 2 of 'Denoising Diffusion Probabilistic Models', measured. Start with: ddpm-bench ablate --grid table2",
@@ -81,14 +81,14 @@ def main() -> None:
     except UserError as error:
         print_line(f"ddpm-bench: {error}", err=True)
         sys.exit(2)
-    except OutOfMemory as error:
-        print_line(f"ddpm-bench: {error}", err=True)
+    except MemoryError as error:
+        print_line(f"ddpm-bench: {error or 'out of memory'}", err=True)
         sys.exit(1)
     except Interrupted:
         typer.echo("ddpm-bench: interrupted; the same command goes on from here.", err=True)
         sys.exit(130)
     except OSError as error:
-        if error.errno in NO_PLACE:
+        if error.errno in NO_PLACE and error.filename:
             print_line(f"ddpm-bench: '{error.filename}': {error.strerror}. Choose another place.", err=True)
             sys.exit(2)
         if error.errno not in FULL:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ddpm_bench.cli.options import Json
+from ddpm_bench.cli.options import Json, plain_text
 
 
 def import_(
@@ -19,7 +19,9 @@ def import_(
         Literal["ema", "raw", "unknown"] | None, typer.Option(help="What they are, where the file does not tell.")
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Take raw weights, not their moving average.")] = False,
-    name: Annotated[str | None, typer.Option(help="The model's name in results [default: that of the source].")] = None,
+    name: Annotated[
+        str | None, typer.Option(callback=plain_text, help="The model's name in results [default: that of the source].")
+    ] = None,
     schedule: Annotated[
         str | None, typer.Option(help="linear, quadratic or cosine, where the source does not tell.")
     ] = None,

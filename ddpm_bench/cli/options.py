@@ -92,7 +92,7 @@ CACHE = Path.home() / ".cache" / "ddpm-bench"
 def assignments(data: str | None, name: str | None, root: Path | None, extractor: str | None = None) -> list[str]:
     """The options that stand for a --set."""
     named = {"data.source": data, "data.name": name, "data.root": root, "scoring.extractor": extractor}
-    return [f"{key}={json.dumps(str(value))}" for key, value in named.items() if value is not None]
+    return [f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in named.items() if value is not None]
 
 
 def refuse(options: Mapping[str, object], why: str) -> None:

@@ -8,4 +8,6 @@ MOST_T, MOST_STEPS, MOST_IMAGES = 100_000, 10**9, 10**7
 """Steps of a chain, steps of training, and images of one set."""
 MOST = 10**12
 """Of anything that is counted."""
+LEAST_SIDE, MOST_SIDE = 8, 1024
+"""Pixels of an image's side."""
 MOST_THREADS = 10_000

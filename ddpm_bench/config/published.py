@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from ddpm_bench.config.limits import MOST_T
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.config.settings import CellSettings, section_of
-from ddpm_bench.config.values import Count, plain
+from ddpm_bench.config.values import Count, first_fault, plain
 from ddpm_bench.errors import near_miss
 
 
@@ -243,4 +243,4 @@ def _checked(section: str, name: str, values: Mapping[str, Any]) -> Any:
     try:
         return TypeAdapter(field.rebuild_annotation()).validate_python(None if value == "none" else value)
     except ValidationError as error:
-        raise ValueError(f"{section}.{name}: {error.errors()[0]['msg'].removeprefix('Input ')}") from None
+        raise ValueError(first_fault(error, f"{section}.{name}")) from None

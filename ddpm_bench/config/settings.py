@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ddpm_bench.config.limits import MOST_IMAGES, MOST_STEPS, MOST_T
+from ddpm_bench.config.limits import LEAST_SIDE, MOST_IMAGES, MOST_SIDE, MOST_STEPS, MOST_T
 from ddpm_bench.config.networks import NETWORKS, AnyNetworkSettings, Settings, UNetSettings
 from ddpm_bench.errors import UserError
 
@@ -20,7 +20,7 @@ class DataSettings(Settings):
 
     source: str = Field("embedded", min_length=1)
     name: str | None = Field(None, min_length=1)
-    size: int = Field(32, ge=8, le=1024)
+    size: int = Field(32, ge=LEAST_SIDE, le=MOST_SIDE)
     # Where files lie on this machine changes no number, so it is not part of a record.
     root: Path | None = Field(None, exclude=True)
 

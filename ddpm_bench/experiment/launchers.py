@@ -139,7 +139,8 @@ class _Crew:
             logger.handle(*values)
         elif what == "raised":
             worker.job = None
-            raise values[0]
+            if not self.stopping:  # else the first error is on its way, and the others save meanwhile
+                raise values[0]
         elif what == "ended":
             yield from self._settle(worker, *values)
         elif worker.job:

@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import threading
+import traceback
 from collections.abc import Iterator, Mapping
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -161,6 +162,10 @@ def _listen(orders: Connection, jobs: "queue.SimpleQueue[Job | None]", stop: Sto
             order = orders.recv()
             stop.requested = stop.requested or order is None
             jobs.put(order)
+    except EOFError:
+        pass
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(1)
 

@@ -31,10 +31,11 @@ from ddpm_bench.diffusion.noise import ESTIMATE, PILOT, block_uniforms
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.errors import UserError
 from ddpm_bench.likelihood.bound import Bound, Subject
-from ddpm_bench.likelihood.pieces import Arrays, Pieces
+from ddpm_bench.likelihood.pieces import Pieces
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress
 from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.sealed import Arrays
 
 FIRST = 2
 """Calls at t = 1."""

@@ -12,10 +12,11 @@ from ddpm_bench.diffusion.process import precise
 from ddpm_bench.diffusion.reverse import all_at
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.likelihood.bound import Bound, Subject
-from ddpm_bench.likelihood.pieces import Arrays, Pieces
+from ddpm_bench.likelihood.pieces import Pieces
 from ddpm_bench.runtime.interrupt import check_stop, stop_requested
 from ddpm_bench.runtime.observer import Meter, progress
 from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.sealed import Arrays
 
 SAVE_EVERY_S = 60
 

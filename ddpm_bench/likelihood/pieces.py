@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_bench.files import in_a_row, make_folder
-from ddpm_bench.sealed import read_arrays, write_arrays
-
-Arrays = dict[str, np.ndarray]
+from ddpm_bench.sealed import Arrays, read_arrays, write_arrays
 
 
 class Pieces:

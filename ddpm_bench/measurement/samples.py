@@ -70,6 +70,7 @@ def write_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: 
     check_free(out)
     partial = out.with_name(out.name + ".partial")
     with owned(partial):
+        check_free(out)  # another command may have been here
         images = draw_samples(model, sampling, seed, runtime, partial)
         write_images(out, images)
         shutil.rmtree(partial)

@@ -10,6 +10,7 @@ torch-fidelity 0.4's own command does otherwise: it takes precision and recall f
 builds N x N matrices for them, wants 1000 samples for KID, and keeps features under a name, not under their content.
 """
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
+from tqdm import tqdm
 
 from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.errors import UserError
@@ -139,6 +141,8 @@ def scores(
 def _compared(outputs: Outputs, training: Tensor, how: ScoreProtocol, precision_recall: bool) -> dict[str, float]:
     """The score of the samples' outputs, and what compares them with the training features one by one."""
     of = outputs.features, training
+    if not hasattr(tqdm, "_lock"):  # KID's hidden bar would make one in the system, which a killed process leaves there
+        tqdm.set_lock(threading.RLock())
     found = isc_features_to_metric(outputs.logits, how.is_parts, shuffle=True, rng_seed=how.seed)
     found |= kid_features_to_metric(
         *of, kid_subsets=how.kid_subsets, kid_subset_size=how.kid_subset_size, rng_seed=how.seed, verbose=False

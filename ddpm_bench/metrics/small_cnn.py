@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ddpm_bench.config.limits import LEAST_SIDE, MOST_SIDE
+from ddpm_bench.config.values import first_fault
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import regular, replacing, write_text
 from ddpm_bench.networks.weights import mismatch, outline, read_tensors
@@ -40,7 +42,7 @@ class Card(BaseModel):
     name: str = Field(min_length=1)
     sha256: str
     channels: Literal[1, 3]
-    sizes: tuple[Annotated[int, Field(ge=8, le=1024)], ...] = Field(min_length=1, max_length=64)
+    sizes: tuple[Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)], ...] = Field(min_length=1, max_length=64)
     classes: tuple[str, ...] = Field(min_length=2)
     feature_dim: Literal[64]
     parameters: int
@@ -148,7 +150,7 @@ def read_card(path: Path) -> Card:
     except OSError as error:
         raise UserError(f"Cannot read the extractor's card '{beside}': {error.strerror}. {remedy}") from error
     except ValidationError as error:
-        raise UserError(f"'{beside}' is not the card of an extractor ({error.errors()[0]['msg']}). {remedy}") from error
+        raise UserError(f"'{beside}' is not the card of an extractor ({first_fault(error)}). {remedy}") from error
 
 
 def build(card: Card, weights: bytes) -> SmallCNN:

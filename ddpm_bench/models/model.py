@@ -32,7 +32,7 @@ from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
 from ddpm_bench.networks.weights import mismatch, outline, read_tensors
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.owner import owned
-from ddpm_bench.training.snapshots import load_weights
+from ddpm_bench.training.snapshots import load_weights, unknown_settings
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
 
@@ -121,6 +121,7 @@ def save_model(out: Path, card: ModelCard, weights: dict[str, Tensor]) -> None:
     """Write a converted checkpoint; the card last, so that a folder with a card is whole. UserError when `out` is taken."""
     check_free(out)
     with owned(out):
+        check_free(out)  # another command may have been here
         content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()})
         with replacing(out / WEIGHTS) as temporary:
             temporary.write_bytes(content)
@@ -135,10 +136,7 @@ def _trained(ckpt: Path, raw: bool) -> Model:
     try:
         trained = TrainedModel.model_validate(identity)
     except ValidationError as error:
-        raise UserError(
-            f"'{ckpt}' was trained with settings that are unknown here ({first_fault(error)}). "
-            "Use the ddpm-bench that made it, or a newer one."
-        ) from error
+        raise unknown_settings(ckpt, error) from error
     process, diffusion = trained.diffusion, build_diffusion(trained.diffusion)
     shape = (trained.channels, trained.data.size, trained.data.size)
     return Model(
@@ -183,10 +181,7 @@ def _sampling(ckpt: Path, told: Any) -> SamplingSettings:
     try:
         return SamplingSettings.model_validate(told)
     except ValidationError as error:
-        raise UserError(
-            f"'{ckpt}' is sampled in a way unknown here ({first_fault(error)}). "
-            "Use the ddpm-bench that made it, or a newer one."
-        ) from error
+        raise unknown_settings(ckpt, error) from error
 
 
 def _imported(folder: Path, raw: bool) -> Model:

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
+from ddpm_bench.config.limits import LEAST_SIDE, MOST_SIDE
 from ddpm_bench.config.networks import AnyNetworkSettings
 from ddpm_bench.config.settings import ProcessSettings, SamplingSettings, Settings
 
@@ -34,8 +35,8 @@ class ModelCard(Settings):
     @classmethod
     def _of_images(cls, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         channels, height, width = shape
-        if channels not in (1, 3) or height != width or not 8 <= height <= 1024:
+        if channels not in (1, 3) or height != width or not LEAST_SIDE <= height <= MOST_SIDE:
             raise ValueError(
-                f"images of (C, H, W) = {shape} are none: they are square, of 8 to 1024 pixels a side, and C is 1 or 3"
+                f"images of (C, H, W) = {shape} are none: they are square, of {LEAST_SIDE} to {MOST_SIDE} pixels a side, and C is 1 or 3"
             )
         return shape

@@ -1,13 +1,13 @@
 """Reading records and rows: files that may come from anywhere, refused with the reason before anything rests on them."""
 
-import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ddpm_bench.config.values import first_fault
 from ddpm_bench.errors import UserError
+from ddpm_bench.files import read_json
 
 Read = TypeVar("Read", bound=BaseModel)
 
@@ -18,7 +18,7 @@ MOST_BYTES = 2**28
 def read_part(path: Path, kind: type[Read], newest: int, noun: str, remedy: str) -> Read:
     """The file's JSON as `kind`, `noun` in words; UserError naming file and field for another, or of a newer schema."""
     try:
-        content = _json(path)
+        content = read_json(path, MOST_BYTES)
         version = content.get("schema_version") if isinstance(content, dict) else None
         if not (isinstance(version, int) and version > newest):
             return kind.model_validate(content)
@@ -30,22 +30,6 @@ def read_part(path: Path, kind: type[Read], newest: int, noun: str, remedy: str)
         raise UserError(f"There is no {noun} at '{path}'.") from None
     except ValidationError as error:
         problem = first_fault(error)
-    except RecursionError:
-        problem = "it is nested too deep"
     except (OSError, ValueError) as error:
         problem = str(error)
     raise UserError(f"'{path}' is not a {noun} of ddpm-bench: {problem}. {remedy}")
-
-
-def _json(path: Path) -> Any:
-    """ValueError for what is no strict JSON in UTF-8, or no file of a record's size."""
-    size = path.stat().st_size
-    if not path.is_file():
-        raise ValueError("it is not a file")
-    if size > MOST_BYTES:
-        raise ValueError(f"it has {size:,} bytes, and a record at most {MOST_BYTES:,}")
-    return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-
-
-def _no_number(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")

@@ -70,7 +70,7 @@ def owned(folder: Path, wait_s: float = 0.0, part: str = "") -> Iterator[Path]:
         _held.remove(path)
         with contextlib.suppress(OSError):
             if os.path.samestat(path.stat(), ours):  # else the folder was removed, and what is there now is another's
-                _note(path).unlink()
+                _note(path).unlink(missing_ok=True)
                 path.unlink()  # while it is locked: whoever waits sees that it is gone, and tries again
         lock.release()
         if made:
@@ -105,7 +105,7 @@ def _acquire(lock: BaseFileLock, folder: Path, wait_s: float) -> None:
 
 def _note(lock: Path) -> Path:
     """The file that says who holds the lock."""
-    return lock.with_suffix(".json")
+    return lock.with_suffix(".held")
 
 
 def _ourselves() -> dict[str, str | int]:
@@ -132,12 +132,30 @@ DEPTH = 3
 """Folders below one's own, as results/work/CELL/samples-HASH."""
 
 
+def _is_lock(name: str) -> bool:
+    return name.startswith(OWNER) and name.endswith(".lock")
+
+
+def _abandoned(path: Path) -> bool:
+    """Does nobody hold the lock? Then what its dead owner left of it is removed."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):
+        return False
+    with contextlib.suppress(OSError):
+        _note(path).unlink(missing_ok=True)
+        path.unlink()
+    lock.release()
+    return True
+
+
 def _remove_unfinished(folder: Path) -> None:
     """Remove what was being written when its process was killed, here and below, but not in a folder with an owner of its own."""
     removed = 0
     for here, folders, files in os.walk(folder):
         at = Path(here)
-        if at != folder and any(name.startswith(OWNER) for name in files):
+        if at != folder and not all(map(_abandoned, (at / name for name in files if _is_lock(name)))):
             folders.clear()
             continue
         for name in filter(unfinished, files):

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from ddpm_bench.config.settings import completed
+from ddpm_bench.config.values import first_fault
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, read_json, sha256_file, write_json
 from ddpm_bench.networks.weights import read_tensors
@@ -78,8 +79,11 @@ class Damaged(UserError):
     """A snapshot that is not what was written."""
 
     def __init__(self, path: Path, why: str) -> None:
+        super().__init__(path, why)  # what pickle gives back, where a worker tells its parent
         self.fault = f"'{path}' is not as ddpm-bench wrote it ({why})"
-        super().__init__(
+
+    def __str__(self) -> str:
+        return (
             f"{self.fault}, and there is no older snapshot. Start afresh (`ablate --fresh`; for `train` another --out), or "
             "restore it from a copy."
         )
@@ -158,8 +162,7 @@ def load_state(path: Path) -> dict[str, Any]:
             )
         (_Diverged if path.name == DIVERGED else _Snapshot).model_validate(state)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise Damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise Damaged(path, first_fault(error)) from error
     except UserError:
         raise
     except PermissionError as error:
@@ -198,7 +201,7 @@ def _weights(snapshot: Path, stem: str) -> tuple[dict[str, Tensor], dict[str, An
     if "files" not in state:
         say(f"'{snapshot}' is of an older ddpm-bench, without hashes: nothing tells whether it is as it was written.")
     weights = load_tensors(snapshot, stem, state)
-    return weights, state, sha256_file(_file(snapshot, stem))
+    return weights, state, state.get("files", {}).get(stem) or sha256_file(_file(snapshot, stem))
 
 
 def set_sampling(snapshot: Path, sampling: Mapping[str, Any]) -> None:
@@ -230,11 +233,15 @@ def _completed(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return completed(identity)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(
-            f"'{path}' was trained with settings unknown here ({'.'.join(map(str, first['loc']))}: {first['msg']}). Use the "
-            "ddpm-bench that made it, or a newer one."
-        ) from error
+        raise unknown_settings(path, error) from error
+
+
+def unknown_settings(path: Path, error: ValidationError) -> UserError:
+    """What to say of a checkpoint whose settings this version does not have."""
+    return UserError(
+        f"'{path}' was trained or is sampled with settings unknown here ({first_fault(error)}). Use the ddpm-bench that made "
+        "it, or a newer one."
+    )
 
 
 def save_divergence(folder: Path, state: Mapping[str, Any]) -> None:

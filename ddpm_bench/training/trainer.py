@@ -238,7 +238,7 @@ class Trainer:
         """Go on from the newest whole snapshot in the folder; returns its step, 0 if there is none.
 
         A damaged one is said and gets another name, and the one before is taken. A run that diverged is taken up as such.
-        UserError when a snapshot is of another identity or seed, or of another network; then nothing was changed.
+        UserError when a snapshot is of another identity or seed, or of another network; then nothing was loaded.
         """
         diverged = self.folder / snapshots.DIVERGED
         for path in [*([diverged] if diverged.exists() else []), *reversed(snapshots.snapshots(self.folder))]:
@@ -247,7 +247,9 @@ class Trainer:
                 return self.step
             except snapshots.Damaged as error:
                 aside = snapshots.rename_damaged(path)
-                say(f"{error.fault}; it is called '{aside.name}' now, and training goes on from what was before it.")
+                say(
+                    f"{error.fault}; it is called '{aside.name}' now. What was before it counts, or training starts again."
+                )
         return 0
 
     def _take_up(self, path: Path) -> None:

@@ -1,6 +1,5 @@
 """What the person says of a checkpoint, with what the checkpoint says of itself: no contradiction passes."""
 
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.model_card import KINDS, Kind
+from ddpm_bench.text import brief
 
 OPTIONS = {
     "schedule": "--schedule", "T": "--T", "beta_1": "--beta-1", "beta_T": "--beta-T", "parameterization": "--predicts",
@@ -71,4 +71,4 @@ def settle_weights(known: Kind, asked: UserSays, where: str) -> Kind:
 
 def reasons(error: ValidationError) -> str:
     """A pydantic error in one line: each field, what was there, and the rule."""
-    return "; ".join(f"{'.'.join(map(str, e['loc']))} = {reprlib.repr(e['input'])}: {e['msg']}" for e in error.errors())
+    return "; ".join(f"{'.'.join(map(str, e['loc']))} = {brief(e['input'])}: {e['msg']}" for e in error.errors())

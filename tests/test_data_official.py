@@ -193,7 +193,6 @@ def test_downloads_go_to_the_cache_folder_unless_a_root_is_given(tmp_path, monke
         ("cifar-10", r"did you mean 'cifar10'\?"),
         ("foldr:/x", r"did you mean 'folder'\?.*folder:PATH and npz:PATH"),
         ("/some/folder", r"Unknown data source '/some/folder'.*Known: embedded.*folder:PATH"),
-        ("", "Unknown data source ''"),
         ("folder", "needs a path: write 'folder:PATH'"),
         ("npz:", "needs a path: write 'npz:PATH'"),
         ("embedded:x", "takes no path: write 'embedded'"),

@@ -211,7 +211,10 @@ def test_tables_say_what_may_not_be_compared(evaluate, tmp_path):
         (["--ckpt", "CKPT", "--data", "COLOUR"], "Choose another --data"),
         (["--ckpt", "CKPT", "--data", "DATA", "--name", "a/b"], "--name 'a/b'"),
         (["--ckpt", "CKPT", "--data", "DATA", "--count", "5"], "too few"),
-        (["--ckpt", "CKPT", "--data", "DATA", "--bound-images", "1"], "--bound-images 1"),
+        (
+            ["--ckpt", "CKPT", "--data", "DATA", "--bound-images", "1"],
+            "bound_images: 1 image gives a mean without an error",
+        ),
         (["--ckpt", "CKPT", "--data", "DATA", "--steps", "7"], "--steps 7 exceeds the 6"),
         (["--ckpt", "CKPT", "--data", "DATA", "--raw"], "without --raw"),
         (["--ckpt", "none", "--data", "DATA"], "no checkpoint"),

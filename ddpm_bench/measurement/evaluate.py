@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder
 from ddpm_bench.likelihood.estimate import Budget
 from ddpm_bench.measurement.kept import mention_older, work_beside
@@ -54,8 +53,6 @@ def row_name(model: Model, name: str | None) -> str:
 def setup_of(model: Model, task: Task) -> Setup:
     """All that the numbers will depend on. UserError for what cannot be measured."""
     scoring, sampling, diffusion = task.scoring, task.sampling, model.diffusion
-    if scoring.bound_images == 1:
-        raise UserError("--bound-images 1: a mean with an error needs 2 images or more, and 0 measures no bound.")
     # What these refuse is refused before anything long.
     check_task(model, task)
     protocol(sampling.samples, len(task.data.train), scoring.neighborhood)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from ddpm_bench.config.grid import load_grid, load_preset, resolve, shipped_presets
 from ddpm_bench.config.networks import NETWORKS
@@ -22,7 +23,6 @@ from ddpm_bench.diffusion.schedule import linear
 from ddpm_bench.experiment.cell import scoring_steps
 from ddpm_bench.experiment.launchers import LAUNCHERS
 from ddpm_bench.records.record import Record, read_record
-from ddpm_bench.training.snapshots import load_tensors
 
 ROOT = Path(__file__).parent.parent
 DOCS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -127,7 +127,7 @@ def test_an_objective_with_times_of_its_own(call, folder, tables) -> None:
     record = short_cell(call, "--workers", "1", "--grid", "mine.toml")
     assert record.settings.diffusion.objective == "L_simple by loss"
     (snapshot,) = (folder / "r" / "work" / "eps-mse-fixed-seed0").glob("step-*")
-    assert len(load_tensors(snapshot, "times")["means"].unique()) > 1  # it has learned, and is kept
+    assert len(load_file(snapshot / "times.safetensors")["means"].unique()) > 1  # it has learned, and is kept
 
 
 def test_a_network_that_is_no_u_net(call, folder, tables, monkeypatch) -> None:

@@ -229,7 +229,7 @@ def test_workers_end_with_their_parent_and_the_next_command_takes_over(tmp_path,
     parent.send_signal(signal.SIGKILL)
     wait_until(lambda: all(map(gone, workers)), 5)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    with owned(results), owned(works[0]), owned(works[1]):  # free at once
+    with owned(results), owned(works[0], 5), owned(works[1], 5):  # free as soon as they are gone
         time.sleep(0.5)
     assert {path for path in tmp_path.rglob("*") if path.is_file()} <= written.keys()
 

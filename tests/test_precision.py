@@ -1,15 +1,18 @@
 """bfloat16 beside float32: the same noise in both, so that only the rounding differs."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny_models import tiny_checkpoint, tiny_data
 
 from ddpm_bench.measurement import precision
+from ddpm_bench.models.model import save_model
+from ddpm_bench.models.model_card import ModelCard
 
 SMALL = ("--samples", 24, "--bound-images", 12, "--evals", 5, "--extractor", "embedded", "--device", "cpu")
 
@@ -18,7 +21,9 @@ def shaken(ckpt: Path) -> Path:
     """Initial weights predict next to nothing, which rounds to nothing else."""
     weights = load_file(ckpt / "weights.safetensors")
     torch.manual_seed(0)
-    save_file({name: w + 0.1 * torch.randn_like(w) for name, w in weights.items()}, ckpt / "weights.safetensors")
+    card = ModelCard.model_validate_json((ckpt / "model.json").read_text())
+    shutil.rmtree(ckpt)
+    save_model(ckpt, card, {name: w + 0.1 * torch.randn_like(w) for name, w in weights.items()})
     return ckpt
 
 

@@ -117,16 +117,20 @@ def load_model(ckpt: Path, raw: bool = False) -> Model:
     return _imported(ckpt, raw) if (ckpt / CARD).exists() else _trained(ckpt, raw)
 
 
-def save_model(out: Path, card: ModelCard, weights: dict[str, Tensor]) -> None:
-    """Write a converted checkpoint; the card last, so that a folder with a card is whole. UserError when `out` is taken."""
+def save_model(out: Path, card: ModelCard, weights: dict[str, Tensor]) -> ModelCard:
+    """Write a converted checkpoint; the card last, so that a folder with a card is whole. UserError when `out` is taken.
+
+    Returns the card as it is written, with the hash of the weights.
+    """
     check_free(out)
     with owned(out):
         check_free(out)  # another command may have been here
         content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()})
         with replacing(out / WEIGHTS) as temporary:
             temporary.write_bytes(content)
-        sha256 = hashlib.sha256(content).hexdigest()
-        write_json(out / CARD, card.model_dump(mode="json") | {"weights_sha256": sha256})
+        card = card.model_copy(update={"weights_sha256": hashlib.sha256(content).hexdigest()})
+        write_json(out / CARD, card.model_dump(mode="json"))
+    return card
 
 
 def _trained(ckpt: Path, raw: bool) -> Model:

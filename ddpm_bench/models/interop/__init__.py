@@ -65,8 +65,7 @@ def import_checkpoint(
         raise UserError(f"'{given}' says of itself what ddpm-bench cannot express: {reasons(error)}.") from error
     if any(tensor.is_meta for tensor in found.state.values()):
         raise UserError(f"'{given}' holds names and shapes alone (torch's device meta), no weights.")
-    save_model(out, card, found.state)
-    return card
+    return save_model(out, card, found.state)
 
 
 def describe(card: ModelCard) -> Sequence[str]:

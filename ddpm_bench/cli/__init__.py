@@ -4,8 +4,8 @@ Heavy imports are inside the commands, so that `ddpm-bench --help` answers at on
 is a result), 1 a cell failed or a comparison did not hold or the disk or the memory is full, 2 a mistake in what was
 given, 130 interrupted.
 
-    grids.py        ablate, train, report, reproduce, grids
-    records.py      compare, merge
+    grids.py        ablate, train, report, grids
+    records.py      compare, merge, reproduce
     checkpoints.py  sample, evaluate
     likelihood.py   nll, selftest
     imports.py      import
@@ -59,7 +59,7 @@ for command in (
     grids.report,
     records.compare,
     records.merge,
-    grids.reproduce,
+    records.reproduce,
     grids.grids,
     published.published,
     speed.speed,

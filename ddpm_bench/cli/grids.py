@@ -1,4 +1,4 @@
-"""Commands around a grid: `ablate`, `train`, `report`, `reproduce`, `grids`."""
+"""Commands around a grid: `ablate`, `train`, `report`, `grids`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +34,6 @@ from ddpm_bench.cli.options import (
     Workers,
     assignments,
     numbers,
-    plain_text,
     refuse,
     words,
 )
@@ -42,10 +41,7 @@ from ddpm_bench.cli.show import print_json, print_table
 
 if TYPE_CHECKING:  # each command imports what it needs when it runs
     from ddpm_bench.config.grid import Grid as PublishedGrid
-    from ddpm_bench.config.settings import CellSettings
-    from ddpm_bench.data import ImageData
     from ddpm_bench.experiment.cost import Cost
-    from ddpm_bench.metrics.extractors import Extractor
     from ddpm_bench.records.record import Record
 
 
@@ -86,7 +82,7 @@ def ablate(
 
     Example: `ddpm-bench ablate --grid table2 --preset quick --seeds 0,1,2`
     """
-    from ddpm_bench.cli.setup import device_runtime
+    from ddpm_bench.cli.setup import data_and_extractor, device_runtime
     from ddpm_bench.config.grid import load_grid
     from ddpm_bench.data import load_data
     from ddpm_bench.experiment.ablate import check_results, plan, run_jobs, set_aside
@@ -109,7 +105,7 @@ def ablate(
     with Stop():
         if dry_run:
             return _show_costs(estimate(jobs, load_data(settings.data), runtime), as_json)
-        images, features = _load(settings, inception_weights, allow_unverified_weights, cache)
+        images, features = data_and_extractor(settings, inception_weights, allow_unverified_weights, cache)
         if out:
             make_folder(out)  # refused, if at all, before anything long
         with owned(folder):
@@ -205,81 +201,6 @@ def report(
         keep_rendering(results, render)
 
 
-def reproduce(
-    record: Annotated[Path, typer.Argument(help="The record, <cell>-seed<n>.json; those beside it give the spread.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the new record [default: reproduced/FOLDER-RECORD].")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(callback=plain_text, help="Where the record's images lie here, if elsewhere.")
-    ] = None,
-    data_root: DataRoot = None,
-    extractor: Annotated[
-        str | None, typer.Option(callback=plain_text, help="Where the record's extractor lies here, if elsewhere.")
-    ] = None,
-    inception_weights: Weights = None,
-    allow_unverified_weights: Unverified = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps [default: the record's].")] = None,
-    batch: Batch = None,
-    cache: Cache = CACHE,
-    fresh: Fresh = False,
-    as_json: Json = False,
-) -> None:
-    """Measure one record again from its own settings and say whether it came out within tolerance. Exit code 1 if not.
-
-    The same command goes on where it was interrupted.
-
-    Example: `ddpm-bench reproduce results/table2-quick/eps-mse-fixed-seed0.json`
-    """
-    from dataclasses import asdict
-
-    import torch
-
-    from ddpm_bench.cli.setup import device_runtime
-    from ddpm_bench.errors import UserError
-    from ddpm_bench.experiment.ablate import check_results, run_jobs, set_aside
-    from ddpm_bench.experiment.cell import Bench
-    from ddpm_bench.experiment.launchers import Inline
-    from ddpm_bench.experiment.reproduce import check_same, job_of, judge, siblings, verdict_table
-    from ddpm_bench.records.record import read_record
-    from ddpm_bench.runtime.interrupt import Stop
-    from ddpm_bench.runtime.observer import say
-    from ddpm_bench.runtime.owner import owned
-
-    expected = read_record(record)
-    folder = out or Path("reproduced") / f"{record.resolve().parent.name}-{record.stem}"
-    if folder.resolve() == record.resolve().parent:
-        raise UserError(f"--out '{folder}' is the folder of the record itself; choose another one.")
-    runtime = device_runtime(
-        device or str(expected.hardware.get("device", "auto")),
-        cache,
-        batch,
-        compiled=bool(expected.hardware.get("compiled")),
-    )
-    if runtime.device.type == "cpu" and "threads" in expected.hardware:  # other sums have other last digits
-        torch.set_num_threads(int(expected.hardware["threads"] or 1))
-    job = job_of(expected, data, extractor, data_root)
-    with Stop(), owned(folder):
-        images, features = _load(job.settings, inception_weights, allow_unverified_weights, cache)
-        check_same(expected, images, features)
-        if fresh:
-            set_aside(folder, [job])
-        held = check_results(folder, [job], images, features)
-        outcome = run_jobs([job], Bench(folder, images, features, runtime), held, Inline())
-    if outcome.failed:
-        raise typer.Exit(1)
-    verdict = judge(outcome.records[0], expected, siblings(record, expected))
-    if as_json:
-        print_json(asdict(verdict) | {"holds": verdict.holds})
-    else:
-        print_table(verdict_table(verdict))
-    if verdict.others:
-        say("Not as in the record:\n" + "\n".join(verdict.others))
-    say(f"New record in '{folder}'")
-    if not verdict.holds:
-        raise typer.Exit(1)
-
-
 def grids(as_json: Json = False) -> None:
     """List the grids with their cells, and the presets.
 
@@ -298,20 +219,6 @@ def grids(as_json: Json = False) -> None:
     typer.echo("\nPresets:")
     for size in sizes:
         typer.echo(f"  {size.name:<8} {size.summary}")
-
-
-def _load(
-    settings: "CellSettings", weights: Path | None, allow_unverified: bool, cache: Path
-) -> "tuple[ImageData, Extractor]":
-    """The data and the extractor of a command, before anything long starts."""
-    from ddpm_bench.data import load_data
-    from ddpm_bench.metrics.extractors import load_extractor
-
-    features = load_extractor(
-        settings.scoring.extractor, size=settings.data.size, inception_weights=weights,
-        allow_unverified=allow_unverified, cache=cache,
-    )  # fmt: skip
-    return load_data(settings.data), features
 
 
 def _render(

@@ -1,11 +1,11 @@
-"""Commands on records that are there: `compare`, `merge`."""
+"""Commands on records that are there: `compare`, `merge`, `reproduce`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ddpm_bench.cli.options import Json
+from ddpm_bench.cli.options import CACHE, Batch, Cache, DataRoot, Fresh, Json, Unverified, Weights, plain_text
 from ddpm_bench.cli.show import print_json, print_line, print_table
 
 
@@ -59,3 +59,78 @@ def merge(
     for path in paths:
         print_line(str(path))
     say(f"{len(paths)} records merged into '{out}'")
+
+
+def reproduce(
+    record: Annotated[Path, typer.Argument(help="The record, <cell>-seed<n>.json; those beside it give the spread.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the new record [default: reproduced/FOLDER-RECORD].")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(callback=plain_text, help="Where the record's images lie here, if elsewhere.")
+    ] = None,
+    data_root: DataRoot = None,
+    extractor: Annotated[
+        str | None, typer.Option(callback=plain_text, help="Where the record's extractor lies here, if elsewhere.")
+    ] = None,
+    inception_weights: Weights = None,
+    allow_unverified_weights: Unverified = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps [default: the record's].")] = None,
+    batch: Batch = None,
+    cache: Cache = CACHE,
+    fresh: Fresh = False,
+    as_json: Json = False,
+) -> None:
+    """Measure one record again from its own settings and say whether it came out within tolerance. Exit code 1 if not.
+
+    The same command goes on where it was interrupted.
+
+    Example: `ddpm-bench reproduce results/table2-quick/eps-mse-fixed-seed0.json`
+    """
+    from dataclasses import asdict
+
+    import torch
+
+    from ddpm_bench.cli.setup import data_and_extractor, device_runtime
+    from ddpm_bench.errors import UserError
+    from ddpm_bench.experiment.ablate import check_results, run_jobs, set_aside
+    from ddpm_bench.experiment.cell import Bench
+    from ddpm_bench.experiment.launchers import Inline
+    from ddpm_bench.experiment.reproduce import check_same, job_of, judge, siblings, verdict_table
+    from ddpm_bench.records.record import read_record
+    from ddpm_bench.runtime.interrupt import Stop
+    from ddpm_bench.runtime.observer import say
+    from ddpm_bench.runtime.owner import owned
+
+    expected = read_record(record)
+    folder = out or Path("reproduced") / f"{record.resolve().parent.name}-{record.stem}"
+    if folder.resolve() == record.resolve().parent:
+        raise UserError(f"--out '{folder}' is the folder of the record itself; choose another one.")
+    runtime = device_runtime(
+        device or str(expected.hardware.get("device", "auto")),
+        cache,
+        batch,
+        compiled=bool(expected.hardware.get("compiled")),
+    )
+    if runtime.device.type == "cpu" and "threads" in expected.hardware:  # other sums have other last digits
+        torch.set_num_threads(int(expected.hardware["threads"] or 1))
+    job = job_of(expected, data, extractor, data_root)
+    with Stop(), owned(folder):
+        images, features = data_and_extractor(job.settings, inception_weights, allow_unverified_weights, cache)
+        check_same(expected, images, features)
+        if fresh:
+            set_aside(folder, [job])
+        held = check_results(folder, [job], images, features)
+        outcome = run_jobs([job], Bench(folder, images, features, runtime), held, Inline())
+    if outcome.failed:
+        raise typer.Exit(1)
+    verdict = judge(outcome.records[0], expected, siblings(record, expected))
+    if as_json:
+        print_json(asdict(verdict) | {"holds": verdict.holds})
+    else:
+        print_table(verdict_table(verdict))
+    if verdict.others:
+        say("Not as in the record:\n" + "\n".join(verdict.others))
+    say(f"New record in '{folder}'")
+    if not verdict.holds:
+        raise typer.Exit(1)

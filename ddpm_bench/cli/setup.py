@@ -7,9 +7,11 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from ddpm_bench.config.networks import Settings
-from ddpm_bench.config.settings import SamplingSettings
+from ddpm_bench.config.settings import CellSettings, SamplingSettings
 from ddpm_bench.config.values import first_fault
+from ddpm_bench.data import ImageData, load_data
 from ddpm_bench.errors import UserError
+from ddpm_bench.metrics.extractors import Extractor, load_extractor
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.device import choose_device
 from ddpm_bench.runtime.runtime import Runtime
@@ -38,3 +40,14 @@ def sampling_wish(model: Model, count: int, steps: int | None, clip: bool | None
     asked = {"samples": count, "steps": steps, "clip_x0": clip}
     wished = {name: value for name, value in asked.items() if value is not None}
     return section(SamplingSettings, model.sampling.model_dump() | wished)
+
+
+def data_and_extractor(
+    settings: CellSettings, weights: Path | None, allow_unverified: bool, cache: Path
+) -> tuple[ImageData, Extractor]:
+    """The data and the extractor of a command, before anything long starts."""
+    features = load_extractor(
+        settings.scoring.extractor, size=settings.data.size, inception_weights=weights,
+        allow_unverified=allow_unverified, cache=cache,
+    )  # fmt: skip
+    return load_data(settings.data), features

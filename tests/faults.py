@@ -31,8 +31,9 @@ from ddpm_bench.report.writers.markdown import to_markdown
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.terminal import at_the_terminal
 
-GONE_S, STOPPED_S = 5, 20
-"""Seconds after which workers without a parent are gone, and after which a command that was told to stop has."""
+GONE_S, IMPORTED_S, STOPPED_S = 5, 20, 20
+"""Seconds after which workers without a parent are gone, where one of them was still importing beside the next command, and
+after which a command that was told to stop has."""
 PHASES = {
     "training log": r"log\.jsonl",
     "training snapshot": r"step-\d+",
@@ -147,18 +148,19 @@ def parent_killed(home: Home, rng: Random, folder: Path) -> Tried:
     running = grid.start()
     if not (running.until(running.workers) and running.lasts(rng.uniform(0, 0.7 * home.seconds))):
         return _again(parent_killed, home, rng, folder)
+    begun = len(list(grid.results.glob("work/*/.owner.held"))) == len(running.workers())
     os.kill(running.pid, signal.SIGKILL)
     running.process.wait()
     began, again = time.monotonic(), grid.start()
-    while running.members() and time.monotonic() - began < 2 * GONE_S:
+    while running.members() and time.monotonic() - began < 2 * IMPORTED_S:
         time.sleep(0.02)
     took, left = time.monotonic() - began, len(running.members())
     running.kill()
-    if took > GONE_S:
+    if took > (GONE_S if begun else IMPORTED_S):
         again.kill()
         raise Fell(f"{left} processes still there {took:.0f} s after their parent", running.output())
     grid.finish(home.reference, again)
-    return Tried(True, seconds=took)
+    return Tried(True, seconds=took, note="" if begun else "a worker was importing")
 
 
 def worker_killed(home: Home, rng: Random, folder: Path) -> Tried:
@@ -340,7 +342,10 @@ PARTS = {
     "kills": Part(
         "all processes killed at a random moment, once or twice", numbered(partial(killed, 2), partial(killed, 1))
     ),
-    "parents": Part(f"the parent killed alone: workers gone within {GONE_S} s", numbered(parent_killed)),
+    "parents": Part(
+        f"the parent killed alone: workers gone within {GONE_S} s, or {IMPORTED_S} s where one was importing still",
+        numbered(parent_killed),
+    ),
     "workers": Part("one worker killed alone: the other cells are finished, exit code 1", numbered(worker_killed)),
     "interrupts": Part(f"Ctrl-C: exit code 130 within {STOPPED_S} s", numbered(partial(stopped, signal.SIGINT))),
     "terminations": Part(f"SIGTERM: exit code 130 within {STOPPED_S} s", numbered(partial(stopped, signal.SIGTERM))),

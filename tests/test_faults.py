@@ -1,12 +1,13 @@
 """A few tries of the campaign of faults (`nox -s faults`), with real processes: see `faults.py`."""
 
+import signal
 import sys
 from pathlib import Path
 from random import Random
 
 import pytest
 from fault_runs import CELLS, NO_REPORT, SETTINGS, Fell, Grid, flip, kept_files
-from faults import Home, Tried, attempt, killed, parent_killed, report
+from faults import Home, Tried, attempt, killed, report, stopped
 
 from ddpm_bench.report.writers.markdown import to_markdown
 
@@ -21,7 +22,7 @@ SHORT = SETTINGS | {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Home:
-    """Two cells in one process, which is quick; to kill a parent alone they get a worker each."""
+    """Two cells in one process, which is quick."""
     return Home(Grid(tmp_path_factory.mktemp("faults"), 1, CELLS[:2], NO_REPORT, SHORT))
 
 
@@ -30,8 +31,8 @@ def test_a_grid_that_was_killed_comes_out_bitwise_the_same(home: Home, tmp_path:
     assert killed(1, home, Random(once), tmp_path / "run").note == "1 kills"
 
 
-def test_workers_end_with_their_parent_and_the_same_command_finishes_at_once(home: Home, tmp_path: Path) -> None:
-    assert parent_killed(home, Random(1), tmp_path / "run").held
+def test_a_grid_that_was_stopped_says_so_and_comes_out_bitwise_the_same(home: Home, tmp_path: Path) -> None:
+    assert stopped(signal.SIGINT, home, Random(3), tmp_path / "run").held
 
 
 def test_a_flipped_bit_in_a_kept_file_is_said_and_changes_nothing(home: Home, tmp_path: Path) -> None:

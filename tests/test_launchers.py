@@ -236,7 +236,7 @@ def test_workers_end_with_their_parent_and_the_next_command_takes_over(tmp_path,
 
 def test_interrupted_in_the_middle_all_save_and_the_same_command_finishes(tmp_path, training):
     steps = [
-        word for each in ("training.steps=400", "training.checkpoint_every=400", *PLAIN) for word in ("--set", each)
+        word for each in ("training.steps=150", "training.checkpoint_every=150", *PLAIN) for word in ("--set", each)
     ]
     parent = training(*steps)
     os.killpg(parent.pid, signal.SIGTERM)

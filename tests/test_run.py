@@ -1,10 +1,7 @@
 """One cell from start to finish: what it records, that it goes on bitwise after an interruption, and that divergence is a result."""
 
 import json
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -66,28 +63,6 @@ def test_the_bound_in_a_record_is_the_sum_of_its_terms(small_run):
             assert bound.total == pytest.approx(bound.prior + sum(bound.terms), rel=1e-9)
             assert record.last.metrics[f"bound_{bound.split}_bits_per_dim"] == bound.total
             assert record.last.quantiles[f"bound_{bound.split}_bits_per_dim"] == bound.quantiles
-
-
-def test_killed_and_started_again_it_ends_with_the_same_numbers(tmp_path):
-    one_cell = ("--cells", "eps-L-fixed", "--set", "training.steps=80", "--set", "training.checkpoint_every=5")
-    subprocess.run([*DDPM_BENCH, *ablate(tmp_path / "straight", *one_cell)], check=True, capture_output=True)
-    command = [*DDPM_BENCH, *ablate(tmp_path / "broken", *one_cell)]
-    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    log = tmp_path / "broken" / "results" / "work" / "eps-L-fixed-seed0" / "log.jsonl"
-    deadline = time.monotonic() + 60
-    while not (log.exists() and len(log.read_text().splitlines()) >= 2) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    first.send_signal(signal.SIGINT)
-    _, said = first.communicate(timeout=60)
-    assert first.returncode == 130 and "the same command goes on" in said and "Traceback" not in said
-    second = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "going on" in second.stderr
-    straight, broken = (
-        json.loads((tmp_path / name / "results" / "eps-L-fixed-seed0.json").read_text())
-        for name in ("straight", "broken")
-    )
-    for part in ("checkpoints", "bounds", "training_log", "outcome", "images_seen", "pictures", "neighbours"):
-        assert straight[part] == broken[part]
 
 
 def test_a_cell_that_diverges_is_a_result_and_the_grid_goes_on(call, tmp_path):

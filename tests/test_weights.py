@@ -113,7 +113,7 @@ def edited(tmp_path, section: str, **changes: object):
     ("section", "changes", "said"),
     [
         ("network", {"base": 2**31}, "network.base"), ("network", {"blocks": 10**9}, "network.blocks"),
-        ("network", {"eps": float("inf")}, "network.eps"), ("network", {"multipliers": [10**30]}, "network.multipliers"),
+        ("network", {"eps": float("inf")}, "Infinity is no JSON"), ("network", {"multipliers": [10**30]}, "network.multipliers"),
         ("network", {"multipliers": []}, "a positive number a level"), ("", {"shape": [1, 0, 0]}, "square"),
         ("", {"shape": [1, 16, 32]}, "square"), ("", {"shape": [1, 2**30, 2**30]}, "square"), ("", {"shape": [4, 16, 16]}, "C is 1 or 3"),
     ],

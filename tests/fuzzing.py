@@ -363,7 +363,7 @@ def changed_pt(random: Random, content: bytes) -> bytes:
     """Another pickle in torch's archive: other objects by name, or other bytes in a member."""
     buffer = io.BytesIO()
     if random.randrange(3):
-        torch.save(changed_objects(random, torch.load(io.BytesIO(content), weights_only=False)), buffer)
+        torch.save(changed_objects(random, torch.load(io.BytesIO(content), weights_only=True)), buffer)
         return buffer.getvalue()
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import signal
 import subprocess
 import sys
 
@@ -167,3 +168,21 @@ def test_a_full_disk_is_said_with_exit_1(small_run, call, monkeypatch, tmp_path)
 def test_compare_says_what_it_takes_to_test_whether_a_run_repeats_another(small_run, call):
     answer = call("compare", small_run.results, small_run.results)
     assert answer.code == 0 and "no spread" in " ".join(answer.out.split())
+
+
+ENDING = """
+import atexit, sys, time
+atexit.register(lambda: (print("ending", flush=True), time.sleep(1)))  # runs after what main has registered
+sys.argv = ["ddpm-bench", "published", "--json"]
+from ddpm_bench.cli import main
+main()
+"""
+
+
+def test_a_signal_after_the_last_line_changes_no_exit_code():
+    process = subprocess.Popen([sys.executable, "-c", ENDING], stdout=subprocess.PIPE, text=True)
+    while process.stdout.readline() != "ending\n":
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 0

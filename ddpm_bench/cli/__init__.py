@@ -15,6 +15,8 @@ given, 130 interrupted.
     show.py         results on stdout
 """
 
+import atexit
+import signal
 import sys
 from typing import Annotated
 
@@ -70,11 +72,18 @@ app.command("import")(imports.import_)
 app.add_typer(extractors.app, name="extractor")
 
 
+def _nothing_left_to_stop() -> None:
+    """All is written, and Python takes torch apart, which lasts: a signal now would only change the exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def main() -> None:
     """The entry point: turns a user's mistake, a full disk or memory and an interruption into a message and an exit code."""
     from ddpm_bench.files import FULL, NO_PLACE
     from ddpm_bench.runtime.terminal import at_the_terminal
 
+    atexit.register(_nothing_left_to_stop)
     try:
         with at_the_terminal():
             app()

@@ -53,6 +53,7 @@ UNREAD = {
     "of.json": "it says what a folder's name stands for, and is not read",
     "wall-time.json": "wall times are no results",
     "older snapshot": "the newest one is whole",
+    "training: samples-": "those of a snapshot that was scored already are not read again",
     ".png": "pictures are drawn again where they are not those whose hash is kept",
 }
 """Kept files whose damage may pass without a word, and why."""
@@ -239,7 +240,7 @@ def damaged(state: str, kind: str, damage: str, home: Home, rng: Random, folder:
     said = grid.finish(home.reference)
     if _mentioned(touched, folder, said):
         return Tried(True, note="said")
-    reason = next((reason for part, reason in UNREAD.items() if part in kind), None)
+    reason = next((reason for part, reason in UNREAD.items() if part in f"{state}: {kind}"), None)
     said.must(reason is not None, f"not a word of '{chosen.relative_to(folder)}'")
     return Tried(True, note=f"not said: {reason}")
 

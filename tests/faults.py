@@ -54,6 +54,7 @@ UNREAD = {
     "wall-time.json": "wall times are no results",
     "older snapshot": "the newest one is whole",
     "training: samples-": "those of a snapshot that was scored already are not read again",
+    "measured: cache/features": "the scores are kept, and features are not read again",
     ".png": "pictures are drawn again where they are not those whose hash is kept",
 }
 """Kept files whose damage may pass without a word, and why."""

@@ -188,8 +188,8 @@ def test_an_extractor_of_ones_own(call, folder) -> None:
     assert (folder / "photos.safetensors").exists()
 
 
-@pytest.mark.parametrize("name", re.findall(r"`(test_\w+)`", DOCS["pitfalls"]))
-def test_every_pitfall_names_a_test_that_is_there(name: str) -> None:
+@pytest.mark.parametrize("name", re.findall(r"`(test_\w+)`", DOCS["pitfalls"] + DOCS["reliability"]))
+def test_every_pitfall_and_promise_names_a_test_that_is_there(name: str) -> None:
     assert any(f"def {name}(" in path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
 
 

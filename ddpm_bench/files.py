@@ -111,10 +111,15 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         if error.errno in FULL:
             raise
-        raise UserError(f"Cannot write to the folder '{path}': {error.strerror}. Choose another folder.") from error
+        raise cannot_write(path, error.strerror) from error
     if not os.access(path, os.W_OK):
-        raise UserError(f"Cannot write to the folder '{path}': permission denied. Choose another folder.")
+        raise cannot_write(path, "permission denied")
     return path
+
+
+def cannot_write(folder: Path, why: str | None) -> UserError:
+    """What to say of a folder that the user gave and that cannot be written."""
+    return UserError(f"Cannot write to the folder '{folder}': {why}. Choose another folder.")
 
 
 def check_free(out: Path) -> None:

@@ -226,7 +226,7 @@ def evaluate(
         return print_json(result.as_json()) if as_json else print_table(evaluation_table(result))
     assert ckpt is not None  # one of the two was given
     folder, model = results or ROWS, load_model(ckpt, raw)
-    row_name(model, name)  # refused before anything long
+    name = row_name(model, name)  # refused before anything long
     reference, features = reference_data(model, data, data_name, data_root), features_for(size=model.shape[-1])
     if bound_images is None:
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
@@ -234,7 +234,7 @@ def evaluate(
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), steps, clip)
     task = Task(reference, features, wish, scoring, seed or 0)
     with Stop():
-        with owned(work_beside(row_path(folder, row_name(model, name)))):
+        with owned(work_beside(row_path(folder, name))):
             row = measure_row(model, task, runtime, folder, name, fresh)
         with owned(folder, RENDERING_S):
             rows = read_rows(folder)

@@ -14,10 +14,14 @@ QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
 Fact = str | int | float | bool | None
 
 
+def _check_metric(key: str) -> None:
+    if key not in METRICS:
+        raise ValueError(f"there is no metric '{key}'{near_miss(key, METRICS)}")
+
+
 def _metrics_known(numbers: dict[str, float]) -> dict[str, float]:
     for key, value in numbers.items():
-        if key not in METRICS:
-            raise ValueError(f"there is no metric '{key}'{near_miss(key, METRICS)}")
+        _check_metric(key)
         if METRICS[key].scale == "arcsine" and not 0 <= value <= 1:
             raise ValueError(f"{key} = {value} is not between 0 and 1")
     return numbers
@@ -25,8 +29,7 @@ def _metrics_known(numbers: dict[str, float]) -> dict[str, float]:
 
 def _quantiles_known(quantiles: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
     for key, values in quantiles.items():
-        if key not in METRICS:
-            raise ValueError(f"there is no metric '{key}'{near_miss(key, METRICS)}")
+        _check_metric(key)
         if len(values) != len(QUANTILES):
             raise ValueError(f"{key} has {len(values)} quantiles, not {len(QUANTILES)}")
     return quantiles

@@ -21,7 +21,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import OWNER, make_folder, unfinished, write_json
+from ddpm_bench.files import OWNER, cannot_write, make_folder, unfinished, write_json
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import say
 
@@ -89,9 +89,7 @@ def _acquire(lock: BaseFileLock, folder: Path, wait_s: float) -> None:
         except Timeout:
             pass
         except PermissionError as error:
-            raise UserError(
-                f"Cannot write to the folder '{folder}': {error.strerror}. Choose another folder."
-            ) from error
+            raise cannot_write(folder, error.strerror) from error
         if time.monotonic() >= until:
             raise UserError(
                 f"'{folder}' is in use by {_holder(path)}. Wait until it has ended, stop it, or choose another folder."

@@ -13,9 +13,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from ddpm_bench.config.limits import NAME
-from ddpm_bench.config.published import Claim, Coding, Conditions, Frozen, Printed, Published, PublishedTable, QuotedRow
+from ddpm_bench.config.published import Claim, Coding, Conditions, Printed, Published, PublishedTable, QuotedRow
 from ddpm_bench.config.settings import CellSettings, section_of
-from ddpm_bench.config.values import first_fault
+from ddpm_bench.config.values import Frozen, first_fault
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import regular
 from ddpm_bench.text import brief

@@ -3,17 +3,14 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from ddpm_bench.config.values import plain
+from ddpm_bench.config.values import Frozen
 from ddpm_bench.errors import UserError, near_miss
 
 
-class Settings(BaseModel):
-    """Frozen; an unknown key is an error, so a misspelt option cannot pass silently. Numbers are finite, texts plain."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    _plain = field_validator("*")(plain)
+class Settings(Frozen):
+    """What a user may set; a misspelt option cannot pass silently."""
 
 
 class NetworkSettings(Settings):

@@ -4,18 +4,13 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from ddpm_bench.config.limits import MOST_T
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.config.settings import CellSettings, section_of
-from ddpm_bench.config.values import Count, first_fault, plain
+from ddpm_bench.config.values import Count, Frozen, first_fault
 from ddpm_bench.errors import near_miss
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    _plain = field_validator("*")(plain)
 
 
 class Published(Frozen):
@@ -95,7 +90,7 @@ class Conditions(Frozen):
     extractor: str
     checkpoint: Literal["last", "lowest FID during training"]
     nll: NllConditions | None = None
-    settings: dict[str, dict[str, Any]] = {}
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @field_validator("settings")
     @classmethod

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ddpm_bench.config.limits import LARGEST_SEED, MOST
 from ddpm_bench.text import brief, check_plain
@@ -15,6 +15,13 @@ def plain(value: Any) -> Any:
     """The validator of every field: texts hold nothing that is not seen (`ddpm_bench/text.py`)."""
     check_plain(value)
     return value
+
+
+class Frozen(BaseModel):
+    """Values of settings, grids and what was published: an unknown key is an error, numbers are finite, texts plain."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    _plain = field_validator("*")(plain)
 
 
 def first_fault(error: ValidationError, where: str | None = None) -> str:

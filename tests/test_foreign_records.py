@@ -20,7 +20,7 @@ from records import EMBEDDED, make_record, write_results
 from ddpm_bench.config.grid import load_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.compare import repeats, why_not
-from ddpm_bench.records.record import read_record, write_record
+from ddpm_bench.records.record import Record, read_record, write_record
 from ddpm_bench.report import render, terminal_table
 from ddpm_bench.report.blocks import Image as Picture
 from ddpm_bench.report.blocks import Link
@@ -161,6 +161,14 @@ def test_words_of_a_record_stay_words_in_every_writing(tmp_path: Path, text: str
     assert check_foreign(json.dumps(hostile(text)), tmp_path)
 
 
+def read_with(folder: Path, place: tuple, value: Any) -> Record:
+    """A record as it is read from a file that says `value` at `place`."""
+    content = copy.deepcopy(DONE)
+    change(content, place, "replace", value)
+    (folder / "x-seed0.json").write_text(json.dumps(content))
+    return read_record(folder / "x-seed0.json")
+
+
 @pytest.mark.parametrize(
     "text", ["\x1b[2J", "a\n```\n![x](/abs/secret.png)", "\u202eabc", "\ud800", "\0", "\u2028", "x" * 20_000]
 )
@@ -173,11 +181,8 @@ def test_words_of_a_record_stay_words_in_every_writing(tmp_path: Path, text: str
     ids=str,
 )  # fmt: skip
 def test_text_that_is_more_than_seen_is_refused_with_its_field(tmp_path: Path, place: tuple, text: str) -> None:
-    content = copy.deepcopy(DONE)
-    change(content, place, "replace", text)
-    (tmp_path / "x-seed0.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=rf"x-seed0\.json' is not a record of ddpm-bench: {place[0]}") as error:
-        read_record(tmp_path / "x-seed0.json")
+        read_with(tmp_path, place, text)
     assert "\x1b" not in str(error.value) and "\n" not in str(error.value)
 
 
@@ -205,13 +210,10 @@ def nested(content: dict[str, Any]) -> None:
     ids=str,
 )  # fmt: skip
 def test_a_value_that_makes_no_sense_is_refused_with_file_and_field(tmp_path: Path, place: tuple, value: Any) -> None:
-    content = copy.deepcopy(DONE)
-    change(content, place, "replace", value)
-    (tmp_path / "x-seed0.json").write_text(json.dumps(content))
     with pytest.raises(
         UserError, match=rf"x-seed0\.json' is not a record of ddpm-bench: .*{place[0]}|x-seed0.json.*T = "
     ):
-        read_record(tmp_path / "x-seed0.json")
+        read_with(tmp_path, place, value)
 
 
 @pytest.mark.parametrize(

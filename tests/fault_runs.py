@@ -196,9 +196,10 @@ class Grid:
             command += ["--set", f"{key}={value}"]
         path = os.pathsep.join([*([str(first)] if first else ()), str(ROOT)])
         log = self.folder / f"said-{len(list(self.folder.glob('said-*.txt'))):02d}.txt"
-        # One process alone has as many threads as each of two workers, so that it rounds as they do.
-        variables = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)), "COLUMNS": "200", "PYTHONPATH": path}
-        return Running(command, variables | environment, log)
+        variables = {"COLUMNS": "200", "PYTHONPATH": path} | environment
+        if self.workers == 1:  # it has as many threads as each of two workers, so that it rounds as they do
+            variables["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // 2))
+        return Running(command, variables, log)
 
     def start_with_a_full_disk(self, phase: str) -> Running:
         """Full from the first file on whose path has the expression `phase` in it."""

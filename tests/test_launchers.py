@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from ddpm_bench.experiment.ablate import plan
 from ddpm_bench.experiment.cell import Bench
 from ddpm_bench.experiment.launchers import Inline, Launcher, Processes, choose_launcher
 from ddpm_bench.metrics.extractors import load_extractor
-from ddpm_bench.records.record import Record, read_records
+from ddpm_bench.records.record import Record, read_records, record_path
 from ddpm_bench.runtime.interrupt import Stop
 from ddpm_bench.runtime.observer import Observer
 from ddpm_bench.runtime.owner import owned
@@ -29,6 +30,7 @@ from ddpm_bench.runtime.runtime import Runtime
 LONG = ("--set", "training.steps=1000000", "--set", "training.checkpoint_every=1000000")
 PLAIN = ("scoring.bootstrap=0", "scoring.neighbours=0", "scoring.bound_images=0")
 """A measurement in no time, where its numbers are not looked at."""
+MEASURED = ("checkpoints", "bounds", "anchors", "training_log", "neighbours")
 
 
 def ablate(folder, workers, *more):
@@ -105,8 +107,21 @@ def test_side_by_side_gives_the_records_of_one_after_the_other(tmp_path, monkeyp
     assert [record.cell for record in together] == ["eps-L-fixed", "mu-L-fixed"]
     for one, other in zip(together, apart, strict=True):
         assert one.cell == other.cell and {"precision", "recall", "fd_train"} <= one.last.metrics.keys()
-        for part in ("checkpoints", "bounds", "anchors", "training_log", "neighbours"):
+        for part in MEASURED:
             assert getattr(one, part) == getattr(other, part), part
+
+
+def test_the_last_cell_left_of_a_grid_comes_out_as_it_does_beside_others(tmp_path):
+    command, results = ablate(tmp_path, 2), tmp_path / "results"
+    subprocess.run(command, check=True, capture_output=True)
+    straight = read_records(results)[0]
+    record_path(results, straight.cell, straight.seed).unlink()
+    shutil.rmtree(results / "work" / f"{straight.cell}-seed0")
+    subprocess.run(command, check=True, capture_output=True)
+    again = read_records(results)[0]
+    assert again.created >= straight.created and again.hardware == straight.hardware
+    for part in MEASURED:
+        assert getattr(again, part) == getattr(straight, part), part
 
 
 # ---- deaths ---------------------------------------------------------------------------------------------------------

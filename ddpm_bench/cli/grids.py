@@ -112,7 +112,8 @@ def ablate(
             if fresh:
                 set_aside(folder, jobs)
             held = check_results(folder, jobs, images, features)
-            chosen = choose_launcher(launcher, workers, len(jobs) - len(held), runtime.device)
+            # By all jobs: the last ones left have as many threads as in a run without a stop, and so the same digits.
+            chosen = choose_launcher(launcher, workers, len(jobs), runtime.device)
             bench = Bench(folder, images, features, runtime, tensorboard)
             outcome = run_jobs(jobs, bench, held, chosen)
             if outcome.records:

@@ -6,7 +6,8 @@ given, 130 interrupted.
 
     grids.py        ablate, train, report, grids
     records.py      compare, merge, reproduce
-    checkpoints.py  sample, evaluate
+    sample.py       sample
+    evaluate.py     evaluate
     likelihood.py   nll, selftest
     imports.py      import
     published.py    published
@@ -23,7 +24,7 @@ from typing import Annotated
 import typer
 
 from ddpm_bench import __version__
-from ddpm_bench.cli import checkpoints, extractors, grids, imports, likelihood, published, records, speed
+from ddpm_bench.cli import evaluate, extractors, grids, imports, likelihood, published, records, sample, speed
 from ddpm_bench.cli.show import print_line
 from ddpm_bench.errors import Interrupted, UserError
 
@@ -54,8 +55,8 @@ def _main(
 for command in (
     grids.ablate,
     grids.train,
-    checkpoints.sample,
-    checkpoints.evaluate,
+    sample.sample,
+    evaluate.evaluate,
     likelihood.nll,
     likelihood.selftest,
     grids.report,

@@ -1,8 +1,9 @@
-"""Commands around one checkpoint: `sample`, `evaluate`."""
+"""The command `evaluate`: anyone's images scored, or a checkpoint as a row of a table."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,7 +13,6 @@ from ddpm_bench.cli.options import (
     DATA_HELP,
     Batch,
     Cache,
-    Ckpt,
     Clip,
     Compile,
     DataName,
@@ -33,78 +33,14 @@ from ddpm_bench.cli.show import print_json, print_table
 from ddpm_bench.config.limits import LARGEST_SEED
 from ddpm_bench.errors import UserError
 
+if TYPE_CHECKING:
+    from ddpm_bench.config.settings import ScoringSettings
+    from ddpm_bench.measurement.measure import Task
+    from ddpm_bench.metrics.extractors import Extractor as Features
+    from ddpm_bench.models.model import Model
+    from ddpm_bench.runtime.runtime import Runtime
+
 ROWS = Path("results/checkpoints")
-
-
-def sample(
-    ckpt: Ckpt,
-    out: Annotated[Path, typer.Option(help="A folder for PNG files, or a .npz file; for the pictures a .png file.")],
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="How many images [default: 64, or 8 rows with --progressive].")
-    ] = None,
-    progressive: Annotated[
-        bool, typer.Option("--progressive", help="Draw a picture: x_0 as predicted along each sample's chain.")
-    ] = False,
-    interpolate: Annotated[
-        tuple[str, str] | None,
-        typer.Option(metavar="A B", help="Draw a picture: from A to B, paths or numbers of test images."),
-    ] = None,
-    at: Annotated[
-        list[int] | None,
-        typer.Option(help="The t at which --interpolate mixes. Repeatable: a row each [default: the eighths of T]."),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=LARGEST_SEED, help="Sample i depends on the seed and on i alone.")
-    ] = 0,
-    steps: Steps = None,
-    clip: Clip = None,
-    raw: Raw = False,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            callback=plain_text, help="Whose test images --interpolate numbers [default: what the checkpoint saw]."
-        ),
-    ] = None,
-    data_root: DataRoot = None,
-    device: Device = "auto",
-    batch: Batch = None,
-    as_json: Json = False,
-) -> None:
-    """Sample images from a checkpoint (moving average of the weights, no dropout), or draw its chains.
-
-    Example: `ddpm-bench sample --ckpt runs/eps --samples 1000 --out samples.npz`
-
-    Example: `ddpm-bench sample --ckpt runs/eps --progressive --out chain.png`
-
-    Example: `ddpm-bench sample --ckpt runs/eps --interpolate 3 17 --at 500 --out between.png`
-    """
-    from ddpm_bench.cli.setup import device_runtime, sampling_wish
-    from ddpm_bench.files import check_free
-    from ddpm_bench.measurement.pictures import check_png, draw_interpolation, draw_progressive
-    from ddpm_bench.measurement.samples import write_samples
-    from ddpm_bench.models.model import load_model
-    from ddpm_bench.models.reference import chosen_images
-    from ddpm_bench.runtime.interrupt import Stop
-    from ddpm_bench.runtime.observer import say
-
-    if interpolate:
-        refuse({"--samples": samples, "--progressive": progressive}, "does not go with --interpolate.")
-    else:
-        refuse({"--at": at, "--data": data, "--data-root": data_root}, "goes with --interpolate alone.")
-    (check_png if progressive or interpolate else check_free)(out)
-    runtime, model = device_runtime(device, batch=batch), load_model(ckpt, raw)
-    wish = sampling_wish(model, samples or 64, steps, clip)
-    with Stop():
-        if progressive:
-            made = draw_progressive(out, model, wish, samples or 8, seed, runtime)
-        elif interpolate:
-            ends = chosen_images(model, interpolate, data, data_root)
-            made = draw_interpolation(out, model, wish, ends, at, seed, runtime) | {"sources": interpolate}
-        else:
-            made = write_samples(model, wish, seed, runtime, out)
-    say(f"Made '{out}'")
-    if as_json:
-        print_json(made)
 
 
 def evaluate(
@@ -182,25 +118,14 @@ def evaluate(
     refuse(of_ckpt if samples else {"--size": size}, f"does not go with {'--samples' if samples else '--ckpt'}.")
 
     from ddpm_bench.cli.setup import device_runtime, sampling_wish, section
-    from ddpm_bench.config.settings import DataSettings, ScoringSettings
-    from ddpm_bench.data import load_data, read_images
+    from ddpm_bench.config.settings import ScoringSettings
     from ddpm_bench.measurement.evaluate import BOUND_IMAGES, FEWER, SAMPLES, row_name
-    from ddpm_bench.measurement.evaluate import evaluate as measure_row
-    from ddpm_bench.measurement.images import check_sizes, evaluate_images, evaluation_table
-    from ddpm_bench.measurement.kept import work_beside
     from ddpm_bench.measurement.measure import Task
     from ddpm_bench.metrics.extractors import load_extractor
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
-    from ddpm_bench.records.row import read_rows, row_path
-    from ddpm_bench.report.checkpoint_rows import make_tables, write_tables
-    from ddpm_bench.report.writers.terminal_tables import rows_at_terminal
-    from ddpm_bench.runtime.interrupt import Stop
-    from ddpm_bench.runtime.observer import say
-    from ddpm_bench.runtime.owner import RENDERING_S, owned
 
     runtime = device_runtime(device, cache, batch, compiled)
-
     features_for = partial(
         load_extractor, extractor, inception_weights=inception_weights,
         allow_unverified=allow_unverified_weights, cache=cache,
@@ -211,19 +136,8 @@ def evaluate(
     }  # fmt: skip
     scoring = section(ScoringSettings, scored)
     if samples:
-        images = read_images(samples)
-        side = images.shape[-1]
-        reference = load_data(
-            section(
-                DataSettings,
-                {"source": data or "embedded", "name": data_name, "size": size or side, "root": data_root},
-            )
-        )
-        check_sizes(str(samples), images, reference)
-        scoring = scoring.model_copy(update={"bootstrap": 0, "bound_images": 0})
-        with Stop():
-            result = evaluate_images(str(samples), images, reference, features_for(size=side), scoring, runtime)
-        return print_json(result.as_json()) if as_json else print_table(evaluation_table(result))
+        wanted = {"source": data or "embedded", "name": data_name, "root": data_root}
+        return _of_images(samples, wanted, size, features_for, scoring, runtime, as_json)
     assert ckpt is not None  # one of the two was given
     folder, model = results or ROWS, load_model(ckpt, raw)
     name = row_name(model, name)  # refused before anything long
@@ -232,7 +146,46 @@ def evaluate(
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), steps, clip)
-    task = Task(reference, features, wish, scoring, seed or 0)
+    _of_model(model, Task(reference, features, wish, scoring, seed or 0), runtime, folder, name, fresh, as_json)
+
+
+def _of_images(
+    samples: Path, wanted: Mapping[str, object], size: int | None, features_for: "Callable[..., Features]",
+    scoring: "ScoringSettings", runtime: "Runtime", as_json: bool,
+) -> None:  # fmt: skip
+    """Score the images in `samples` against the data set `wanted`, at `size` or at their own side, and print that."""
+    from ddpm_bench.cli.setup import section
+    from ddpm_bench.config.settings import DataSettings
+    from ddpm_bench.data import load_data, read_images
+    from ddpm_bench.measurement.images import check_sizes, evaluate_images, evaluation_table
+    from ddpm_bench.runtime.interrupt import Stop
+
+    images = read_images(samples)
+    side = images.shape[-1]
+    reference = load_data(section(DataSettings, {**wanted, "size": size or side}))
+    check_sizes(str(samples), images, reference)
+    scoring = scoring.model_copy(update={"bootstrap": 0, "bound_images": 0})
+    with Stop():
+        result = evaluate_images(str(samples), images, reference, features_for(size=side), scoring, runtime)
+    if as_json:
+        print_json(result.as_json())
+    else:
+        print_table(evaluation_table(result))
+
+
+def _of_model(
+    model: "Model", task: "Task", runtime: "Runtime", folder: Path, name: str, fresh: bool, as_json: bool
+) -> None:
+    """Measure a row of the table of `folder`, render the table, and print it."""
+    from ddpm_bench.measurement.evaluate import evaluate as measure_row
+    from ddpm_bench.measurement.kept import work_beside
+    from ddpm_bench.records.row import read_rows, row_path
+    from ddpm_bench.report.checkpoint_rows import make_tables, write_tables
+    from ddpm_bench.report.writers.terminal_tables import rows_at_terminal
+    from ddpm_bench.runtime.interrupt import Stop
+    from ddpm_bench.runtime.observer import say
+    from ddpm_bench.runtime.owner import RENDERING_S, owned
+
     with Stop():
         with owned(work_beside(row_path(folder, name))):
             row = measure_row(model, task, runtime, folder, name, fresh)

@@ -106,6 +106,14 @@ def test_the_paper_preset_is_the_papers_experiment(table2):
     assert settings.scoring.extractor == "inception"
 
 
+def test_study_is_quick_but_longer():
+    quick, study = (load_preset(name).sections for name in ("quick", "study"))
+    length = {"steps", "checkpoint_every", "log_every", "snapshot_every"}
+    assert {**study, "training": {}} == {**quick, "training": {}}
+    assert {key for key in study["training"] if study["training"][key] != quick["training"].get(key)} == length
+    assert study["training"]["steps"] == 10 * quick["training"]["steps"]
+
+
 def test_quick_keeps_the_papers_final_signal_level():
     quick = load_preset("quick").sections["diffusion"]
     assert "diffusion" not in load_preset("paper").sections  # the defaults, with which quick is compared

@@ -21,12 +21,9 @@ from ddpm_bench.report.writers.terminal_tables import side_by_side_at_terminal
 GRID = load_grid("table2")
 
 
-def run(
-    value: float, seed: int = 0, cell: str = "mu-L-fixed", key: str = "fd_train", quantiles=True, **overrides
-) -> Record:
+def run(value: float, seed: int = 0, cell: str = "mu-L-fixed", key: str = "fd_train", **overrides) -> Record:
     record = make_record(GRID, cell, seed, overrides=overrides)
-    around = {key: tuple(value + at for at in (-2.0, -1.0, 0.0, 1.0, 2.0))} if quantiles else {}
-    checkpoint = Checkpoint(step=400, metrics={**record.last.metrics, key: value}, quantiles=around)
+    checkpoint = Checkpoint(step=400, metrics={**record.last.metrics, key: value})
     return record.model_copy(update={"checkpoints": (checkpoint,)})
 
 
@@ -38,14 +35,24 @@ def contrast(a: list[Record], b: list[Record], key: str = "fd_train") -> Contras
     return next(one for one in side_by_side(a, b).contrasts if one.metric == key)
 
 
-def test_several_seeds_a_side_are_compared_over_seeds() -> None:
+def test_several_seeds_a_side_are_compared_seed_by_seed_as_shares() -> None:
     a, b = [10.0, 10.2, 9.9], [14.0, 14.3, 13.9]
     one = contrast(runs(*a), runs(*b))
-    half = stats.t.isf(0.025, 2) * math.sqrt(np.var(a, ddof=1) / 3 + np.var(b, ddof=1) / 3)
-    assert one.interval == pytest.approx((one.difference - half, one.difference + half))
-    assert (one.basis, one.verdict, one.n) == ("seeds", "A is better", (3, 3))
+    d = np.log(a) - np.log(b)
+    half = stats.t.isf(0.025, 2) * np.std(d, ddof=1) / math.sqrt(3)
+    assert one.effect.interval() == pytest.approx(tuple(np.expm1([d.mean() - half, d.mean() + half])))
+    assert (one.basis, one.verdict, one.n) == ("3 seeds, paired", "A is better", (3, 3))
     assert contrast(runs(*b), runs(*a)).verdict == "A is worse"
     assert contrast(runs(*a), runs(*a)).verdict == "no difference seen"
+
+
+def test_other_seeds_are_compared_by_welch() -> None:
+    a, b = [4.0, 4.2, 3.9], [4.6, 4.9, 4.5]
+    key = "bound_test_bits_per_dim"
+    one = contrast(runs(*a, key=key), [run(value, seed + 7, key=key) for seed, value in enumerate(b)], key)
+    expected = stats.ttest_ind(a, b, equal_var=False)
+    assert one.basis == "seeds (Welch)" and one.effect.p == pytest.approx(expected.pvalue)
+    assert one.effect.interval() == pytest.approx(tuple(expected.confidence_interval(0.95)))
 
 
 def test_of_a_score_more_is_better() -> None:
@@ -59,30 +66,21 @@ def test_of_a_score_more_is_better() -> None:
 def test_one_run_is_held_against_the_scatter_of_the_others(value: float, verdict: str) -> None:
     several = [10.0, 10.2, 9.9, 10.4]
     one = contrast([run(value)], runs(*several))
-    half = stats.t.isf(0.025, 3) * np.std(several, ddof=1) * math.sqrt(1 + 1 / 4)
-    assert one.interval == pytest.approx((one.difference - half, one.difference + half))
+    difference = math.log(value) - np.log(several).mean()
+    half = stats.t.isf(0.025, 3) * np.std(np.log(several), ddof=1) * math.sqrt(1 + 1 / 4)
+    assert one.effect.interval() == pytest.approx((math.expm1(difference - half), math.expm1(difference + half)))
     assert (one.basis, one.verdict) == ("one run", verdict)
 
 
-def test_one_run_against_one_is_told_in_deviations_within_the_runs_without_a_verdict() -> None:
+def test_one_run_a_side_concludes_nothing() -> None:
     one = contrast([run(16.0)], [run(10.0, 1)])
-    assert (
-        one.basis == "within runs"
-        and one.verdict == "no verdict: one run each; +4.2 standard deviations within the runs"
-    )
-    half = stats.norm.isf(0.025) * math.sqrt(2)
-    assert one.interval == pytest.approx((6 - half, 6 + half))
-
-
-def test_one_run_against_one_without_quantiles_has_no_interval() -> None:
-    one = contrast([run(16.0, quantiles=False)], [run(10.0)])
-    assert one.interval is None and "no quantiles" in one.verdict
+    assert (one.effect, one.basis, one.verdict) == (None, "", "no verdict: one run a side")
 
 
 def test_numbers_that_were_measured_otherwise_get_no_verdict_and_the_others_do() -> None:
     a, b = runs(10.0, 10.1, sampling={"samples": 64}), runs(20.0, 20.1)
     found = side_by_side(a, b)
-    assert contrast(a, b).verdict == "not comparable: samples" and contrast(a, b).interval is None
+    assert contrast(a, b).verdict == "not comparable: samples" and contrast(a, b).effect is None
     assert contrast(a, b, "bound_test_bits_per_dim").verdict == "no difference seen"
     assert found.measurements == ("samples: was 512, now 64",) and found.models == () and not found.alike
 
@@ -162,11 +160,12 @@ def test_the_command_takes_folders_and_files_and_says_by_its_exit_code_whether_a
         other.exit_code == 1 and "was not tested" in other.stdout and "training steps: was 400, now 800" in other.stdout
     )
     alone = call(one, record_path(tmp_path / "same", "mu-L-fixed", 0))
-    assert alone.exit_code == 0 and "no spread" in alone.stdout and "one run each" in " ".join(alone.stdout.split())
+    assert alone.exit_code == 0 and "no spread" in alone.stdout and "one run a side" in " ".join(alone.stdout.split())
 
 
 def test_the_command_prints_json(tmp_path: Path) -> None:
     write_results(tmp_path / "a", runs(10.0, 10.1))
     found = json.loads(call(tmp_path / "a", tmp_path / "a", "--json").stdout)
     assert found["not_tested"] == "" and {check["passed"] for check in found["checks"]} == {True}
-    assert {"cell", "metric", "a", "b", "n", "interval", "basis", "verdict"} == set(found["contrasts"][0])
+    assert {"cell", "metric", "a", "b", "n", "difference", "effect", "basis", "verdict"} == set(found["contrasts"][0])
+    assert {"estimate", "interval", "p", "smallest", "relative", "pairs"} <= set(found["contrasts"][0]["effect"])

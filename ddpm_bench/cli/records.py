@@ -34,7 +34,7 @@ def compare(
     found, untested = side_by_side(new, old), why_not(new, old)
     checks = [] if untested else repeats(new, old)
     if as_json:
-        print_json({**asdict(found), "checks": [asdict(check) for check in checks], "not_tested": untested})
+        print_json({**found.as_json(), "checks": [asdict(check) for check in checks], "not_tested": untested})
     else:
         print_table(side_by_side_at_terminal(found))
         print_table(Text(f"\nWhether A repeats B was not tested. {untested}") if untested else checks_table(checks))

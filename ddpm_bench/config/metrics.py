@@ -80,10 +80,6 @@ class Metric:
         """The value with the metric's digits; with `sign`, that of a difference."""
         return f"{value:{'+' if sign else ''}.{self.digits}f}"
 
-    def interval(self, ends: tuple[float, float]) -> str:
-        """That of a difference: -0.12 to +0.34."""
-        return " to ".join(self.text(end, sign=True) for end in ends)
-
 
 def _bound(split: SplitName, images: str, scale: Literal["log"] | None = None) -> Metric:
     return Metric(

@@ -1,27 +1,18 @@
 """The source's claims of order, tested on the numbers that were measured here.
 
-A claim sets pairs of cells against each other in one or more metrics: k comparisons. Each compares the means of n and
-m seeds by Welch's t, without assuming that the cells scatter alike, and gives an interval of the difference:
+A claim sets pairs of cells against each other in one or more metrics: k comparisons, each with the two p of an `Effect`,
+one for the claimed order and one for the reverse. With fewer than SEEDS seeds in a cell nothing is decided. Otherwise the
+claim has
 
-    (mean_a - mean_b) +- t * sqrt(s_a^2 / n + s_b^2 / m),     min(n, m) - 1 degrees of freedom.
+    p of support         the largest p for the claimed order of the k: all must hold
+    p of contradiction   k times the smallest p for the reverse (Bonferroni): one is enough
 
-So few degrees of freedom keep the level whatever the two variances; those after Satterthwaite miss it with this few
-seeds (by simulation up to 6.5% in place of 5%, and threefold in the tails that many comparisons need).
+and the smaller of the two is the claim's. Holm's correction over the claims of a table makes it one of which any of them
+is wrongly below 5% at most that often: then the claim is supported, or contradicted. Where a claim says that two cells are
+alike, support is a difference that lies within the margin, and contradiction one that lies outside.
 
-Only the scatter over training runs enters, never an error within one run; seeds that share their noise between cells
-make the interval too wide rather than too narrow. With fewer than SEEDS seeds in a cell nothing is decided. Otherwise
-
-    supported      every one of the k 95% intervals excludes zero on the claimed side: all must hold, so that k tests
-                   together are wrong less often than one
-    contradicted   one of k intervals that hold together with 95% (Bonferroni: each with 1 - 0.05 / k) excludes zero
-                   on the other side
-
-so that cells that are equal get either verdict with probability of at most 5%, a claim. Where a claim says that two
-cells are alike, supported means that every 95% interval lies within the margin, contradicted that one of the k
-intervals lies outside.
-
-A run that diverged has no numbers. Where all seeds of one cell diverged and none of the other, the first is the worse
-one, if that is unlikely among equal cells: at most 2 * 4^-seeds for each of the pairs, together at most 5%.
+A run that diverged has no numbers. Where all seeds of one cell diverged and none of the other, the first is the worse one,
+with p = 2 * 4^-seeds, which is the most that it has among equal cells.
 """
 
 import math
@@ -29,17 +20,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from scipy import stats
-
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.config.published import Claim
+from ddpm_bench.report.effects import ALPHA, Effect, effect, holm, is_relative
 from ddpm_bench.report.labels import plain
 from ddpm_bench.report.summary import MeasuredCell, Summary
 from ddpm_bench.report.table_remarks import selection_name
 
-ALPHA = 0.05
-"""Probability that a claim about equal cells gets a verdict."""
 SEEDS = 3
 """Fewer seeds of a cell decide nothing."""
 Outcome = Literal["supported", "contradicted", "undecided"]
@@ -47,48 +34,52 @@ Outcome = Literal["supported", "contradicted", "undecided"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One pair of cells in one metric, first - second. `interval`: 95%, None where too few seeds have numbers."""
+    """One pair of cells in one metric, first - second. `p`: for the claimed order and for the reverse.
+
+    effect: None where runs diverged. reason: why it says nothing, or what is said of runs that diverged.
+    """
 
     metric: str
     first: str
     second: str
-    difference: float | None
-    interval: tuple[float, float] | None
-    outcome: Outcome
-    reason: str
+    p: tuple[float, float] | None
+    effect: Effect | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Examined:
-    """A claim with its comparisons and what they come to."""
+    """A claim with its comparisons. `p`: of support and of contradiction; `adjusted`: the smaller, after Holm.
+
+    Both are None where one of the comparisons says nothing.
+    """
 
     claim: Claim
     checkpoint: str
     comparisons: tuple[Comparison, ...]
+    p: tuple[float, float] | None
+    adjusted: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Do the numbers lie as claimed rather than the other way, decided or not?"""
+        return self.p is not None and self.p[0] <= self.p[1]
 
     @property
     def outcome(self) -> Outcome:
-        outcomes = {comparison.outcome for comparison in self.comparisons}
-        if "contradicted" in outcomes:
-            return "contradicted"
-        return "supported" if outcomes == {"supported"} else "undecided"
+        if self.adjusted is None or self.adjusted > ALPHA:
+            return "undecided"
+        return "supported" if self.holds else "contradicted"
 
     @property
-    def reason(self) -> str:
-        """Why it came out so: the comparisons that decide, or those that are open."""
-        found: dict[str, list[Comparison]] = {}
-        for one in self.comparisons:
-            if one.outcome == self.outcome:
-                found.setdefault(one.reason, []).append(one)
-        k = len(self.comparisons)
-        return "; ".join(_which(ones, k) + reason for reason, ones in found.items())
-
-
-def _which(ones: Sequence[Comparison], k: int) -> str:
-    if len(ones) == k:
-        return f"all {k} comparisons: " if k > 1 else ""
-    named = ", ".join(f"{METRICS[one.metric].label}: {one.first} − {one.second}" for one in ones[:2])
-    return f"{len(ones)} of {k} comparisons ({named}{', …' if len(ones) > 2 else ''}): "
+    def deciding(self) -> Comparison:
+        """The comparison on which the claim hangs: the one that says nothing, else the weakest for it, or the strongest
+        against it."""
+        if self.p is None:
+            return next(one for one in self.comparisons if one.p is None)
+        return max(self.comparisons, key=lambda one: (one.p or (1, 1))[0]) if self.holds else min(
+            self.comparisons, key=lambda one: (one.p or (1, 1))[1]
+        )  # fmt: skip
 
 
 def examine_claims(summaries: Sequence[Summary]) -> list[Examined]:
@@ -101,81 +92,69 @@ def examine_claims(summaries: Sequence[Summary]) -> list[Examined]:
         summary = summaries[0 if METRICS[claim.metrics[0]].is_bound else -1]
         rows = {row.cell.name: row for row in summary.rows}
         pairs = [(metric, rows[a], rows[b]) for metric in claim.metrics for a, b in claim.pairs]
-        comparisons = (_compared(claim, metric, a, b, len(pairs)) for metric, a, b in pairs)
-        found.append(Examined(claim, selection_name(summary), tuple(comparisons)))
+        comparisons = tuple(_compared(claim, metric, a, b) for metric, a, b in pairs)
+        found.append(Examined(claim, selection_name(summary), comparisons, _together(comparisons)))
+    tested = [index for index, one in enumerate(found) if one.p]
+    for index, adjusted in zip(tested, holm([min(found[index].p or ()) for index in tested]), strict=True):
+        one = found[index]
+        found[index] = Examined(one.claim, one.checkpoint, one.comparisons, one.p, adjusted)
     return found
 
 
-def _compared(claim: Claim, metric: str, first: MeasuredCell, second: MeasuredCell, k: int) -> Comparison:
+def _together(comparisons: Sequence[Comparison]) -> tuple[float, float] | None:
+    """The p of support and of contradiction of a claim."""
+    p = [one.p for one in comparisons if one.p]
+    if len(p) < len(comparisons):
+        return None
+    return max(of[0] for of in p), min(1.0, len(p) * min(of[1] for of in p))
+
+
+def _compared(claim: Claim, metric: str, first: MeasuredCell, second: MeasuredCell) -> Comparison:
     names = metric, first.cell.name, second.cell.name
     seeds = [len(row.done) + len(row.diverged) for row in (first, second)]
     if min(seeds) < SEEDS:
         few = first if seeds[0] < SEEDS else second
-        return Comparison(
-            *names, None, None, "undecided", f"{few.cell.name} has {min(seeds)} of the {SEEDS} seeds that it takes"
-        )
+        return Comparison(*names, None, reason=f"{few.cell.name} has {min(seeds)} of the {SEEDS} seeds that it takes")
     if first.diverged or second.diverged:
-        return Comparison(*names, None, None, *_by_divergence(claim, first, second))
-    a, b = (row.estimates[metric].values if metric in row.estimates else () for row in (first, second))
+        p, reason = _by_divergence(claim, first, second)
+        return Comparison(*names, p, reason=reason)
+    a, b = first.values(metric), second.values(metric)
     if min(len(a), len(b)) < SEEDS:
-        return Comparison(*names, None, None, "undecided", f"not measured for {SEEDS} seeds of both cells")
-    up = METRICS[metric].direction == "up"
-    plainly, together = (difference_interval(a, b, alpha) for alpha in (ALPHA, ALPHA / k))
-    difference = float(np.mean(a) - np.mean(b))
+        return Comparison(*names, None, reason=f"not measured for {SEEDS} seeds of both cells")
+    found = effect(metric, a, b)
+    if found is None:
+        return Comparison(*names, None, reason="a value is not positive, so that no share of it can be taken")
     if claim.margin is not None:
-        outcome, reason = _alike(plainly, together, claim.margin * abs(float(np.mean(b))))
-    else:
-        outcome, reason = _ordered(plainly, together, up)
-    return Comparison(*names, difference, plainly, outcome, reason)
+        return Comparison(*names, _alike(found, metric, claim.margin, sum(b.values()) / len(b)), found)
+    up, down = found.p_beyond(0.0, True), found.p_beyond(0.0, False)
+    return Comparison(*names, (up, down) if METRICS[metric].direction == "up" else (down, up), found)
 
 
-def _ordered(plainly: tuple[float, float], together: tuple[float, float], up: bool) -> tuple[Outcome, str]:
-    """Is the difference on the claimed side?"""
-    claimed, other = (plainly[0], -together[1]) if up else (-plainly[1], together[0])
-    if claimed > 0:
-        return "supported", "the interval lies on the claimed side"
-    if other > 0:
-        return "contradicted", "the interval lies on the other side"
-    against = plainly[1] < 0 if up else plainly[0] > 0
-    if against:
-        return "undecided", "the interval lies on the other side, but not for all comparisons together"
-    return "undecided", "the interval holds zero"
+def _alike(found: Effect, metric: str, margin: float, second: float) -> tuple[float, float]:
+    """The p of a difference within the margin, which takes both of its ends, and of one outside."""
+    shares = (-margin, margin)
+    low, high = map(math.log1p, shares) if is_relative(METRICS[metric]) else (share * abs(second) for share in shares)
+    within = max(found.p_beyond(low, True), found.p_beyond(high, False))
+    return within, min(found.p_beyond(high, True), found.p_beyond(low, False))
 
 
-def _alike(plainly: tuple[float, float], together: tuple[float, float], margin: float) -> tuple[Outcome, str]:
-    """Is the difference within the margin?"""
-    if -margin < plainly[0] and plainly[1] < margin:
-        return "supported", "the interval lies within the margin"
-    if together[0] > margin or together[1] < -margin:
-        return "contradicted", "the interval lies outside the margin"
-    return "undecided", "the interval reaches over the margin"
-
-
-def _by_divergence(claim: Claim, first: MeasuredCell, second: MeasuredCell) -> tuple[Outcome, str]:
+def _by_divergence(
+    claim: Claim, first: MeasuredCell, second: MeasuredCell
+) -> tuple[tuple[float, float] | None, str]:  # fmt: skip
     """What it says of a pair that runs diverged, whatever the metric."""
-    found: tuple[tuple[MeasuredCell, MeasuredCell, Outcome], ...] = (
-        (second, first, "supported"),
-        (first, second, "contradicted"),
-    )
-    for worse, better, outcome in found:
+    for worse, better in ((second, first), (first, second)):
         if not worse.done and not better.diverged:
-            seeds = min(len(worse.diverged), len(better.done))
+            p = min(1.0, 2 * 4.0 ** -min(len(worse.diverged), len(better.done)))
             said = f"every seed of {worse.cell.name} diverged and none of {better.cell.name}"
-            if 2 * len(claim.pairs) * 4.0**-seeds > ALPHA:
-                return "undecided", f"{said}, which takes more than {seeds} seeds to be no accident"
-            return ("contradicted" if claim.alike else outcome), said
+            return ((p, 1.0) if worse is second and not claim.alike else (1.0, p)), said
     some = [row for row in (first, second) if row.diverged]
     counts = ", ".join(f"{len(row.diverged)} of {len(row.done) + len(row.diverged)} of {row.cell.name}" for row in some)
-    return "undecided", f"seeds diverged ({counts}), so that means over the others would be a selection"
+    return None, f"seeds diverged ({counts}), so that means over the others would be a selection"
 
 
-def difference_interval(first: Sequence[float], second: Sequence[float], alpha: float = ALPHA) -> tuple[float, float]:
-    """Welch's interval of mean(first) - mean(second) with confidence 1 - alpha; two or more values each."""
-    a, b = np.asarray(first, float), np.asarray(second, float)
-    u, v = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
-    difference = float(a.mean() - b.mean())
-    half = float(stats.t.isf(alpha / 2, min(len(a), len(b)) - 1)) * math.sqrt(u + v)
-    return difference - half, difference + half
+def direction(one: Examined, words: tuple[str, str] = ("as claimed", "the other way")) -> str:
+    """Which way the numbers point; nothing where a comparison says nothing."""
+    return "" if one.p is None else words[0] if one.holds else words[1]
 
 
 def claim_lines(summaries: Sequence[Summary]) -> list[str]:

@@ -4,50 +4,57 @@ Numbers are comparable when they were measured alike: on the same images, with t
 by the same kind of bound. What was trained and how it is sampled from may differ: that is what is compared, and it is
 listed. An interval is 95% by itself, and its scatter is that of
 
-    seeds        both sides have two or more (Welch, see `claims.py`)
-    one run      one side has a single run: it is held against the others' scatter, taken to be its own, too
-    within runs  a single run each: only the bootstrap within them, from the quantiles that their records keep, taken
-    as normal.
-                 It holds nothing about another training run, so there is no verdict.
+    seeds     both sides have two or more: seed by seed where they share some, or Welch's (see `effects.py`)
+    one run   one side has a single run: it is held against the others' scatter, taken to be its own, too
+
+One run a side says nothing of another training run, so that nothing is concluded from it.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-
-from scipy import stats
+from typing import Any
 
 from ddpm_bench.config.metrics import METRICS, SCORE
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.conditions import measurement_conditions, model_conditions
 from ddpm_bench.records.differences import differences
-from ddpm_bench.records.fields import QUANTILES
 from ddpm_bench.records.record import Record
-from ddpm_bench.report.claims import ALPHA, difference_interval
+from ddpm_bench.report.effects import Effect, against_one, effect
 
 KEYS = tuple(key for key, metric in METRICS.items() if metric.kind != "error")
 _IMAGES = ("data", "hash of the data", "size")
 """What is both: trained on by the model, and what its numbers are measured against."""
-_SIGMA = tuple(map(QUANTILES.index, (0.16, 0.84)))
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A metric of a cell, A - B; means over runs. `interval`: 95% of the difference, None where nothing gives one."""
+    """A metric of a cell, A - B; means over runs. `effect`: None where nothing can be concluded."""
 
     cell: str
     metric: str
     a: float
     b: float
     n: tuple[int, int]
-    interval: tuple[float, float] | None
-    basis: str
+    effect: Effect | None
     verdict: str
 
     @property
     def difference(self) -> float:
         return self.a - self.b
+
+    @property
+    def basis(self) -> str:
+        """What the interval's scatter is that of."""
+        if self.effect is None:
+            return ""
+        if min(self.n) == 1:
+            return "one run"
+        return f"{self.effect.pairs} seeds, paired" if self.effect.pairs else "seeds (Welch)"
+
+    def as_json(self) -> dict[str, Any]:
+        effect = self.effect and self.effect.as_json()
+        return asdict(self) | {"difference": self.difference, "basis": self.basis, "effect": effect}
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,9 @@ class SideBySide:
     def alike(self) -> bool:
         """Has B every cell of A, under the same conditions?"""
         return not (self.models or self.measurements or self.only_a)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"contrasts": [one.as_json() for one in self.contrasts]}
 
 
 def side_by_side(a: Sequence[Record], b: Sequence[Record]) -> SideBySide:
@@ -146,50 +156,20 @@ def _diverged(records: Sequence[Record]) -> str:
 
 
 def _contrast(cell: str, key: str, ones: Sequence[Record], others: Sequence[Record], unlike: Sequence[str]) -> Contrast:
-    a, b = _finished(ones), _finished(others)
-    x, y = ([record.final.metrics[key] for record in side] for side in (a, b))
-    interval: tuple[float, float] | None
+    x, y = ({r.seed: r.final.metrics[key] for r in _finished(side)} for side in (ones, others))
+    found: Effect | None = None
     if unlike:
-        interval, basis = None, ""
         verdict = f"not comparable: {', '.join(line.partition(':')[0] for line in unlike)}"
-    elif len(a) == len(b) == 1:
-        interval, basis, verdict = _within_runs(key, a[0], b[0])
+    elif len(x) == len(y) == 1:
+        verdict = "no verdict: one run a side"
     else:
-        seeds = min(len(a), len(b)) > 1
-        interval, basis = (difference_interval(x, y), "seeds") if seeds else (_one_run(x, y), "one run")
-        verdict = _verdict(interval, METRICS[key].direction == "up")
-    return Contrast(cell, key, sum(x) / len(x), sum(y) / len(y), (len(a), len(b)), interval, basis, verdict)
+        found = effect(key, x, y) if min(len(x), len(y)) > 1 else against_one(key, x, y)
+        verdict = _verdict(found, METRICS[key].direction == "up") if found else "no verdict: a value is not positive"
+    return Contrast(cell, key, sum(x.values()) / len(x), sum(y.values()) / len(y), (len(x), len(y)), found, verdict)
 
 
-def _one_run(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """Of a difference between one run and several, all of which scatter alike."""
-    several = a if len(a) > 1 else b
-    n = len(several)
-    half = float(stats.t.isf(ALPHA / 2, n - 1)) * float(stats.tstd(several)) * math.sqrt(1 + 1 / n)
-    difference = sum(a) / len(a) - sum(b) / len(b)
-    return difference - half, difference + half
-
-
-def _verdict(interval: tuple[float, float], up: bool) -> str:
-    low, high = interval
+def _verdict(found: Effect, up: bool) -> str:
+    low, high = found.interval()
     if low <= 0 <= high:
         return "no difference seen"
     return "A is better" if (low > 0) == up else "A is worse"
-
-
-def _within_runs(key: str, a: Record, b: Record) -> tuple[tuple[float, float] | None, str, str]:
-    """Interval, basis and words for a single run each."""
-    of_a, of_b = _deviation(a, key), _deviation(b, key)
-    if not of_a or not of_b:
-        return None, "", "no verdict: one run each, no quantiles"
-    deviation = math.hypot(of_a, of_b)
-    difference = a.final.metrics[key] - b.final.metrics[key]
-    half = float(stats.norm.isf(ALPHA / 2)) * deviation
-    words = f"no verdict: one run each; {difference / deviation:+.1f} standard deviations within the runs"
-    return (difference - half, difference + half), "within runs", words
-
-
-def _deviation(record: Record, key: str) -> float | None:
-    """Half the distance between the bootstrap's quantiles at one standard deviation to either side."""
-    quantiles = record.final.quantiles.get(key)
-    return (quantiles[_SIGMA[1]] - quantiles[_SIGMA[0]]) / 2 if quantiles else None

@@ -37,14 +37,23 @@ class Estimate:
 
 @dataclass(frozen=True)
 class MeasuredCell:
-    """One cell of the grid with what was measured of it. `steps` and `bounds` are those of the selected checkpoints."""
+    """One cell of the grid with what was measured of it. `checkpoints`: the selected one of each seed; `bounds` are theirs."""
 
     cell: Cell
     done: tuple[Record, ...]
     diverged: tuple[Record, ...]
     estimates: Mapping[str, Estimate]
-    steps: tuple[int, ...]
+    checkpoints: Mapping[int, Checkpoint]
     bounds: tuple[BoundTerms, ...]
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Of the selected checkpoints."""
+        return tuple(checkpoint.step for checkpoint in self.checkpoints.values())
+
+    def values(self, metric: str) -> dict[int, float]:
+        """The metric by seed, of the seeds that have it."""
+        return {seed: found.metrics[metric] for seed, found in self.checkpoints.items() if metric in found.metrics}
 
     def bounds_of(self, split: str) -> list[BoundTerms]:
         """The bounds of a split, one a seed that has it."""
@@ -133,7 +142,7 @@ def _summary(records: Sequence[Record], aside: Sequence[SetAside], grid: Grid, s
             done=tuple(r for r in records if r.cell == cell.name and r.outcome == "done"),
             diverged=tuple(r for r in records if r.cell == cell.name and r.outcome == "diverged"),
             estimates=by_cell.get(cell.name, {}),
-            steps=tuple(checkpoint.step for record, checkpoint in scored if record.cell == cell.name),
+            checkpoints={record.seed: checkpoint for record, checkpoint in scored if record.cell == cell.name},
             # A record's bounds are those of its last checkpoint.
             bounds=tuple(b for r, c in scored if r.cell == cell.name and c is r.last for b in r.bounds),
         )

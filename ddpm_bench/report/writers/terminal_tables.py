@@ -69,14 +69,14 @@ def code_at_terminal(code: Coded, published: Coding | None = None) -> Table:
 
 def side_by_side_at_terminal(found: SideBySide) -> Group:
     """Two sets of records, metric by metric, and what differs in how they came about."""
-    table = Table(title="A against B", caption="A − B with its 95% interval, each by itself")
+    table = Table(title="A against B", caption="A − B with its 95% interval, each by itself; % of B")
     for heading in ("cell", "metric", "A", "B", "runs", "A − B", "95% interval", "scatter of", "verdict"):
         table.add_column(heading, justify="right" if heading in ("A", "B", "A − B", "95% interval") else "left")
     for one in found.contrasts:
         metric = METRICS[one.metric]
         table.add_row(
             one.cell, one.metric, metric.text(one.a), metric.text(one.b), f"{one.n[0]}, {one.n[1]}",
-            metric.text(one.difference, sign=True), metric.interval(one.interval) if one.interval else "", one.basis,
+            metric.text(one.difference, sign=True), one.effect.interval_text(metric) if one.effect else "", one.basis,
             one.verdict,
         )  # fmt: skip
     parts: list[RenderableType] = [table] if found.contrasts else [Text("No metric was measured on both sides.")]

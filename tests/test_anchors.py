@@ -10,9 +10,10 @@ from ddpm_bench.data import ImageData, Split, load_data
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics import anchors as module
 from ddpm_bench.metrics import fidelity
-from ddpm_bench.metrics.anchors import BLURRED, NOISE, REAL, anchor_images
+from ddpm_bench.metrics.anchors import BLURRED, REAL, anchor_images
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.metrics.fidelity import score
+from ddpm_bench.records.failure import NOISE
 from ddpm_bench.runtime.runtime import Runtime
 
 

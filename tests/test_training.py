@@ -37,7 +37,7 @@ from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.sealed import SEAL
 from ddpm_bench.training import snapshots
 from ddpm_bench.training.batches import Batches
-from ddpm_bench.training.divergence import worse_than_noise
+from ddpm_bench.training.divergence import no_distance
 from ddpm_bench.training.trainer import Trainer, Training, warmup
 
 CPU = torch.device("cpu")
@@ -620,10 +620,8 @@ def test_a_huge_learning_rate_diverges_for_real(tmp_path: Path) -> None:
     assert found is not None and 2 <= found.step <= 12
 
 
-def test_scores_worse_than_noise_are_divergence_and_poor_ones_are_not() -> None:
-    assert worse_than_noise(99.0, 100.0, 7) is None
-    assert worse_than_noise(100.0, 100.0, 7) is None
-    found = worse_than_noise(100.5, 100.0, 7)
-    assert found is not None and found.step == 7 and "100.5 against 100" in found.reason
+def test_a_distance_that_is_not_finite_is_divergence_and_a_poor_one_is_not() -> None:
+    assert no_distance(1e9, 7) is None
     for fd in (float("nan"), float("inf")):
-        assert worse_than_noise(fd, 100.0, 7) is not None
+        found = no_distance(fd, 7)
+        assert found is not None and found.step == 7 and str(fd) in found.reason

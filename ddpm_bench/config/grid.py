@@ -57,13 +57,15 @@ class OtherModel(Frozen):
 class Grid(Frozen):
     """A published table: its cells, its rows of other models, and what its source claims of their order.
 
-    coding: name of the progressive code that the same source published (see `load_coding`), if it did.
+    coding: name of the progressive code that the same source published (see `load_coding`), if it did. blanks: what it says of
+    the rows that it left blank.
     """
 
     name: str = Field(pattern=NAME)
     title: str
     source: str
     coding: str | None = None
+    blanks: str = ""
     conditions: Conditions
     cells: tuple[Cell, ...] = Field(min_length=1)
     others: tuple[OtherModel, ...] = ()

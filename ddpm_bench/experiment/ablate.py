@@ -16,6 +16,7 @@ from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.models.build import build_codec, build_objective, build_sampler
 from ddpm_bench.records.differences import differences
+from ddpm_bench.records.failure import why_failed
 from ddpm_bench.records.record import PICTURES, Record, picture_path, read_record, record_path, write_record
 from ddpm_bench.runtime.observer import say
 
@@ -118,4 +119,5 @@ def _summary(record: Record) -> str:
     metrics = record.final.metrics
     found = f"{distance} {metrics['fd_train']:.2f}, {score} {metrics['is_mean']:.2f}"
     bound = metrics.get("bound_test_bits_per_dim")
-    return found + (f", {bound:.2f} bits/dim" if bound is not None else "")
+    found += f", {bound:.2f} bits/dim" if bound is not None else ""
+    return f"{found}; failed: {reason}" if (reason := why_failed(record)) else found

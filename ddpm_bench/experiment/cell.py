@@ -12,7 +12,6 @@ from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.errors import NotFinite
 from ddpm_bench.measurement.kept import Clock, mention_older, work_beside
 from ddpm_bench.measurement.measure import Task, data_info, kept_scores, measure, score
-from ddpm_bench.metrics.anchors import NOISE
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_objective
 from ddpm_bench.models.model import function_of, load_model
@@ -23,7 +22,7 @@ from ddpm_bench.runtime.observer import about, observer, say
 from ddpm_bench.runtime.owner import ORPHAN_S, owned
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.runtime.tensorboard import event_files
-from ddpm_bench.training.divergence import worse_than_noise
+from ddpm_bench.training.divergence import no_distance
 from ddpm_bench.training.trainer import Trainer, Training
 
 
@@ -117,8 +116,7 @@ def _run_cell(job: Job, bench: Bench) -> Record:
             break
     if measurement:
         snapshots.append(Checkpoint(step=trainer.step, metrics=measurement.metrics, quantiles=measurement.quantiles))
-        noise = measurement.anchors[NOISE]["fd_train"]
-        divergence = worse_than_noise(measurement.metrics["fd_train"], noise, trainer.step)
+        divergence = no_distance(measurement.metrics["fd_train"], trainer.step)
     return _record(job, bench, trainer, tuple(snapshots), measurement, divergence)
 
 

@@ -2,7 +2,7 @@
 
     held-out real   test images: the least that a distance to the training set can be for so many images
     blurred         the same images under a Gaussian blur with a standard deviation of 1/16 of their side
-    uniform noise   every level of every pixel equally likely: what a diverged model is compared with
+    uniform noise   every level of every pixel equally likely: a cell that is no better has failed
 
 Distances are biased upwards for few images, so anchors have as many images as the samples, or all test images where
 there are fewer; their names then say how many.
@@ -23,11 +23,12 @@ from ddpm_bench.data import ImageData
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.fidelity import images_needed, protocol, score
+from ddpm_bench.records.failure import NOISE
 from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.sealed import read_sealed, write_sealed
 
-REAL, BLURRED, NOISE = "held-out real", "blurred", "uniform noise"
+REAL, BLURRED = "held-out real", "blurred"
 BLUR = 1 / 16  # standard deviation, in sides of the image
 
 

@@ -231,6 +231,17 @@ class Record(Part):
     hardware: Hardware
     created: str  # ISO 8601, UTC
 
+    @model_validator(mode="before")
+    @classmethod
+    def _noise_is_no_divergence(cls, value: Any) -> Any:
+        """Older versions took samples that score worse than noise for a divergence, and kept their numbers."""
+        if not isinstance(value, dict) or not value.get("checkpoints"):
+            return value
+        found = value.get("divergence")
+        told = str(found.get("reason", "")) if isinstance(found, dict) else ""
+        by_noise = told.startswith("its samples score worse than uniform noise")
+        return value | {"outcome": "done", "divergence": None} if by_noise else value
+
     @model_validator(mode="after")
     def _of_one_run(self) -> "Record":
         if self.outcome == "done" and self.divergence:

@@ -1,26 +1,27 @@
 """The table, once, in plain unicode: rows, order and groups of the paper, measured and published numbers side by side.
 
 The writers of Markdown, LaTeX and the terminal only lay it out. What stands in a field is one of four things that are
-never confused: a number, DASH (diverged, or blank in the source), NOT_MEASURED (nobody has run it), NOT_SCORED (run,
-but without this metric). Where a row or a source has nothing to say, as rows of other models among measured numbers, it
-is EMPTY.
+never confused: a number (marked, where the cell has failed), DASH (diverged, or blank in the source), NOT_MEASURED (nobody
+has run it), NOT_SCORED (run, but without this metric). Where a row or a source has nothing to say, as rows of other
+models among measured numbers, it is EMPTY.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from ddpm_bench.config.grid import OtherModel
 from ddpm_bench.config.metrics import BOUNDS, DISTANCE, METRICS, SCORE
 from ddpm_bench.config.published import Published
 from ddpm_bench.records.record import Record
-from ddpm_bench.report.summary import UNIFORM_BITS_PER_DIM, Estimate, MeasuredCell, Summary
+from ddpm_bench.report.summary import Estimate, MeasuredCell, Summary
 from ddpm_bench.report.table_remarks import (
     DASH,
     EMPTY,
     NOT_MEASURED,
     NOT_SCORED,
     divergence_note,
+    failure_note,
     remarks,
     title,
     unverified,
@@ -53,11 +54,15 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class Field:
-    """A heading or an entry: text, the letter of its footnote, and shorter text for where there is little room."""
+    """A heading or an entry: text, the letter of its footnote, and shorter text for where there is little room.
+
+    failed: a number of a cell that is no better than no model, which is greyed where the writing has grey.
+    """
 
     text: str
     note: str = ""
     brief: str = ""
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def make_table(summary: Summary) -> ResultsTable:
             fields = _measured(measured[row.name], keys, notes)
             if summary.selection == "best":
                 fields.append(Field(", ".join(f"{step:,}" for step in sorted(set(measured[row.name].steps)))))
-        fields += _source(row.published, sources, notes)
+        fields += _source(row.published, sources, notes, summary.grid.blanks)
         lines.append(Line(row.group, row.label, tuple(fields)))
     heads += [Field(column.heading) for column in sources]
     return ResultsTable(
@@ -171,6 +176,9 @@ def _measured(row: MeasuredCell, keys: Sequence[str], notes: Notes) -> list[Fiel
         letter = notes.letter(divergence_note(row))
         return [Field(DASH, letter)] + [Field(DASH)] * (len(keys) - 1) + [_count(row)]
     fields = [_estimate(key, row, notes) for key in keys]
+    if row.failed:
+        letter, all_failed = notes.letter(failure_note(row)), row.status == "failed"
+        fields = [replace(f, note=f.note or letter * (i == 0), failed=all_failed) for i, f in enumerate(fields)]
     if row.status == "partly diverged":
         return [*fields, _count(row, notes.letter(divergence_note(row)))]
     return [*fields, Field(str(len(row.done)))]
@@ -189,21 +197,19 @@ def _estimate(key: str, row: MeasuredCell, notes: Notes) -> Field:
     if key != BOUND_TEST:
         return Field(text, brief=brief if METRICS[key].of_neighbours else "")
     bounds = [row.estimates[split] for split in (BOUND_TEST, BOUND_TRAIN) if split in row.estimates]
-    flag = ""
-    if max(bound.mean for bound in bounds) > UNIFORM_BITS_PER_DIM:
-        flag = notes.letter("worse than uniform: above the 8 bits/dim of coding every pixel without a model")
     if len(bounds) == 1:
-        return Field(text, flag, brief)
+        return Field(text, brief=brief)
     train = bounds[1]
-    return Field(f"{text} ({number(BOUND_TRAIN, train)})", flag, f"{brief} ({METRICS[BOUND_TRAIN].text(train.mean)})")
+    return Field(f"{text} ({number(BOUND_TRAIN, train)})", brief=f"{brief} ({METRICS[BOUND_TRAIN].text(train.mean)})")
 
 
-def _source(published: Published, sources: Sequence[SourceColumn], notes: Notes) -> list[Field]:
+def _source(published: Published, sources: Sequence[SourceColumn], notes: Notes, blanks: str) -> list[Field]:
     fields: list[Field] = []
     for column in sources:
         if column is not NLL and published.blank:
             # The note stands at the first dash of a row.
-            fields.append(Field(DASH, "" if fields else notes.letter("left blank by the source")))
+            why = "left blank by the source" + (f": “{blanks}”" if blanks else "")
+            fields.append(Field(DASH, "" if fields else notes.letter(why)))
         else:
             elsewhere = column is NLL and column.stands_in(published) and published.nll_source
             note = notes.letter(f"from {elsewhere} of the source") if elsewhere else ""

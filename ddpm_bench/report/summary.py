@@ -12,10 +12,8 @@ import pandas as pd
 from ddpm_bench.config.grid import Cell, Grid
 from ddpm_bench.config.metrics import DISTANCE, METRICS, PUBLISHED, SCORE
 from ddpm_bench.records.conditions import Difference, Selection, SetAside, differences, sorted_out
+from ddpm_bench.records.failure import why_failed
 from ddpm_bench.records.record import BoundTerms, Checkpoint, Record
-
-UNIFORM_BITS_PER_DIM = 8.0
-"""Code length of a uniformly distributed byte: a bound above it is worse than no model."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,14 @@ class MeasuredCell:
         return [bound for bound in self.bounds if bound.split == split]
 
     @property
-    def status(self) -> Literal["measured", "partly diverged", "diverged", "not measured"]:
+    def failed(self) -> tuple[Record, ...]:
+        """Those of `done` that are no better than no model: their numbers are shown, and marked."""
+        return tuple(record for record in self.done if why_failed(record))
+
+    @property
+    def status(self) -> Literal["measured", "failed", "partly diverged", "diverged", "not measured"]:
         if self.done:
-            return "partly diverged" if self.diverged else "measured"
+            return "partly diverged" if self.diverged else "failed" if self.failed == self.done else "measured"
         return "diverged" if self.diverged else "not measured"
 
 

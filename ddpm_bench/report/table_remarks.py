@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.records.conditions import Difference
+from ddpm_bench.records.failure import why_failed
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.bounds import bound_remarks
 from ddpm_bench.report.summary import MeasuredCell, Summary
@@ -68,6 +69,15 @@ def divergence_note(row: MeasuredCell) -> str:
         return f"diverged here {said}"
     total = len(row.done) + len(row.diverged)
     return f"{len(row.diverged)} of {total} seeds diverged, {said}; the numbers are over the other {len(row.done)}"
+
+
+def failure_note(row: MeasuredCell) -> str:
+    """Why a cell, or some of its seeds, is no better than no model."""
+    seeds: dict[str, list[str]] = {}
+    for record in row.failed:
+        seeds.setdefault(why_failed(record), []).append(str(record.seed))
+    said = "; ".join(f"seed {', '.join(which)}: {reason}" for reason, which in seeds.items())
+    return f"failed ({len(row.failed)} of {len(row.done)} runs), {said}"
 
 
 def unverified(record: Record) -> str:

@@ -3,12 +3,11 @@
 A cell has diverged when
 
 1. the loss or the norm of the gradient (before clipping) of a training step is not finite; it is looked at in every step,
-2. or a sample is not finite, or the distance of its samples to the training set is not finite or exceeds that of
-   uniform noise, scored the same way.
+2. or a sample, or the distance of its samples to the training set, is not finite.
 
-Nothing else is: a poor score is a score. The paper left blank what was "unstable to train and generated poor samples with
-out-of-range scores" (Table 2); the first rule is the instability, the second the scores. Gradients are never repaired (no
-nan_to_num), which would hide the first.
+Nothing else is: a poor score is a score, and one no better than noise is a failure with its numbers
+(`records/failure.py`). The paper left blank what was "unstable to train and generated poor samples with out-of-range
+scores" (Table 2). Gradients are never repaired (no nan_to_num), which would hide the first.
 """
 
 import math
@@ -42,12 +41,8 @@ class Watch:
         return Divergence(step=step, reason=f"the loss is not finite ({loss})")
 
 
-def worse_than_noise(fd: float, noise_fd: float, step: int) -> Divergence | None:
-    """Rule 2, for the distance `fd` of samples after `step` training steps and `noise_fd` of uniform noise."""
-    if not math.isfinite(fd):
-        return Divergence(step=step, reason=f"the distance of its samples to the training set is not finite ({fd})")
-    if fd > noise_fd:
-        return Divergence(
-            step=step, reason=f"its samples score worse than uniform noise (distance {fd:.4g} against {noise_fd:.4g})"
-        )
-    return None
+def no_distance(fd: float, step: int) -> Divergence | None:
+    """Rule 2, for the distance `fd` of samples after `step` training steps."""
+    if math.isfinite(fd):
+        return None
+    return Divergence(step=step, reason=f"the distance of its samples to the training set is not finite ({fd})")

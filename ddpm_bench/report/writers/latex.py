@@ -30,7 +30,8 @@ def _entry(field: Field, wide: bool) -> str:
     text = labels.escape_tex(field.brief if brief else field.text)
     text = re.sub(r" \[(-?[0-9.]+), (-?[0-9.]+)\]", r"$_{\1}^{\2}$", text)
     text = re.sub(r"^-(?=[0-9])", "$-$", re.sub(r" \$\\pm\$ ([0-9.]+)", r"$_{\\pm \1}$", text))
-    return text + (rf"\textsuperscript{{{field.note}}}" if field.note else "")
+    text += rf"\textsuperscript{{{field.note}}}" if field.note else ""
+    return rf"\textcolor{{gray}}{{{text}}}" if field.failed else text
 
 
 def _first(text: str) -> str:

@@ -98,4 +98,4 @@ class _TableColumn:
 
 def _terminal_field(f: Field) -> Text:
     # Without a space after it, a line breaks before the ± and never inside.
-    return Text((f.brief or f.text).replace("± ", "±") + f.note.translate(SUPERSCRIPT))
+    return Text((f.brief or f.text).replace("± ", "±") + f.note.translate(SUPERSCRIPT), style="dim" if f.failed else "")

@@ -328,7 +328,7 @@ def without(name: str):
     [
         (without("middle_block.1.qkv.bias"), "middle_block.1.qkv.bias is missing"),
         (without("input_blocks.2.0.op.weight"), "input_blocks.2.0.op.weight is missing"),
-        (without("out.2.weight"), "out.2.weight is missing.*a classifier, or not whole"),
+        (without("out.2.weight"), "out.2.weight is missing\. It is not whole"),
         (without("output_blocks.1.2.conv.weight"), "input_blocks.2.0.in_layers.0.weight is missing"),
         (lambda s: s.update(extra=torch.ones(1)), "extra is not expected"),
         (lambda s: s.update({"label_emb.weight": torch.ones(1000, 128)}), "label_emb.weight: it is class-conditional"),

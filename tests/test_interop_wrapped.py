@@ -1,5 +1,6 @@
 """Which network of a file is taken, and what is known and refused by its name."""
 
+import json
 import math
 from pathlib import Path
 
@@ -138,6 +139,27 @@ def test_weights_that_are_not_finite_are_refused_by_name_and_count(tmp_path: Pat
     with pytest.raises(UserError, match=said):
         imported(tmp_path, state)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_refused_exits_with_2_and_one_message(tmp_path: Path, call) -> None:
+    state = layout(**SMALL)
+    state["out.0.bias"][0] = math.nan
+    pipeline = {"_class_name": "LDMPipeline", "vqvae": ["diffusers", "VQModel"], "unet": ["diffusers", "UNet2DModel"]}
+    (tmp_path / "latent" / "unet").mkdir(parents=True)
+    (tmp_path / "latent" / "unet" / "config.json").write_text("{}")
+    (tmp_path / "latent" / "model_index.json").write_text(json.dumps(pipeline))
+    torch.save(state, tmp_path / "nan.pt")
+    torch.save({"model": layout(**SMALL), "net": layout(**SMALL)}, tmp_path / "two.pt")
+    torch.save(OPTIMIZER, tmp_path / "opt3.pt")
+    for given, said in (
+        ("nan.pt", "out.0.bias has 1 of 32 values that are not finite"), ("two.pt", "holds several networks, 'model', 'net'"),
+        ("opt3.pt", "is the state of an optimizer"), ("latent", "of a 'LDMPipeline' with vqvae (VQModel)"),
+        ("latent/unet", "of a 'LDMPipeline' with vqvae (VQModel)"),
+    ):  # fmt: skip
+        flags = ("--flags", FLAGS) if given.endswith("pt") else ()
+        answer = call("import", tmp_path / given, "--out", tmp_path / "out", *flags)
+        assert (answer.code, answer.out) == (2, "") and said in answer.err and "Traceback" not in answer.err
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_number_too_large_for_float32_is_not_finite_either(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def recognises(source: Given) -> bool:
 def read(source: Given, asked: UserSays) -> Found:
     """The moving average, or the raw weights where asked for."""
     asked.no_flags("pytorch-ddpm")
-    wrapped = taken(source.content, TABLE, asked, f"'{source.given}'")
+    wrapped = taken(source.content, TABLE, asked, f"'{source.given}'", also=("x_T",))
     where = wrapped.where
     kind = settle_weights(wrapped.kind, asked, where)
     theirs = dict(tensors(wrapped.state, where))

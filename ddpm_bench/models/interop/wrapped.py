@@ -5,7 +5,7 @@ themselves, or as ermongroup/ddim saves the list [model, optimizer, epoch, step,
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +50,13 @@ def networks(content: Mapping[Any, Any], telling: str) -> dict[str, dict[Any, An
     return {name: held for name, held in entries.items() if telling in without_prefix(held)[1]}
 
 
-def taken(content: Mapping[Any, Any], telling: str, asked: UserSays, where: str) -> Wrapped:
+def taken(
+    content: Mapping[Any, Any], telling: str, asked: UserSays, where: str, also: Sequence[str] = ()
+) -> Wrapped:  # fmt: skip
     """The state dict that is meant: the one there is, or the moving average, or with --raw the raw weights.
 
-    UserError where several could be. Where there is none it is `content`, for whoever names the tensors that are missing.
+    also: other entries that the format reads. UserError where several networks could be meant. Where there is none it is
+    `content`, for whoever names the tensors that are missing.
     """
     found = networks(content, telling)
     if asked.key is not None and (not asked.key or asked.key not in found):
@@ -69,7 +72,8 @@ def taken(content: Mapping[Any, Any], telling: str, asked: UserSays, where: str)
         raise UserError(f"{where} holds several networks, {_quoted(meant)}; give --key with the one that is meant.")
     step = content.get("step")
     known = step if type(step) is int and step >= 0 else None
-    others = [str(each) for each in content if each != name and (each != "step" or known is None)]
+    used = {name, *also, *(() if known is None else ("step",))}
+    others = [str(each) for each in content if each not in used]
     passed_over = f"; {', '.join(others)} are passed over" if others else ""
     prefix, state = without_prefix(found[name])
     remarks = (f"the file's entry '{name}' is taken{passed_over}", *_unprefixed(prefix))

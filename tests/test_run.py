@@ -19,6 +19,7 @@ from ddpm_bench.measurement.bounds import spread_over
 from ddpm_bench.measurement.kept import work_beside
 from ddpm_bench.measurement.measure import kept_scores
 from ddpm_bench.metrics.extractors import load_extractor
+from ddpm_bench.models import model
 from ddpm_bench.models.model import load_model
 from ddpm_bench.records.fields import QUANTILES
 from ddpm_bench.records.record import read_record, read_records, write_record
@@ -115,6 +116,13 @@ def test_samples_that_are_not_finite_are_a_divergence_and_no_picture(bench, monk
     assert record.divergence.reason.startswith("12 of 12 samples are not finite")
     assert record.checkpoints == record.bounds == () and record.sample_grid is None and record.pictures == {}
     assert not list(bench.results.rglob("*.png"))
+
+
+def test_weights_that_are_not_finite_are_a_divergence_too(bench, monkeypatch):
+    monkeypatch.setattr(model, "not_finite", lambda weights: "last.bias has 1 of 1 values that are not finite")
+    record = run_cell(tiny_job(), bench)
+    assert record.outcome == "diverged" and record.divergence.step == 4
+    assert record.divergence.reason.startswith("The weights cannot be sampled or scored: last.bias has 1 of 1")
 
 
 def stopped(*_: object) -> None:

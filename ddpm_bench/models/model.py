@@ -25,11 +25,11 @@ from ddpm_bench.config.values import first_fault
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Chain
-from ddpm_bench.errors import UserError
+from ddpm_bench.errors import NotFinite, UserError
 from ddpm_bench.files import check_free, read_json, replacing, sha256_file, write_json
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler
 from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
-from ddpm_bench.networks.weights import mismatch, outline, read_tensors
+from ddpm_bench.networks.weights import mismatch, not_finite, outline, read_tensors
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.owner import owned
 from ddpm_bench.training.snapshots import load_weights, unknown_settings
@@ -166,11 +166,16 @@ def _network(
     weights: dict[str, Tensor],
     where: Path,
 ) -> nn.Module:
-    """The network of `settings` with `weights`, in evaluation mode: its memory is taken only once they are known to fit it."""
+    """The network of `settings` with `weights`, in evaluation mode: its memory is taken only once they are known to fit it.
+
+    NotFinite for weights that are no numbers, whose samples or bound would be none either, after hours.
+    """
     with outline():
         wrong = mismatch(build_network(settings, shape, diffusion), weights)
     if wrong:
         raise UserError(f"The weights in '{where}' do not fit what it says of their network: {wrong}. Make it again.")
+    if found := not_finite(weights):
+        raise NotFinite(f"The weights cannot be sampled or scored: {found}. Take an earlier checkpoint.")
     network = build_network(settings, shape, diffusion)
     network.load_state_dict(weights)
     return network.eval()

@@ -7,14 +7,14 @@ else is checked here: each tensor of theirs is used once, each of ours is filled
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ddpm_bench.config.networks import UNetSettings
-from ddpm_bench.config.settings import ProcessSettings
+from ddpm_bench.config.settings import ProcessSettings, SamplingSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import build_diffusion
 from ddpm_bench.models.model import Kind
@@ -33,7 +33,10 @@ Causes = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Found:
-    """What a format read. file: the file of the weights. state: the state dict of our U-Net."""
+    """What a format read. file: the file of the weights. state: the state dict of our U-Net.
+
+    sampling: how it says that it is sampled. unused: what it says beside that, and is not used.
+    """
 
     file: Path
     shape: tuple[int, int, int]
@@ -42,6 +45,8 @@ class Found:
     weights: Kind
     step: int | None
     state: dict[str, Tensor]
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    unused: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,25 @@
 """Which steps a strided chain visits: literal numbers, OpenAI's rule, and diffusers' own schedulers where it is installed."""
 
+import json
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from records import make_record
+from tiny_models import tiny_checkpoint, tiny_data, tiny_preset
 
+from ddpm_bench.config.grid import load_grid
 from ddpm_bench.config.settings import SamplingSettings
 from ddpm_bench.diffusion.spacing import SPACINGS, evenly_spaced, kept_steps
 from ddpm_bench.errors import UserError
+from ddpm_bench.measurement.samples import samples_depend_on
 from ddpm_bench.models.build import build_spacing
+from ddpm_bench.records.conditions import model_conditions
+from ddpm_bench.records.row import read_rows
+from ddpm_bench.runtime.runtime import Runtime
 
 
 @given(st.data())
@@ -114,3 +124,118 @@ def test_openais_other_spacings_are_refused_with_what_to_give(name: str) -> None
 def test_an_unknown_spacing_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"no spacing 'linspce'; did you mean 'linspace'\?"):
         build_spacing(SamplingSettings(spacing="linspce"))
+
+
+@pytest.mark.parametrize("sampling", [{}, {"steps": 20, "spacing": "leading"}, {"spacing": "openai"}, {"steps": 7}])
+def test_the_key_of_kept_samples_is_that_of_before_there_were_spacings(sampling: dict) -> None:
+    wish, runtime = SamplingSettings(**sampling), Runtime()
+    chain = {"sampler": "ancestral", "steps": sampling.get("steps", 20), "clip_x0": True}
+    function = {"weights_sha256": "0", "process": {"T": 20}}
+    expected = {**function, "sampling": chain, "seed": 3, **runtime.arithmetic}
+    assert samples_depend_on(function, wish, 3, runtime) == expected
+
+
+def test_samples_of_another_spacing_are_kept_under_another_key() -> None:
+    keys = [
+        json.dumps(samples_depend_on({"process": {"T": 20}}, SamplingSettings(steps=7, spacing=name), 0, Runtime()))
+        for name in SPACINGS
+    ]
+    assert len(set(keys)) == len(SPACINGS)
+
+
+def sampled(call, ckpt: Path, *more: object) -> tuple[dict, str, bytes]:
+    """What `sample --json` prints and says, and the images."""
+    out = ckpt.parent / f"{len(list(ckpt.parent.iterdir()))}.npz"
+    done = call("sample", "--ckpt", ckpt, "--samples", 4, "--out", out, "--device", "cpu", "--json", *more)
+    assert done.code == 0, done.err
+    return json.loads(done.out), " ".join(done.err.split()), out.read_bytes()
+
+
+def test_sample_names_the_kept_steps_and_draws_by_them(call, tmp_path: Path) -> None:
+    ckpt = tiny_checkpoint(tmp_path / "tiny", T=20)
+    whole, said, _ = sampled(call, ckpt)
+    assert "visits" not in said and "kept_steps" not in whole and "spacing" not in whole
+    found = {}
+    for spacing in SPACINGS:
+        made, said, found[spacing] = sampled(call, ckpt, "--steps", 7, "--spacing", spacing)
+        kept = kept_steps(20, 7, SPACINGS[spacing])
+        assert (made["spacing"], made["kept_steps"], made["sampling_steps"]) == (spacing, kept, 7)
+        named = ", ".join(map(str, kept))
+        assert f"The chain visits 7 of 20 steps, spacing '{spacing}', counted from 1: {named}" in said
+    unnamed, said, images = sampled(call, ckpt, "--steps", 7)
+    assert unnamed["spacing"] == "even" and images == found["even"]
+    assert len({found[name] for name in ("even", "leading", "trailing")}) == 3
+    _, said, _ = sampled(call, ckpt, "--steps", 13)
+    assert "visits 13 of 20 steps, spacing 'even', counted from 1: 1, 3, ..., 20" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ("--spacing", "leading"),
+            "--spacing leading chooses among the 6 steps .* give fewer --steps, or leave it out",
+        ),
+        (("--spacing", "even", "--steps", "6"), "--spacing even chooses among the 6 steps .* all of them are visited"),
+        (("--spacing", "ddim3", "--steps", "3"), "'ddim3' is one of OpenAI's that is not offered"),
+        (("--spacing", "foo", "--steps", "3"), "no spacing 'foo'. Known: even, openai, leading, linspace, trailing"),
+        (("--steps", "7"), "--steps 7 exceeds the 6 steps of the checkpoint's chain"),
+    ],
+)
+def test_a_spacing_that_cannot_be_or_has_no_effect_is_refused(call, tmp_path: Path, options: tuple, said: str) -> None:
+    ckpt, data = tiny_checkpoint(tmp_path / "tiny"), tiny_data(tmp_path / "data.npz")
+    for command in (
+        ("sample", "--out", tmp_path / "a.npz"),
+        ("evaluate", "--data", data, "--results", tmp_path / "rows"),
+    ):
+        done = call(*command, "--ckpt", ckpt, "--device", "cpu", *options)
+        assert done.code == 2 and "Traceback" not in done.err
+        assert re.search(said, " ".join(done.err.split())), done.err
+
+
+def test_a_spacing_goes_with_a_checkpoint_alone(call, tmp_path: Path) -> None:
+    done = call("evaluate", "--samples", tmp_path, "--spacing", "leading")
+    assert done.code == 2 and "--spacing does not go with --samples" in done.err
+
+
+def test_a_row_says_its_spacing_and_another_is_another_row(call, tmp_path: Path) -> None:
+    ckpt, data = tiny_checkpoint(tmp_path / "tiny"), tiny_data(tmp_path / "data.npz")
+    command = (
+        "evaluate", "--ckpt", ckpt, "--data", data, "--results", tmp_path / "rows", "--count", 16, "--bound-images", 0,
+        "--device", "cpu", "--cache", tmp_path / "cache", "--steps", 4,
+    )  # fmt: skip
+    done = call(*command, "--spacing", "leading")
+    assert done.code == 0, done.err
+    assert "visits 4 of 6 steps, spacing 'leading', counted from 1: 1, 2, 3, 4" in " ".join(done.err.split())
+    (row,) = read_rows(tmp_path / "rows")
+    assert (row.setup.spacing, row.setup.sampling_steps) == ("leading", 4)
+    assert "4 of T = 6 (leading)" in next((tmp_path / "rows").glob("*.md")).read_text()
+    done = call(*command)
+    assert done.code == 2 and "spacing: was leading, now even" in done.err
+
+
+def test_a_records_conditions_hold_its_spacing_where_the_chain_is_strided() -> None:
+    record = make_record(load_grid("table2"), "eps-mse-fixed")
+    for changed, expected in (
+        ({"steps": 50, "spacing": "openai"}, "openai"),
+        ({"steps": None, "spacing": "openai"}, "even"),
+    ):
+        sampling = record.settings.sampling.model_copy(update=changed)
+        told = record.model_copy(update={"settings": record.settings.model_copy(update={"sampling": sampling})})
+        assert model_conditions(told, "is_mean")["sampling.spacing"] == expected
+    assert "sampling.spacing" not in model_conditions(record, "bound_test_bits_per_dim")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (("sampling.spacing=leading",), "sampling.spacing = leading is of a chain of fewer steps"),
+        (("sampling.spacing=ddim3", "sampling.steps=3"), "'ddim3' is one of OpenAI's that is not offered"),
+        (("sampling.spacing=foo", "sampling.steps=3"), "no spacing 'foo'"),
+    ],
+)
+def test_a_grid_refuses_such_a_spacing_before_anything_runs(call, tmp_path: Path, values: tuple, said: str) -> None:
+    assignments = [word for value in values for word in ("--set", value)]
+    done = call("ablate", "--preset", tiny_preset(tmp_path), "--results", tmp_path / "results", *assignments)
+    assert done.code == 2 and said in " ".join(done.err.split())
+    assert not (tmp_path / "results").exists()

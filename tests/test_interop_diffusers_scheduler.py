@@ -144,6 +144,17 @@ def imported(call, folder: Path, **scheduler: Any) -> tuple[Model, Any, str]:
     return load_model(folder / "ours"), pipeline, done.out
 
 
+def test_what_is_not_used_of_ddim_stands_in_the_card_of_a_pipeline(call, tmp_path: Path) -> None:
+    imported(call, tmp_path)
+    pytest.importorskip("diffusers").DDIMScheduler(clip_sample=False).save_pretrained(tmp_path / "theirs" / "scheduler")
+    done = call("import", tmp_path / "theirs", "--out", tmp_path / "ddim", "--variance", "fixed-beta", "--json")
+    assert done.code == 0, done.err
+    card = json.loads(done.out)
+    assert card["source"]["not used"].startswith("of the DDIMScheduler the chain without noise (eta = 0)")
+    assert (card["sampling"]["clip_x0"], card["sampling"]["sampler"]) == (False, "ancestral")
+    assert "Not used of the DDIMScheduler" in " ".join(done.err.split())
+
+
 def in_float64(model: Model, scheduler: Any) -> None:
     """The two chains are compared beyond float32's rounding, which theirs has in its tables."""
     model.network.double()

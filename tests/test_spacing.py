@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from records import make_record
 from tiny_models import tiny_checkpoint, tiny_data, tiny_preset
 
+from ddpm_bench.cli.options import Spacing
 from ddpm_bench.config.grid import load_grid
 from ddpm_bench.config.settings import SamplingSettings
 from ddpm_bench.diffusion.spacing import SPACINGS, evenly_spaced, kept_steps
@@ -191,6 +192,11 @@ def test_a_spacing_that_cannot_be_or_has_no_effect_is_refused(call, tmp_path: Pa
         done = call(*command, "--ckpt", ckpt, "--device", "cpu", *options)
         assert done.code == 2 and "Traceback" not in done.err
         assert re.search(said, " ".join(done.err.split())), done.err
+
+
+def test_the_help_names_every_spacing() -> None:
+    *first, last = SPACINGS
+    assert f"{', '.join(first)} or {last}" in Spacing.__metadata__[0].help
 
 
 def test_a_spacing_goes_with_a_checkpoint_alone(call, tmp_path: Path) -> None:

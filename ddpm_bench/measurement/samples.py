@@ -30,15 +30,10 @@ def samples_depend_on(
 
     function: see `Model.function`. A CPU and a GPU draw other noise.
     """
-    chain = {
-        "sampler": sampling.sampler,
-        "steps": sampling.steps or function["process"]["T"],
-        "clip_x0": sampling.clip_x0,
-    }
-    if (
-        spacing := sampling.spacing_of(function["process"]["T"])
-    ) != EVEN:  # unnamed in the keys of what is kept already
-        chain["spacing"] = spacing
+    T = function["process"]["T"]
+    chain = {"sampler": sampling.sampler, "steps": sampling.steps or T, "clip_x0": sampling.clip_x0}
+    if (spacing := sampling.spacing_of(T)) != EVEN:
+        chain["spacing"] = spacing  # the default stays unnamed, so that what is kept already is found
     return {**function, "sampling": chain, "seed": seed, **runtime.arithmetic}
 
 

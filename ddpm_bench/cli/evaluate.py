@@ -22,6 +22,7 @@ from ddpm_bench.cli.options import (
     Fresh,
     Json,
     Raw,
+    Spacing,
     Steps,
     Unverified,
     Weights,
@@ -75,6 +76,7 @@ def evaluate(
         int | None, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the samples and of the bound [default: 0].")
     ] = None,
     steps: Steps = None,
+    spacing: Spacing = None,
     clip: Clip = None,
     raw: Raw = False,
     evals: Annotated[
@@ -107,7 +109,7 @@ def evaluate(
     """
     of_ckpt = {
         "--name": name, "--results": results, "--count": count, "--seed": seed, "--steps": steps,
-        "--clip/--no-clip": None if clip is None else True, "--raw": raw,
+        "--spacing": spacing, "--clip/--no-clip": None if clip is None else True, "--raw": raw,
         "--evals": evals, "--exact": exact, "--bound-images": bound_images, "--decoder": decoder, "--fresh": fresh,
         "--batch": batch, "--compile": compiled,
     }  # fmt: skip
@@ -145,7 +147,7 @@ def evaluate(
     if bound_images is None:
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})
-    wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), steps, clip)
+    wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), steps, clip, spacing)
     _of_model(model, Task(reference, features, wish, scoring, seed or 0), runtime, folder, name, fresh, as_json)
 
 

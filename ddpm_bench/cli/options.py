@@ -70,6 +70,13 @@ Steps = Annotated[
         help="Sampling steps, a strided chain with re-derived betas where fewer than T [default: the checkpoint's own].",
     ),
 ]
+Spacing = Annotated[
+    str | None,
+    typer.Option(
+        help="Which steps a chain of fewer than T visits: even, openai, leading, linspace or trailing "
+        "[default: the checkpoint's own]."
+    ),
+]
 Results = Annotated[Path | None, typer.Option(help="Folder of the records [default: results/GRID-PRESET].")]
 Reports = Annotated[Path | None, typer.Option(help="Folder of the report [default: reports/GRID-PRESET].")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]

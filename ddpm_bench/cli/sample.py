@@ -13,6 +13,7 @@ from ddpm_bench.cli.options import (
     Device,
     Json,
     Raw,
+    Spacing,
     Steps,
     plain_text,
     refuse,
@@ -42,6 +43,7 @@ def sample(
         int, typer.Option(min=0, max=LARGEST_SEED, help="Sample i depends on the seed and on i alone.")
     ] = 0,
     steps: Steps = None,
+    spacing: Spacing = None,
     clip: Clip = None,
     raw: Raw = False,
     data: Annotated[
@@ -78,7 +80,7 @@ def sample(
         refuse({"--at": at, "--data": data, "--data-root": data_root}, "goes with --interpolate alone.")
     (check_png if progressive or interpolate else check_free)(out)
     runtime, model = device_runtime(device, batch=batch), load_model(ckpt, raw)
-    wish = sampling_wish(model, samples or 64, steps, clip)
+    wish = sampling_wish(model, samples or 64, steps, clip, spacing)
     with Stop():
         if progressive:
             made = draw_progressive(out, model, wish, samples or 8, seed, runtime)

@@ -66,16 +66,30 @@ class TrainingSettings(Settings):
     snapshot_every: int | None = Field(None, ge=1, le=MOST_STEPS)
 
 
+EVEN = "even"
+"""The spacing of a strided chain for which none was asked, as of all results that name none."""
+
+
 class SamplingSettings(Settings):
     """How a chain is run: `sampler` by its name in `diffusion/samplers.py`, in so many `steps`, for so many `samples`.
 
-    steps: None is the full chain; fewer is a strided one with re-derived betas. clip_x0: before the mean is taken.
+    steps: None is the full chain; fewer is a strided one with re-derived betas. spacing: which steps a strided one visits,
+    by its name in `diffusion/spacing.py`. clip_x0: before the mean is taken.
     """
 
     samples: int = Field(50_000, ge=2, le=MOST_IMAGES)
     sampler: str = "ancestral"
     steps: int | None = Field(None, ge=1, le=MOST_T)
+    spacing: str = EVEN
     clip_x0: bool = True
+
+    def strided(self, T: int) -> bool:
+        """Whether fewer steps than the T of the chain are visited."""
+        return self.steps not in (None, T)
+
+    def spacing_of(self, T: int) -> str:
+        """The spacing that results depend on: that of the whole chain, which has none, is called the default's."""
+        return self.spacing if self.strided(T) else EVEN
 
 
 class ScoringSettings(Settings):
@@ -135,6 +149,11 @@ class CellSettings(Settings):
                 raise ValueError(f"at data.size = {self.data.size}: {error}") from error
         if self.sampling.steps is not None and self.sampling.steps > self.diffusion.T:
             raise ValueError(f"sampling.steps = {self.sampling.steps} exceeds diffusion.T = {self.diffusion.T}")
+        if self.sampling.spacing != EVEN and not self.sampling.strided(self.diffusion.T):
+            raise ValueError(
+                f"sampling.spacing = {self.sampling.spacing} is of a chain of fewer steps; give sampling.steps below "
+                f"diffusion.T = {self.diffusion.T}, or leave it out"
+            )
         every = self.training.snapshot_every
         if every is not None and every > self.training.steps:
             raise ValueError(f"training.snapshot_every = {every} exceeds training.steps = {self.training.steps}")

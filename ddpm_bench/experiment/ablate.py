@@ -14,7 +14,7 @@ from ddpm_bench.experiment.live_table import board
 from ddpm_bench.files import move_aside
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.models.build import build_codec, build_objective, build_sampler
+from ddpm_bench.models.build import build_codec, build_objective, build_sampler, build_spacing
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.record import PICTURES, Record, picture_path, read_record, record_path, write_record
 from ddpm_bench.runtime.observer import say
@@ -43,6 +43,7 @@ def plan(
         if each.scoring.bound_images:
             check_lossless(codec)
         build_sampler(each.sampling)
+        build_spacing(each.sampling)
     return [Job(grid.name, size.name, cell, each, seed) for seed in seeds for cell, each in settings.items()]
 
 

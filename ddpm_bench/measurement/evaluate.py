@@ -77,6 +77,7 @@ def setup_of(model: Model, task: Task) -> Setup:
         seed=task.seed,
         sampler=sampling.sampler,
         sampling_steps=sampling.steps or model.T,
+        spacing=sampling.spacing_of(model.T),
         clip_x0=sampling.clip_x0,
         neighborhood=scoring.neighborhood,
         test_reference=scoring.test_reference,

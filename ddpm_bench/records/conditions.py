@@ -154,6 +154,7 @@ def model_conditions(record: Record, key: str, selection: Selection = "last") ->
     }
     if not METRICS[key].is_bound:
         conditions["sampling steps"] = settings.sampling.steps or settings.diffusion.T
+        conditions["sampling.spacing"] = settings.sampling.spacing_of(settings.diffusion.T)
         conditions["sampling.clip_x0"] = settings.sampling.clip_x0
     sections = ("diffusion.", "network.", "training.")
     return conditions | {

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ddpm_bench.config.limits import MOST_T
-from ddpm_bench.config.settings import completed
+from ddpm_bench.config.settings import EVEN, completed
 from ddpm_bench.config.values import Count, Seed
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import move_aside, write_json
@@ -45,6 +45,7 @@ class Setup(Part):
     seed: Seed
     sampler: str = "ancestral"
     sampling_steps: Count
+    spacing: str = EVEN  # of fewer steps than T
     clip_x0: bool
     neighborhood: Count  # k of precision and recall
     test_reference: bool

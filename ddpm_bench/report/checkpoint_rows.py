@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 from ddpm_bench.config.metrics import BOUNDS, METRICS
+from ddpm_bench.config.settings import EVEN
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_text
 from ddpm_bench.models.model_card import KINDS
@@ -123,7 +124,8 @@ def how_measured(bounds: Sequence[BoundTerms], exact: str, estimate: str) -> str
 
 def _about(row: Row) -> tuple[str, ...]:
     setup, model = row.setup, row.setup.model
-    chain = f"{setup.sampling_steps} of T = {model.T}, {model.schedule}"
+    spacing = "" if setup.spacing == EVEN else f" ({setup.spacing})"
+    chain = f"{setup.sampling_steps} of T = {model.T}{spacing}, {model.schedule}"
     return (
         row.name,
         KINDS[model.weights] + ("" if model.step is None else f", step {model.step:,}"),
@@ -206,7 +208,8 @@ def _flat(row: Row) -> dict[str, object]:
         "extractor_verified": setup.extractor.verified,
         "distance": setup.extractor.labels[0],
         "score": setup.extractor.labels[1],
-        **setup.model_dump(include={"samples", "seed", "sampling_steps", "clip_x0", "neighborhood", "decoder"}),
+        **setup.model_dump(include={"samples", "seed", "sampling_steps", "spacing", "clip_x0"}),
+        **setup.model_dump(include={"neighborhood", "decoder"}),
         **row.metrics,
     }
     for bound in row.bounds:

@@ -4,7 +4,8 @@
     wrapped.py        the state dict inside what a training script saved around it
     user_says.py      what the person says of it, against what the checkpoint says of itself
     convert.py        a state dict of theirs, by a table of names, into one of ours
-    diffusers.py (with diffusers_folder.py), openai.py (with openai_flags.py), pytorch_ddpm.py, ddim.py: a format each
+    diffusers.py (with diffusers_folder.py and diffusers_scheduler.py), openai.py (with openai_flags.py), pytorch_ddpm.py,
+                      ddim.py: a format each
     others.py         what is known and not taken, and why
 
 A format says whether it recognises a source, and reads one; one more is one file and one entry in FORMATS.
@@ -65,8 +66,8 @@ def import_checkpoint(
         found = FORMATS[format].read(source, asked)
         card = ModelCard(
             name=name or source.name, weights=found.weights, step=found.step, shape=found.shape, process=found.process,
-            network=found.network, source={"format": format, "path": source.label, "sha256": sha256_file(found.file)},
-            remarks=found.remarks,
+            network=found.network, sampling=found.sampling, remarks=found.remarks,
+            source={"format": format, "path": source.label, "sha256": sha256_file(found.file)},
         )  # fmt: skip
     except ValidationError as error:
         raise UserError(f"'{given}' says of itself what ddpm-bench cannot express: {reasons(error)}.") from error
@@ -92,6 +93,8 @@ def describe(card: ModelCard) -> Sequence[str]:
         f"time {'scales and shifts' if network.scale_shift else 'is added'}, resampling by {network.resample}",
         f"process: {process.schedule}{betas}, T = {process.T}, predicts {process.parameterization}, "
         f"variance {process.variance}, the network is told {told} for t = 0..{process.T - 1}",
+        f"sampling: {card.sampling.sampler}, x_0 {'clipped to [-1, 1]' if card.sampling.clip_x0 else 'not clipped'}, "
+        f"all steps; fewer (--steps) are spaced as '{card.sampling.spacing}'",
         f"weights: {KINDS[card.weights]}" + (f", step {card.step:,}" if card.step is not None else ", step not known"),
         *card.remarks,
     )

@@ -7,14 +7,14 @@ else is checked here: each tensor of theirs is used once, each of ours is filled
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ddpm_bench.config.networks import UNetSettings
-from ddpm_bench.config.settings import ProcessSettings
+from ddpm_bench.config.settings import ProcessSettings, SamplingSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import build_diffusion
 from ddpm_bench.models.model import Kind
@@ -34,6 +34,7 @@ class Found:
     """What a format read. file: the file of the weights. state: the state dict of our U-Net.
 
     remarks: what was taken of several, assumed or not used, in words that are printed and kept in the card.
+    sampling: how it says that it is sampled.
     """
 
     file: Path
@@ -44,6 +45,7 @@ class Found:
     step: int | None
     state: dict[str, Tensor]
     remarks: tuple[str, ...] = ()
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ value.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, ValidationError
 from torch import Tensor
 
 from ddpm_bench.config.networks import UNetSettings
@@ -32,6 +32,7 @@ from ddpm_bench.models.interop.convert import (
     unexpected,
 )  # fmt: skip
 from ddpm_bench.models.interop.diffusers_folder import INDEX, NOTES, config_file, weights_file
+from ddpm_bench.models.interop.diffusers_scheduler import read_scheduler
 from ddpm_bench.models.interop.given import Given, load_file, load_json, tensors
 from ddpm_bench.models.interop.user_says import (
     UserSays,
@@ -99,28 +100,6 @@ class UNetConfig(Settings):
     power: float | None = None
 
 
-class SchedulerConfig(BaseModel):
-    """What scheduler_config.json says of the process; its other keys are about sampling."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    num_train_timesteps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
-    trained_betas: None = None
-    prediction_type: Literal["epsilon", "sample"] = "epsilon"
-    predict_epsilon: bool = True  # of old versions
-    variance_type: Literal["fixed_small", "fixed_small_log", "fixed_large", "learned_range"] = "fixed_small"
-    rescale_betas_zero_snr: Literal[False] = False
-    thresholding: Literal[False] = False
-
-
-SCHEDULES = {"linear": "linear", "scaled_linear": "quadratic", "squaredcos_cap_v2": "cosine"}
-VARIANCES = {"fixed_small": "fixed-beta-tilde", "fixed_small_log": "fixed-beta-tilde", "fixed_large": "fixed-beta",
-             "learned_range": "learned-range"}  # fmt: skip
-
-
 def recognises(source: Given) -> bool:
     files = (INDEX, "config.json", "unet/config.json")
     return bool(source.hub_id) or any((source.path / file).exists() for file in files)
@@ -135,7 +114,8 @@ def read(source: Given, asked: UserSays) -> Found:
     file, remarks = config_file(folder, where)
     config = _config(file)
     kind = settle_weights("ema" if config.decay is not None else average_by_name(source.name), asked, where)
-    process = settle_process(_process(folder), asked, {}, where)
+    scheduler = read_scheduler(folder)
+    process = settle_process(scheduler.process, asked, {}, where)
     check_outputs(process, config.in_channels, config.out_channels, where)
     settings, size = _architecture(config, file), settle_size(_side(config, file), asked, f"sample_size of {where}")
     network = outline(settings, config.in_channels, config.out_channels, size)
@@ -149,8 +129,9 @@ def read(source: Given, asked: UserSays) -> Found:
 
     state = convert(theirs, _modules(network, settings, theirs), network, inside, CAUSES, arrange)
     shape = (config.in_channels, size, size)
-    remarks = (*remarks, *which, *stored(theirs))
-    return Found(weights, shape, process, settings, kind, config.optimization_step, state, remarks)
+    remarks = (*remarks, *which, *scheduler.remarks, *stored(theirs))
+    step = config.optimization_step
+    return Found(weights, shape, process, settings, kind, step, state, remarks, scheduler.sampling)
 
 
 def _fetched(hub_id: str) -> Path:
@@ -179,29 +160,6 @@ def _config(file: Path) -> UNetConfig:
     except ValidationError as error:
         where = f"'{file.parent.name}/{file.name}'"
         raise UserError(f"{where} has what ddpm-bench's network cannot express: {reasons(error)}.") from error
-
-
-def _process(folder: Path) -> Mapping[str, Any]:
-    """What the scheduler says, nothing where there is none; the variance only from one that has it."""
-    files = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
-    file = next((path for path in files if path.exists()), None)
-    if file is None:
-        return {}
-    content = load_json(file)
-    name = content.get("_class_name", "DDPMScheduler")
-    if name not in ("DDPMScheduler", "DDIMScheduler"):
-        raise UserError(f"'{file.name}' is of a {name}, which does not tell the process as DDPMScheduler does; "
-                        "save the pipeline with the DDPMScheduler that it was trained with.")  # fmt: skip
-    try:
-        config = SchedulerConfig(**content)
-    except ValidationError as error:
-        raise UserError(f"'{file.name}' describes a process that is not known here: {reasons(error)}.") from error
-    said = {
-        "schedule": SCHEDULES[config.beta_schedule], "T": config.num_train_timesteps, "beta_1": config.beta_start,
-        "beta_T": config.beta_end,
-        "parameterization": "eps" if config.prediction_type == "epsilon" and config.predict_epsilon else "x0",
-    }  # fmt: skip
-    return said | ({"variance": VARIANCES[config.variance_type]} if name == "DDPMScheduler" else {})
 
 
 def _side(config: UNetConfig, file: Path) -> int:

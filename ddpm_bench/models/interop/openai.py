@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from ddpm_bench.config.networks import UNetSettings
+from ddpm_bench.config.settings import SamplingSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop.convert import (
     Found,
@@ -80,7 +81,8 @@ def read(source: Given, asked: UserSays) -> Found:
     state = convert(theirs, _modules(network, settings), network, where, CAUSES, arrange)
     remarks = (*wrapped.remarks, *not_used(asked.flags or ""), *stored(theirs))
     known_step = wrapped.step if wrapped.step is not None else step
-    return Found(source.path, (channels, size, size), settled, settings, kind, known_step, state, remarks)
+    spaced = SamplingSettings(spacing="openai")  # fewer steps are visited as by --timestep_respacing
+    return Found(source.path, (channels, size, size), settled, settings, kind, known_step, state, remarks, spaced)
 
 
 def _channels(theirs: Mapping[str, Tensor], where: str) -> tuple[int, int]:

@@ -57,7 +57,7 @@ TRAINING = {
 }  # fmt: skip
 """Flags of their scripts that change neither a trained network nor what it predicts."""
 SAMPLING = {
-    "timestep_respacing": "give --steps to `sample` and `evaluate`",
+    "timestep_respacing": "give --steps to `sample` and `evaluate`, which visit the same steps",
     "use_ddim": "`sample` and `evaluate` take DDPM's ancestral steps",
     "clip_denoised": "give --clip or --no-clip to `sample` and `evaluate`",
     "num_samples": "give --samples to `sample`, --count to `evaluate`",

@@ -9,10 +9,10 @@ from ddpm_bench.config.settings import DataSettings, ScoringSettings
 from ddpm_bench.data import ImageData, Split, load_data
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics import anchors as module
-from ddpm_bench.metrics import fidelity
 from ddpm_bench.metrics.anchors import BLURRED, NOISE, REAL, anchor_images
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.metrics.fidelity import score
+from ddpm_bench.records import protocol
 from ddpm_bench.runtime.runtime import Runtime
 
 
@@ -117,7 +117,7 @@ def test_anchors_are_measured_once_for_all_that_they_depend_on(small, extractor,
         calls.clear()
         anchors(**({"data": small, "extractor": extractor, "n": 20, "cache": tmp_path} | changed))
         assert len(calls) == 3, changed
-    for where, name, value in ((module, "BLUR", 1 / 8), (fidelity, "SEED", 1)):
+    for where, name, value in ((module, "BLUR", 1 / 8), (protocol, "SEED", 1)):
         calls.clear()
         monkeypatch.setattr(where, name, value)
         anchors(small, extractor, 20, cache=tmp_path)

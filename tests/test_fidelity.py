@@ -21,9 +21,11 @@ from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.metrics import features, fidelity
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.features import features_of as measured_features
-from ddpm_bench.metrics.fidelity import Scores, protocol
+from ddpm_bench.metrics.fidelity import Scores
 from ddpm_bench.metrics.uncertainty import frechet as frechet_distance
 from ddpm_bench.metrics.uncertainty import score_quantiles
+from ddpm_bench.records import protocol as score_protocol
+from ddpm_bench.records.protocol import protocol
 from ddpm_bench.records.record import ExtractorInfo
 from ddpm_bench.runtime.interrupt import Stop
 from ddpm_bench.runtime.runtime import Runtime
@@ -106,7 +108,7 @@ def test_frechet_distance_is_scipys_in_float64():
 
 
 def test_inception_score_is_the_exponential_of_the_mean_divergence_over_ten_shuffled_parts(monkeypatch):
-    monkeypatch.setattr(fidelity, "SEED", 3)
+    monkeypatch.setattr(score_protocol, "SEED", 3)
     extractor = projection()
     logits = features_of(extractor, SAMPLES)[1][np.random.RandomState(3).permutation(70)]
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -149,7 +151,7 @@ def test_scores_are_those_of_the_registry_and_repeat_exactly(monkeypatch):
     both = score(SAMPLES, REFERENCE, projection(), test_reference=images(40, 9))
     assert set(both) == {key for key in METRICS if not key.startswith("bound")}
     assert {key: value for key, value in both.items() if key != "fd_test"} == plain()
-    monkeypatch.setattr(fidelity, "SEED", 1)
+    monkeypatch.setattr(score_protocol, "SEED", 1)
     other = score(SAMPLES, REFERENCE, projection(), precision_recall=False)
     assert other["is_std"] != both["is_std"]
     assert set(both) - set(other) == {"precision", "recall", "fd_test"}

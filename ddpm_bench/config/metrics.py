@@ -77,8 +77,8 @@ class Metric:
         return f"{self.source_name} to the test set" if self.split == "test" else self.source_name
 
     def text(self, value: float, sign: bool = False) -> str:
-        """The value with the metric's digits; with `sign`, that of a difference."""
-        return f"{value:{'+' if sign else ''}.{self.digits}f}"
+        """The value with the metric's digits, never -0.00; with `sign`, that of a difference."""
+        return f"{value:{'+' if sign else ''}z.{self.digits}f}"
 
     def interval(self, ends: tuple[float, float]) -> str:
         """That of a difference: -0.12 to +0.34."""
@@ -111,6 +111,9 @@ METRICS = {
         Metric(
             "fd_test", "Frechet distance to the test set", "distance", "down", 2, "{distance}, test set", split="test",
             source_name="FID", published="fid_test",
+        ),
+        Metric(
+            "fd_reference", "Frechet distance to a reference without splits", "distance", "down", 2, "{distance}",
         ),
         Metric(
             "fd_infinity", "Frechet distance for infinitely many samples", "distance", "down", 2,

@@ -22,9 +22,10 @@ from ddpm_bench.measurement.pictures import draw_neighbours, draw_progressive
 from ddpm_bench.measurement.samples import draw_samples, samples_depend_on
 from ddpm_bench.metrics.anchors import anchors
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.metrics.fidelity import protocol, scores
+from ddpm_bench.metrics.fidelity import scores
 from ddpm_bench.metrics.neighbours import find_neighbours
 from ddpm_bench.models.model import Model
+from ddpm_bench.records.protocol import protocol
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import BoundTerms, DataInfo, Measurement, Neighbours, Part, picture_path
 from ddpm_bench.runtime.observer import observer

@@ -97,9 +97,10 @@ def few_images(
 def few_for_distance(samples: int, reference: int | None, info: ExtractorInfo) -> list[str]:
     """What so many images are too few for in a Frechet distance. reference: None where only its statistics are known."""
     distance, features, said = info.labels[0], info.feature_dim, []
-    if info.name == "inception" and info.verified and samples < PUBLISHED_SAMPLES:
+    if info.name == "inception" and info.verified and samples != PUBLISHED_SAMPLES:
         said.append(
-            f"Not comparable with published FIDs, which are of {PUBLISHED_SAMPLES:,} samples: fewer bias it upwards."
+            f"Not comparable with published FIDs, which are of {PUBLISHED_SAMPLES:,} samples: fewer bias it upwards, more "
+            "bias it less."
         )
     fewest = samples if reference is None else min(samples, reference)
     if fewest <= features:

@@ -14,7 +14,7 @@ from ddpm_bench.config.metrics import BOUNDS, METRICS
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_text
 from ddpm_bench.models.model_card import KINDS
-from ddpm_bench.records.protocol import few_images, in_words, protocol
+from ddpm_bench.records.protocol import few_images, images_needed, in_words, protocol
 from ddpm_bench.records.record import BoundTerms
 from ddpm_bench.records.row import Row, read_row
 from ddpm_bench.report.blocks import Block, Bullets, Heading, Table
@@ -181,10 +181,11 @@ def _remarks(rows: Sequence[Row], bounds: bool) -> list[str]:
     said = []
     if setup.extractor.name != "inception" or not setup.extractor.verified:
         said.append("Not comparable with published FID and IS: other features.")
+    counts = setup.samples, setup.data.train_images
+    if min(counts) >= images_needed(setup.neighborhood):  # a row may come from anywhere
+        how = protocol(*counts, setup.neighborhood)
+        said += [*few_images(how, *counts, setup.extractor), in_words(how, setup.extractor)]
     said.append("± of a score is over splits or subsets of one sample set; it says nothing about another training run.")
-    how = protocol(setup.samples, setup.data.train_images, setup.neighborhood)
-    said.append(in_words(how, setup.extractor))
-    said += few_images(how, setup.samples, setup.data.train_images, setup.extractor)
     if bounds:
         said.append(
             "Bound: of the whole chain, whatever number of steps was sampled in; ± is a 95% interval for the mean over "

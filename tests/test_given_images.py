@@ -78,7 +78,7 @@ def test_two_plain_folders_are_compared_in_every_number_and_none_is_called_train
     assert (found["images"], found["reference"]["images"]) == (20, 70)
     assert set(found["anchors"]) == {"uniform noise"}
     assert set(found["anchors"]["uniform noise"]) == set(found["metrics"])
-    assert any("Held-out real images" in note for note in found["notes"])
+    assert any("held-out real images" in note for note in found["notes"])
     answer = evaluate("--samples", samples, "--reference", reference)
     assert answer.code == 0 and "train" not in answer.out.lower().replace("training run", "")
     assert "20 images against" in answer.out and "FD (embedded)" in answer.out
@@ -134,7 +134,7 @@ WRONG_STATISTICS = {
     "a deviation instead of a covariance": (np.zeros(64), np.ones(64), r"shapes \(64,\) and \(64,\)"),
     "not symmetric": (np.zeros(64), SYMMETRIC + np.eye(64, k=1) / 100, "no covariance"),
     "negative variance": (np.zeros(64), SYMMETRIC - 1.01 * np.diag(np.eye(64)[0]), "no covariance"),
-    "other features": (np.zeros(2048), np.eye(2048), "of 2,048 features.* 'embedded' has 64"),
+    "other features": (np.zeros(128), np.eye(128), "of 128 features.* 'embedded' has 64"),
 }
 
 

@@ -64,7 +64,8 @@ def list_images(folder: Path, recursive: bool = False) -> Listing:
         inside, deeper, other = _contents(class_folder)
         if deeper:
             raise UserError(
-                f"The class folder '{class_folder}' holds a folder '{deeper[0].name}'. Class folders hold images only."
+                f"The class folder '{class_folder}' holds a folder '{deeper[0].name}'. Class folders hold images only; "
+                "`evaluate --samples --recursive` takes any depth."
             )
         files += inside
         passed_over += other
@@ -176,6 +177,7 @@ def _contents(folder: Path) -> tuple[list[Path], list[Path], list[str]]:
         raise UserError(
             f"The folder '{folder}' cannot be read: {error.strerror}. Check the path and its permissions."
         ) from error
+    pictures = {suffix for suffix, kind in Image.registered_extensions().items() if kind not in NO_PICTURES}
     files, folders, passed_over = [], [], []
     for entry in entries:
         hidden, suffix = entry.name.startswith("."), entry.suffix.lower()
@@ -183,11 +185,7 @@ def _contents(folder: Path) -> tuple[list[Path], list[Path], list[str]]:
             folders.append(entry)
         elif not hidden and suffix in SUFFIXES:
             files.append(entry)
-        elif (
-            not hidden
-            and Image.registered_extensions().get(suffix, NO_PICTURES[0]) not in NO_PICTURES
-            and entry.is_file()
-        ):
+        elif not hidden and suffix in pictures and entry.is_file():
             raise UserError(
                 f"'{entry}' is an image of a format that is not read ({', '.join(SUFFIXES)} are). Convert or remove it."
             )

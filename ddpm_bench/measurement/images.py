@@ -28,7 +28,9 @@ from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import DataInfo, ExtractorInfo
 from ddpm_bench.runtime.runtime import Runtime
 
-NO_TEST_SPLIT = "Anchors: noise alone. Held-out real images and their blurred copies take a test split, which the reference has not."
+NO_TEST_SPLIT = (
+    "Anchors: noise alone; held-out real images, and these blurred, take a test split, and the reference has none."
+)
 DISTANCE_ALONE = (
     "Statistics give the distance alone: kernel distance, precision and recall take the reference's images, and the "
     "score, which takes none, is given beside those."
@@ -100,10 +102,12 @@ def _against_data(
     test = data.test.images if scoring.test_reference else None
     found = scores(samples.images, data.train.images, extractor, scoring, runtime, test_reference=test)
     scale = anchors(data, extractor, len(samples.images), scoring, runtime)
-    few = few_images(how, len(samples.images), len(data.train), extractor.info, found.classes)
+    warnings = few_images(how, len(samples.images), len(data.train), extractor.info, found.classes)
+    if scoring.test_reference:
+        warnings += few_for_distance(len(samples.images), len(data.test), extractor.info)
     return Evaluation(
         samples, f"{data.name} ({len(data.train):,} training images)", data_info(data), None, extractor.info, how,
-        found.metrics, scale, (*few, *_lossy(samples, extractor.info)), tuple(_passed_over(samples)),
+        found.metrics, scale, _once(*warnings, *_lossy(samples, extractor.info)), tuple(_passed_over(samples)),
         hardware(runtime.device),
     )  # fmt: skip
 
@@ -119,18 +123,15 @@ def _against_images(
     def compare(noise: Tensor) -> dict[str, float]:
         return scores(noise, reference.images, extractor, scoring, runtime, distance="fd_reference").metrics
 
-    depends_on = asdict(how) | {"reference": reference.sha256, "extractor": extractor.info.sha256}
-    warnings = [
-        *few_images(how, count, of, extractor.info, found.classes),
-        *_lossy(samples, extractor.info),
-        *_lossy(reference, extractor.info),
-    ]
-    if samples.sha256 == reference.sha256:
-        warnings.insert(0, "Samples and reference are the same images.")
+    depends_on = asdict(how) | {
+        "reference": reference.sha256, "extractor": extractor.info.sha256, "precision_recall": scoring.precision_recall
+    }  # fmt: skip
+    same = ["Samples and reference are the same images."] if samples.sha256 == reference.sha256 else []
+    few = few_images(how, count, of, extractor.info, found.classes)
     return Evaluation(
         samples, f"{reference.path} ({of:,} images)", None, reference.info, extractor.info, how, found.metrics,
         noise_anchor(tuple(samples.images.shape[1:]), count, compare, depends_on, runtime),
-        tuple(dict.fromkeys(warnings)),
+        _once(*same, *few, *_lossy(samples, extractor.info), *_lossy(reference, extractor.info)),
         (NO_TEST_SPLIT, *_passed_over(samples), *_passed_over(reference)), hardware(runtime.device),
     )  # fmt: skip
 
@@ -191,6 +192,10 @@ def evaluation_table(result: Evaluation) -> Group:
         lines.append("Not comparable with published FID and IS.")
     warnings = [f"Warning: {warning}" for warning in result.warnings]
     return Group(table, *map(Text, (*lines, *warnings, *result.notes)))
+
+
+def _once(*lines: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(lines))
 
 
 def _lossy(given: GivenImages, info: ExtractorInfo) -> list[str]:

@@ -1,6 +1,5 @@
 """The command `evaluate`: anyone's images scored, or a checkpoint as a row of a table."""
 
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,6 +10,7 @@ from ddpm_bench.cli.options import (
     CACHE,
     CKPT_HELP,
     DATA_HELP,
+    EXTRACTOR_HELP,
     Batch,
     Cache,
     Clip,
@@ -18,7 +18,6 @@ from ddpm_bench.cli.options import (
     DataName,
     DataRoot,
     Device,
-    Extractor,
     Fresh,
     Json,
     Raw,
@@ -36,8 +35,11 @@ from ddpm_bench.errors import UserError
 
 if TYPE_CHECKING:
     from ddpm_bench.config.settings import ScoringSettings
+    from ddpm_bench.data import ImageData
+    from ddpm_bench.data.given import GivenImages
     from ddpm_bench.measurement.measure import Task
     from ddpm_bench.metrics.extractors import Extractor as Features
+    from ddpm_bench.metrics.statistics import GivenStatistics
     from ddpm_bench.models.model import Model
     from ddpm_bench.runtime.runtime import Runtime
 
@@ -53,6 +55,18 @@ def evaluate(
     ] = None,
     name: Annotated[str | None, typer.Option(help="The name of the row [default: the checkpoint's].")] = None,
     results: Annotated[Path | None, typer.Option(help=f"Folder of the table [default: {ROWS}].")] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            callback=plain_path,
+            help="Compare --samples with this instead of a data set: images (a folder or .npz), or an .npz of statistics, "
+            "mu and sigma.",
+        ),
+    ] = None,
+    recursive: Annotated[
+        bool,
+        typer.Option("--recursive", help="Take the images of --samples and --reference at any depth of the folders."),
+    ] = False,
     data: Annotated[
         str | None,
         typer.Option(callback=plain_text, help=DATA_HELP + " [default: embedded; for --ckpt what it was trained on]."),
@@ -62,13 +76,15 @@ def evaluate(
     size: Annotated[
         int | None, typer.Option(help="Side in pixels of the reference images [default: that of the samples].")
     ] = None,
-    extractor: Extractor = "embedded",
+    extractor: Annotated[
+        str | None, typer.Option(callback=plain_text, help=EXTRACTOR_HELP + " [default: embedded].")
+    ] = None,
     inception_weights: Weights = None,
     allow_unverified_weights: Unverified = False,
     test_reference: Annotated[
         bool, typer.Option("--test-reference", help="Also score against the test split.")
     ] = False,
-    neighborhood: Annotated[int, typer.Option(min=1, help="k of precision and recall.")] = 3,
+    neighborhood: Annotated[int | None, typer.Option(min=1, help="k of precision and recall [default: 3].")] = None,
     count: Annotated[
         int | None, typer.Option(min=2, help="Samples of --ckpt [default: 50000 for inception, 512 for any other].")
     ] = None,
@@ -105,6 +121,8 @@ def evaluate(
 
     Example: `ddpm-bench evaluate --samples samples.npz --data embedded --extractor embedded`
 
+    Example: `ddpm-bench evaluate --samples A --reference B`
+
     Example: `ddpm-bench evaluate --ckpt runs/eps --results results/checkpoints`
     """
     of_ckpt = {
@@ -118,57 +136,82 @@ def evaluate(
     if (samples is None) == (ckpt is None):
         raise UserError("Give either --samples, images to score, or --ckpt, a checkpoint to evaluate.")
     refuse(of_ckpt if samples else {"--size": size}, f"does not go with {'--samples' if samples else '--ckpt'}.")
+    if ckpt:
+        refuse(
+            {"--reference": reference, "--recursive": recursive},
+            "does not go with --ckpt. Draw samples of it with `ddpm-bench sample`, and give them with --samples.",
+        )
+    if reference:
+        of_data = {"--data": data, "--data-name": data_name, "--data-root": data_root, "--size": size}
+        refuse(of_data | {"--test-reference": test_reference}, "does not go with --reference.")
+    if recursive and not any(path and path.is_dir() for path in (samples, reference)):
+        raise UserError("--recursive is for folders, and neither --samples nor --reference is one. Leave it out.")
 
     from ddpm_bench.cli.setup import device_runtime, sampling_wish, section
-    from ddpm_bench.config.settings import ScoringSettings
+    from ddpm_bench.config.settings import DataSettings, ScoringSettings
+    from ddpm_bench.data import load_data
+    from ddpm_bench.data.given import read_given
     from ddpm_bench.measurement.evaluate import BOUND_IMAGES, FEWER, SAMPLES, row_name
     from ddpm_bench.measurement.measure import Task
     from ddpm_bench.metrics.extractors import load_extractor
+    from ddpm_bench.metrics.statistics import read_statistics
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
 
     runtime = device_runtime(device, cache, batch, compiled)
+    wanted = {"source": data or "embedded", "name": data_name, "root": data_root}
+    statistics = read_statistics(reference) if reference else None
+    if statistics:
+        refuse(
+            {"--neighborhood": neighborhood},
+            f"is not used: '{reference}' holds statistics, which give a distance alone.",
+        )
+        if extractor is None:
+            raise UserError(
+                f"'{reference}' holds statistics of {len(statistics.mean):,} features, and not whose. Name the extractor "
+                "that made them: --extractor inception (2,048 features, if pytorch-fid or OpenAI made them), or another."
+            )
+    extractor = extractor or "embedded"
     features_for = partial(
         load_extractor, extractor, inception_weights=inception_weights,
         allow_unverified=allow_unverified_weights, cache=cache,
     )  # fmt: skip
     scored = {
-        "extractor": extractor, "test_reference": test_reference, "neighborhood": neighborhood, "bound_images": bound_images or 0,
+        "extractor": extractor, "test_reference": test_reference, "neighborhood": neighborhood or 3, "bound_images": bound_images or 0,
         "bound_evals": None if exact else evals or 10, "decoder": decoder or "exact", "neighbours": 0,
     }  # fmt: skip
     scoring = section(ScoringSettings, scored)
     if samples:
-        wanted = {"source": data or "embedded", "name": data_name, "root": data_root}
-        return _of_images(samples, wanted, size, features_for, scoring, runtime, as_json)
+        given = read_given(samples, recursive)
+        against = statistics or (
+            read_given(reference, recursive)
+            if reference
+            else load_data(section(DataSettings, wanted | {"size": size or given.images.shape[-1]}))
+        )
+        features = features_for(size=given.images.shape[-1])
+        return _of_images(given, against, features, scoring, runtime, as_json)
     assert ckpt is not None  # one of the two was given
     folder, model = results or ROWS, load_model(ckpt, raw)
     name = row_name(model, name)  # refused before anything long
-    reference, features = reference_data(model, data, data_name, data_root), features_for(size=model.shape[-1])
+    of_model, features = reference_data(model, data, data_name, data_root), features_for(size=model.shape[-1])
     if bound_images is None:
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), steps, clip, spacing)
-    _of_model(model, Task(reference, features, wish, scoring, seed or 0), runtime, folder, name, fresh, as_json)
+    _of_model(model, Task(of_model, features, wish, scoring, seed or 0), runtime, folder, name, fresh, as_json)
 
 
 def _of_images(
-    samples: Path, wanted: Mapping[str, object], size: int | None, features_for: "Callable[..., Features]",
+    samples: "GivenImages", reference: "ImageData | GivenImages | GivenStatistics", features: "Features",
     scoring: "ScoringSettings", runtime: "Runtime", as_json: bool,
 ) -> None:  # fmt: skip
-    """Score the images in `samples` against the data set `wanted`, at `size` or at their own side, and print that."""
-    from ddpm_bench.cli.setup import section
-    from ddpm_bench.config.settings import DataSettings
-    from ddpm_bench.data import load_data, read_images
-    from ddpm_bench.measurement.images import check_sizes, evaluate_images, evaluation_table
+    """Score `samples` against what they are to be compared with, and print that."""
+    from ddpm_bench.measurement.images import evaluate_images, evaluation_table
     from ddpm_bench.runtime.interrupt import Stop
 
-    images = read_images(samples)
-    side = images.shape[-1]
-    reference = load_data(section(DataSettings, {**wanted, "size": size or side}))
-    check_sizes(str(samples), images, reference)
     scoring = scoring.model_copy(update={"bootstrap": 0, "bound_images": 0})
     with Stop():
-        result = evaluate_images(str(samples), images, reference, features_for(size=side), scoring, runtime)
+        result = evaluate_images(samples, reference, features, scoring, runtime)
     if as_json:
         print_json(result.as_json())
     else:

@@ -48,10 +48,10 @@ class ImageData:
         return channels, height, width
 
 
-def content_hash(train: Tensor, test: Tensor) -> str:
-    """Hexadecimal SHA-256 over shapes and pixels of both splits, uint8 (N, C, H, W), whatever the set is called."""
+def content_hash(*sets: Tensor) -> str:
+    """Hexadecimal SHA-256 over shapes and pixels of all `sets` (both splits), uint8 (N, C, H, W), whatever they are called."""
     digest = hashlib.sha256()
-    for images in (train, test):
+    for images in sets:
         digest.update(f"uint8 {tuple(images.shape)}\n".encode())
         for block in images.split(BLOCK):
             digest.update(block.cpu().contiguous().numpy().data)

@@ -170,3 +170,12 @@ def _classes(archive: Archive, path: Path) -> tuple[str, ...]:
             "numpy.array(['cat', 'dog'])."
         )
     return tuple(map(str, names))
+
+
+def read_arrays_named(path: Path, names: tuple[str, ...]) -> tuple[dict[str, np.ndarray], tuple[str, ...]] | None:
+    """The arrays `names` of an archive, as they are, and the names of its others; None where it lacks one of them."""
+    with _archive(path, path) as archive:
+        if not set(names) <= set(archive.members):
+            return None
+        others = tuple(name for name in archive.members if name not in names)
+        return {name: archive.array(name) for name in names}, others

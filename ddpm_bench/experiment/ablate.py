@@ -117,6 +117,6 @@ def _summary(record: Record) -> str:
         return f"diverged at step {record.divergence.step}: {record.divergence.reason}"
     distance, score = record.extractor.labels
     metrics = record.final.metrics
-    found = f"{distance} {metrics['fd_train']:.2f}, {score} {metrics['is_mean']:.2f}"
+    found = f"{distance} {metrics['fd_train']:z.2f}, {score} {metrics['is_mean']:.2f}"
     bound = metrics.get("bound_test_bits_per_dim")
     return found + (f", {bound:.2f} bits/dim" if bound is not None else "")

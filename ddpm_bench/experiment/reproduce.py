@@ -132,7 +132,7 @@ def _finding(
 ) -> Finding:
     metric = METRICS[key]
     new, old = measured.final.metrics[key], record.final.metrics[key]
-    ours, theirs = (f"{value:.{metric.digits}f}" for value in (new, old))
+    ours, theirs = metric.text(new), metric.text(old)
     heading = metric.heading(record.extractor.labels)
     if new == old or ours == theirs:
         return Finding(heading, ours, theirs, "equal" if new == old else "equal as shown", True)
@@ -141,7 +141,7 @@ def _finding(
         return Finding(heading, ours, theirs, f"|t| = {abs(t):.1f} of at most {limit:.1f}", abs(t) <= limit)
     if tolerance == "quantiles" and key in record.final.quantiles:
         low, *_, high = record.final.quantiles[key]
-        allowed = f"{low:.{metric.digits}f} to {high:.{metric.digits}f}"
+        allowed = f"{metric.text(low)} to {metric.text(high)}"
         return Finding(heading, ours, theirs, allowed, low <= new <= high)
     if tolerance == "digits" and key in TRANSFORMS:
         return Finding(heading, ours, theirs, "equal as shown", False)

@@ -118,6 +118,6 @@ def precision_table(result: Precisions) -> Table:
         if key == BOUND:
             change += f" ± {result.bound_difference_error:.{digits}f}"
         table.add_row(
-            metric.heading(result.extractor.labels), f"{exact:.{digits}f}", f"{rounded:.{digits}f}", change
+            metric.heading(result.extractor.labels), f"{exact:z.{digits}f}", f"{rounded:z.{digits}f}", change
         )  # fmt: skip
     return table

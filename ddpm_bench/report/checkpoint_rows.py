@@ -15,6 +15,7 @@ from ddpm_bench.config.settings import EVEN
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_text
 from ddpm_bench.models.model_card import KINDS
+from ddpm_bench.records.protocol import few_images, images_needed, in_words, protocol
 from ddpm_bench.records.record import BoundTerms
 from ddpm_bench.records.row import Row, read_row
 from ddpm_bench.report.blocks import Block, Bullets, Heading, Table
@@ -29,7 +30,6 @@ SCORES = tuple(key for key, metric in METRICS.items() if metric.kind in ("score"
 """The columns of a table of rows, before those of the bounds."""
 ABOUT = ("checkpoint", "weights", "parameters", "predicts", "chain")
 ORIGIN = ("checkpoint", "bound", "SHA-256 of the weights", "seed", "device", "measured", "commit", "versions")
-PUBLISHED_SAMPLES = 50_000
 
 
 @dataclass(frozen=True)
@@ -183,12 +183,11 @@ def _remarks(rows: Sequence[Row], bounds: bool) -> list[str]:
     said = []
     if setup.extractor.name != "inception" or not setup.extractor.verified:
         said.append("Not comparable with published FID and IS: other features.")
-    elif setup.samples != PUBLISHED_SAMPLES:
-        said.append(
-            f"Not comparable with published FIDs, which are of {PUBLISHED_SAMPLES:,} samples: fewer bias it upwards."
-        )
+    counts = setup.samples, setup.data.train_images
+    if min(counts) >= images_needed(setup.neighborhood):  # a row may come from anywhere
+        how = protocol(*counts, setup.neighborhood)
+        said += [*few_images(how, *counts, setup.extractor), in_words(how, setup.extractor)]
     said.append("± of a score is over splits or subsets of one sample set; it says nothing about another training run.")
-    said.append(f"Precision and recall: the same features, k = {setup.neighborhood}.")
     if bounds:
         said.append(
             "Bound: of the whole chain, whatever number of steps was sampled in; ± is a 95% interval for the mean over "

@@ -249,8 +249,10 @@ def _show_costs(grid: "GridCost", as_json: bool) -> None:
         size = f"{cell.disk_bytes / 1e6:,.0f} MB"
         typer.echo(f"{cell.job:<24} {cell.parameters:>12,} parameters  {in_words(cell.hours * 3600):>8}  {size:>10}")
     wall, in_a_row = (in_words(hours * 3600) for hours in (grid.hours, grid.hours_in_a_row))
-    threads = f"{grid.threads} thread{'s' if grid.threads > 1 else ''}"
+    cells, threads = (
+        f"{n} {what}{'s' if n > 1 else ''}" for n, what in ((len(grid.cells), "cell"), (grid.threads, "thread"))
+    )
     typer.echo(
-        f"{len(grid.cells)} cells, {grid.workers} at a time, {threads} each: about {wall} for the grid on a machine that does "
+        f"{cells}, {grid.workers} at a time, {threads} each: about {wall} for the grid on a machine that does "
         f"nothing else ({in_a_row} of work in a row), and {grid.disk_bytes / 1e6:,.0f} MB.\n{grid.not_counted}"
     )

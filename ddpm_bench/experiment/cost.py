@@ -26,6 +26,7 @@ from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.experiment.cell import Job, make_trainer, scoring_steps
 from ddpm_bench.measurement.measure import PROGRESSIVE
 from ddpm_bench.models.build import build_codec, build_diffusion, build_sampler
+from ddpm_bench.runtime.batch import training_batch
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress
 from ddpm_bench.runtime.runtime import Runtime
@@ -156,7 +157,7 @@ def time_network(job: Job, data: ImageData, runtime: Runtime, threads: int) -> P
     trainer = _trainer(job, data, runtime, settings.training.batch)
     evaluated = min(settings.sampling.samples, runtime.network_batch(trainer.training.denoiser.shape[1]))
     kinds: list[tuple[Callable[[int], Call], int]] = [
-        (lambda images: _trainer(job, data, runtime, images)._train_step, settings.training.batch),
+        (lambda images: _training(job, data, runtime, images), settings.training.batch),
         (lambda images: _sampling(trainer, settings, runtime, images), evaluated),
         (lambda images: _bound(trainer, data, runtime, images), evaluated),
     ]
@@ -176,6 +177,16 @@ def _trainer(job: Job, data: ImageData, runtime: Runtime, batch: int) -> Trainer
         trainer = make_trainer(replace(job, settings=settings), data, runtime, Path(empty))
     trainer.network.train()
     return trainer
+
+
+def _training(job: Job, data: ImageData, runtime: Runtime, images: int) -> Call:
+    trainer = _trainer(job, data, runtime, images)
+
+    def call() -> None:
+        with training_batch(images):
+            trainer._train_step()
+
+    return call
 
 
 def _sampling(trainer: Trainer, settings: CellSettings, runtime: Runtime, images: int) -> Call:

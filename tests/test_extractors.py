@@ -19,7 +19,7 @@ from ddpm_bench.metrics.embedded import ExtractorTraining, train_extractor
 from ddpm_bench.metrics.extractors import SHIPPED_SHA256, load_extractor
 from ddpm_bench.metrics.fidelity import score
 from ddpm_bench.metrics.inception import INCEPTION_URL
-from ddpm_bench.metrics.small_cnn import SHIPPED, Card, read_card
+from ddpm_bench.metrics.small_cnn import SHIPPED, Card, card_path, read_card
 from ddpm_bench.runtime.interrupt import Stop
 from ddpm_bench.runtime.runtime import Runtime
 
@@ -373,3 +373,13 @@ def test_a_download_is_kept_only_if_its_hash_is_right(tmp_path, monkeypatch, hub
 
 def test_the_download_is_torch_fidelitys_own_file():
     assert INCEPTION_URL.endswith(inception.NAME) and inception.SHA256.startswith(inception.NAME[-12:-4])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_card_with_a_byte_order_mark_is_read(tmp_path, encoding):
+    copy = tmp_path / SHIPPED.name
+    card_path(copy).write_text(card_path(SHIPPED).read_text(encoding="utf-8"), encoding=encoding)
+    assert read_card(copy) == read_card(SHIPPED)
+    card_path(copy).write_bytes(b"\xff{}")
+    with pytest.raises(UserError, match="not the card of an extractor"):
+        read_card(copy)

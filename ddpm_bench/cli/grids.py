@@ -41,7 +41,7 @@ from ddpm_bench.cli.show import print_json, print_table
 
 if TYPE_CHECKING:  # each command imports what it needs when it runs
     from ddpm_bench.config.grid import Grid as PublishedGrid
-    from ddpm_bench.experiment.cost import Cost
+    from ddpm_bench.experiment.cost import GridCost
     from ddpm_bench.records.record import Record
 
 
@@ -88,7 +88,7 @@ def ablate(
     from ddpm_bench.experiment.ablate import check_results, plan, run_jobs, set_aside
     from ddpm_bench.experiment.cell import Bench
     from ddpm_bench.experiment.cost import estimate
-    from ddpm_bench.experiment.launchers import choose_launcher
+    from ddpm_bench.experiment.launchers import choose_launcher, side_by_side
     from ddpm_bench.files import make_folder
     from ddpm_bench.report.readable_records import readable_records
     from ddpm_bench.runtime.interrupt import Stop
@@ -104,7 +104,8 @@ def ablate(
     settings = jobs[0].settings
     with Stop():
         if dry_run:
-            return _show_costs(estimate(jobs, load_data(settings.data), runtime), as_json)
+            chosen = choose_launcher(launcher, workers, len(jobs), runtime.device)
+            return _show_costs(estimate(jobs, load_data(settings.data), runtime, *side_by_side(chosen)), as_json)
         images, features = data_and_extractor(settings, inception_weights, allow_unverified_weights, cache)
         if out:
             make_folder(out)  # refused, if at all, before anything long
@@ -239,13 +240,19 @@ def _render(
     say(f"Records in '{results}'" + (f", report in '{reports}'" if reports else ""))
 
 
-def _show_costs(costs: "Sequence[Cost]", as_json: bool) -> None:
-    from dataclasses import asdict
+def _show_costs(grid: "GridCost", as_json: bool) -> None:
+    from ddpm_bench.runtime.timing import in_words
 
     if as_json:
-        return print_json([asdict(cost) for cost in costs])
-    for cost in costs:
-        size = f"{cost.disk_bytes / 1e6:,.0f} MB"
-        typer.echo(f"{cost.job:<24} {cost.parameters:>12,} parameters  {cost.hours:>8.2f} h  {size:>10}")
-    hours, total = sum(cost.hours for cost in costs), sum(cost.disk_bytes for cost in costs) / 1e6
-    typer.echo(f"{len(costs)} cells: about {hours:.2f} h one after the other and {total:,.0f} MB; scoring not counted")
+        return print_json(grid.as_json())
+    for cell in grid.cells:
+        size = f"{cell.disk_bytes / 1e6:,.0f} MB"
+        typer.echo(f"{cell.job:<24} {cell.parameters:>12,} parameters  {in_words(cell.hours * 3600):>8}  {size:>10}")
+    wall, in_a_row = (in_words(hours * 3600) for hours in (grid.hours, grid.hours_in_a_row))
+    cells, threads = (
+        f"{n} {what}{'s' if n > 1 else ''}" for n, what in ((len(grid.cells), "cell"), (grid.threads, "thread"))
+    )
+    typer.echo(
+        f"{cells}, {grid.workers} at a time, {threads} each: about {wall} for the grid on a machine that does "
+        f"nothing else ({in_a_row} of work in a row), and {grid.disk_bytes / 1e6:,.0f} MB.\n{grid.not_counted}"
+    )

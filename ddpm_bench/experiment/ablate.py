@@ -16,7 +16,7 @@ from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.models.build import build_codec, build_objective, build_sampler, build_spacing
 from ddpm_bench.records.differences import differences
-from ddpm_bench.records.record import PICTURES, Record, picture_path, read_record, record_path, write_record
+from ddpm_bench.records.record import PICTURES, RECORDS, Record, picture_path, record_path, write_record
 from ddpm_bench.runtime.observer import say
 
 
@@ -49,10 +49,11 @@ def plan(
 
 def check_results(results: Path, jobs: Sequence[Job], data: ImageData, extractor: Extractor) -> dict[str, Record]:
     """The jobs that `results` already holds, by job name. Records of another configuration there are refused."""
-    held = {}
-    for job in jobs:
-        for path in sorted(results.glob(f"{job.cell.name}-seed*.json")):
-            record = read_record(path)
+    held: dict[str, Record] = {}
+    for job in {job.cell.name: job for job in jobs}.values():
+        paths = [path for path in RECORDS.paths(results) if path.name.startswith(f"{job.cell.name}-seed")]
+        for path, record in {path: record for path in paths if (record := RECORDS.own(path))}.items():
+            held[record.name] = record
             was, now = _conditions(record), _wanted(job, data, extractor)
             if lines := differences(was, now):
                 raise UserError(
@@ -60,10 +61,13 @@ def check_results(results: Path, jobs: Sequence[Job], data: ImageData, extractor
                     + "\n".join(lines)
                     + "\nUse another folder with --results DIR, or --fresh to set the old records aside and measure again."
                 )
+    for job in jobs:
         path = record_path(results, job.cell.name, job.seed)
-        if path.exists():
-            held[job.name] = read_record(path)
-    return held
+        if job.name not in held and path.exists():
+            raise UserError(
+                f"'{path}' would be written over. Use another folder with --results DIR, or set it aside with --fresh."
+            )
+    return {job.name: held[job.name] for job in jobs if job.name in held}
 
 
 def _conditions(record: Record) -> dict:

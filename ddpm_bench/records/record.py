@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import NormalDist
 from typing import Annotated, Any, Literal
@@ -29,7 +30,7 @@ from ddpm_bench.records.fields import (
     SquaredErrors,
     Step,
 )
-from ddpm_bench.records.reading import read_part
+from ddpm_bench.records.reading import OwnFiles, read_part
 
 SCHEMA = 2
 """Version of the record's layout. A reader refuses a newer one."""
@@ -244,6 +245,11 @@ class Record(Part):
         return self
 
     @property
+    def name(self) -> str:
+        """Of its file, and of the job that it is of."""
+        return record_path(Path(), self.cell, self.seed).stem
+
+    @property
     def every_term(self) -> BoundTerms | None:
         """The bound of test images with L_{t-1} and the error of x_0 for every t, where that was measured."""
         return self.terms or next((b for b in self.bounds if b.split == "test" and b.mse), None)
@@ -289,18 +295,29 @@ def read_record(path: Path) -> Record:
     return read_part(path, Record, SCHEMA, "record", "Measure the cell again or remove the file.")
 
 
-def record_paths(folder: Path) -> list[Path]:
-    """The records of a folder, in order of file name. UserError when it does not exist or has none."""
+_NAMES = rf"{NAME[1:-1]}-seed\d+"
+RECORDS = OwnFiles(
+    pattern="*-seed*",
+    names=_NAMES,
+    pictures=rf"{_NAMES}(-({'|'.join(filter(None, PICTURES))}))?",
+    read=read_record,
+    name=lambda record: record.name,
+)
+"""The records of a folder: `<cell>-seed<n>.json`."""
+
+
+def check_found(folder: Path, records: Mapping[Path, Record]) -> None:
+    """UserError where `records`, those of the folder, are none."""
     if not folder.is_dir():
         raise UserError(f"There is no results folder '{folder}'. Make one with `ddpm-bench ablate --results {folder}`.")
-    paths = sorted(folder.glob("*-seed*.json"))
-    if not paths:
+    if not records:
         raise UserError(
             f"The folder '{folder}' holds no records (<cell>-seed<n>.json). Make some with `ddpm-bench ablate`."
         )
-    return paths
 
 
 def read_records(folder: Path) -> list[Record]:
     """All records of a folder, in order of file name. UserError when it does not exist or has none, or for a broken one."""
-    return [read_record(path) for path in record_paths(folder)]
+    records = RECORDS.all(folder)
+    check_found(folder, records)
+    return list(records.values())

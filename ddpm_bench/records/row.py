@@ -12,7 +12,7 @@ from ddpm_bench.config.values import Count, Seed
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import move_aside, write_json
 from ddpm_bench.records.differences import differences
-from ddpm_bench.records.reading import read_part
+from ddpm_bench.records.reading import OwnFiles, read_part
 from ddpm_bench.records.record import PICTURES, DataInfo, ExtractorInfo, Measurement, Part, picture_path
 
 SCHEMA = 1
@@ -85,7 +85,7 @@ def write_row(folder: Path, row: Row) -> None:
 
 def read_rows(folder: Path) -> list[Row]:
     """All rows of a folder, in order of name. UserError for a file that is none."""
-    return [read_row(path) for path in sorted(folder.glob("*.json"))]
+    return list(ROWS.all(folder).values())
 
 
 def held_row(folder: Path, name: str, setup: Setup) -> Row | None:
@@ -93,7 +93,9 @@ def held_row(folder: Path, name: str, setup: Setup) -> Row | None:
     path = row_path(folder, name)
     if not path.exists():
         return None
-    row = read_row(path)
+    row = ROWS.own(path)
+    if row is None:
+        raise UserError(f"'{path}' would be written over. Give this one another --name, or set it aside with --fresh.")
     if lines := differences(_conditions(row.setup), _conditions(setup)):
         raise UserError(
             f"'{path}' was measured with another configuration:\n" + "\n".join(lines)
@@ -117,3 +119,7 @@ def set_aside(folder: Path, name: str) -> None:
 def read_row(path: Path) -> Row:
     """One row. UserError for a file that is none, or of a newer schema."""
     return read_part(path, Row, SCHEMA, "row", "Remove it, or choose another --results.")
+
+
+ROWS = OwnFiles(pattern="*", names=ROW_NAME, pictures=ROW_NAME, read=read_row, name=lambda row: row.name)
+"""The rows of a folder: `<name>.json`."""

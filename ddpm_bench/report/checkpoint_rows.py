@@ -12,12 +12,11 @@ from pathlib import Path
 
 from ddpm_bench.config.metrics import BOUNDS, METRICS
 from ddpm_bench.config.settings import EVEN
-from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_text
 from ddpm_bench.models.model_card import KINDS
 from ddpm_bench.records.protocol import few_images, images_needed, in_words, protocol
 from ddpm_bench.records.record import BoundTerms
-from ddpm_bench.records.row import Row, read_row
+from ddpm_bench.records.row import ROWS, Row
 from ddpm_bench.report.blocks import Block, Bullets, Heading, Table
 from ddpm_bench.report.labels import csv_value
 from ddpm_bench.report.table_remarks import EMPTY, NOT_MEASURED, NOT_SCORED
@@ -57,13 +56,7 @@ class RowsTable:
 
 def rows_beside(results: Path) -> list[Row]:
     """The rows in the results folder, in order of name. A file there that is none is said and left out."""
-    rows = []
-    for path in sorted((results / FOLDER).glob("*.json")):
-        try:
-            rows.append(read_row(path))
-        except UserError as error:
-            say(f"Left out of the report: {error}")
-    return rows
+    return list(ROWS.all(results / FOLDER, lambda error: say(f"Left out of the report: {error}")).values())
 
 
 def make_tables(rows: Sequence[Row]) -> list[RowsTable]:

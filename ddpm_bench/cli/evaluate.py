@@ -34,6 +34,8 @@ from ddpm_bench.config.limits import LARGEST_SEED
 from ddpm_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ddpm_bench.config.settings import ScoringSettings
     from ddpm_bench.measurement.measure import Task
     from ddpm_bench.metrics.extractors import Extractor as Features
@@ -61,7 +63,7 @@ def evaluate(
     size: Annotated[
         int | None, typer.Option(help="Side in pixels of the reference images [default: that of the samples].")
     ] = None,
-    extractor: Extractor = "embedded",
+    extractor: Extractor = None,
     inception_weights: Weights = None,
     allow_unverified_weights: Unverified = False,
     test_reference: Annotated[
@@ -119,13 +121,23 @@ def evaluate(
 
     from ddpm_bench.cli.setup import device_runtime, sampling_wish, section
     from ddpm_bench.config.settings import ScoringSettings
+    from ddpm_bench.data import read_images
     from ddpm_bench.measurement.evaluate import BOUND_IMAGES, FEWER, SAMPLES, row_name
     from ddpm_bench.measurement.measure import Task
-    from ddpm_bench.metrics.extractors import load_extractor
+    from ddpm_bench.metrics.extractors import choose_extractor, load_extractor
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
 
     runtime = device_runtime(device, cache, batch, compiled)
+    if samples:
+        images = read_images(samples)
+    else:
+        assert ckpt is not None  # one of the two was given
+        folder, model = results or ROWS, load_model(ckpt, raw)
+        row = row_name(model, name)  # refused before anything long
+        reference = reference_data(model, data, data_name, data_root)
+        images = reference.train.images
+    extractor = extractor or choose_extractor("embedded", images, inception_weights, cache)
     features_for = partial(
         load_extractor, extractor, inception_weights=inception_weights,
         allow_unverified=allow_unverified_weights, cache=cache,
@@ -137,36 +149,32 @@ def evaluate(
     scoring = section(ScoringSettings, scored)
     if samples:
         wanted = {"source": data or "embedded", "name": data_name, "root": data_root}
-        return _of_images(samples, wanted, size, features_for, scoring, runtime, as_json)
-    assert ckpt is not None  # one of the two was given
-    folder, model = results or ROWS, load_model(ckpt, raw)
-    name = row_name(model, name)  # refused before anything long
-    reference, features = reference_data(model, data, data_name, data_root), features_for(size=model.shape[-1])
+        return _of_images(str(samples), images, wanted, size, features_for, scoring, runtime, as_json)
+    features = features_for(size=model.shape[-1])
     if bound_images is None:
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), steps, clip)
-    _of_model(model, Task(reference, features, wish, scoring, seed or 0), runtime, folder, name, fresh, as_json)
+    _of_model(model, Task(reference, features, wish, scoring, seed or 0), runtime, folder, row, fresh, as_json)
 
 
 def _of_images(
-    samples: Path, wanted: Mapping[str, object], size: int | None, features_for: "Callable[..., Features]",
+    samples: str, images: "Tensor", wanted: Mapping[str, object], size: int | None, features_for: "Callable[..., Features]",
     scoring: "ScoringSettings", runtime: "Runtime", as_json: bool,
 ) -> None:  # fmt: skip
-    """Score the images in `samples` against the data set `wanted`, at `size` or at their own side, and print that."""
+    """Score `images`, called `samples`, against the data set `wanted`, at `size` or at their own side, and print that."""
     from ddpm_bench.cli.setup import section
     from ddpm_bench.config.settings import DataSettings
-    from ddpm_bench.data import load_data, read_images
+    from ddpm_bench.data import load_data
     from ddpm_bench.measurement.images import check_sizes, evaluate_images, evaluation_table
     from ddpm_bench.runtime.interrupt import Stop
 
-    images = read_images(samples)
     side = images.shape[-1]
     reference = load_data(section(DataSettings, {**wanted, "size": size or side}))
-    check_sizes(str(samples), images, reference)
+    check_sizes(samples, images, reference)
     scoring = scoring.model_copy(update={"bootstrap": 0, "bound_images": 0})
     with Stop():
-        result = evaluate_images(str(samples), images, reference, features_for(size=side), scoring, runtime)
+        result = evaluate_images(samples, images, reference, features_for(size=side), scoring, runtime)
     if as_json:
         print_json(result.as_json())
     else:

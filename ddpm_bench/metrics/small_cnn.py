@@ -25,7 +25,7 @@ from ddpm_bench.files import regular, replacing, write_text
 from ddpm_bench.networks.weights import mismatch, outline, read_tensors
 
 SHIPPED = Path(__file__).with_name("embedded") / "extractor.safetensors"
-RESERVED = ("inception", "embedded")
+RESERVED = ("inception", "efficientnet-lite0", "embedded")
 """Names that no other extractor may have."""
 
 FEATURES = 64

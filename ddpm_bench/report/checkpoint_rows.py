@@ -185,6 +185,8 @@ def _remarks(rows: Sequence[Row], bounds: bool) -> list[str]:
         said.append(
             f"Not comparable with published FIDs, which are of {PUBLISHED_SAMPLES:,} samples: fewer bias it upwards."
         )
+    if setup.extractor.input:
+        said.append(f"For the extractor: {setup.extractor.input}.")
     said.append("± of a score is over splits or subsets of one sample set; it says nothing about another training run.")
     said.append(f"Precision and recall: the same features, k = {setup.neighborhood}.")
     if bounds:

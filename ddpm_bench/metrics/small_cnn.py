@@ -141,7 +141,7 @@ def write_extractor(path: Path, weights: bytes, card: Card) -> None:
 def read_card(path: Path) -> Card:
     """The card beside the weights file `path`. UserError where there is none or it is another kind of file."""
     beside = card_path(path)
-    remedy = "Make an extractor with `ddpm-bench extractor train`, or choose `embedded` or `inception`."
+    remedy = "Make an extractor with `ddpm-bench extractor train`, or choose `embedded`, `efficientnet-lite0` or `inception`."
     try:
         return Card.model_validate_json(regular(beside).read_bytes())
     except FileNotFoundError:

@@ -264,17 +264,7 @@ def test_a_presets_own_extractor_gives_way_for_images_in_colour_and_the_record_n
 
 
 def test_an_extractor_that_was_asked_for_is_not_replaced(call, tmp_path, stand_in, colour_data) -> None:
-    arguments = (
-        "ablate",
-        "--preset",
-        "smoke",
-        "--data",
-        colour_data,
-        "--results",
-        tmp_path / "results",
-        "--device",
-        "cpu",
-    )
+    arguments = ("ablate", "--preset", "smoke", "--data", colour_data, "--results", tmp_path / "results", "--no-report")
     for asked in (("--extractor", "embedded"), ("--set", "scoring.extractor=embedded")):
         answer = call(*arguments, *asked, "--cache", tmp_path / "cache")
         assert (

@@ -162,7 +162,7 @@ def test_training_refuses_what_it_cannot_learn_from(tmp_path):
         train("embedded", tmp_path / "x.pt", name="x")
     with pytest.raises(UserError, match=r"from 8 to 1024 pixels"):
         train("embedded", out, name="x", sizes=(4,))
-    for name in ("inception", "embedded", " "):
+    for name in ("inception", "efficientnet-lite0", "embedded", " "):
         with pytest.raises(UserError, match=f"cannot have the name '{name}'"):
             train(save_set(tmp_path / "named.npz"), out, name=name, sizes=(12,))
     one = tmp_path / "one.npz"
@@ -217,7 +217,7 @@ def test_a_card_of_another_network_than_its_weights_is_refused(trained, tmp_path
         load_extractor(str(out), cache=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["inception", "embedded"])
+@pytest.mark.parametrize("name", ["inception", "efficientnet-lite0", "embedded"])
 def test_nobody_elses_extractor_goes_by_a_name_of_the_package(trained, tmp_path, name):
     out, _ = copied(trained, tmp_path, name=name)
     with pytest.raises(UserError, match=rf"calls itself '{name}'"):

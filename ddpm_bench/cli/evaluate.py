@@ -1,6 +1,5 @@
 """The command `evaluate`: anyone's images scored, or a checkpoint as a row of a table."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,7 +9,6 @@ from ddpm_bench.cli.options import (
     CACHE,
     CKPT_HELP,
     DATA_HELP,
-    EXTRACTOR_HELP,
     Batch,
     Cache,
     Clip,
@@ -76,9 +74,7 @@ def evaluate(
     size: Annotated[
         int | None, typer.Option(help="Side in pixels of the reference images [default: that of the samples].")
     ] = None,
-    extractor: Annotated[
-        str | None, typer.Option(callback=plain_text, help=EXTRACTOR_HELP + " [default: embedded].")
-    ] = None,
+    extractor: Extractor = None,
     inception_weights: Weights = None,
     allow_unverified_weights: Unverified = False,
     test_reference: Annotated[
@@ -153,7 +149,7 @@ def evaluate(
     from ddpm_bench.data.given import read_given
     from ddpm_bench.measurement.evaluate import BOUND_IMAGES, FEWER, SAMPLES, row_name
     from ddpm_bench.measurement.measure import Task
-    from ddpm_bench.metrics.extractors import load_extractor
+    from ddpm_bench.metrics.extractors import choose_extractor, load_extractor
     from ddpm_bench.metrics.statistics import read_statistics
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
@@ -171,29 +167,32 @@ def evaluate(
                 f"'{reference}' holds statistics of {len(statistics.mean):,} features, and not whose. Name the extractor "
                 "that made them: --extractor inception (2,048 features, if pytorch-fid or OpenAI made them), or another."
             )
-    extractor = extractor or "embedded"
-    features_for = partial(
-        load_extractor, extractor, inception_weights=inception_weights,
-        allow_unverified=allow_unverified_weights, cache=cache,
-    )  # fmt: skip
+    if samples:
+        given = read_given(samples, recursive)
+        images = given.images
+    else:
+        assert ckpt is not None  # one of the two was given
+        folder, model = results or ROWS, load_model(ckpt, raw)
+        name = row_name(model, name)  # refused before anything long
+        of_model = reference_data(model, data, data_name, data_root)
+        images = of_model.train.images
+    extractor = extractor or choose_extractor("embedded", images, inception_weights, cache)
     scored = {
         "extractor": extractor, "test_reference": test_reference, "neighborhood": neighborhood or 3, "bound_images": bound_images or 0,
         "bound_evals": None if exact else evals or 10, "decoder": decoder or "exact", "neighbours": 0,
     }  # fmt: skip
     scoring = section(ScoringSettings, scored)
+    features = load_extractor(
+        extractor, size=images.shape[-1], inception_weights=inception_weights,
+        allow_unverified=allow_unverified_weights, cache=cache,
+    )  # fmt: skip
     if samples:
-        given = read_given(samples, recursive)
         against = statistics or (
             read_given(reference, recursive)
             if reference
-            else load_data(section(DataSettings, wanted | {"size": size or given.images.shape[-1]}))
+            else load_data(section(DataSettings, wanted | {"size": size or images.shape[-1]}))
         )
-        features = features_for(size=given.images.shape[-1])
         return _of_images(given, against, features, scoring, runtime, as_json)
-    assert ckpt is not None  # one of the two was given
-    folder, model = results or ROWS, load_model(ckpt, raw)
-    name = row_name(model, name)  # refused before anything long
-    of_model, features = reference_data(model, data, data_name, data_root), features_for(size=model.shape[-1])
     if bound_images is None:
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})

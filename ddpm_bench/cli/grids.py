@@ -9,6 +9,7 @@ import typer
 from ddpm_bench.cli.options import (
     CACHE,
     EXTRACTOR_HELP,
+    IN_COLOUR,
     Batch,
     Cache,
     Cells,
@@ -54,7 +55,12 @@ def ablate(
     data: Data = None,
     data_name: DataName = None,
     data_root: DataRoot = None,
-    extractor: Annotated[str | None, typer.Option(help=EXTRACTOR_HELP)] = None,
+    extractor: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{EXTRACTOR_HELP} [default: the preset's; where that is embedded and images are in colour, {IN_COLOUR}]."
+        ),
+    ] = None,
     inception_weights: Weights = None,
     allow_unverified_weights: Unverified = False,
     device: Device = "auto",
@@ -82,14 +88,15 @@ def ablate(
 
     Example: `ddpm-bench ablate --grid table2 --preset quick --seeds 0,1,2`
     """
-    from ddpm_bench.cli.setup import data_and_extractor, device_runtime
-    from ddpm_bench.config.grid import load_grid
+    from ddpm_bench.cli.setup import device_runtime, extractor_of
+    from ddpm_bench.config.grid import load_grid, parse_set
     from ddpm_bench.data import load_data
-    from ddpm_bench.experiment.ablate import check_results, plan, run_jobs, set_aside
+    from ddpm_bench.experiment.ablate import check_results, plan, run_jobs, scored_with, set_aside
     from ddpm_bench.experiment.cell import Bench
     from ddpm_bench.experiment.cost import estimate
     from ddpm_bench.experiment.launchers import choose_launcher, side_by_side
     from ddpm_bench.files import make_folder
+    from ddpm_bench.metrics.extractors import choose_extractor
     from ddpm_bench.report.readable_records import readable_records
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.owner import owned
@@ -101,12 +108,16 @@ def ablate(
     jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)
     folder = results or Path("results") / f"{table.name}-{jobs[0].preset}"
     out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
-    settings = jobs[0].settings
+    asked, settings = "extractor" in parse_set(assign).get("scoring", {}), jobs[0].settings
     with Stop():
+        images = load_data(settings.data)
         if dry_run:
             chosen = choose_launcher(launcher, workers, len(jobs), runtime.device)
-            return _show_costs(estimate(jobs, load_data(settings.data), runtime, *side_by_side(chosen)), as_json)
-        images, features = data_and_extractor(settings, inception_weights, allow_unverified_weights, cache)
+            return _show_costs(estimate(jobs, images, runtime, *side_by_side(chosen)), as_json)
+        if not asked:  # the preset's own is for the preset's own images
+            usual = settings.scoring.extractor
+            jobs = scored_with(choose_extractor(usual, images.train.images, inception_weights, cache), jobs)
+        features = extractor_of(jobs[0].settings, inception_weights, allow_unverified_weights, cache)
         if out:
             make_folder(out)  # refused, if at all, before anything long
         with owned(folder):

@@ -35,7 +35,8 @@ Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas: each cell 
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of every random draw.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value, e.g. training.steps=1000. Repeatable.")]
 DATA_HELP = "embedded, cifar10, mnist, fashion-mnist, folder:PATH or npz:PATH."
-EXTRACTOR_HELP = "inception, embedded, or the path of an extractor of your own."
+EXTRACTOR_HELP = "inception, efficientnet-lite0, embedded, or the path of an extractor of your own"
+IN_COLOUR = "inception where its weights are at hand, else efficientnet-lite0"
 Data = Annotated[str | None, typer.Option(callback=plain_text, help=DATA_HELP)]
 DataName = Annotated[
     str | None, typer.Option(callback=plain_text, help="The label that results carry for a folder or npz.")
@@ -84,7 +85,12 @@ Tensorboard = Annotated[
     Path | None, typer.Option(help="Write TensorBoard event files into this folder (extra `tensorboard`).")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again; what was there is set aside, not lost.")]
-Extractor = Annotated[str, typer.Option(callback=plain_text, help=EXTRACTOR_HELP)]
+Extractor = Annotated[
+    str | None,
+    typer.Option(
+        callback=plain_text, help=f"{EXTRACTOR_HELP} [default: embedded for grey images; for colour {IN_COLOUR}]."
+    ),
+]
 Weights = Annotated[Path | None, typer.Option(help="The Inception weights file, where it cannot be downloaded.")]
 Unverified = Annotated[
     bool, typer.Option("--allow-unverified-weights", help="Accept other Inception weights; every table will say so.")

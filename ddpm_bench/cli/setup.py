@@ -9,7 +9,6 @@ from pydantic import ValidationError
 from ddpm_bench.config.networks import Settings
 from ddpm_bench.config.settings import CellSettings, SamplingSettings
 from ddpm_bench.config.values import first_fault
-from ddpm_bench.data import ImageData, load_data
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics.extractors import Extractor, load_extractor
 from ddpm_bench.models.model import Model
@@ -55,12 +54,9 @@ def sampling_wish(
     return wish
 
 
-def data_and_extractor(
-    settings: CellSettings, weights: Path | None, allow_unverified: bool, cache: Path
-) -> tuple[ImageData, Extractor]:
-    """The data and the extractor of a command, before anything long starts."""
-    features = load_extractor(
+def extractor_of(settings: CellSettings, weights: Path | None, allow_unverified: bool, cache: Path) -> Extractor:
+    """The extractor that the settings name, for images of their size."""
+    return load_extractor(
         settings.scoring.extractor, size=settings.data.size, inception_weights=weights,
         allow_unverified=allow_unverified, cache=cache,
     )  # fmt: skip
-    return load_data(settings.data), features

@@ -95,7 +95,7 @@ class SamplingSettings(Settings):
 class ScoringSettings(Settings):
     """With what samples are scored, and how the bound is measured.
 
-    `extractor`: inception, embedded, or the path of one made by `ddpm-bench extractor train`.
+    `extractor`: inception, efficientnet-lite0, embedded, or the path of one made by `ddpm-bench extractor train`.
     `bound_images`: how many test images, and as many training images, have their variational bound measured at the end of
     training; 0 for none. `bound_evals`: by so many network calls an image, or with every t where it is None.
     `terms_images`: beside such an estimate, so many test images are measured with every t, for the terms and the error of

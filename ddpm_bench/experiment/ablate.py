@@ -1,7 +1,7 @@
 """A grid from start to finish: resolve the cells, check what is there, run what is missing, keep going after a failure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddpm_bench.config.grid import Grid, load_preset, parse_set, resolve
@@ -45,6 +45,15 @@ def plan(
         build_sampler(each.sampling)
         build_spacing(each.sampling)
     return [Job(grid.name, size.name, cell, each, seed) for seed in seeds for cell, each in settings.items()]
+
+
+def scored_with(extractor: str, jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, scored with this extractor."""
+    found = []
+    for job in jobs:
+        scoring = job.settings.scoring.model_copy(update={"extractor": extractor})
+        found.append(replace(job, settings=job.settings.model_copy(update={"scoring": scoring})))
+    return found
 
 
 def check_results(results: Path, jobs: Sequence[Job], data: ImageData, extractor: Extractor) -> dict[str, Record]:

@@ -116,7 +116,7 @@ def measure(model: Model, task: Task, runtime: Runtime, record: Path) -> Measure
         pictures=shown.pictures,
         neighbours=shown.neighbours,
         wall_time_s=clock.seconds,
-        versions=versions(),
+        versions=versions(*task.extractor.packages),
         git_commit=git_commit(),
         hardware=hardware(runtime.device, runtime.compiled),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -82,7 +82,7 @@ def compare_precisions(model: Model, task: Task, runtime: Runtime, folder: Path)
         bound_difference=float(change.mean()),
         bound_difference_error=float(change.std()) / math.sqrt(len(change)),
         pixel_difference=_mean_distance(pixels["float32"], pixels["bfloat16"]),
-        versions=versions(),
+        versions=versions(*task.extractor.packages),
         git_commit=git_commit(),
         hardware=hardware(runtime.device, runtime.compiled) | {"networks": "float32 and bfloat16"},
     )

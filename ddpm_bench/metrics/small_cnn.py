@@ -25,7 +25,7 @@ from ddpm_bench.files import read_json, replacing, write_text
 from ddpm_bench.networks.weights import mismatch, outline, read_tensors
 
 SHIPPED = Path(__file__).with_name("embedded") / "extractor.safetensors"
-RESERVED = ("inception", "embedded")
+RESERVED = ("inception", "efficientnet-lite0", "embedded")
 """Names that no other extractor may have."""
 
 FEATURES = 64
@@ -141,7 +141,7 @@ def write_extractor(path: Path, weights: bytes, card: Card) -> None:
 def read_card(path: Path) -> Card:
     """The card beside the weights file `path`. UserError where there is none or it is another kind of file."""
     beside = card_path(path)
-    remedy = "Make an extractor with `ddpm-bench extractor train`, or choose `embedded` or `inception`."
+    remedy = "Make an extractor with `ddpm-bench extractor train`, or choose `embedded`, `efficientnet-lite0` or `inception`."
     try:
         return Card.model_validate(read_json(beside))
     except FileNotFoundError:

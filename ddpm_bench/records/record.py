@@ -56,7 +56,10 @@ class DataInfo(Part):
 
 
 class ExtractorInfo(Part):
-    """What produced the features. `verified`: the weights' hash is the one that published numbers rest on, or that of their own card."""
+    """What produced the features. `verified`: the weights' hash is the one that published numbers rest on, or that of their own card.
+
+    `input`: what is done to images first, where neither the name nor the images' own size says it.
+    """
 
     name: str
     sha256: str
@@ -65,6 +68,7 @@ class ExtractorInfo(Part):
         str, str
     ]  # column headings of the distance and of the score, such as ("FD (embedded)", "IS (embedded)")
     feature_dim: Count
+    input: str | None = None
 
 
 class Divergence(Part):

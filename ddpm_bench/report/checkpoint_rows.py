@@ -180,6 +180,8 @@ def _remarks(rows: Sequence[Row], bounds: bool) -> list[str]:
     if min(counts) >= images_needed(setup.neighborhood):  # a row may come from anywhere
         how = protocol(*counts, setup.neighborhood)
         said += [*few_images(how, *counts, setup.extractor), in_words(how, setup.extractor)]
+    if setup.extractor.input:
+        said.append(f"For the extractor: {setup.extractor.input}.")
     said.append("± of a score is over splits or subsets of one sample set; it says nothing about another training run.")
     if bounds:
         said.append(

@@ -22,6 +22,7 @@ from ddpm_bench.cli.options import (
     Fresh,
     Json,
     Raw,
+    Resizing,
     Steps,
     Unverified,
     Weights,
@@ -47,6 +48,9 @@ def evaluate(
     samples: Annotated[
         Path | None, typer.Option(help="Images to score: a folder of PNG, JPEG or WebP files, or an .npz file.")
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="The array of the .npz file to score [default: the only one of images].")
+    ] = None,
     ckpt: Annotated[
         Path | None, typer.Option(callback=plain_path, help=CKPT_HELP + " It becomes a row of a table.")
     ] = None,
@@ -61,6 +65,7 @@ def evaluate(
     size: Annotated[
         int | None, typer.Option(help="Side in pixels of the reference images [default: that of the samples].")
     ] = None,
+    resize: Resizing = None,
     extractor: Extractor = "embedded",
     inception_weights: Weights = None,
     allow_unverified_weights: Unverified = False,
@@ -101,7 +106,7 @@ def evaluate(
 
     Beside anchors that give the distances a scale. With --ckpt, the same command goes on where it was interrupted.
 
-    Example: `ddpm-bench evaluate --samples samples.npz --data embedded --extractor embedded`
+    Example: `ddpm-bench evaluate --samples samples.npz --data embedded --resize average --extractor embedded`
 
     Example: `ddpm-bench evaluate --ckpt runs/eps --results results/checkpoints`
     """
@@ -115,7 +120,10 @@ def evaluate(
         raise UserError("Give either --evals, for an estimate, or --exact.")
     if (samples is None) == (ckpt is None):
         raise UserError("Give either --samples, images to score, or --ckpt, a checkpoint to evaluate.")
-    refuse(of_ckpt if samples else {"--size": size}, f"does not go with {'--samples' if samples else '--ckpt'}.")
+    refuse(
+        of_ckpt if samples else {"--size": size, "--key": key},
+        f"does not go with {'--samples' if samples else '--ckpt'}.",
+    )
 
     from ddpm_bench.cli.setup import device_runtime, sampling_wish, section
     from ddpm_bench.config.settings import ScoringSettings
@@ -136,12 +144,12 @@ def evaluate(
     }  # fmt: skip
     scoring = section(ScoringSettings, scored)
     if samples:
-        wanted = {"source": data or "embedded", "name": data_name, "root": data_root}
-        return _of_images(samples, wanted, size, features_for, scoring, runtime, as_json)
+        wanted = {"source": data or "embedded", "name": data_name, "root": data_root, "resize": resize}
+        return _of_images(samples, key, wanted, size, features_for, scoring, runtime, as_json)
     assert ckpt is not None  # one of the two was given
     folder, model = results or ROWS, load_model(ckpt, raw)
     name = row_name(model, name)  # refused before anything long
-    reference, features = reference_data(model, data, data_name, data_root), features_for(size=model.shape[-1])
+    reference, features = reference_data(model, data, data_name, data_root, resize), features_for(size=model.shape[-1])
     if bound_images is None:
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})
@@ -150,23 +158,28 @@ def evaluate(
 
 
 def _of_images(
-    samples: Path, wanted: Mapping[str, object], size: int | None, features_for: "Callable[..., Features]",
+    samples: Path, key: str | None, wanted: Mapping[str, object], size: int | None, features_for: "Callable[..., Features]",
     scoring: "ScoringSettings", runtime: "Runtime", as_json: bool,
 ) -> None:  # fmt: skip
-    """Score the images in `samples` against the data set `wanted`, at `size` or at their own side, and print that."""
+    """Score the images in `samples`, as they are, against the data set `wanted` at `size` or at theirs, and print that."""
     from ddpm_bench.cli.setup import section
     from ddpm_bench.config.settings import DataSettings
     from ddpm_bench.data import load_data, read_images
     from ddpm_bench.measurement.images import check_sizes, evaluate_images, evaluation_table
     from ddpm_bench.runtime.interrupt import Stop
+    from ddpm_bench.runtime.observer import noting
 
-    images = read_images(samples)
-    side = images.shape[-1]
-    reference = load_data(section(DataSettings, {**wanted, "size": size or side}))
+    with noting() as notes:
+        images = read_images(samples, key)
+    height, width = images.shape[2:]
+    settings = section(DataSettings, {**wanted, **({} if size is None else {"size": size})})
+    reference = load_data(settings, (size, size) if size else (height, width))
     check_sizes(str(samples), images, reference)
+    features = features_for()
+    features.check_size(height, width)
     scoring = scoring.model_copy(update={"bootstrap": 0, "bound_images": 0})
     with Stop():
-        result = evaluate_images(str(samples), images, reference, features_for(size=side), scoring, runtime)
+        result = evaluate_images(str(samples), images, reference, features, scoring, runtime, notes)
     if as_json:
         print_json(result.as_json())
     else:

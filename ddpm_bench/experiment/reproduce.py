@@ -98,7 +98,7 @@ def siblings(path: Path, record: Record) -> list[Record]:
                 found.append(read_record(other))
             except UserError as error:
                 say(f"{error} It is left out.")
-    return [each for each in found if _conditions(each) == _conditions(record)]
+    return [each for each in found if not differences(_conditions(each), _conditions(record))]
 
 
 def _conditions(record: Record) -> dict:

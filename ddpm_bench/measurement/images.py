@@ -1,5 +1,6 @@
 """`ddpm-bench evaluate --samples`: anyone's images, scored beside anchors that give each distance a scale."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,19 +30,26 @@ class Evaluation:
     neighborhood: int
     metrics: dict[str, float]
     anchors: dict[str, dict[str, float]]
+    notes: tuple[str, ...]  # what was said as the images were read; of the reference's in `data`
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"data": self.data.model_dump(), "extractor": self.extractor.model_dump()}
 
 
 def evaluate_images(
-    label: str, images: Tensor, data: ImageData, extractor: Extractor, scoring: ScoringSettings, runtime: Runtime
-) -> Evaluation:
-    """Score `images`, uint8 (N, C, H, W), against a data set. UserError when shapes do not match."""
+    label: str, images: Tensor, data: ImageData, extractor: Extractor, scoring: ScoringSettings, runtime: Runtime,
+    notes: Sequence[str] = (),
+) -> Evaluation:  # fmt: skip
+    """Score `images`, uint8 (N, C, H, W), against a data set. UserError when shapes do not match.
+
+    notes: what was said as the images were read.
+    """
     reference = data.test.images if scoring.test_reference else None
     found = scores(images, data.train.images, extractor, scoring, runtime, test_reference=reference)
     scale = anchors(data, extractor, len(images), scoring, runtime)
-    return Evaluation(label, len(images), data_info(data), extractor.info, scoring.neighborhood, found.metrics, scale)
+    return Evaluation(
+        label, len(images), data_info(data), extractor.info, scoring.neighborhood, found.metrics, scale, tuple(notes)
+    )
 
 
 def check_sizes(label: str, images: Tensor, data: ImageData) -> None:
@@ -58,9 +66,10 @@ def evaluation_table(result: Evaluation) -> Table:
     info = result.extractor
     mark = "" if info.verified else "; UNVERIFIED extractor weights"
     against = f"{result.data.name} ({result.data.train_images:,} training images)"
+    incomparable = [] if info.name == "inception" and info.verified else ["Not comparable with published FID and IS."]
     table = Table(
         title=f"{result.images:,} images against {against}{mark}",
-        caption=None if info.name == "inception" and info.verified else "Not comparable with published FID and IS.",
+        caption="\n".join([*incomparable, *result.data.notes, *result.notes]) or None,
     )
     keys = [key for key in METRICS if key in result.metrics]
     table.add_column("")

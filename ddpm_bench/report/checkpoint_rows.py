@@ -187,6 +187,7 @@ def _remarks(rows: Sequence[Row], bounds: bool) -> list[str]:
         )
     said.append("± of a score is over splits or subsets of one sample set; it says nothing about another training run.")
     said.append(f"Precision and recall: the same features, k = {setup.neighborhood}.")
+    said += setup.data.notes
     if bounds:
         said.append(
             "Bound: of the whole chain, whatever number of steps was sampled in; ± is a 95% interval for the mean over "

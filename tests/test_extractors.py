@@ -42,7 +42,7 @@ def test_the_shipped_card_reports_the_required_accuracies_of_fashion_mnists_ten_
 
 @pytest.mark.parametrize("size", [16, 32])
 def test_the_shipped_extractor_is_as_accurate_on_the_embedded_test_images_as_its_card_says(size, tmp_path):
-    test = load_data(DataSettings(size=size)).test
+    test = load_data(DataSettings(size=size, resize="average")).test
     network = load_extractor("embedded", size=size, cache=tmp_path).network
     with torch.no_grad():
         features, logits = network(test.images)

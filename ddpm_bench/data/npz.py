@@ -35,7 +35,7 @@ SCALINGS = {
     (0, 255): "numpy.clip(numpy.rint(x), 0, 255).astype('uint8')",
 }
 """How values of a range become levels; the narrowest range first."""
-NARROW = (1, 2, 3, 4)
+NARROW = (1, 3, 4)
 """Channels of images that people have; images so narrow there are none."""
 
 EMBEDDED = Path(__file__).with_name("embedded") / "fashion-mnist-10k.npz"

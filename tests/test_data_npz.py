@@ -223,7 +223,7 @@ def test_of_two_arrays_that_can_be_images_the_user_chooses(tmp_path):
     assert "'real'" in notes[0] and "'labels'" in notes[0] and "'samples'" not in notes[0]
     with pytest.raises(UserError, match=r"no array 'sample'; did you mean 'samples'\?"):
         read_images(path, "sample")
-    with pytest.raises(UserError, match="names an array of an .npz archive"):
+    with pytest.raises(UserError, match="names an array of an"):
         read_images(tmp_path, "samples")
 
 
@@ -264,7 +264,7 @@ def test_the_hint_pasted_gives_the_levels_of_whatever_was_saved(tmp_path, made_b
 
 
 def test_the_hint_names_every_range_where_none_is_clear_and_what_is_no_level(tmp_path):
-    with pytest.raises(UserError, match="from -1.25 to 2") as raised:
+    with pytest.raises(UserError, match=r"from -1\.25 to 2") as raised:
         read_images(_samples(tmp_path, images=np.linspace(-1.25, 2, 4 * 8 * 8).reshape(4, 8, 8)))
     for said in ("255.0), 0, 255).astype('uint8') for values in [0, 1]", "for values in [-1, 1]"):
         assert said in str(raised.value)

@@ -79,7 +79,7 @@ def test_pad_centres_and_an_odd_one_more_goes_to_the_bottom_and_right():
     padded, _ = fitted(images, (12, 15), "pad")
     assert torch.equal(padded[:, :, 1:10, 1:13], images)
     assert padded.sum(dtype=torch.int64) == images.sum(dtype=torch.int64)
-    with pytest.raises(UserError, match="12x9 pixels cannot be padded to 15x8.*--resize average"):
+    with pytest.raises(UserError, match=r"12x9 pixels cannot be padded to 15x8.*--resize average"):
         fitted(images, (8, 15), "pad")
 
 
@@ -294,7 +294,7 @@ def test_an_end_of_an_interpolation_is_resized_when_that_is_asked_for(call, tiny
         (("--interpolate", tmp_path / "a.png", tmp_path / "a.png", "--data", data), "names paths alone"),
         (("--resize", "pad"), "--resize goes with --interpolate alone"),
     ):
-        done = call("sample", "--ckpt", ckpt, "--out", tmp_path / "o.png", "--device", "cpu", *more)
+        done = call("sample", "--ckpt", ckpt, "--out", tmp_path / "new.png", "--device", "cpu", *more)
         assert done.code == 2 and said in one_line(done.err), done.err
 
 

@@ -76,7 +76,7 @@ def train_extractor(
     began = time.monotonic()
     if out.suffix != ".safetensors":
         raise UserError(
-            f"An extractor is a .safetensors file, not '{out}'. Write --out {out.with_suffix('.safetensors')}."
+            f"An extractor is a .safetensors file, not '{out}'. Write --out {out.parent / (out.stem or 'mine')}.safetensors."
         )
     make_folder(out.parent)
     sizes = sorted(set(training.sizes))

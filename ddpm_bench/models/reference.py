@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ddpm_bench.config.limits import MOST_IMAGES
 from ddpm_bench.config.resizing import Resize
 from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import ImageData, fitted, load_data
@@ -12,6 +13,7 @@ from ddpm_bench.data.image_files import read_files
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.observer import say
+from ddpm_bench.text import brief
 
 
 def reference_data(
@@ -70,10 +72,10 @@ def chosen_images(
     for source in sources:
         if test is None or not source.isdecimal():
             image = _fitted(source, model, resize)
-        elif int(source) < len(test):
+        elif len(source) <= len(str(MOST_IMAGES)) and int(source) < len(test):
             image = test[int(source)]
         else:
-            raise UserError(f"--interpolate {source}: the test images are numbered 0 to {len(test) - 1}.")
+            raise UserError(f"--interpolate {brief(source)}: the test images are numbered 0 to {len(test) - 1}.")
         images.append(image)
     return torch.stack(images)
 

@@ -129,7 +129,7 @@ class Header:
         return self.dtype == np.uint8 and len(self.shape) in (3, 4)
 
     def __str__(self) -> str:
-        return f"{self.dtype} {self.shape}"
+        return f"{str(self.dtype)[:60]} {self.shape}"  # a structure names its fields, however many
 
 
 class Archive:

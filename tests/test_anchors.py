@@ -23,7 +23,7 @@ def anchors(data, extractor, n, *, cache=None, device="cpu", **scoring) -> dict[
 
 @pytest.fixture(scope="module")
 def data() -> ImageData:
-    return load_data(DataSettings(size=16))
+    return load_data(DataSettings(size=16, resize="average"))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def small(data) -> ImageData:
 
 @pytest.mark.parametrize("size", [16, 32])
 def test_real_is_nearer_than_blurred_and_blurred_than_noise_by_every_distance(size, tmp_path):
-    whole = load_data(DataSettings(size=size))
+    whole = load_data(DataSettings(size=size, resize="average"))
     quarter = dataclasses.replace(whole, train=Split(whole.train.images[::4]))
     found = anchors(quarter, load_extractor("embedded", size=size, cache=tmp_path), 512, cache=tmp_path)
     for key in ("fd_train", "kid_mean"):

@@ -42,7 +42,7 @@ def test_the_shipped_card_reports_the_required_accuracies_of_fashion_mnists_ten_
 
 @pytest.mark.parametrize("size", [16, 32])
 def test_the_shipped_extractor_is_as_accurate_on_the_embedded_test_images_as_its_card_says(size, tmp_path):
-    test = load_data(DataSettings(size=size)).test
+    test = load_data(DataSettings(size=size, resize="average")).test
     network = load_extractor("embedded", size=size, cache=tmp_path).network
     with torch.no_grad():
         features, logits = network(test.images)
@@ -110,7 +110,16 @@ def train(source: str, out: Path, **training) -> Card:
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("extractor")
     out = folder / "stripes.safetensors"
-    card = train(save_set(folder / "stripes.npz"), out, name="stripes", sizes=(12, 16), epochs=12, batch=16, seed=3)
+    card = train(
+        save_set(folder / "stripes.npz"),
+        out,
+        name="stripes",
+        sizes=(12, 16),
+        resize="average",
+        epochs=12,
+        batch=16,
+        seed=3,
+    )
     return out, card
 
 
@@ -122,7 +131,9 @@ def test_training_learns_colour_images_at_every_size_and_writes_a_card(trained):
     assert card.classes == ("rows", "columns")
     assert (card.train_images, card.test_images, card.steps) == (96, 40, 72)
     source = f"npz:{out.with_suffix('.npz')}"
-    assert card.data_sha256 == {size: load_data(DataSettings(source=source, size=size)).sha256 for size in (12, 16)}
+    assert card.data_sha256 == {
+        size: load_data(DataSettings(source=source, size=size, resize="average")).sha256 for size in (12, 16)
+    }
 
 
 def test_a_trained_extractor_scores_under_its_own_name_and_hash(trained, tmp_path):
@@ -130,7 +141,7 @@ def test_a_trained_extractor_scores_under_its_own_name_and_hash(trained, tmp_pat
     extractor = load_extractor(str(out), size=16, cache=tmp_path)
     assert extractor.info.labels == ("FD (stripes)", "IS (stripes)")
     assert extractor.info.sha256 == hashlib.sha256(out.read_bytes()).hexdigest() == card.sha256
-    data = load_data(DataSettings(source=f"npz:{out.with_suffix('.npz')}", size=16))
+    data = load_data(DataSettings(source=f"npz:{out.with_suffix('.npz')}", size=16, resize="average"))
     found = score(data.test.images, data.train.images, extractor, ScoringSettings(), Runtime())
     noise = torch.randint(0, 256, data.test.images.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     of_noise = score(noise, data.train.images, extractor, ScoringSettings(), Runtime())

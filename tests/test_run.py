@@ -89,7 +89,7 @@ def test_a_cell_that_diverges_is_a_result_and_the_grid_goes_on(call, tmp_path):
 @pytest.fixture
 def bench(tmp_path, monkeypatch) -> Bench:
     """A cell's surroundings with a handful of images and the shipped extractor; nothing scores worse than noise."""
-    images = load_data(DataSettings(source="embedded", size=16)).test.images
+    images = load_data(DataSettings(source="embedded", size=16, resize="average")).test.images
     data = ImageData("few", Split(images[:40]), Split(images[40:64]), "f" * 64)
     extractor = load_extractor("embedded", size=16, cache=tmp_path / "cache")
     monkeypatch.setattr(measuring, "anchors", lambda *_: {"uniform noise": {"fd_train": 1e9}})

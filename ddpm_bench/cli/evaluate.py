@@ -16,9 +16,11 @@ from ddpm_bench.cli.options import (
     DataName,
     DataRoot,
     Device,
+    Extractor,
     Fresh,
     Json,
     Raw,
+    Resizing,
     Spacing,
     Steps,
     Unverified,
@@ -48,6 +50,9 @@ def evaluate(
     samples: Annotated[
         Path | None, typer.Option(help="Images to score: a folder of PNG, JPEG or WebP files, or an .npz file.")
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="The array of --samples' .npz file [default: the only one of images].")
+    ] = None,
     ckpt: Annotated[
         Path | None, typer.Option(callback=plain_path, help=CKPT_HELP + " It becomes a row of a table.")
     ] = None,
@@ -61,6 +66,9 @@ def evaluate(
             "mu and sigma.",
         ),
     ] = None,
+    reference_key: Annotated[
+        str | None, typer.Option(help="The array of --reference's .npz file [default: the only one of images].")
+    ] = None,
     recursive: Annotated[
         bool,
         typer.Option("--recursive", help="Take the images of --samples and --reference at any depth of the folders."),
@@ -71,9 +79,7 @@ def evaluate(
     ] = None,
     data_name: DataName = None,
     data_root: DataRoot = None,
-    size: Annotated[
-        int | None, typer.Option(help="Side in pixels of the reference images [default: that of the samples].")
-    ] = None,
+    resize: Resizing = None,
     extractor: Extractor = None,
     inception_weights: Weights = None,
     allow_unverified_weights: Unverified = False,
@@ -115,7 +121,7 @@ def evaluate(
 
     Beside anchors that give the distances a scale. With --ckpt, the same command goes on where it was interrupted.
 
-    Example: `ddpm-bench evaluate --samples samples.npz --data embedded --extractor embedded`
+    Example: `ddpm-bench evaluate --samples samples.npz --data embedded --resize average --extractor embedded`
 
     Example: `ddpm-bench evaluate --samples A --reference B`
 
@@ -131,15 +137,17 @@ def evaluate(
         raise UserError("Give either --evals, for an estimate, or --exact.")
     if (samples is None) == (ckpt is None):
         raise UserError("Give either --samples, images to score, or --ckpt, a checkpoint to evaluate.")
-    refuse(of_ckpt if samples else {"--size": size}, f"does not go with {'--samples' if samples else '--ckpt'}.")
+    refuse(of_ckpt if samples else {"--key": key}, f"does not go with {'--samples' if samples else '--ckpt'}.")
     if ckpt:
         refuse(
-            {"--reference": reference, "--recursive": recursive},
+            {"--reference": reference, "--reference-key": reference_key, "--recursive": recursive},
             "does not go with --ckpt. Draw samples of it with `ddpm-bench sample`, and give them with --samples.",
         )
     if reference:
-        of_data = {"--data": data, "--data-name": data_name, "--data-root": data_root, "--size": size}
+        of_data = {"--data": data, "--data-name": data_name, "--data-root": data_root}
         refuse(of_data | {"--test-reference": test_reference}, "does not go with --reference.")
+    else:
+        refuse({"--reference-key": reference_key}, "goes with --reference alone.")
     if recursive and not any(path and path.is_dir() for path in (samples, reference)):
         raise UserError("--recursive is for folders, and neither --samples nor --reference is one. Leave it out.")
 
@@ -155,11 +163,10 @@ def evaluate(
     from ddpm_bench.models.reference import reference_data
 
     runtime = device_runtime(device, cache, batch, compiled)
-    wanted = {"source": data or "embedded", "name": data_name, "root": data_root}
     statistics = read_statistics(reference) if reference else None
     if statistics:
         refuse(
-            {"--neighborhood": neighborhood},
+            {"--neighborhood": neighborhood, "--resize": resize, "--reference-key": reference_key},
             f"is not used: '{reference}' holds statistics, which give a distance alone.",
         )
         if extractor is None:
@@ -168,13 +175,13 @@ def evaluate(
                 "that made them: --extractor inception (2,048 features, if pytorch-fid or OpenAI made them), or another."
             )
     if samples:
-        given = read_given(samples, recursive)
+        given = read_given(samples, recursive, key)
         images = given.images
     else:
         assert ckpt is not None  # one of the two was given
         folder, model = results or ROWS, load_model(ckpt, raw)
-        name = row_name(model, name)  # refused before anything long
-        of_model = reference_data(model, data, data_name, data_root)
+        row = row_name(model, name)  # refused before anything long
+        of_model = reference_data(model, data, data_name, data_root, resize)
         images = of_model.train.images
     extractor = extractor or choose_extractor("embedded", images, inception_weights, cache)
     scored = {
@@ -183,21 +190,22 @@ def evaluate(
     }  # fmt: skip
     scoring = section(ScoringSettings, scored)
     features = load_extractor(
-        extractor, size=images.shape[-1], inception_weights=inception_weights,
-        allow_unverified=allow_unverified_weights, cache=cache,
-    )  # fmt: skip
+        extractor, inception_weights=inception_weights, allow_unverified=allow_unverified_weights, cache=cache
+    )
+    features.check_size(*images.shape[2:])
     if samples:
+        wanted = {"source": data or "embedded", "name": data_name, "root": data_root, "resize": resize}
         against = statistics or (
-            read_given(reference, recursive)
+            read_given(reference, recursive, reference_key).fitted(given.size, resize)
             if reference
-            else load_data(section(DataSettings, wanted | {"size": size or images.shape[-1]}))
+            else load_data(section(DataSettings, wanted), given.size)
         )
         return _of_images(given, against, features, scoring, runtime, as_json)
     if bound_images is None:
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), steps, clip, spacing)
-    _of_model(model, Task(of_model, features, wish, scoring, seed or 0), runtime, folder, name, fresh, as_json)
+    _of_model(model, Task(of_model, features, wish, scoring, seed or 0), runtime, folder, row, fresh, as_json)
 
 
 def _of_images(

@@ -25,6 +25,7 @@ from ddpm_bench.cli.options import (
     Launcher,
     Preset,
     Reports,
+    Resizing,
     Results,
     Seed,
     Seeds,
@@ -55,6 +56,7 @@ def ablate(
     data: Data = None,
     data_name: DataName = None,
     data_root: DataRoot = None,
+    resize: Resizing = None,
     extractor: Annotated[
         str | None,
         typer.Option(
@@ -104,7 +106,7 @@ def ablate(
 
     check_tensorboard(tensorboard)
     runtime, table = device_runtime(device, cache, batch, compiled, keep), load_grid(grid)
-    assign = [*(assign or ()), *assignments(data, data_name, data_root, extractor)]
+    assign = [*(assign or ()), *assignments(data, data_name, data_root, resize, extractor)]
     jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)
     folder = results or Path("results") / f"{table.name}-{jobs[0].preset}"
     out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
@@ -146,6 +148,7 @@ def train(
     data: Data = None,
     data_name: DataName = None,
     data_root: DataRoot = None,
+    resize: Resizing = None,
     device: Device = "auto",
     compiled: Compile = False,
     keep: Keep = 2,
@@ -169,9 +172,11 @@ def train(
 
     check_tensorboard(tensorboard)
     runtime = device_runtime(device, compiled=compiled, keep=keep)
-    (job,) = plan(load_grid(grid), preset, [cell], [seed], [*(assign or ()), *assignments(data, data_name, data_root)])
+    assign = [*(assign or ()), *assignments(data, data_name, data_root, resize)]
+    (job,) = plan(load_grid(grid), preset, [cell], [seed], assign)
     with Stop(), owned(out), event_files(tensorboard), about(job.name):
-        trainer = make_trainer(job, load_data(job.settings.data), runtime, out)
+        images = load_data(job.settings.data)
+        trainer = make_trainer(job, images, runtime, out)
         with training_batch(job.settings.training.batch):
             divergence = trainer.run(job.settings.training.steps)
     said = (
@@ -179,7 +184,8 @@ def train(
     )
     say(f"{job.name}: {said}; checkpoint in '{out}'")
     if as_json:
-        print_json({"checkpoint": str(out), "step": trainer.step, "diverged": divergence and divergence.model_dump()})
+        made = {"checkpoint": str(out), "step": trainer.step, "diverged": divergence and divergence.model_dump()}
+        print_json(made | {"notes": images.notes})
 
 
 def report(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ddpm_bench.config.limits import LARGEST_SEED
+from ddpm_bench.config.resizing import Resize
 from ddpm_bench.errors import UserError
 from ddpm_bench.text import brief, check_plain
 
@@ -42,6 +43,12 @@ DataName = Annotated[
     str | None, typer.Option(callback=plain_text, help="The label that results carry for a folder or npz.")
 ]
 DataRoot = Annotated[Path | None, typer.Option(help="Where downloaded data sets lie or are put.")]
+Resizing = Annotated[
+    Resize | None,
+    typer.Option(
+        "--resize", help="How images of the data set are brought to another size [default: they are refused]."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Keep = Annotated[int, typer.Option(min=1, help="How many training checkpoints to keep on the disk.")]
 Compile = Annotated[
@@ -102,9 +109,13 @@ Cache = Annotated[
 CACHE = Path.home() / ".cache" / "ddpm-bench"
 
 
-def assignments(data: str | None, name: str | None, root: Path | None, extractor: str | None = None) -> list[str]:
+def assignments(
+    data: str | None, name: str | None, root: Path | None, resize: Resize | None, extractor: str | None = None
+) -> list[str]:
     """The options that stand for a --set."""
-    named = {"data.source": data, "data.name": name, "data.root": root, "scoring.extractor": extractor}
+    named = {
+        "data.source": data, "data.name": name, "data.root": root, "data.resize": resize, "scoring.extractor": extractor,
+    }  # fmt: skip
     return [f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in named.items() if value is not None]
 
 

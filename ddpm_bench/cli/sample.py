@@ -13,6 +13,7 @@ from ddpm_bench.cli.options import (
     Device,
     Json,
     Raw,
+    Resizing,
     Spacing,
     Steps,
     plain_text,
@@ -53,6 +54,7 @@ def sample(
         ),
     ] = None,
     data_root: DataRoot = None,
+    resize: Resizing = None,
     device: Device = "auto",
     batch: Batch = None,
     as_json: Json = False,
@@ -72,12 +74,13 @@ def sample(
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import chosen_images
     from ddpm_bench.runtime.interrupt import Stop
-    from ddpm_bench.runtime.observer import say
+    from ddpm_bench.runtime.observer import noting, say
 
     if interpolate:
         refuse({"--samples": samples, "--progressive": progressive}, "does not go with --interpolate.")
     else:
-        refuse({"--at": at, "--data": data, "--data-root": data_root}, "goes with --interpolate alone.")
+        of_ends = {"--at": at, "--data": data, "--data-root": data_root, "--resize": resize}
+        refuse(of_ends, "goes with --interpolate alone.")
     (check_png if progressive or interpolate else check_free)(out)
     runtime, model = device_runtime(device, batch=batch), load_model(ckpt, raw)
     wish = sampling_wish(model, samples or 64, steps, clip, spacing)
@@ -85,8 +88,10 @@ def sample(
         if progressive:
             made = draw_progressive(out, model, wish, samples or 8, seed, runtime)
         elif interpolate:
-            ends = chosen_images(model, interpolate, data, data_root)
-            made = draw_interpolation(out, model, wish, ends, at, seed, runtime) | {"sources": interpolate}
+            with noting() as notes:
+                ends = chosen_images(model, interpolate, data, data_root, resize)
+            about = {"sources": interpolate, "notes": notes}
+            made = draw_interpolation(out, model, wish, ends, at, seed, runtime) | about
         else:
             made = write_samples(model, wish, seed, runtime, out)
     say(f"Made '{out}'")

@@ -18,6 +18,7 @@ from ddpm_bench.cli.options import (
     Json,
     Preset,
     Raw,
+    Resizing,
     Seed,
     Unverified,
     Weights,
@@ -85,6 +86,7 @@ def precision(
     data: Data = None,
     data_name: DataName = None,
     data_root: DataRoot = None,
+    resize: Resizing = None,
     extractor: Extractor = None,
     inception_weights: Weights = None,
     allow_unverified_weights: Unverified = False,
@@ -112,7 +114,7 @@ def precision(
     from ddpm_bench.runtime.owner import owned
 
     model, runtime = load_model(ckpt, raw), device_runtime(device, cache, batch)
-    reference = reference_data(model, data, data_name, data_root)
+    reference = reference_data(model, data, data_name, data_root, resize)
     extractor = extractor or choose_extractor("embedded", reference.train.images, inception_weights, cache)
     features = load_extractor(
         extractor, size=model.shape[-1], inception_weights=inception_weights,

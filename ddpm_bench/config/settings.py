@@ -12,15 +12,17 @@ from pydantic import Field, field_validator, model_validator
 
 from ddpm_bench.config.limits import LEAST_SIDE, MOST_IMAGES, MOST_SIDE, MOST_STEPS, MOST_T
 from ddpm_bench.config.networks import NETWORKS, AnyNetworkSettings, Settings, UNetSettings
+from ddpm_bench.config.resizing import UNASKED, Resize
 from ddpm_bench.errors import UserError
 
 
 class DataSettings(Settings):
-    """Where the images come from. `size` is the side in pixels after averaging down and zero padding."""
+    """Where the images come from. `size` is their side in pixels; `resize` is how others are brought to it, None: not at all."""
 
     source: str = Field("embedded", min_length=1)
     name: str | None = Field(None, min_length=1)
     size: int = Field(32, ge=LEAST_SIDE, le=MOST_SIDE)
+    resize: Resize | None = None
     # Where files lie on this machine changes no number, so it is not part of a record.
     root: Path | None = Field(None, exclude=True)
 
@@ -173,8 +175,17 @@ def completed(values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON values that hold sections of `CellSettings`, or the `process` of a model card, with the defaults of what these
     gained since they were written."""
     sections: dict[str, Any] = {}
-    for name, held in values.items():
+    for name, held in as_written(values).items():
         if isinstance(held, Mapping) and (name in CellSettings.model_fields or name == "process"):
             kind = ProcessSettings if name == "process" else section_of(name, held)
             sections[name] = kind.model_validate(held).model_dump(mode="json")
     return {**values, **sections}
+
+
+def as_written(values: Any) -> Any:
+    """JSON values that hold the section `data`, with what they meant when they were written: images of another size were
+    fitted unasked before `data.resize` was there."""
+    data = values.get("data") if isinstance(values, Mapping) else None
+    if not isinstance(data, Mapping) or "resize" in data:
+        return values
+    return {**values, "data": {**data, "resize": UNASKED}}

@@ -17,11 +17,13 @@ import torch
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ddpm_bench.data.images import check_levels
 from ddpm_bench.data.loaded import describe
 from ddpm_bench.data.npz import read_npz
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import check_unfolding, make_folder, regular, replacing
 from ddpm_bench.runtime.observer import progress
+from ddpm_bench.text import brief
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -124,15 +126,23 @@ def read_files(paths: Sequence[Path], title: str = "Reading images") -> Tensor:
     return torch.from_numpy(images)
 
 
-def read_images(path: Path) -> Tensor:
+def read_images(path: Path, key: str | None = None) -> Tensor:
     """Anyone's images, uint8 (N, C, H, W): a folder (class folders allowed), or an .npz archive as for `read_npz`."""
+    images = _read_images(path, key)
+    check_levels(images, f"The images of '{path}'")
+    return images
+
+
+def _read_images(path: Path, key: str | None) -> Tensor:
     if path.is_dir():
+        if key is not None:
+            raise UserError(f"--key {brief(key)} names an array of an .npz archive, and '{path}' is a folder.")
         return read_files(list_images(path).paths)
     if not path.is_file():
         raise UserError(f"There is nothing at '{path}'. Give a folder of PNG, JPEG or WebP images, or an .npz archive.")
     if path.suffix.lower() != ".npz":
         raise UserError(f"'{path}' is neither a folder nor an .npz archive. Give the folder that holds the images.")
-    return read_npz(path)
+    return read_npz(path, key)
 
 
 def write_images(path: Path, images: Tensor) -> None:

@@ -93,7 +93,7 @@ def siblings(path: Path, record: Record) -> list[Record]:
     """The record, and those beside it that were measured alike, whatever their cell and seed."""
     beside = RECORDS.all(path.parent, lambda error: say(f"{error} It is left out."))
     others = (each for each in beside.values() if each.name != record.name)
-    return [record, *(each for each in others if _conditions(each) == _conditions(record))]
+    return [record, *(each for each in others if not differences(_conditions(each), _conditions(record)))]
 
 
 def _conditions(record: Record) -> dict:

@@ -67,7 +67,7 @@ class Evaluation:
             "reference": self.reference,
             "extractor": self.extractor.model_dump(),
             "neighborhood": self.how and self.how.neighborhood,
-            "protocol": (asdict(self.how) if self.how else {}) | {"resizing": "none"},
+            "protocol": (asdict(self.how) if self.how else {}) | {"extractor_input": self.extractor.input},
             "metrics": self.metrics,
             "anchors": self.anchors,
             "warnings": self.warnings,
@@ -97,7 +97,7 @@ def evaluate_images(
 def _against_data(
     samples: GivenImages, data: ImageData, extractor: Extractor, scoring: ScoringSettings, runtime: Runtime
 ) -> Evaluation:
-    check_sizes(samples, data.name, data.shape, "choose another --data or --size")
+    check_channels(samples, data.name, data.shape, "choose another --data")
     how = protocol(len(samples.images), len(data.train), scoring.neighborhood)
     test = data.test.images if scoring.test_reference else None
     found = scores(samples.images, data.train.images, extractor, scoring, runtime, test_reference=test)
@@ -107,7 +107,8 @@ def _against_data(
         warnings += few_for_distance(len(samples.images), len(data.test), extractor.info)
     return Evaluation(
         samples, f"{data.name} ({len(data.train):,} training images)", data_info(data), None, extractor.info, how,
-        found.metrics, scale, _once(*warnings, *_lossy(samples, extractor.info)), tuple(_passed_over(samples)),
+        found.metrics, scale, _once(*warnings, *_lossy(samples, extractor.info)),
+        (*data.notes, *_told(samples)),
         hardware(runtime.device),
     )  # fmt: skip
 
@@ -115,7 +116,7 @@ def _against_data(
 def _against_images(
     samples: GivenImages, reference: GivenImages, extractor: Extractor, scoring: ScoringSettings, runtime: Runtime
 ) -> Evaluation:
-    check_sizes(samples, reference.path, tuple(reference.images.shape[1:]), "convert the reference")
+    check_channels(samples, reference.path, tuple(reference.images.shape[1:]), "convert the reference")
     count, of = len(samples.images), len(reference.images)
     how = protocol(count, of, scoring.neighborhood)
     found = scores(samples.images, reference.images, extractor, scoring, runtime, distance="fd_reference")
@@ -132,7 +133,7 @@ def _against_images(
         samples, f"{reference.path} ({of:,} images)", None, reference.info, extractor.info, how, found.metrics,
         noise_anchor(tuple(samples.images.shape[1:]), count, compare, depends_on, runtime),
         _once(*same, *few, *_lossy(samples, extractor.info), *_lossy(reference, extractor.info)),
-        (NO_TEST_SPLIT, *_passed_over(samples), *_passed_over(reference)), hardware(runtime.device),
+        (NO_TEST_SPLIT, *_told(samples), *_told(reference)), hardware(runtime.device),
     )  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def _against_statistics(
         f"Nothing in '{reference.path}' tells which extractor made it, nor which size and resizing its images had; "
         f"'{extractor.info.name}' is what was named."
     )
-    notes = [DISTANCE_ALONE, NO_TEST_SPLIT, *_passed_over(samples)]
+    notes = [DISTANCE_ALONE, NO_TEST_SPLIT, *_told(samples)]
     if reference.passed_over:
         notes.append(
             f"Passed over other arrays of '{reference.path}': {', '.join(reference.passed_over)}"
@@ -166,8 +167,8 @@ def _against_statistics(
     )  # fmt: skip
 
 
-def check_sizes(samples: GivenImages, name: str, shape: tuple[int, ...], remedy: str) -> None:
-    """UserError when shapes do not match: images are never resized behind the user's back."""
+def check_channels(samples: GivenImages, name: str, shape: tuple[int, ...], remedy: str) -> None:
+    """UserError where one is in colour and the other grey; the sizes agree, or were refused before."""
     if tuple(samples.images.shape[1:]) != shape:
         raise UserError(
             f"'{samples.path}' holds images of (C, H, W) = {tuple(samples.images.shape[1:])} and the reference '{name}' of "
@@ -187,7 +188,8 @@ def evaluation_table(result: Evaluation) -> Group:
     for label, values in {result.samples.path: result.metrics, **result.anchors}.items():
         table.add_row(Text(label), *(METRICS[key].text(values[key]) if key in values else "" for key in keys))
     how = in_words(result.how, info) + " " if result.how else ""
-    lines = [f"{how}Extractor: {info.name}, SHA-256 {info.sha256}. Samples are scored at their own size."]
+    inside = f" ({info.input})" if info.input else ""
+    lines = [f"{how}Extractor: {info.name}{inside}, SHA-256 {info.sha256}. Samples are scored at their own size."]
     if info.name != "inception" or not info.verified:
         lines.append("Not comparable with published FID and IS.")
     warnings = [f"Warning: {warning}" for warning in result.warnings]
@@ -207,5 +209,6 @@ def _lossy(given: GivenImages, info: ExtractorInfo) -> list[str]:
     ]
 
 
-def _passed_over(given: GivenImages) -> list[str]:
-    return [told_passed_over(given.path, given.passed_over)] if given.passed_over else []
+def _told(given: GivenImages) -> list[str]:
+    """What was said of images as they were read, and what beside them was not."""
+    return [*given.notes, *([told_passed_over(given.path, given.passed_over)] if given.passed_over else [])]

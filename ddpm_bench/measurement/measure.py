@@ -208,5 +208,10 @@ def _bounds(
 
 def data_info(data: ImageData) -> DataInfo:
     return DataInfo(
-        name=data.name, sha256=data.sha256, train_images=len(data.train), test_images=len(data.test), shape=data.shape
+        name=data.name,
+        sha256=data.sha256,
+        train_images=len(data.train),
+        test_images=len(data.test),
+        shape=data.shape,
+        notes=data.notes,
     )

@@ -49,6 +49,7 @@ class Card(BaseModel):
     test_accuracy: dict[int, float]  # image size -> share of the test images
     data_name: str
     data_sha256: dict[int, str]  # image size -> hash of the prepared pixels
+    data_notes: dict[int, tuple[str, ...]] = {}  # image size -> what was said of preparing them; none in older cards
     train_images: int
     test_images: int
     seed: int

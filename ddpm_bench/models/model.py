@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from ddpm_bench.config.networks import AnyNetworkSettings, NetworkSettings
-from ddpm_bench.config.settings import DataSettings, DiffusionSettings, ProcessSettings, SamplingSettings
+from ddpm_bench.config.settings import DataSettings, DiffusionSettings, ProcessSettings, SamplingSettings, as_written
 from ddpm_bench.config.values import first_fault
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.reverse import Diffusion
@@ -147,7 +147,7 @@ def _trained(ckpt: Path, raw: bool) -> Model:
     weights, about = load_weights(ckpt, kind)
     identity = about["identity"]
     try:
-        trained = TrainedModel.model_validate(identity)
+        trained = TrainedModel.model_validate(as_written(identity))
     except ValidationError as error:
         raise unknown_settings(ckpt, error) from error
     process, diffusion = trained.diffusion, build_diffusion(trained.diffusion)

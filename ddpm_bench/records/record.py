@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ddpm_bench.config.limits import MOST_IMAGES, MOST_T, NAME
 from ddpm_bench.config.metrics import DISTANCE, SCORE
-from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.config.settings import CellSettings, as_written
 from ddpm_bench.config.values import Count, Seed, plain
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_json
@@ -46,13 +46,15 @@ class Part(BaseModel):
 
 
 class DataInfo(Part):
-    """What was trained on: `sha256` is over the prepared uint8 pixels of both splits."""
+    """What was trained on: `sha256` is over the prepared uint8 pixels of both splits, `notes` what was said of preparing
+    them: how they were resized, what was not used."""
 
     name: str
     sha256: str
     train_images: Count
     test_images: Count
     shape: Shape
+    notes: tuple[str, ...] = ()
 
 
 class ExtractorInfo(Part):
@@ -214,7 +216,7 @@ class Record(Part):
     seed: Seed
     outcome: Literal["done", "diverged"]
     divergence: Divergence | None = None
-    settings: CellSettings
+    settings: Annotated[CellSettings, BeforeValidator(as_written)]
     data: DataInfo
     extractor: ExtractorInfo
     parameters: Count

@@ -183,6 +183,7 @@ def _remarks(rows: Sequence[Row], bounds: bool) -> list[str]:
     if setup.extractor.input:
         said.append(f"For the extractor: {setup.extractor.input}.")
     said.append("± of a score is over splits or subsets of one sample set; it says nothing about another training run.")
+    said += setup.data.notes
     if bounds:
         said.append(
             "Bound: of the whole chain, whatever number of steps was sampled in; ± is a 95% interval for the mean over "

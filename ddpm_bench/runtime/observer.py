@@ -63,6 +63,7 @@ class Observer:
 _present = Observer()
 _subject = ""
 _once: set[str] = set()
+_heard: tuple[list[str], ...] = ()
 
 
 def observer() -> Observer:
@@ -92,8 +93,22 @@ def about(subject: str) -> Iterator[None]:
         _subject = before
 
 
+@contextlib.contextmanager
+def noting() -> Iterator[list[str]]:
+    """What is said in the block, for the record of what it makes."""
+    global _heard
+    before, notes = _heard, list[str]()
+    _heard = (*before, notes)
+    try:
+        yield notes
+    finally:
+        _heard = before
+
+
 def say(message: str) -> None:
     """One message for people. The command line shows it; a library user sees it by configuring `logging`."""
+    for notes in _heard:
+        notes.append(message)
     logger.info("%s%s", _subject, message)
 
 

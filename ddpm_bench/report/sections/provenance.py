@@ -21,7 +21,7 @@ from ddpm_bench.report.summary import Summary
 
 COMMAND = "This command measures them again"
 FACTS: tuple[tuple[str, Callable[[Record], str]], ...] = (
-    ("data", lambda r: f"{r.data.name}, SHA-256 {r.data.sha256}"),
+    ("data", lambda r: "; ".join((f"{r.data.name}, SHA-256 {r.data.sha256}", *r.data.notes))),
     (
         "extractor",
         lambda r: "; ".join(filter(None, (f"{r.extractor.name}, SHA-256 {r.extractor.sha256}", r.extractor.input))),

@@ -216,8 +216,8 @@ def test_the_terminal_spells_out_what_it_would_obey(capsys) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("evaluate", "--samples", "S", "--size", "4"), ("evaluate", "--samples", "S", "--size", "0"),
-        ("evaluate", "--samples", "S", "--size", "99999"), ("evaluate", "--samples", "S", "--key", "\x1b"),
+        ("evaluate", "--samples", "S", "--key", "\x1b"), ("evaluate", "--samples", "S", "--neighborhood", "1" * 30),
+        ("evaluate", "--samples", "S", "--reference", "S", "--reference-key", "\x1b"),
         ("evaluate", "--samples", "S", "--resize", "stretch"), ("evaluate", "--samples", "S", "--key", ""),
         ("evaluate", "--ckpt", "C", "--key", "images"), ("evaluate", "--ckpt", "C", "--data", "embedded", "--count", "1" * 30),
         ("evaluate", "--ckpt", "C", "--data", "embedded", "--evals", "1" * 30),

@@ -135,7 +135,7 @@ def test_the_release_in_float32_gives_its_floor_where_the_paper_decoder_keeps_a_
 
 def test_what_float32_adds_to_the_bits_of_a_mean_of_zero() -> None:
     """Of the embedded test images, at beta_1 = 1e-4; of a mean that is right to a few levels, nothing."""
-    x0 = to_model(load_data(DataSettings(size=16)).test.images)
+    x0 = to_model(load_data(DataSettings(size=16, resize="average")).test.images)
     variance, log_scale = torch.tensor(1e-4).log(), torch.tensor(1e-2).log()
 
     def bits(mean: torch.Tensor) -> tuple[float, ...]:

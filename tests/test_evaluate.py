@@ -207,7 +207,7 @@ def test_tables_say_what_may_not_be_compared(evaluate, tmp_path):
         (["--ckpt", "CKPT", "--samples", "x"], "either --samples"),
         (["--samples", "x", "--count", "5"], "--count does not go with --samples"),
         (["--samples", "x", "--seed", "0"], "--seed does not go with --samples"),
-        (["--ckpt", "CKPT", "--size", "16"], "--size does not go with --ckpt"),
+        (["--ckpt", "CKPT", "--key", "a"], "--key does not go with --ckpt"),
         (["--ckpt", "CKPT", "--evals", "5", "--exact"], "either --evals"),
         (["--ckpt", "CKPT"], "not known what 'eps' was trained on"),
         (["--ckpt", "CKPT", "--data", "COLOUR"], "Choose another --data"),

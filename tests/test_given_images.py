@@ -112,7 +112,7 @@ def test_the_distance_to_statistics_is_that_to_the_images_that_they_came_from(nu
     noise = (each["anchors"]["uniform noise"]["fd_reference"] for each in (found, images))
     assert next(noise) == pytest.approx(next(noise), rel=1e-9)
     assert found["extractor"]["name"] == "embedded" and found["reference"]["features"] == 64
-    assert found["neighborhood"] is None and found["protocol"] == {"resizing": "none"}
+    assert found["neighborhood"] is None and found["protocol"] == {"extractor_input": None}
     assert any("tells which extractor made it, nor which size and resizing" in line for line in found["warnings"])
     assert any("Statistics give the distance alone" in line for line in found["notes"])
 
@@ -166,7 +166,6 @@ def test_statistics_in_float32_are_taken_with_their_rounding(numbers, tmp_path, 
         (["--data", "embedded"], "--data does not go with --reference"),
         (["--data-name", "x"], "--data-name does not go with --reference"),
         (["--data-root", "x"], "--data-root does not go with --reference"),
-        (["--size", "16"], "--size does not go with --reference"),
         (["--test-reference"], "--test-reference does not go with --reference"),
         (["--reference", "nowhere"], "nothing at 'nowhere'"),
         (["--reference", "STATS"], "Name the extractor that made them: --extractor inception"),
@@ -272,7 +271,7 @@ def test_the_protocol_and_all_that_numbers_depend_on_are_in_table_and_json(evalu
     answer = evaluate("--samples", pair[1], "--data", data)
     found = numbers("--samples", pair[1], "--data", data)
     assert found["protocol"] == {
-        "is_parts": 10, "kid_subsets": 100, "kid_subset_size": 20, "neighborhood": 3, "seed": 0, "resizing": "none"
+        "is_parts": 10, "kid_subsets": 100, "kid_subset_size": 20, "neighborhood": 3, "seed": 0, "extractor_input": None
     }  # fmt: skip
     said = flat(answer.out)
     assert (
@@ -283,3 +282,24 @@ def test_the_protocol_and_all_that_numbers_depend_on_are_in_table_and_json(evalu
     assert {"ddpm-bench", "torch", "torch-fidelity"} <= set(found["versions"]) and found["hardware"]["device"] == "cpu"
     hashes = [numbers("--samples", each, "--data", data)["samples_info"]["sha256"] for each in pair]
     assert hashes[0] != hashes[1] == found["samples_info"]["sha256"]
+
+
+def test_a_reference_of_another_size_is_resized_only_when_asked_and_that_is_told(evaluate, numbers, pair, tmp_path):
+    larger = folder(tmp_path / "larger", SMOOTH[20:60].repeat(2, axis=1).repeat(2, axis=2))
+    refused = evaluate("--samples", pair[0], "--reference", larger)
+    assert refused.code == 2 and "of 32x32 pixels, and 16x16 are wanted" in flat(refused.err)
+    found = numbers("--samples", pair[0], "--reference", larger, "--resize", "average")
+    told = f"The images of '{larger}' are resized from 32x32 to 16x16 pixels by average"
+    assert told in found["notes"] and told in found["reference"]["notes"]
+    plain = numbers("--samples", pair[0], "--reference", folder(tmp_path / "plain", SMOOTH[20:60]))
+    assert found["reference"]["sha256"] == plain["reference"]["sha256"] and found["metrics"] == plain["metrics"]
+
+
+def test_an_array_of_the_reference_is_chosen_by_its_own_key(evaluate, numbers, pair, tmp_path):
+    np.savez(tmp_path / "two.npz", real=SMOOTH[20:60], fake=SMOOTH[:20])
+    asked = evaluate("--samples", pair[0], "--reference", tmp_path / "two.npz")
+    assert asked.code == 2 and "'real'" in asked.err and "'fake'" in asked.err and "--reference-key" in asked.err
+    found = numbers("--samples", pair[0], "--reference", tmp_path / "two.npz", "--reference-key", "real")
+    assert found["reference"]["images"] == 40 and any("Not used" in note and "fake" in note for note in found["notes"])
+    alone = evaluate("--samples", pair[0], "--reference-key", "real")
+    assert alone.code == 2 and "--reference-key goes with --reference alone" in alone.err

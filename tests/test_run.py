@@ -229,12 +229,14 @@ def test_train_then_sample_then_evaluate(call, tmp_path):
     assert more.code == 0
     # Other batches and counts give the same images up to float rounding.
     assert (read_images(tmp_path / "more.npz")[:40].int() - images.int()).abs().max() <= 1
-    scored = call("evaluate", "--samples", tmp_path / "images.npz", "--cache", tmp_path / "cache", "--json")
+    scored = call(
+        "evaluate", "--samples", tmp_path / "images.npz", "--resize", "average", "--cache", tmp_path / "cache", "--json"
+    )
     assert scored.code == 0
     result = json.loads(scored.out)
     assert result["metrics"]["fd_train"] > result["anchors"]["held-out real"]["fd_train"]
     assert result["extractor"]["labels"][0] == "FD (embedded)"
-    shown = call("evaluate", "--samples", tmp_path / "images", "--cache", tmp_path / "cache")
+    shown = call("evaluate", "--samples", tmp_path / "images", "--resize", "average", "--cache", tmp_path / "cache")
     assert "FD (embedded)" in shown.out and "Not comparable" in shown.out
 
 

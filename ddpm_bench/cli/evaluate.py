@@ -192,7 +192,6 @@ def evaluate(
     features = load_extractor(
         extractor, inception_weights=inception_weights, allow_unverified=allow_unverified_weights, cache=cache
     )
-    features.check_size(*images.shape[2:])
     if samples:
         wanted = {"source": data or "embedded", "name": data_name, "root": data_root, "resize": resize}
         against = statistics or (
@@ -200,7 +199,9 @@ def evaluate(
             if reference
             else load_data(section(DataSettings, wanted), given.size)
         )
+        features.check_size(*given.size)
         return _of_images(given, against, features, scoring, runtime, as_json)
+    features.check_size(*images.shape[2:])
     if bound_images is None:
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})

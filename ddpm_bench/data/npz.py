@@ -112,7 +112,7 @@ def _several(archive: "Archive", candidates: list[str]) -> str:
     alike = len({header and (header.dtype, header.shape[1:]) for header in headers}) == 1
     return (
         f"'{archive.path}' holds more than one array that may be the images: {archive.listing(candidates)}. "
-        "Choose one with --key NAME"
+        "Choose one with --key NAME (of a --reference: --reference-key NAME)"
         + (", or, if they are batches of one set, join them by numpy.concatenate and save that." if alike else ".")
     )
 

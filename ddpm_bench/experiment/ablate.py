@@ -9,7 +9,7 @@ from ddpm_bench.data.codec import check_lossless
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.cell import Bench, Job
-from ddpm_bench.experiment.launchers import Launcher
+from ddpm_bench.experiment.launchers import Launcher, side_by_side
 from ddpm_bench.experiment.live_table import board
 from ddpm_bench.files import move_aside
 from ddpm_bench.measurement.measure import data_info
@@ -17,6 +17,7 @@ from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.models.build import build_codec, build_objective, build_sampler, build_spacing
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.record import PICTURES, RECORDS, Record, picture_path, record_path, write_record
+from ddpm_bench.runtime.device import cpu_threads
 from ddpm_bench.runtime.observer import say
 
 
@@ -106,7 +107,8 @@ def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], launche
     missing = [job for job in jobs if job.name not in held]
     made, failed = {}, []
     if missing:
-        bench.task(missing[0]).anchors(bench.runtime)  # shared by all; refused, if at all, before anything long
+        with cpu_threads(side_by_side(launcher)[1]):  # as in a job, for the same digits
+            bench.task(missing[0]).anchors(bench.runtime)  # shared by all; refused, if at all, before anything long
     with board(jobs, bench.extractor.info.labels) as table:
         for job in jobs:
             if record := held.get(job.name):

@@ -27,6 +27,7 @@ from ddpm_bench.experiment.cell import Job, make_trainer, scoring_steps
 from ddpm_bench.measurement.measure import PROGRESSIVE
 from ddpm_bench.models.build import build_codec, build_diffusion, build_sampler
 from ddpm_bench.runtime.batch import training_batch
+from ddpm_bench.runtime.device import cpu_threads
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress
 from ddpm_bench.runtime.runtime import Runtime
@@ -105,15 +106,10 @@ def estimate(jobs: Sequence[Job], data: ImageData, runtime: Runtime, workers: in
     """
     networks = {_network(job.settings, data): job for job in jobs}
     paces: dict[Hashable, Pace] = {}
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with progress("timing networks", len(networks), "networks") as meter:
-            for network, job in networks.items():
-                paces[network] = time_network(job, data, runtime, threads)
-                meter.update(len(paces))
-    finally:
-        torch.set_num_threads(before)
+    with cpu_threads(threads), progress("timing networks", len(networks), "networks") as meter:
+        for network, job in networks.items():
+            paces[network] = time_network(job, data, runtime, threads)
+            meter.update(len(paces))
     cells = (_cost(job, paces[_network(job.settings, data)], data, runtime) for job in jobs)
     return GridCost(tuple(cells), workers if runtime.device.type == "cpu" else 1, threads)
 

@@ -236,5 +236,7 @@ def _imported(folder: Path, raw: bool) -> Model:
         weights_sha256=sha256,
         step=card.step,
         sampling=card.sampling,
-        identity=card.model_dump(mode="json", exclude={"sampling"}) | {"weights_sha256": sha256},
+        identity=card.model_dump(mode="json", exclude={"sampling", "remarks"})
+        | {"weights_sha256": sha256}
+        | ({"remarks": list(card.remarks)} if card.remarks else {}),
     )

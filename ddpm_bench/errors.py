@@ -9,7 +9,7 @@ class UserError(ValueError):
 
 
 class NotFinite(UserError):
-    """A model whose samples hold NaN or infinity. In a grid that is a result: the cell has diverged."""
+    """A model whose weights or samples hold NaN or infinity. In a grid that is a result: the cell has diverged."""
 
 
 class OutOfMemory(MemoryError):

@@ -1,5 +1,6 @@
 """Files: atomic writes, reading that ends, and content hashes, the one place for each."""
 
+import codecs
 import contextlib
 import errno
 import hashlib
@@ -24,6 +25,9 @@ FULL = (ENOSPC, EDQUOT, EFBIG)
 """What the operating system says of a full disk: that is no mistake in what was given."""
 NO_PLACE = (ENAMETOOLONG, ELOOP, EACCES, EPERM, EROFS)
 """What it says of a place that nothing can be read from or written to."""
+
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+"""Byte order marks, which editors and shells put before a text, and the encoding that each stands for."""
 
 UNFOLDS, SMALL = 100, 2**28
 """A file may unfold to a hundred times its bytes, or to 256 MiB: no data set is packed tighter, and every bomb is."""
@@ -77,6 +81,13 @@ def regular(path: Path) -> Path:
     return path
 
 
+def read_text(path: Path) -> str:
+    """A text in UTF-8, or as its byte order mark says. OSError where it cannot be read, ValueError where it is no text."""
+    with regular(path).open("rb") as stream:
+        start = stream.read(4)
+    return path.read_text(next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8"))
+
+
 def read_json(path: Path, most: int | None = None) -> Any:
     """What a JSON file of at most `most` bytes holds: NaN and infinity are no JSON.
 
@@ -86,7 +97,7 @@ def read_json(path: Path, most: int | None = None) -> Any:
     if most is not None and size > most:
         raise ValueError(f"it has {size:,} bytes, and may have {most:,}")
     try:
-        return json.loads(path.read_bytes().decode("utf-8"), parse_constant=_no_number)
+        return json.loads(read_text(path), parse_constant=_no_number)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

@@ -13,6 +13,8 @@ import torch
 from fuzzing import Folder, changed, nested_toml, toml_value
 from PIL import Image
 from records import make_record
+from test_interop_ddim import layout as ddim_layout
+from test_interop_ddim import trained
 from test_interop_diffusers import pipeline, unet
 from test_interop_openai import FLAGS
 from test_interop_openai import layout as openai_layout
@@ -162,6 +164,10 @@ def make_pytorch_ddpm(folder: Path) -> None:
     torch.save(checkpoint(pytorch_ddpm_layout(**TINY, T=20)), folder / "theirs.pt")
 
 
+def make_ddim(folder: Path) -> None:
+    torch.save(trained(ddim_layout(**TINY)), folder / "theirs.pth")
+
+
 def make_bare_safetensors(folder: Path) -> None:
     safetensors.torch.save_file(openai_layout(**TINY), folder / "theirs.safetensors")
 
@@ -260,6 +266,7 @@ TARGETS = (
     Target("openai .pt", make_openai, read_foreign("theirs.pt", flags=FLAGS)),
     Target("openai .safetensors", make_bare_safetensors, read_foreign("theirs.safetensors", flags=FLAGS)),
     Target("pytorch-ddpm .pt", make_pytorch_ddpm, read_foreign("theirs.pt")),
+    Target("ddim .pth", make_ddim, read_foreign("theirs.pth", size=16)),
     Target("diffusers", make_diffusers, read_foreign("theirs", process={"variance": "fixed-beta"})),
     Target("extractor", make_extractor, read_extractor),
     Target("inception weights", make_inception, lambda folder: read_weights(folder / "weights.pth", True), 0.5),

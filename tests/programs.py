@@ -1,7 +1,7 @@
-"""Programs that some tests need and that pip does not install: a browser, a TeX.
+"""What some tests need and an installation may lack: a browser, a TeX, the extra `colour`.
 
 Where one is missing the tests that need it are skipped, with the reason; except for those that the environment variable
-DDPM_BENCH_REQUIRE names (`browser,tex`): then they fail.
+DDPM_BENCH_REQUIRE names (`browser,tex,colour`): then they fail.
 """
 
 import os
@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import pytest
+
+from ddpm_bench.metrics import efficientnet
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -33,6 +35,12 @@ def browser() -> Iterator[Any]:
 def pdflatex() -> str:
     """The path of pdflatex."""
     return shutil.which("pdflatex") or _missing("tex", "pdflatex")
+
+
+def colour() -> None:
+    """The extractor `efficientnet-lite0` is there."""
+    if not efficientnet.installed():
+        _missing("colour", f"the extra `colour`: {efficientnet.INSTALL}")
 
 
 def _missing(kind: str, what: str) -> NoReturn:

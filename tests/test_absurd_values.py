@@ -4,11 +4,13 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tiny_models import tiny_checkpoint, tiny_data
 
 from ddpm_bench.config.grid import load_grid, load_preset, parse_set
 from ddpm_bench.config.limits import LARGEST_SEED
-from ddpm_bench.config.settings import CellSettings, section_of
+from ddpm_bench.config.settings import CellSettings, DataSettings, section_of
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.ablate import plan
 from ddpm_bench.files import make_folder
@@ -209,3 +211,54 @@ def test_a_message_holds_the_beginning_of_a_long_value() -> None:
 def test_the_terminal_spells_out_what_it_would_obey(capsys) -> None:
     PlainConsole(width=60).print("a\x1b[2Jb\u202ec")
     assert capsys.readouterr().out == "a\\x1b[2Jb\\u202ec\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate", "--samples", "S", "--key", "\x1b"), ("evaluate", "--samples", "S", "--neighborhood", "1" * 30),
+        ("evaluate", "--samples", "S", "--reference", "S", "--reference-key", "\x1b"),
+        ("evaluate", "--samples", "S", "--resize", "stretch"), ("evaluate", "--samples", "S", "--key", ""),
+        ("evaluate", "--ckpt", "C", "--key", "images"), ("evaluate", "--ckpt", "C", "--data", "embedded", "--count", "1" * 30),
+        ("evaluate", "--ckpt", "C", "--data", "embedded", "--evals", "1" * 30),
+        ("nll", "--ckpt", "C", "--data", "é", "--resize", "pad"), ("nll", "--ckpt", "C", "--resize", "pad"),
+        ("sample", "--ckpt", "C", "--out", "o.npz", "--samples", "1" * 30),
+        ("sample", "--ckpt", "C", "--out", "o.npz", "--steps", "1" * 30),
+        ("sample", "--ckpt", "C", "--out", "o.png", "--data", "D", "--interpolate", "9" * 5000, "0"),
+        ("extractor", "train", "--name", "x", "--out", ""),
+        ("extractor", "train", "--name", "x", "--out", "x.safetensors", "--sizes", "4"),
+        ("extractor", "train", "--name", "x", "--out", "x.safetensors", "--sizes", "99999"),
+        ("extractor", "train", "--name", "x", "--out", "x.safetensors", "--data", ""),
+        ("train", "--cell", "eps-mse-fixed", "--out", "o", "--set", "data.resize=stretch"),
+        ("train", "--cell", "eps-mse-fixed", "--out", "o", "--resize", ""),
+        ("precision", "--ckpt", "C", "--out", "p", "--data", "embedded", "--samples", "1" * 30),
+    ],
+)  # fmt: skip
+def test_no_option_of_any_command_ends_in_a_traceback(
+    call, tmp_path: Path, monkeypatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "s.npz", images=np.zeros((24, 16, 16), np.uint8))
+    given = {"S": tmp_path / "s.npz", "C": tiny_checkpoint(tmp_path / "c"), "D": tiny_data(tmp_path / "d.npz")}
+    done = call(*(given.get(word, word) for word in words), *(("--device", "cpu") if "--device" not in words else ()))
+    assert done.code == 2 and "Traceback" not in done.err and "\x1b" not in done.err
+
+
+def test_a_validation_error_from_anywhere_is_one_message_at_the_command_line(call, monkeypatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        DataSettings(size=4)
+
+    monkeypatch.setattr("ddpm_bench.config.grid.load_grid", broken)
+    done = call("grids")
+    assert done.code == 2
+    assert (
+        done.err
+        == "ddpm-bench: What was given cannot be (DataSettings): size: should be greater than or equal to 8, not 4.\n"
+    )
+
+    def mistaken(*_: object, **__: object) -> None:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr("ddpm_bench.config.grid.load_grid", mistaken)
+    with pytest.raises(ValueError, match="a fault of ours"):
+        call("grids")

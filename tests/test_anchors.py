@@ -9,10 +9,10 @@ from ddpm_bench.config.settings import DataSettings, ScoringSettings
 from ddpm_bench.data import ImageData, Split, load_data
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics import anchors as module
-from ddpm_bench.metrics import fidelity
 from ddpm_bench.metrics.anchors import BLURRED, REAL, anchor_images
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.metrics.fidelity import score
+from ddpm_bench.records import protocol
 from ddpm_bench.records.failure import NOISE
 from ddpm_bench.runtime.runtime import Runtime
 
@@ -24,7 +24,7 @@ def anchors(data, extractor, n, *, cache=None, device="cpu", **scoring) -> dict[
 
 @pytest.fixture(scope="module")
 def data() -> ImageData:
-    return load_data(DataSettings(size=16))
+    return load_data(DataSettings(size=16, resize="average"))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def small(data) -> ImageData:
 
 @pytest.mark.parametrize("size", [16, 32])
 def test_real_is_nearer_than_blurred_and_blurred_than_noise_by_every_distance(size, tmp_path):
-    whole = load_data(DataSettings(size=size))
+    whole = load_data(DataSettings(size=size, resize="average"))
     quarter = dataclasses.replace(whole, train=Split(whole.train.images[::4]))
     found = anchors(quarter, load_extractor("embedded", size=size, cache=tmp_path), 512, cache=tmp_path)
     for key in ("fd_train", "kid_mean"):
@@ -118,11 +118,29 @@ def test_anchors_are_measured_once_for_all_that_they_depend_on(small, extractor,
         calls.clear()
         anchors(**({"data": small, "extractor": extractor, "n": 20, "cache": tmp_path} | changed))
         assert len(calls) == 3, changed
-    for where, name, value in ((module, "BLUR", 1 / 8), (fidelity, "SEED", 1)):
+    for where, name, value in ((module, "BLUR", 1 / 8), (protocol, "SEED", 1)):
         calls.clear()
         monkeypatch.setattr(where, name, value)
         anchors(small, extractor, 20, cache=tmp_path)
         assert len(calls) == 3, name
+
+
+def test_the_noise_of_a_reference_without_splits_is_measured_once_for_all_that_it_depends_on(tmp_path):
+    calls = []
+
+    def noise(n, seed=0, device="cpu", shape=(1, 4, 4)):
+        def compare(images):
+            calls.append(images)
+            return {"fd_reference": float(images.double().mean())}
+
+        return module.noise_anchor(shape, n, compare, {"seed": seed}, Runtime(torch.device(device), tmp_path))
+
+    first = noise(50)
+    assert list(first) == [NOISE] and noise(50) == first and len(calls) == 1
+    assert calls[0].dtype == torch.uint8 and abs(first[NOISE]["fd_reference"] - 127.5) < 10
+    for changed in ({"n": 51}, {"seed": 1}, {"device": "meta"}, {"shape": (3, 4, 4)}):
+        noise(**({"n": 50} | changed))
+    assert len(calls) == 5
 
 
 def test_damaged_anchors_are_measured_again(small, extractor, tmp_path):

@@ -86,11 +86,14 @@ def test_an_unwritable_results_folder_is_said_before_training(call, tmp_path):
 
 def test_a_dry_run_lists_cost_and_disk_and_writes_nothing(call, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    costs = json.loads(call("ablate", "--preset", "smoke", "--seeds", "0,1", "--dry-run", "--json").out)
-    assert len(costs) == 12
-    assert all(cost["hours"] > 0 and cost["disk_bytes"] > 4 * cost["parameters"] for cost in costs)
+    command = ("ablate", "--preset", "smoke", "--seeds", "0,1", "--workers", "2", "--device", "cpu", "--dry-run")
+    grid = json.loads(call(*command, "--json").out)
+    assert len(grid["cells"]) == 12 and grid["workers"] == 2 and "Not counted" in grid["not_counted"]
+    assert all(cost["hours"] > 0 and cost["disk_bytes"] > 4 * cost["parameters"] for cost in grid["cells"])
+    assert grid["hours_in_a_row"] == pytest.approx(sum(cost["hours"] for cost in grid["cells"]))
     assert list(tmp_path.iterdir()) == []
-    assert "12 cells" in call("ablate", "--preset", "smoke", "--seeds", "0,1", "--dry-run").out
+    said = call(*command).out
+    assert "12 cells, 2 at a time, " in said and " for the grid" in said and "Not counted: start, scoring" in said
 
 
 def test_a_run_leaves_records_and_a_report_and_no_half_written_files(small_run):

@@ -236,10 +236,10 @@ def test_colour_training_and_grey_test_images_are_refused(tmp_path):
         _folder(tmp_path)
 
 
-def test_a_size_that_cannot_be_averaged_names_the_source(tmp_path):
+def test_images_of_another_size_are_refused_with_their_source(tmp_path):
     for split in ("train", "test"):
         _save(tmp_path / split / "a.png", _pixels(9, 9))
-    with pytest.raises(UserError, match=rf"folder:.*{tmp_path.name}.*9x9.*data\.size = 8.*resize"):
+    with pytest.raises(UserError, match=rf"folder:.*{tmp_path.name}.*9x9.*8x8 are wanted.*resize"):
         _folder(tmp_path)
 
 

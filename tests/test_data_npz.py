@@ -10,6 +10,7 @@ from ddpm_bench import files
 from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import load_data, read_images
 from ddpm_bench.errors import UserError
+from ddpm_bench.runtime.observer import noting
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (4, 8, 8), np.uint8)
@@ -49,10 +50,10 @@ def test_labels_and_class_names_come_along(tmp_path):
 def test_the_label_of_results_is_the_file_name_unless_given(tmp_path):
     np.savez(tmp_path / "flowers.npz", train=GREY, test=GREY)
     source = f"npz:{tmp_path / 'flowers.npz'}"
-    unnamed, named = load_data(DataSettings(source=source)), load_data(DataSettings(source=source, name="oxford-102"))
+    unnamed, named = (load_data(DataSettings(source=source, size=8, name=name)) for name in (None, "oxford-102"))
     assert (unnamed.name, named.name) == ("flowers", "oxford-102")
     assert unnamed.sha256 == named.sha256
-    assert load_data(DataSettings(source=source, size=16)).sha256 != named.sha256
+    assert load_data(DataSettings(source=source, size=16, resize="pad")).sha256 != named.sha256
 
 
 def test_other_keys_are_never_opened(tmp_path):
@@ -73,7 +74,7 @@ def test_other_keys_are_never_opened(tmp_path):
         ({"train": np.zeros((4, 8, 8, 4), np.uint8), "test": GREY}, r"array 'train' of.*1 or 3 channels"),
         ({"train": GREY, "test": GREY[:0]}, r"array 'test' of.*shape \(0, 8, 8\).*at least 1"),
         ({"train": COLOUR, "test": GREY}, r"training images are colour 8x8, test images grey 8x8.*Convert"),
-        ({"train": GREY, "test": GREY[:, :4, :4]}, r"grey 8x8, test images grey 4x4"),
+        ({"train": GREY, "test": GREY[:, :5, :5]}, r"grey 8x8, test images grey 5x5"),
         ({"train": GREY, "test": GREY, "train_labels": LABELS}, r"labels for one split only.*'test_labels'"),
         (
             {"train": GREY, "test": GREY, "train_labels": LABELS[:3], "test_labels": LABELS},
@@ -188,12 +189,103 @@ def test_a_missing_archive_is_named(tmp_path):
 # Archives of samples, without splits.
 
 
-def test_samples_are_the_array_called_images_or_else_the_first_of_images(tmp_path):
-    path = tmp_path / "samples.npz"
-    np.savez(path, other=COLOUR[::-1], images=COLOUR)
-    assert np.array_equal(read_images(path).numpy(), COLOUR.transpose(0, 3, 1, 2))
-    np.savez(path, arr_0=LABELS, arr_1=COLOUR, arr_2=GREY)
-    assert np.array_equal(read_images(path).numpy(), COLOUR.transpose(0, 3, 1, 2))
+def _samples(path, **arrays):
+    np.savez(path / "samples.npz", **arrays)
+    return path / "samples.npz"
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        ({}, None),
+        ({"labels": LABELS, "y": 3}, "'labels' uint8 (4,), 'y' int64 ()"),
+        ({"latents": COLOUR / 255}, "'latents' float64 (4, 8, 8, 3)"),
+        (
+            {"odd\nname": LABELS, "pickled": np.array([{}], dtype=object)},
+            r"'odd\nname' uint8 (4,), 'pickled' object (1,)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["images", "arr_0", "samples"])
+def test_samples_are_the_only_array_that_can_be_and_what_is_not_used_is_told(tmp_path, name, beside, said):
+    path = _samples(tmp_path, **beside, **{name: COLOUR})
+    with noting() as notes:
+        assert np.array_equal(read_images(path).numpy(), COLOUR.transpose(0, 3, 1, 2))
+    assert notes == ([] if said is None else [f"Not used of '{path}': {said}"])
+
+
+def test_of_two_arrays_that_can_be_images_the_user_chooses(tmp_path):
+    path = _samples(tmp_path, real=COLOUR, samples=COLOUR[::-1], labels=LABELS)
+    with pytest.raises(UserError, match=r"'real' uint8 \(4, 8, 8, 3\), 'samples' uint8 .*--key NAME, or.*concatenate"):
+        read_images(path)
+    with noting() as notes:
+        assert np.array_equal(read_images(path, "samples").numpy(), COLOUR[::-1].transpose(0, 3, 1, 2))
+    assert "'real'" in notes[0] and "'labels'" in notes[0] and "'samples'" not in notes[0]
+    with pytest.raises(UserError, match=r"no array 'sample'; did you mean 'samples'\?"):
+        read_images(path, "sample")
+    with pytest.raises(UserError, match="names an array of an"):
+        read_images(tmp_path, "samples")
+
+
+@pytest.mark.parametrize("other", [COLOUR[::-1], COLOUR[:, :, :, 0], COLOUR[:, :5, :5]])
+def test_the_name_images_is_no_choice_where_another_array_can_be(tmp_path, other):
+    with pytest.raises(UserError, match=r"'other' .*'images' .*--key NAME") as raised:
+        read_images(_samples(tmp_path, other=other, images=COLOUR))
+    assert ("concatenate" in str(raised.value)) is (other.shape == COLOUR.shape)
+    with pytest.raises(UserError, match=r"'images' float64.*--key NAME"):
+        read_images(_samples(tmp_path, other=other, images=COLOUR / 255))
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((20, 30, 3), np.uint8), r"one image of 30x20 pixels and 3 channels, or 20 grey ones of 3x30"),
+        (np.zeros((20, 30, 4), np.uint8), r"one image of 30x20 pixels and 4 channels"),
+        (np.zeros((3, 20, 30), np.uint8), r"one colour image of 30x20 pixels, or 3 grey ones of that size"),
+    ],
+)
+def test_one_image_is_told_from_many_by_the_user(tmp_path, image, said):
+    with pytest.raises(UserError, match=said + r".*x\[None\].*x\[:, None\]"):
+        read_images(_samples(tmp_path, image=image))
+    assert read_images(_samples(tmp_path, image=image[:, None])).shape[1] == 1
+
+
+@pytest.mark.parametrize("made_by", ["x / 255", "x / 127.5 - 1", "x.astype(float)", "x.astype('int64')", "x > 127"])
+def test_the_hint_pasted_gives_the_levels_of_whatever_was_saved(tmp_path, made_by):
+    levels = COLOUR.copy()
+    levels.flat[:2] = 0, 255
+    given = eval(made_by, {"x": levels})
+    with pytest.raises(UserError, match="Scale and round") as raised:
+        read_images(_samples(tmp_path, images=given))
+    hint = str(raised.value).partition("before saving: ")[2].rstrip(".")
+    made = eval(hint, {"x": given, "numpy": np})
+    assert made.dtype == np.uint8
+    assert np.array_equal(made, levels if made_by != "x > 127" else 255 * (levels > 127))
+
+
+def test_the_hint_names_every_range_where_none_is_clear_and_what_is_no_level(tmp_path):
+    with pytest.raises(UserError, match=r"from -1\.25 to 2") as raised:
+        read_images(_samples(tmp_path, images=np.linspace(-1.25, 2, 4 * 8 * 8).reshape(4, 8, 8)))
+    for said in ("255.0), 0, 255).astype('uint8') for values in [0, 1]", "for values in [-1, 1]"):
+        assert said in str(raised.value)
+    with pytest.raises(UserError, match="not finite"):
+        read_images(_samples(tmp_path, images=np.full((4, 8, 8), np.nan)))
+
+
+def test_arrays_of_a_data_set_that_are_not_used_are_told(tmp_path):
+    data = _load(tmp_path, train=GREY, test=GREY, val=GREY, latents=COLOUR / 1)
+    assert data.notes == (
+        f"Not used of '{tmp_path / 'set.npz'}': 'val' uint8 (4, 8, 8), 'latents' float64 (4, 8, 8, 3)",
+    )
+
+
+def test_what_is_no_array_is_passed_over_and_told(tmp_path):
+    path = _samples(tmp_path, images=COLOUR)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("README.txt", "hello")
+    with noting() as notes:
+        assert len(read_images(path)) == 4
+    assert notes == [f"Not used of '{path}': 'README.txt' (no array)"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,9 @@ import mpmath
 import pytest
 import torch
 
+from ddpm_bench.config.settings import DataSettings
+from ddpm_bench.data import load_data
+from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.decoder import discretized_log_likelihood, log_ndtr, paper_log_likelihood
 
 ALL_LEVELS = torch.arange(256, dtype=torch.float64) / 127.5 - 1
@@ -107,3 +110,38 @@ def test_only_the_paper_decoder_has_a_floor() -> None:
     arguments = (ALL_LEVELS[:3], torch.tensor([0.5, 0.5, 0.5]), torch.tensor(-9.8))
     assert paper_log_likelihood(*arguments).tolist() == pytest.approx([math.log(1e-12)] * 3)
     assert discretized_log_likelihood(*arguments).max() < -1000
+
+
+def release(x0: torch.Tensor, mean: torch.Tensor, log_scales: torch.Tensor) -> torch.Tensor:
+    """The original release's decoder, line by line, in the precision of its arguments."""
+
+    def cdf(x: torch.Tensor) -> torch.Tensor:
+        return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+    centred, inv_stdv = x0 - mean, torch.exp(-log_scales)
+    cdf_plus, cdf_min = cdf(inv_stdv * (centred + 1 / 255)), cdf(inv_stdv * (centred - 1 / 255))
+    first, last, between = (p.clamp(min=1e-12).log() for p in (cdf_plus, 1 - cdf_min, cdf_plus - cdf_min))
+    return torch.where(x0 < -0.999, first, torch.where(x0 > 0.999, last, between))
+
+
+def test_the_release_in_float32_gives_its_floor_where_the_paper_decoder_keeps_a_mass() -> None:
+    mean, log_scale = torch.tensor(0.0), torch.tensor(0.01).log()
+    for x0, mass in ((torch.tensor(0.054), 4.33e-8), (torch.tensor(0.06), 4.45e-10), (torch.tensor(-0.06), 4.45e-10)):
+        assert release(x0, mean, log_scale).exp().item() == pytest.approx(1e-12, rel=1e-5)
+        kept = paper_log_likelihood(x0, mean, 2 * log_scale)
+        assert kept.exp().item() == pytest.approx(mass, rel=0.01)
+        assert release(x0.double(), mean.double(), log_scale.double()).item() == pytest.approx(kept.item(), rel=1e-6)
+
+
+def test_what_float32_adds_to_the_bits_of_a_mean_of_zero() -> None:
+    """Of the embedded test images, at beta_1 = 1e-4; of a mean that is right to a few levels, nothing."""
+    x0 = to_model(load_data(DataSettings(size=16, resize="average")).test.images)
+    variance, log_scale = torch.tensor(1e-4).log(), torch.tensor(1e-2).log()
+
+    def bits(mean: torch.Tensor) -> tuple[float, ...]:
+        both = (release(x0, mean, log_scale), paper_log_likelihood(x0, mean, variance))
+        return tuple(-found.double().mean().item() / math.log(2) for found in both)
+
+    assert bits(torch.zeros_like(x0)) == pytest.approx((39.142, 39.108), abs=1e-3)
+    in_float32, in_float64 = bits(x0 + 0.01)
+    assert in_float32 == pytest.approx(in_float64, abs=1e-4)

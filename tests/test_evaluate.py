@@ -160,6 +160,8 @@ def test_rows_of_the_same_conditions_share_a_table_and_others_never(evaluate, tm
     assert few.heads[5:10] == HEADINGS
     assert not any(head.startswith(("FID", "IS ", "KID")) and "(embedded)" not in head for head in few.heads)
     assert few.title.startswith("16 samples against the 40 training images of data")
+    assert any("KD (embedded) over 100 subsets of 8 images" in remark for remark in few.remarks)
+    assert any("each of its 10 parts has 1 image" in remark for remark in few.remarks)
     written = (tmp_path / "rows" / "table.md").read_text()
     assert (
         written.count("## ") == 2 and "not known whether EMA" in written and "Not comparable with published" in written
@@ -205,7 +207,7 @@ def test_tables_say_what_may_not_be_compared(evaluate, tmp_path):
         (["--ckpt", "CKPT", "--samples", "x"], "either --samples"),
         (["--samples", "x", "--count", "5"], "--count does not go with --samples"),
         (["--samples", "x", "--seed", "0"], "--seed does not go with --samples"),
-        (["--ckpt", "CKPT", "--size", "16"], "--size does not go with --ckpt"),
+        (["--ckpt", "CKPT", "--key", "a"], "--key does not go with --ckpt"),
         (["--ckpt", "CKPT", "--evals", "5", "--exact"], "either --evals"),
         (["--ckpt", "CKPT"], "not known what 'eps' was trained on"),
         (["--ckpt", "CKPT", "--data", "COLOUR"], "Choose another --data"),

@@ -19,7 +19,7 @@ from ddpm_bench.metrics.embedded import ExtractorTraining, train_extractor
 from ddpm_bench.metrics.extractors import SHIPPED_SHA256, load_extractor
 from ddpm_bench.metrics.fidelity import score
 from ddpm_bench.metrics.inception import INCEPTION_URL
-from ddpm_bench.metrics.small_cnn import SHIPPED, Card, read_card
+from ddpm_bench.metrics.small_cnn import SHIPPED, Card, card_path, read_card
 from ddpm_bench.runtime.interrupt import Stop
 from ddpm_bench.runtime.runtime import Runtime
 
@@ -42,7 +42,7 @@ def test_the_shipped_card_reports_the_required_accuracies_of_fashion_mnists_ten_
 
 @pytest.mark.parametrize("size", [16, 32])
 def test_the_shipped_extractor_is_as_accurate_on_the_embedded_test_images_as_its_card_says(size, tmp_path):
-    test = load_data(DataSettings(size=size)).test
+    test = load_data(DataSettings(size=size, resize="average")).test
     network = load_extractor("embedded", size=size, cache=tmp_path).network
     with torch.no_grad():
         features, logits = network(test.images)
@@ -110,7 +110,16 @@ def train(source: str, out: Path, **training) -> Card:
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("extractor")
     out = folder / "stripes.safetensors"
-    card = train(save_set(folder / "stripes.npz"), out, name="stripes", sizes=(12, 16), epochs=12, batch=16, seed=3)
+    card = train(
+        save_set(folder / "stripes.npz"),
+        out,
+        name="stripes",
+        sizes=(12, 16),
+        resize="average",
+        epochs=12,
+        batch=16,
+        seed=3,
+    )
     return out, card
 
 
@@ -122,7 +131,9 @@ def test_training_learns_colour_images_at_every_size_and_writes_a_card(trained):
     assert card.classes == ("rows", "columns")
     assert (card.train_images, card.test_images, card.steps) == (96, 40, 72)
     source = f"npz:{out.with_suffix('.npz')}"
-    assert card.data_sha256 == {size: load_data(DataSettings(source=source, size=size)).sha256 for size in (12, 16)}
+    assert card.data_sha256 == {
+        size: load_data(DataSettings(source=source, size=size, resize="average")).sha256 for size in (12, 16)
+    }
 
 
 def test_a_trained_extractor_scores_under_its_own_name_and_hash(trained, tmp_path):
@@ -130,7 +141,7 @@ def test_a_trained_extractor_scores_under_its_own_name_and_hash(trained, tmp_pat
     extractor = load_extractor(str(out), size=16, cache=tmp_path)
     assert extractor.info.labels == ("FD (stripes)", "IS (stripes)")
     assert extractor.info.sha256 == hashlib.sha256(out.read_bytes()).hexdigest() == card.sha256
-    data = load_data(DataSettings(source=f"npz:{out.with_suffix('.npz')}", size=16))
+    data = load_data(DataSettings(source=f"npz:{out.with_suffix('.npz')}", size=16, resize="average"))
     found = score(data.test.images, data.train.images, extractor, ScoringSettings(), Runtime())
     noise = torch.randint(0, 256, data.test.images.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     of_noise = score(noise, data.train.images, extractor, ScoringSettings(), Runtime())
@@ -162,7 +173,7 @@ def test_training_refuses_what_it_cannot_learn_from(tmp_path):
         train("embedded", tmp_path / "x.pt", name="x")
     with pytest.raises(UserError, match=r"from 8 to 1024 pixels"):
         train("embedded", out, name="x", sizes=(4,))
-    for name in ("inception", "embedded", " "):
+    for name in ("inception", "efficientnet-lite0", "embedded", " "):
         with pytest.raises(UserError, match=f"cannot have the name '{name}'"):
             train(save_set(tmp_path / "named.npz"), out, name=name, sizes=(12,))
     one = tmp_path / "one.npz"
@@ -217,7 +228,7 @@ def test_a_card_of_another_network_than_its_weights_is_refused(trained, tmp_path
         load_extractor(str(out), cache=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["inception", "embedded"])
+@pytest.mark.parametrize("name", ["inception", "efficientnet-lite0", "embedded"])
 def test_nobody_elses_extractor_goes_by_a_name_of_the_package(trained, tmp_path, name):
     out, _ = copied(trained, tmp_path, name=name)
     with pytest.raises(UserError, match=rf"calls itself '{name}'"):
@@ -373,3 +384,13 @@ def test_a_download_is_kept_only_if_its_hash_is_right(tmp_path, monkeypatch, hub
 
 def test_the_download_is_torch_fidelitys_own_file():
     assert INCEPTION_URL.endswith(inception.NAME) and inception.SHA256.startswith(inception.NAME[-12:-4])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_card_with_a_byte_order_mark_is_read(tmp_path, encoding):
+    copy = tmp_path / SHIPPED.name
+    card_path(copy).write_text(card_path(SHIPPED).read_text(encoding="utf-8"), encoding=encoding)
+    assert read_card(copy) == read_card(SHIPPED)
+    card_path(copy).write_bytes(b"\xff{}")
+    with pytest.raises(UserError, match="not the card of an extractor"):
+        read_card(copy)

@@ -15,6 +15,7 @@ from ddpm_bench.files import (
     make_folder,
     move_aside,
     read_json,
+    read_text,
     replacing,
     sha256_file,
     write_json,
@@ -126,3 +127,17 @@ def test_a_file_unfolds_to_a_hundred_times_its_bytes_or_to_little():
     check_unfolding(SMALL, 1, "it")
     with pytest.raises(UserError, match=r"it claims to hold 268,435,457 bytes in 1,"):
         check_unfolding(SMALL + 1, 1, "it")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_text_is_read_as_its_byte_order_mark_says(tmp_path, encoding):
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "x.json").write_text(mark + '{"name": "Gruße"}', encoding=encoding)
+    assert read_text(tmp_path / "x.json") == '{"name": "Gruße"}'
+    assert read_json(tmp_path / "x.json") == {"name": "Gruße"}
+
+
+def test_bytes_that_are_no_text_are_refused_as_such(tmp_path):
+    (tmp_path / "x.json").write_bytes(b'{"name": "\xff"}')
+    with pytest.raises(ValueError, match="utf-8"):
+        read_json(tmp_path / "x.json")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -263,6 +265,167 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, change: Callable, sai
     change(state)
     save_file(state, weights)
     with pytest.raises(UserError, match=said):
+        import_checkpoint(str(tmp_path / "p"), tmp_path / "out", UserSays())
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        (
+            {"_class_name": "LDMPipeline", "vqvae": ["diffusers", "VQModel"]},
+            r"is of a 'LDMPipeline' with vqvae \(VQModel\)",
+        ),
+        ({"vqvae": ["diffusers", "VQModel"]}, r"components beside unet and scheduler, vqvae \(VQModel\)"),
+        (
+            {"bert": ["latent_diffusion", "LDMBertModel"]},
+            r"bert \(LDMBertModel\): .* unconditional DDPM and DDIM pipelines",
+        ),
+        ({"safety_checker": None}, r"safety_checker \(None\)"),
+        (
+            {"_class_name": "DiTPipeline", "unet": ..., "transformer": ["diffusers", "DiTTransformer2DModel"]},
+            "a 'DiTPipeline'",
+        ),
+        ({"_class_name": "ScoreSdeVePipeline"}, "is of a 'ScoreSdeVePipeline'"),
+        ({"_class_name": ...}, "is of a None"),
+        ({"unet": ["diffusers", "UNet2DConditionModel"]}, "has the unet UNet2DConditionModel"),
+        ({"unet": ["my_code", "UNet2DModel"]}, "which is not a class of diffusers"),
+        ({"unet": "UNet2DModel"}, "unet = 'UNet2DModel', which is not a class"),
+        ({"unet": [None, None]}, "has no unet: it is not whole"),
+        ({"scheduler": ...}, "has no scheduler: it is not whole"),
+        ({"_something": 1}, "has the keys _something, whose meaning is not known"),
+    ],
+)
+@pytest.mark.parametrize("within", ["", "unet"])
+def test_a_pipeline_of_anything_but_pixels_without_conditions_is_refused_by_name(tmp_path, index, said, within) -> None:
+    folder = pipeline(tmp_path / "p")
+    edit(folder / "model_index.json", **index)
+    if within and index.get("unet") is ...:
+        return  # a folder that the index does not name is no part of it
+    with pytest.raises(UserError, match=said):
+        import_checkpoint(str(folder / within), tmp_path / "out", UserSays())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_ddim_pipeline_a_component_that_is_none_and_known_notes_are_taken(tmp_path: Path) -> None:
+    folder = pipeline(tmp_path / "p")
+    edit(folder / "model_index.json", _class_name="DDIMPipeline", vae=[None, None], _name_or_path="x")
+    assert import_checkpoint(str(folder), tmp_path / "out", UserSays()).remarks == ()
+
+
+def test_a_scheduler_that_is_not_there_is_refused_and_another_class_is_said(tmp_path: Path) -> None:
+    folder = pipeline(tmp_path / "p")
+    edit(folder / "model_index.json", scheduler=["diffusers", "DDIMScheduler"])
+    [remark] = import_checkpoint(str(folder), tmp_path / "out", UserSays()).remarks
+    assert (
+        remark.startswith("scheduler_config.json is of a 'DDPMScheduler' and is followed")
+        and "a DDIMScheduler" in remark
+    )
+    (folder / "scheduler" / "scheduler_config.json").unlink()
+    with pytest.raises(UserError, match=r"names a scheduler, but there is no scheduler/scheduler_config.json"):
+        import_checkpoint(str(folder), tmp_path / "again", UserSays())
+
+
+def test_models_beside_the_network_are_refused_or_said(tmp_path: Path) -> None:
+    folder = pipeline(tmp_path / "p")
+    shutil.copytree(folder / "unet", folder / "unet_ema")
+    card = import_checkpoint(str(folder), tmp_path / "out", UserSays())
+    assert card.remarks == ("no part of the pipeline and passed over: unet_ema/ ('UNet2DModel')",)
+    (folder / "model_index.json").unlink()
+    with pytest.raises(UserError, match=r"several networks, its own and unet_ema/ .*give the folder of the one"):
+        import_checkpoint(str(folder), tmp_path / "two", UserSays())
+    edit(folder / "unet_ema" / "config.json", _class_name="VQModel")
+    with pytest.raises(UserError, match=r"models beside its network, unet_ema/ \('VQModel'\)"):
+        import_checkpoint(str(folder), tmp_path / "two", UserSays())
+    shutil.rmtree(folder / "unet_ema")
+    shutil.copy(folder / "unet" / "config.json", folder)
+    with pytest.raises(UserError, match="a network at its top and another in unet/"):
+        import_checkpoint(str(folder), tmp_path / "two", UserSays())
+
+
+FULL = "diffusion_pytorch_model.safetensors"
+FP16 = "diffusion_pytorch_model.fp16.safetensors"
+BF16 = "diffusion_pytorch_model.bf16.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("files", "remarks"),
+    [
+        ([FULL], []),
+        ([FP16], [f"weights of {FP16}", "stored as float16"]),
+        ([FULL, FP16], [f"weights of {FULL}; {FP16} passed over"]),
+        ([FULL, "diffusion_pytorch_model.bin"], [f"weights of {FULL}; diffusion_pytorch_model.bin passed over"]),
+        (
+            [FP16, "diffusion_pytorch_model.fp16.bin"],
+            [f"weights of {FP16}; .*fp16.bin passed over", "stored as float16"],
+        ),
+    ],
+)
+def test_half_precision_is_taken_where_there_is_no_other_and_said(tmp_path: Path, files: list, remarks: list) -> None:
+    folder = pipeline(tmp_path / "p")
+    full = folder / "unet" / FULL
+    state = load_file(full)
+    full.unlink()
+    for name in files:
+        held = {key: each.half() for key, each in state.items()} if "fp16" in name else state
+        torch.save(held, folder / "unet" / name) if name.endswith("bin") else save_file(held, folder / "unet" / name)
+    card = import_checkpoint(str(folder), tmp_path / "out", UserSays())
+    assert len(card.remarks) == len(remarks)
+    assert all(re.search(expected, said) for expected, said in zip(remarks, card.remarks, strict=True))
+    held = load_model(tmp_path / "out").network.state_dict()["first.weight"]
+    whole = state["conv_in.weight"]
+    torch.testing.assert_close(held, whole if FULL in files else whole.half().float(), rtol=0, atol=0)
+
+
+def test_of_two_half_precisions_neither_is_guessed(tmp_path: Path) -> None:
+    unet_folder = pipeline(tmp_path / "p") / "unet"
+    shutil.copy(unet_folder / FULL, unet_folder / FP16)
+    (unet_folder / FULL).rename(unet_folder / BF16)
+    with pytest.raises(UserError, match=rf"several half precisions, {BF16} and {FP16}, and none in full"):
+        import_checkpoint(str(tmp_path / "p"), tmp_path / "out", UserSays())
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda s: s.update({"mid_block.resnets.0.time_emb_proj.bias": torch.ones(64)}), "resnet_time_scale_shift"),
+        (lambda s: s.update({"mid_block.resnets.0.time_emb_proj.bias": torch.ones(33)}), None),
+        (lambda s: s.update({"class_embedding.weight": torch.ones(4)}), "class-conditional"),
+        (lambda s: s.update({"mid_block.class_embedding": torch.ones(4)}), None),
+        (lambda s: s.update({"conv_in.lora_layer.up.weight": torch.ones(4)}), "LoRA"),
+    ],
+)
+def test_a_cause_is_named_only_where_it_is_the_cause(tmp_path: Path, change: Callable, cause: str | None) -> None:
+    weights = pipeline(tmp_path / "p") / "unet" / FULL
+    state = load_file(weights)
+    change(state)
+    save_file(state, weights)
+    with pytest.raises(UserError) as caught:
+        import_checkpoint(str(tmp_path / "p"), tmp_path / "out", UserSays())
+    assert (f"Likely cause: {cause}" in str(caught.value) or f"another {cause}" in str(caught.value)) == bool(cause)
+    assert ("Likely cause" in str(caught.value)) == bool(cause)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"key": "ema"}, "--key ema chooses an entry of a file; diffusers has none"),
+        ({"size": 32}, "--size 32 contradicts sample_size of .*, which says 16"),
+        ({"flags": "--image_size 16"}, "--flags belongs to the format openai"),
+    ],
+)
+def test_options_of_other_formats_are_refused(tmp_path: Path, asked: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        import_checkpoint(str(pipeline(tmp_path / "p")), tmp_path / "out", UserSays(**asked))
+
+
+def test_half_precision_that_overflowed_is_refused_by_name_and_count(tmp_path: Path) -> None:
+    weights = pipeline(tmp_path / "p") / "unet" / FULL
+    state = load_file(weights)
+    state["conv_in.bias"] = torch.full_like(state["conv_in.bias"], 1e6).half()
+    save_file(state, weights)
+    with pytest.raises(
+        UserError, match=r"'diffusion_pytorch_model.safetensors' of .*: conv_in.bias has 16 of 16 values"
+    ):
         import_checkpoint(str(tmp_path / "p"), tmp_path / "out", UserSays())
 
 

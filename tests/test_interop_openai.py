@@ -238,6 +238,51 @@ def test_flags_decide_the_process(flags: str, expected: dict) -> None:
     assert {key: process[key] for key in expected} == pytest.approx(expected)
 
 
+def test_flags_that_are_not_used_are_said_with_what_to_give_instead() -> None:
+    sampling = "--timestep_respacing ddim25 --use_ddim True --clip_denoised False --num_samples 9 --batch_size 4"
+    remarks = read(layout(**SMALL), f"{FLAGS} {sampling} --model_path a.pt --lr 1e-4 --dropout 0.1").remarks
+    assert len(remarks) == 7
+    for name, instead in (
+        ("--timestep_respacing ddim25 ", "give --steps"), ("--use_ddim True", "ancestral"), ("--num_samples 9", "--count"),
+        ("--clip_denoised False", "--clip or --no-clip"), ("--batch_size 4", "--batch"), ("--model_path a.pt", "`import`"),
+        ("--lr, --dropout", "training alone"),
+    ):  # fmt: skip
+        assert any(name in remark and instead in remark for remark in remarks)
+    assert read(layout(**SMALL), FLAGS).remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda s: s.update({"middle_block.0.emb_layers.1.bias": torch.ones(64)}), True),  # half
+        (lambda s: s.update({"middle_block.0.emb_layers.1.bias": torch.ones(256)}), True),
+        (lambda s: s.update({"middle_block.0.emb_layers.1.bias": torch.ones(65)}), False),
+        (lambda s: s.update({"middle_block.0.emb_layers.1.weight": torch.ones(64, 64)}), False),
+        (lambda s: s.pop("middle_block.0.emb_layers.1.bias"), False),
+        (lambda s: s.update({"middle_block.0.emb_layers.9.bias": torch.ones(64)}), False),
+        (lambda s: s.update({"out.0.bias": torch.ones(64)}), False),
+    ],
+)
+def test_a_cause_is_named_only_where_it_is_the_cause(change, cause: bool) -> None:
+    state = layout(**SMALL)
+    change(state)
+    with pytest.raises(UserError) as caught:
+        read(state, FLAGS)
+    assert ("--use_scale_shift_norm" in str(caught.value)) == cause == ("Likely cause" in str(caught.value))
+
+
+def test_a_network_without_a_way_up_is_a_classifier() -> None:
+    state = {name: tensor for name, tensor in layout(**SMALL).items() if not name.startswith("output_blocks")}
+    with pytest.raises(UserError, match="has no output_blocks: it is a classifier, or it is not whole"):
+        read(state, FLAGS)
+
+
+def test_a_size_that_the_flags_do_not_have_is_a_contradiction() -> None:
+    assert read(layout(**SMALL), FLAGS, size=16).shape == (3, 16, 16)
+    with pytest.raises(UserError, match="--size 32 contradicts --flags, which says 16"):
+        read(layout(**SMALL), FLAGS, size=32)
+
+
 def test_twice_the_channels_are_a_learned_range() -> None:
     found = read(layout(**SMALL, outputs=6), FLAGS)
     assert (found.process.variance, found.shape) == ("learned-range", (3, 16, 16))
@@ -328,7 +373,7 @@ def without(name: str):
     [
         (without("middle_block.1.qkv.bias"), "middle_block.1.qkv.bias is missing"),
         (without("input_blocks.2.0.op.weight"), "input_blocks.2.0.op.weight is missing"),
-        (without("out.2.weight"), "out.2.weight is missing.*a classifier, or not whole"),
+        (without("out.2.weight"), "out.2.weight is missing\. It is not whole"),
         (without("output_blocks.1.2.conv.weight"), "input_blocks.2.0.in_layers.0.weight is missing"),
         (lambda s: s.update(extra=torch.ones(1)), "extra is not expected"),
         (lambda s: s.update({"label_emb.weight": torch.ones(1000, 128)}), "label_emb.weight: it is class-conditional"),

@@ -174,6 +174,19 @@ def test_a_bare_state_dict_does_not_say_whose_average_it_is_nor_the_size(tmp_pat
     assert card.network.attention == (16,)
 
 
+def test_what_the_file_does_not_say_is_said_to_be_assumed(tmp_path: Path) -> None:
+    card = imported(tmp_path, checkpoint(layout(**SMALL)), process={"variance": "fixed-beta-tilde"})
+    taken, assumed = card.remarks
+    assert taken == "the file's entry 'ema_model' is taken; net_model, sched, optim are passed over"
+    assert assumed == "assumed, since the file does not say: --beta-1 0.0001, --beta-T 0.02, --predicts eps"
+    (tmp_path / "bare").mkdir()
+    bare = imported(tmp_path / "bare", layout(**SMALL), size=16)
+    assert bare.shape == (3, 16, 16) and not any("--size" in remark for remark in bare.remarks)
+    (tmp_path / "unsaid").mkdir()
+    unsaid = imported(tmp_path / "unsaid", layout(**SMALL))
+    assert unsaid.shape == (3, 32, 32) and "assumed, since the file does not say: --size 32" in unsaid.remarks
+
+
 def edit(state: str = "ema_model", **tensors):
     return lambda content: content[state].update({name.replace("__", "."): value for name, value in tensors.items()})
 
@@ -187,20 +200,28 @@ def edit(state: str = "ema_model", **tensors):
         (lambda c: None, {"process": {"variance": "fixed-bta"}}, "no variance 'fixed-bta'; did you mean 'fixed-beta'"),
         (lambda c: None, {"flags": "--T 1000"}, "--flags belongs to the format openai"),
         (lambda c: None, {"weights": "raw"}, "--weights raw contradicts"),
-        (lambda c: c.pop("ema_model"), {}, "no 'ema_model', but net_model.*give --raw"),
-        (lambda c: c.pop("net_model"), {"raw": True}, "no 'net_model', but ema_model.*leave --raw out"),
-        (lambda c: c.update(ema_model=3), {}, "holds a int"),
+        (lambda c: c.pop("ema_model"), {}, "'net_model' of .* raw, not EMA; give --raw"),
+        (lambda c: c.pop("net_model"), {"raw": True}, "'ema_model' of .* says EMA; leave --raw out"),
+        (lambda c: c.update(ema_model=3), {}, "'net_model' of .* raw, not EMA; give --raw"),
         (lambda c: c.update(x_T=torch.zeros(2, 3, 16, 8)), {}, r"x_T of .* is \[2, 3, 16, 8\]; square"),
         (lambda c: c["ema_model"][TABLE].add_(0.01), {}, "not their table .*off by 0.01"),
         (edit(**{TABLE: torch.ones(1000, 16)}), {}, r"is \[1000, 16\]; \(T, 32\)"),
         (edit(head__weight=torch.ones(64, 3, 3, 3)), {}, r"\(T, 64\)"),
         (edit(tail__0__bias=torch.ones(5)), {}, r"tail.0.bias is \[5\] where \[32\] is expected"),
-        (edit(label_emb__weight=torch.ones(5)), {}, "label_emb.weight is not expected.*class-conditional"),
-        (lambda c: c["ema_model"].pop("tail.2.bias"), {}, "tail.2.bias is missing.*not whole"),
+        (
+            edit(label_emb__weight=torch.ones(5)),
+            {},
+            "label_emb.weight is not expected.*Likely cause: class-conditional",
+        ),
+        (lambda c: c["ema_model"].pop("tail.2.bias"), {}, "tail.2.bias is missing\. It is not whole"),
         (lambda c: c["ema_model"].pop("downblocks.0.block2.3.weight"), {}, "downblocks.0.block2.3.weight is missing"),
+        (lambda c: None, {"size": 32}, "--size 32 contradicts x_T of .*, which says 16"),
+        (edit(second__weight=torch.ones(5)), {}, r"second.weight is not expected\. It is another architecture"),
+        (edit(tail__0__bias=torch.full((32,), math.nan)), {}, "tail.0.bias has 32 of 32 values that are not finite"),
+        (edit(head__weight=torch.ones(32, 6, 3, 3)), {}, "takes 6 channels"),
         (lambda c: c["ema_model"].pop("head.weight"), {}, "head.weight is missing"),
         (lambda c: c["ema_model"].pop("downblocks.2.attn.proj_k.weight"), {}, "downblocks.2.*proj_k.weight is missing"),
-        (lambda c: c["ema_model"].pop("downblocks.1.main.weight"), {}, "and [0-9]+ more. Likely cause: not whole"),
+        (lambda c: c["ema_model"].pop("downblocks.1.main.weight"), {}, "and [0-9]+ more\. It is not whole"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_reason(tmp_path: Path, change, asked: dict, said: str) -> None:

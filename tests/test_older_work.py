@@ -40,7 +40,8 @@ def older(snapshot: Path, work: Path, *steps: int) -> dict[Path, bytes]:
     """The work folder of an older version at the end of `snapshot`, with samples and scores of `steps`; its files."""
     shutil.copytree(snapshot, work / snapshot.name)
     state = unsealed(work / snapshot.name, "sampling", "weights")
-    del state["identity"]["diffusion"]["codec"], state["identity"]["network"]["kind"]
+    identity = state["identity"]
+    del identity["diffusion"]["codec"], identity["network"]["kind"], identity["data"]["resize"]
     (work / snapshot.name / "state.json").write_text(json.dumps(state))
     (work / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in state["log"]))
     for step in steps:

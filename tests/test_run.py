@@ -19,6 +19,7 @@ from ddpm_bench.measurement.bounds import spread_over
 from ddpm_bench.measurement.kept import work_beside
 from ddpm_bench.measurement.measure import kept_scores
 from ddpm_bench.metrics.extractors import load_extractor
+from ddpm_bench.models import model
 from ddpm_bench.models.model import load_model
 from ddpm_bench.records.fields import QUANTILES
 from ddpm_bench.records.record import read_record, read_records, write_record
@@ -88,7 +89,7 @@ def test_a_cell_that_diverges_is_a_result_and_the_grid_goes_on(call, tmp_path):
 @pytest.fixture
 def bench(tmp_path, monkeypatch) -> Bench:
     """A cell's surroundings with a handful of images and the shipped extractor; nothing scores worse than noise."""
-    images = load_data(DataSettings(source="embedded", size=16)).test.images
+    images = load_data(DataSettings(source="embedded", size=16, resize="average")).test.images
     data = ImageData("few", Split(images[:40]), Split(images[40:64]), "f" * 64)
     extractor = load_extractor("embedded", size=16, cache=tmp_path / "cache")
     monkeypatch.setattr(measuring, "anchors", lambda *_: {"uniform noise": {"fd_train": 1e9}})
@@ -115,6 +116,13 @@ def test_samples_that_are_not_finite_are_a_divergence_and_no_picture(bench, monk
     assert record.divergence.reason.startswith("12 of 12 samples are not finite")
     assert record.checkpoints == record.bounds == () and record.sample_grid is None and record.pictures == {}
     assert not list(bench.results.rglob("*.png"))
+
+
+def test_weights_that_are_not_finite_are_a_divergence_too(bench, monkeypatch):
+    monkeypatch.setattr(model, "not_finite", lambda weights: "last.bias has 1 of 1 values that are not finite")
+    record = run_cell(tiny_job(), bench)
+    assert record.outcome == "diverged" and record.divergence.step == 4
+    assert record.divergence.reason.startswith("The weights cannot be sampled or scored: last.bias has 1 of 1")
 
 
 def stopped(*_: object) -> None:
@@ -221,12 +229,14 @@ def test_train_then_sample_then_evaluate(call, tmp_path):
     assert more.code == 0
     # Other batches and counts give the same images up to float rounding.
     assert (read_images(tmp_path / "more.npz")[:40].int() - images.int()).abs().max() <= 1
-    scored = call("evaluate", "--samples", tmp_path / "images.npz", "--cache", tmp_path / "cache", "--json")
+    scored = call(
+        "evaluate", "--samples", tmp_path / "images.npz", "--resize", "average", "--cache", tmp_path / "cache", "--json"
+    )
     assert scored.code == 0
     result = json.loads(scored.out)
     assert result["metrics"]["fd_train"] > result["anchors"]["held-out real"]["fd_train"]
     assert result["extractor"]["labels"][0] == "FD (embedded)"
-    shown = call("evaluate", "--samples", tmp_path / "images", "--cache", tmp_path / "cache")
+    shown = call("evaluate", "--samples", tmp_path / "images", "--resize", "average", "--cache", tmp_path / "cache")
     assert "FD (embedded)" in shown.out and "Not comparable" in shown.out
 
 

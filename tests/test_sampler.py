@@ -13,6 +13,7 @@ from ddpm_bench.diffusion.parameterization import X0, Eps, Mu
 from ddpm_bench.diffusion.reverse import Diffusion, Network
 from ddpm_bench.diffusion.samplers import ANCESTRAL, sample
 from ddpm_bench.diffusion.schedule import Schedule, linear
+from ddpm_bench.diffusion.spacing import kept_steps
 from ddpm_bench.diffusion.variance import VARIANCES, FixedBeta, FixedBetaTilde
 from ddpm_bench.errors import Interrupted, NotFinite, UserError
 from ddpm_bench.runtime.interrupt import Stop
@@ -61,7 +62,7 @@ def test_every_step_agrees_with_diffusers(parameterization: Eps | X0, variance: 
 @pytest.mark.parametrize("variance", ["fixed-beta", "fixed-beta-tilde"])
 def test_a_whole_strided_chain_agrees_with_diffusers(variance: str) -> None:
     schedule = linear(1000)
-    strided = Diffusion(schedule, Eps(), VARIANCES[variance]).respaced(10)
+    strided = Diffusion(schedule, Eps(), VARIANCES[variance]).respaced(kept_steps(1000, 10))
     scheduler = diffusers_scheduler(schedule, variance, "eps", clip=True)
     scheduler.set_timesteps(timesteps=strided.schedule.network_steps.flip(0).tolist())
     ours = theirs = normals(2, 1, 4, 4)
@@ -95,7 +96,7 @@ def test_the_last_step_is_the_mean_even_where_its_noise_would_overflow() -> None
 @pytest.mark.parametrize("steps", [20, 7])
 def test_gaussian_data_with_its_optimal_network_has_the_known_sample_moments(variance: str, steps: int) -> None:
     mean, spread = 0.2, 0.15
-    diffusion = Diffusion(SHORT, Eps(), VARIANCES[variance]).respaced(steps)
+    diffusion = Diffusion(SHORT, Eps(), VARIANCES[variance]).respaced(kept_steps(SHORT.T, steps))
     schedule = diffusion.schedule
     # The chain is linear: x_{t-1} = posterior_xt x_t + posterior_x0 E[x_0 | x_t] + sigma z.
     m, v = 0.0, 1.0

@@ -1,16 +1,13 @@
 """Schedules: every table against plain arithmetic, respacing, look-up."""
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
 from diffusers import DDPMScheduler
 from diffusion_cases import SHORT, all_steps
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from ddpm_bench.diffusion.schedule import SCHEDULES, Schedule, cosine, evenly_spaced, linear, quadratic
+from ddpm_bench.diffusion.schedule import SCHEDULES, Schedule, cosine, linear, quadratic
 from ddpm_bench.errors import UserError
 
 
@@ -85,29 +82,6 @@ def test_a_table_first_used_in_inference_mode_serves_training() -> None:
 def test_impossible_betas_are_refused(betas: list) -> None:
     with pytest.raises(UserError, match="beta"):
         Schedule(torch.tensor(betas, dtype=torch.float64))
-
-
-@given(st.data())
-@settings(max_examples=50, deadline=None)
-def test_evenly_spaced_steps_are_even_and_reach_both_ends(data: st.DataObject) -> None:
-    T = data.draw(st.integers(2, 2000))
-    steps = data.draw(st.integers(2, T))
-    kept = evenly_spaced(T, steps)
-    gaps = {b - a for a, b in pairwise(kept)}
-    assert len(kept) == steps
-    assert (kept[0], kept[-1]) == (1, T)
-    assert min(gaps) >= 1
-    assert max(gaps) - min(gaps) <= 1
-
-
-def test_one_sampling_step_starts_from_pure_noise() -> None:
-    assert evenly_spaced(1000, 1) == [1000]
-
-
-@pytest.mark.parametrize("steps", [0, 21])
-def test_impossible_numbers_of_steps_are_refused(steps: int) -> None:
-    with pytest.raises(UserError, match="choose 1 to 20"):
-        evenly_spaced(20, steps)
 
 
 def test_respacing_to_the_full_chain_changes_nothing() -> None:

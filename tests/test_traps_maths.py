@@ -15,6 +15,7 @@ from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS, Eps, Mu
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import sample
 from ddpm_bench.diffusion.schedule import linear
+from ddpm_bench.diffusion.spacing import kept_steps
 from ddpm_bench.diffusion.variance import FixedBeta, FixedBetaTilde, LearnedDiagonal
 from ddpm_bench.likelihood import Bound, bits_per_dim
 from ddpm_bench.runtime.runtime import Runtime
@@ -70,7 +71,7 @@ def test_trap_01_the_network_is_told_the_step_from_0_in_training_sampling_and_sc
 
 def test_trap_01_a_strided_chain_tells_the_steps_of_the_chain_that_was_trained() -> None:
     network = Recorder()
-    sampled(Diffusion(linear(1000), Eps(), FixedBeta()).respaced(4), network)
+    sampled(Diffusion(linear(1000), Eps(), FixedBeta()).respaced(kept_steps(1000, 4)), network)
     assert network.steps == [999, 666, 333, 0]
 
 
@@ -203,7 +204,7 @@ def test_trap_13_the_global_generator_plays_no_part() -> None:
 def test_trap_16_a_strided_chain_derives_its_variances_anew() -> None:
     schedule = linear(1000)
     like = torch.zeros(10, 1, 1, 1, dtype=torch.float64)
-    strided = Diffusion(schedule, Eps(), FixedBeta()).respaced(10).schedule
+    strided = Diffusion(schedule, Eps(), FixedBeta()).respaced(kept_steps(1000, 10)).schedule
     kept = strided.network_steps
     a = schedule.alpha_bar[kept]
     before = torch.cat([torch.ones(1, dtype=torch.float64), a[:-1]])
@@ -220,7 +221,9 @@ def test_trap_16_a_strided_chain_derives_its_variances_anew() -> None:
 
 def test_trap_16_the_full_chain_is_the_strided_chain_of_all_steps() -> None:
     diffusion = Diffusion(SHORT, Eps(), FixedBeta())
-    full, strided = (sampled(d, some_network(), count=8) for d in (diffusion, diffusion.respaced(SHORT.T)))
+    full, strided = (
+        sampled(d, some_network(), count=8) for d in (diffusion, diffusion.respaced(range(1, SHORT.T + 1)))
+    )
     assert torch.equal(full, strided)
 
 

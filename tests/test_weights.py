@@ -2,19 +2,23 @@
 
 import io
 import json
+import math
 import os
 import pickle
 import zipfile
 
 import pytest
 import torch
-from tiny_models import tiny_checkpoint
+from fuzz_targets import make_snapshot
+from safetensors.torch import save_file
+from tiny_models import tiny_checkpoint, unsealed
 
 from ddpm_bench import files
-from ddpm_bench.errors import UserError
+from ddpm_bench.errors import NotFinite, UserError
 from ddpm_bench.models import model
-from ddpm_bench.models.model import load_model
-from ddpm_bench.networks.weights import mismatch, odd, read_pickle, read_tensors
+from ddpm_bench.models.model import load_model, save_model
+from ddpm_bench.models.model_card import ModelCard
+from ddpm_bench.networks.weights import mismatch, not_finite, odd, read_pickle, read_tensors
 
 
 def safetensors(header: dict, data: bytes = bytes(16)) -> bytes:
@@ -153,3 +157,35 @@ def test_a_flipped_bit_in_imported_weights_is_found_by_the_hash_in_their_card(tm
     del card["weights_sha256"]  # as older versions wrote it
     (folder / "model.json").write_text(json.dumps(card))
     load_model(folder)
+
+
+def test_values_that_are_not_finite_are_counted_by_tensor() -> None:
+    whole = {"a": torch.ones(3), "b": torch.zeros(2, dtype=torch.int64), "c": torch.ones(2, device="meta")}
+    assert not_finite(whole) is None
+    faulty = {"a": torch.ones(3), "b": torch.tensor([1.0, math.nan, math.inf]), "c": torch.tensor([-math.inf])}
+    assert not_finite(faulty) == (
+        "b has 2 of 3 values that are not finite (NaN or infinity), and 1 more tensors have such"
+    )
+    assert not_finite({"b": faulty["b"].half()}) == "b has 2 of 3 values that are not finite (NaN or infinity)"
+
+
+def test_an_imported_checkpoint_that_is_not_finite_is_refused_at_load(tmp_path) -> None:
+    card = ModelCard.model_validate_json((tiny_checkpoint(tmp_path / "whole") / "model.json").read_text())
+    state = read_tensors(tmp_path / "whole" / "weights.safetensors")
+    state["last.bias"][0] = math.nan
+    save_model(tmp_path / "faulty", card, state)
+    with pytest.raises(NotFinite, match=r"last.bias has 1 of 1 values that are not finite .*Take an earlier"):
+        load_model(tmp_path / "faulty")
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_trained_checkpoint_that_is_not_finite_is_refused_at_load_but_not_its_other_weights(tmp_path, raw) -> None:
+    make_snapshot(tmp_path)
+    snapshot = tmp_path / "run" / "step-000007"
+    path = snapshot / ("network.safetensors" if raw else "ema.safetensors")
+    weights = read_tensors(path)
+    save_file(weights | {"last.bias": torch.full_like(weights["last.bias"], math.inf)}, path)
+    unsealed(snapshot)  # its hashes would tell of the change first
+    assert load_model(tmp_path / "run", raw=not raw).step == 7
+    with pytest.raises(NotFinite, match=r"last.bias has 1 of 1 values that are not finite"):
+        load_model(tmp_path / "run", raw=raw)

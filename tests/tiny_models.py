@@ -19,6 +19,7 @@ PRESET = """
 [data]
 source = "embedded"
 size = 16
+resize = "average"
 [diffusion]
 T = 6
 beta_1 = 0.05

@@ -91,6 +91,15 @@ def main() -> None:
     except UserError as error:
         print_line(f"ddpm-bench: {error}", err=True)
         sys.exit(2)
+    except ValueError as error:
+        from pydantic import ValidationError
+
+        from ddpm_bench.config.values import first_fault
+
+        if not isinstance(error, ValidationError):
+            raise
+        print_line(f"ddpm-bench: What was given cannot be ({error.title}): {first_fault(error)}.", err=True)
+        sys.exit(2)
     except MemoryError as error:
         print_line(f"ddpm-bench: {error or 'out of memory'}", err=True)
         sys.exit(1)

@@ -1,7 +1,5 @@
 """The command `evaluate`: anyone's images scored, or a checkpoint as a row of a table."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,6 +20,8 @@ from ddpm_bench.cli.options import (
     Fresh,
     Json,
     Raw,
+    Resizing,
+    Spacing,
     Steps,
     Unverified,
     Weights,
@@ -35,8 +35,11 @@ from ddpm_bench.errors import UserError
 
 if TYPE_CHECKING:
     from ddpm_bench.config.settings import ScoringSettings
+    from ddpm_bench.data import ImageData
+    from ddpm_bench.data.given import GivenImages
     from ddpm_bench.measurement.measure import Task
     from ddpm_bench.metrics.extractors import Extractor as Features
+    from ddpm_bench.metrics.statistics import GivenStatistics
     from ddpm_bench.models.model import Model
     from ddpm_bench.runtime.runtime import Runtime
 
@@ -47,27 +50,43 @@ def evaluate(
     samples: Annotated[
         Path | None, typer.Option(help="Images to score: a folder of PNG, JPEG or WebP files, or an .npz file.")
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="The array of --samples' .npz file [default: the only one of images].")
+    ] = None,
     ckpt: Annotated[
         Path | None, typer.Option(callback=plain_path, help=CKPT_HELP + " It becomes a row of a table.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The name of the row [default: the checkpoint's].")] = None,
     results: Annotated[Path | None, typer.Option(help=f"Folder of the table [default: {ROWS}].")] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            callback=plain_path,
+            help="Compare --samples with this instead of a data set: images (a folder or .npz), or an .npz of statistics, "
+            "mu and sigma.",
+        ),
+    ] = None,
+    reference_key: Annotated[
+        str | None, typer.Option(help="The array of --reference's .npz file [default: the only one of images].")
+    ] = None,
+    recursive: Annotated[
+        bool,
+        typer.Option("--recursive", help="Take the images of --samples and --reference at any depth of the folders."),
+    ] = False,
     data: Annotated[
         str | None,
         typer.Option(callback=plain_text, help=DATA_HELP + " [default: embedded; for --ckpt what it was trained on]."),
     ] = None,
     data_name: DataName = None,
     data_root: DataRoot = None,
-    size: Annotated[
-        int | None, typer.Option(help="Side in pixels of the reference images [default: that of the samples].")
-    ] = None,
-    extractor: Extractor = "embedded",
+    resize: Resizing = None,
+    extractor: Extractor = None,
     inception_weights: Weights = None,
     allow_unverified_weights: Unverified = False,
     test_reference: Annotated[
         bool, typer.Option("--test-reference", help="Also score against the test split.")
     ] = False,
-    neighborhood: Annotated[int, typer.Option(min=1, help="k of precision and recall.")] = 3,
+    neighborhood: Annotated[int | None, typer.Option(min=1, help="k of precision and recall [default: 3].")] = None,
     count: Annotated[
         int | None, typer.Option(min=2, help="Samples of --ckpt [default: 50000 for inception, 512 for any other].")
     ] = None,
@@ -75,6 +94,7 @@ def evaluate(
         int | None, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the samples and of the bound [default: 0].")
     ] = None,
     steps: Steps = None,
+    spacing: Spacing = None,
     clip: Clip = None,
     raw: Raw = False,
     evals: Annotated[
@@ -101,13 +121,15 @@ def evaluate(
 
     Beside anchors that give the distances a scale. With --ckpt, the same command goes on where it was interrupted.
 
-    Example: `ddpm-bench evaluate --samples samples.npz --data embedded --extractor embedded`
+    Example: `ddpm-bench evaluate --samples samples.npz --data embedded --resize average --extractor embedded`
+
+    Example: `ddpm-bench evaluate --samples A --reference B`
 
     Example: `ddpm-bench evaluate --ckpt runs/eps --results results/checkpoints`
     """
     of_ckpt = {
         "--name": name, "--results": results, "--count": count, "--seed": seed, "--steps": steps,
-        "--clip/--no-clip": None if clip is None else True, "--raw": raw,
+        "--spacing": spacing, "--clip/--no-clip": None if clip is None else True, "--raw": raw,
         "--evals": evals, "--exact": exact, "--bound-images": bound_images, "--decoder": decoder, "--fresh": fresh,
         "--batch": batch, "--compile": compiled,
     }  # fmt: skip
@@ -115,58 +137,89 @@ def evaluate(
         raise UserError("Give either --evals, for an estimate, or --exact.")
     if (samples is None) == (ckpt is None):
         raise UserError("Give either --samples, images to score, or --ckpt, a checkpoint to evaluate.")
-    refuse(of_ckpt if samples else {"--size": size}, f"does not go with {'--samples' if samples else '--ckpt'}.")
+    refuse(of_ckpt if samples else {"--key": key}, f"does not go with {'--samples' if samples else '--ckpt'}.")
+    if ckpt:
+        refuse(
+            {"--reference": reference, "--reference-key": reference_key, "--recursive": recursive},
+            "does not go with --ckpt. Draw samples of it with `ddpm-bench sample`, and give them with --samples.",
+        )
+    if reference:
+        of_data = {"--data": data, "--data-name": data_name, "--data-root": data_root}
+        refuse(of_data | {"--test-reference": test_reference}, "does not go with --reference.")
+    else:
+        refuse({"--reference-key": reference_key}, "goes with --reference alone.")
+    if recursive and not any(path and path.is_dir() for path in (samples, reference)):
+        raise UserError("--recursive is for folders, and neither --samples nor --reference is one. Leave it out.")
 
     from ddpm_bench.cli.setup import device_runtime, sampling_wish, section
-    from ddpm_bench.config.settings import ScoringSettings
+    from ddpm_bench.config.settings import DataSettings, ScoringSettings
+    from ddpm_bench.data import load_data
+    from ddpm_bench.data.given import read_given
     from ddpm_bench.measurement.evaluate import BOUND_IMAGES, FEWER, SAMPLES, row_name
     from ddpm_bench.measurement.measure import Task
-    from ddpm_bench.metrics.extractors import load_extractor
+    from ddpm_bench.metrics.extractors import choose_extractor, load_extractor
+    from ddpm_bench.metrics.statistics import read_statistics
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
 
     runtime = device_runtime(device, cache, batch, compiled)
-    features_for = partial(
-        load_extractor, extractor, inception_weights=inception_weights,
-        allow_unverified=allow_unverified_weights, cache=cache,
-    )  # fmt: skip
+    statistics = read_statistics(reference) if reference else None
+    if statistics:
+        refuse(
+            {"--neighborhood": neighborhood, "--resize": resize, "--reference-key": reference_key},
+            f"is not used: '{reference}' holds statistics, which give a distance alone.",
+        )
+        if extractor is None:
+            raise UserError(
+                f"'{reference}' holds statistics of {len(statistics.mean):,} features, and not whose. Name the extractor "
+                "that made them: --extractor inception (2,048 features, if pytorch-fid or OpenAI made them), or another."
+            )
+    if samples:
+        given = read_given(samples, recursive, key)
+        images = given.images
+    else:
+        assert ckpt is not None  # one of the two was given
+        folder, model = results or ROWS, load_model(ckpt, raw)
+        row = row_name(model, name)  # refused before anything long
+        of_model = reference_data(model, data, data_name, data_root, resize)
+        images = of_model.train.images
+    extractor = extractor or choose_extractor("embedded", images, inception_weights, cache)
     scored = {
-        "extractor": extractor, "test_reference": test_reference, "neighborhood": neighborhood, "bound_images": bound_images or 0,
+        "extractor": extractor, "test_reference": test_reference, "neighborhood": neighborhood or 3, "bound_images": bound_images or 0,
         "bound_evals": None if exact else evals or 10, "decoder": decoder or "exact", "neighbours": 0,
     }  # fmt: skip
     scoring = section(ScoringSettings, scored)
+    features = load_extractor(
+        extractor, inception_weights=inception_weights, allow_unverified=allow_unverified_weights, cache=cache
+    )
     if samples:
-        wanted = {"source": data or "embedded", "name": data_name, "root": data_root}
-        return _of_images(samples, wanted, size, features_for, scoring, runtime, as_json)
-    assert ckpt is not None  # one of the two was given
-    folder, model = results or ROWS, load_model(ckpt, raw)
-    name = row_name(model, name)  # refused before anything long
-    reference, features = reference_data(model, data, data_name, data_root), features_for(size=model.shape[-1])
+        wanted = {"source": data or "embedded", "name": data_name, "root": data_root, "resize": resize}
+        against = statistics or (
+            read_given(reference, recursive, reference_key).fitted(given.size, resize)
+            if reference
+            else load_data(section(DataSettings, wanted), given.size)
+        )
+        features.check_size(*given.size)
+        return _of_images(given, against, features, scoring, runtime, as_json)
+    features.check_size(*images.shape[2:])
     if bound_images is None:
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})
-    wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), steps, clip)
-    _of_model(model, Task(reference, features, wish, scoring, seed or 0), runtime, folder, name, fresh, as_json)
+    wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), steps, clip, spacing)
+    _of_model(model, Task(of_model, features, wish, scoring, seed or 0), runtime, folder, row, fresh, as_json)
 
 
 def _of_images(
-    samples: Path, wanted: Mapping[str, object], size: int | None, features_for: "Callable[..., Features]",
+    samples: "GivenImages", reference: "ImageData | GivenImages | GivenStatistics", features: "Features",
     scoring: "ScoringSettings", runtime: "Runtime", as_json: bool,
 ) -> None:  # fmt: skip
-    """Score the images in `samples` against the data set `wanted`, at `size` or at their own side, and print that."""
-    from ddpm_bench.cli.setup import section
-    from ddpm_bench.config.settings import DataSettings
-    from ddpm_bench.data import load_data, read_images
-    from ddpm_bench.measurement.images import check_sizes, evaluate_images, evaluation_table
+    """Score `samples` against what they are to be compared with, and print that."""
+    from ddpm_bench.measurement.images import evaluate_images, evaluation_table
     from ddpm_bench.runtime.interrupt import Stop
 
-    images = read_images(samples)
-    side = images.shape[-1]
-    reference = load_data(section(DataSettings, {**wanted, "size": size or side}))
-    check_sizes(str(samples), images, reference)
     scoring = scoring.model_copy(update={"bootstrap": 0, "bound_images": 0})
     with Stop():
-        result = evaluate_images(str(samples), images, reference, features_for(size=side), scoring, runtime)
+        result = evaluate_images(samples, reference, features, scoring, runtime)
     if as_json:
         print_json(result.as_json())
     else:

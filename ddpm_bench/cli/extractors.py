@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ddpm_bench.cli.options import Data, DataRoot, Device, Json, Seed, numbers
+from ddpm_bench.cli.options import Data, DataRoot, Device, Json, Resizing, Seed, numbers
 from ddpm_bench.cli.show import print_json
 
 app = typer.Typer(help="Feature extractors for data that Inception does not fit.", no_args_is_help=True)
@@ -17,6 +17,7 @@ def extractor_train(
     name: Annotated[str, typer.Option(help="Its name: scores will be headed FD (name).")],
     data: Data = "embedded",
     data_root: DataRoot = None,
+    resize: Resizing = None,
     sizes: Annotated[str, typer.Option(help="Sides in pixels that it is trained for, separated by commas.")] = "16,32",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 6,
     seed: Seed = 0,
@@ -32,7 +33,8 @@ def extractor_train(
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.runtime import Runtime
 
-    training = ExtractorTraining(name=name, sizes=tuple(numbers("--sizes", sizes)), epochs=epochs, seed=seed)
+    sides = tuple(numbers("--sizes", sizes))
+    training = ExtractorTraining(name=name, sizes=sides, resize=resize, epochs=epochs, seed=seed)
     with Stop():
         card = train_extractor(data or "embedded", out, training, Runtime(choose_device(device)), root=data_root)
     if as_json:

@@ -9,6 +9,7 @@ import typer
 from ddpm_bench.cli.options import (
     CACHE,
     EXTRACTOR_HELP,
+    IN_COLOUR,
     Batch,
     Cache,
     Cells,
@@ -24,6 +25,7 @@ from ddpm_bench.cli.options import (
     Launcher,
     Preset,
     Reports,
+    Resizing,
     Results,
     Seed,
     Seeds,
@@ -41,7 +43,7 @@ from ddpm_bench.cli.show import print_json, print_table
 
 if TYPE_CHECKING:  # each command imports what it needs when it runs
     from ddpm_bench.config.grid import Grid as PublishedGrid
-    from ddpm_bench.experiment.cost import Cost
+    from ddpm_bench.experiment.cost import GridCost
     from ddpm_bench.records.record import Record
 
 
@@ -54,7 +56,13 @@ def ablate(
     data: Data = None,
     data_name: DataName = None,
     data_root: DataRoot = None,
-    extractor: Annotated[str | None, typer.Option(help=EXTRACTOR_HELP)] = None,
+    resize: Resizing = None,
+    extractor: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{EXTRACTOR_HELP} [default: the preset's; where that is embedded and images are in colour, {IN_COLOUR}]."
+        ),
+    ] = None,
     inception_weights: Weights = None,
     allow_unverified_weights: Unverified = False,
     device: Device = "auto",
@@ -82,14 +90,15 @@ def ablate(
 
     Example: `ddpm-bench ablate --grid table2 --preset quick --seeds 0,1,2`
     """
-    from ddpm_bench.cli.setup import data_and_extractor, device_runtime
-    from ddpm_bench.config.grid import load_grid
+    from ddpm_bench.cli.setup import device_runtime, extractor_of
+    from ddpm_bench.config.grid import load_grid, parse_set
     from ddpm_bench.data import load_data
-    from ddpm_bench.experiment.ablate import check_results, plan, run_jobs, set_aside
+    from ddpm_bench.experiment.ablate import check_results, plan, run_jobs, scored_with, set_aside
     from ddpm_bench.experiment.cell import Bench
     from ddpm_bench.experiment.cost import estimate
-    from ddpm_bench.experiment.launchers import choose_launcher
+    from ddpm_bench.experiment.launchers import choose_launcher, side_by_side
     from ddpm_bench.files import make_folder
+    from ddpm_bench.metrics.extractors import choose_extractor
     from ddpm_bench.report.readable_records import readable_records
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.owner import owned
@@ -97,15 +106,20 @@ def ablate(
 
     check_tensorboard(tensorboard)
     runtime, table = device_runtime(device, cache, batch, compiled, keep), load_grid(grid)
-    assign = [*(assign or ()), *assignments(data, data_name, data_root, extractor)]
+    assign = [*(assign or ()), *assignments(data, data_name, data_root, resize, extractor)]
     jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)
     folder = results or Path("results") / f"{table.name}-{jobs[0].preset}"
     out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
-    settings = jobs[0].settings
+    asked, settings = "extractor" in parse_set(assign).get("scoring", {}), jobs[0].settings
     with Stop():
+        images = load_data(settings.data)
         if dry_run:
-            return _show_costs(estimate(jobs, load_data(settings.data), runtime), as_json)
-        images, features = data_and_extractor(settings, inception_weights, allow_unverified_weights, cache)
+            chosen = choose_launcher(launcher, workers, len(jobs), runtime.device)
+            return _show_costs(estimate(jobs, images, runtime, *side_by_side(chosen)), as_json)
+        if not asked:  # the preset's own is for the preset's own images
+            usual = settings.scoring.extractor
+            jobs = scored_with(choose_extractor(usual, images.train.images, inception_weights, cache), jobs)
+        features = extractor_of(jobs[0].settings, inception_weights, allow_unverified_weights, cache)
         if out:
             make_folder(out)  # refused, if at all, before anything long
         with owned(folder):
@@ -134,6 +148,7 @@ def train(
     data: Data = None,
     data_name: DataName = None,
     data_root: DataRoot = None,
+    resize: Resizing = None,
     device: Device = "auto",
     compiled: Compile = False,
     keep: Keep = 2,
@@ -157,9 +172,11 @@ def train(
 
     check_tensorboard(tensorboard)
     runtime = device_runtime(device, compiled=compiled, keep=keep)
-    (job,) = plan(load_grid(grid), preset, [cell], [seed], [*(assign or ()), *assignments(data, data_name, data_root)])
+    assign = [*(assign or ()), *assignments(data, data_name, data_root, resize)]
+    (job,) = plan(load_grid(grid), preset, [cell], [seed], assign)
     with Stop(), owned(out), event_files(tensorboard), about(job.name):
-        trainer = make_trainer(job, load_data(job.settings.data), runtime, out)
+        images = load_data(job.settings.data)
+        trainer = make_trainer(job, images, runtime, out)
         with training_batch(job.settings.training.batch):
             divergence = trainer.run(job.settings.training.steps)
     said = (
@@ -167,7 +184,8 @@ def train(
     )
     say(f"{job.name}: {said}; checkpoint in '{out}'")
     if as_json:
-        print_json({"checkpoint": str(out), "step": trainer.step, "diverged": divergence and divergence.model_dump()})
+        made = {"checkpoint": str(out), "step": trainer.step, "diverged": divergence and divergence.model_dump()}
+        print_json(made | {"notes": images.notes})
 
 
 def report(
@@ -239,13 +257,19 @@ def _render(
     say(f"Records in '{results}'" + (f", report in '{reports}'" if reports else ""))
 
 
-def _show_costs(costs: "Sequence[Cost]", as_json: bool) -> None:
-    from dataclasses import asdict
+def _show_costs(grid: "GridCost", as_json: bool) -> None:
+    from ddpm_bench.runtime.timing import in_words
 
     if as_json:
-        return print_json([asdict(cost) for cost in costs])
-    for cost in costs:
-        size = f"{cost.disk_bytes / 1e6:,.0f} MB"
-        typer.echo(f"{cost.job:<24} {cost.parameters:>12,} parameters  {cost.hours:>8.2f} h  {size:>10}")
-    hours, total = sum(cost.hours for cost in costs), sum(cost.disk_bytes for cost in costs) / 1e6
-    typer.echo(f"{len(costs)} cells: about {hours:.2f} h one after the other and {total:,.0f} MB; scoring not counted")
+        return print_json(grid.as_json())
+    for cell in grid.cells:
+        size = f"{cell.disk_bytes / 1e6:,.0f} MB"
+        typer.echo(f"{cell.job:<24} {cell.parameters:>12,} parameters  {in_words(cell.hours * 3600):>8}  {size:>10}")
+    wall, in_a_row = (in_words(hours * 3600) for hours in (grid.hours, grid.hours_in_a_row))
+    cells, threads = (
+        f"{n} {what}{'s' if n > 1 else ''}" for n, what in ((len(grid.cells), "cell"), (grid.threads, "thread"))
+    )
+    typer.echo(
+        f"{cells}, {grid.workers} at a time, {threads} each: about {wall} for the grid on a machine that does "
+        f"nothing else ({in_a_row} of work in a row), and {grid.disk_bytes / 1e6:,.0f} MB.\n{grid.not_counted}"
+    )

@@ -11,7 +11,9 @@ from ddpm_bench.cli.options import Json, plain_text
 def import_(
     source: Annotated[str, typer.Argument(help="A .pt or .safetensors file, a diffusers folder, or a hub id.")],
     out: Annotated[Path, typer.Option(help="The new folder, which --ckpt takes from then on.")],
-    format: Annotated[str | None, typer.Option(help="diffusers, openai or pytorch-ddpm [default: recognised].")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="diffusers, openai, pytorch-ddpm or ddim [default: recognised].")
+    ] = None,
     flags: Annotated[
         str | None, typer.Option(help='openai: the flags of its training, e.g. "--image_size 32 --num_heads 4".')
     ] = None,
@@ -19,6 +21,10 @@ def import_(
         Literal["ema", "raw", "unknown"] | None, typer.Option(help="What they are, where the file does not tell.")
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Take raw weights, not their moving average.")] = False,
+    key: Annotated[
+        str | None, typer.Option(help="The entry of the file that holds the weights, where it holds several.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="The images' side, where the source does not tell.")] = None,
     name: Annotated[
         str | None, typer.Option(callback=plain_text, help="The model's name in results [default: that of the source].")
     ] = None,
@@ -34,9 +40,11 @@ def import_(
     predicts: Annotated[str | None, typer.Option(help="eps, x0 or mu: what the network predicts.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Convert a checkpoint of diffusers, OpenAI's improved- or guided-diffusion, or w86763777/pytorch-ddpm.
+    """Convert a checkpoint of diffusers, OpenAI's improved- or guided-diffusion, w86763777/pytorch-ddpm, or ermongroup/ddim.
 
-    What it predicts, its schedule, variance and time indexing are stored with it. Nothing in a file is executed.
+    The last is also the format of Ho et al.'s own weights, as pesser/pytorch_diffusion converted them. What it predicts,
+    its schedule, variance and time indexing are stored with it, and what was assumed or not used. Nothing in a file is
+    executed.
 
     Example: `ddpm-bench import cifar10_uncond_50M_500K.pt --out models/improved`
     """
@@ -48,7 +56,9 @@ def import_(
         "schedule": schedule, "T": T, "beta_1": beta_1, "beta_T": beta_T,
         "variance": variance, "parameterization": predicts,
     }  # fmt: skip
-    asked = UserSays(flags, weights, raw, {key: value for key, value in process.items() if value is not None})
+    asked = UserSays(
+        flags, weights, raw, key, size, {each: value for each, value in process.items() if value is not None}
+    )
     card = import_checkpoint(source, out, asked, format, name)
     if as_json:
         print_json(card.model_dump(mode="json"))

@@ -18,6 +18,7 @@ from ddpm_bench.cli.options import (
     Device,
     Json,
     Raw,
+    Resizing,
     Seed,
     refuse,
 )
@@ -56,6 +57,7 @@ def nll(
     data: Data = None,
     data_name: DataName = None,
     data_root: DataRoot = None,
+    resize: Resizing = None,
     device: Device = "auto",
     batch: Batch = None,
     compiled: Compile = False,
@@ -87,7 +89,7 @@ def nll(
     splits: tuple[SplitName, ...] = ("test", "train") if split == "both" else (split,)
     clipped = model.sampling.clip_x0 if clip is None else clip
     with Stop():
-        reference = reference_data(model, data, data_name, data_root)
+        reference = reference_data(model, data, data_name, data_root, resize)
         most = max(len(reference.test), len(reference.train))
         method = BoundMethod(images or most, None if exact else evals or 10, seed, clipped, decoder)
         result = measure_nll(model, reference, splits, method, runtime, cache.expanduser() / "bounds")

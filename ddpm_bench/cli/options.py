@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ddpm_bench.config.limits import LARGEST_SEED
+from ddpm_bench.config.resizing import Resize
 from ddpm_bench.errors import UserError
 from ddpm_bench.text import brief, check_plain
 
@@ -35,12 +36,19 @@ Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas: each cell 
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of every random draw.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value, e.g. training.steps=1000. Repeatable.")]
 DATA_HELP = "embedded, cifar10, mnist, fashion-mnist, folder:PATH or npz:PATH."
-EXTRACTOR_HELP = "inception, embedded, or the path of an extractor of your own."
+EXTRACTOR_HELP = "inception, efficientnet-lite0, embedded, or the path of an extractor of your own"
+IN_COLOUR = "inception where its weights are at hand, else efficientnet-lite0"
 Data = Annotated[str | None, typer.Option(callback=plain_text, help=DATA_HELP)]
 DataName = Annotated[
     str | None, typer.Option(callback=plain_text, help="The label that results carry for a folder or npz.")
 ]
 DataRoot = Annotated[Path | None, typer.Option(help="Where downloaded data sets lie or are put.")]
+Resizing = Annotated[
+    Resize | None,
+    typer.Option(
+        "--resize", help="How images of the data set are brought to another size [default: they are refused]."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Keep = Annotated[int, typer.Option(min=1, help="How many training checkpoints to keep on the disk.")]
 Compile = Annotated[
@@ -70,6 +78,13 @@ Steps = Annotated[
         help="Sampling steps, a strided chain with re-derived betas where fewer than T [default: the checkpoint's own].",
     ),
 ]
+Spacing = Annotated[
+    str | None,
+    typer.Option(
+        help="Which steps a chain of fewer than T visits: even, openai, leading, linspace or trailing "
+        "[default: the checkpoint's own]."
+    ),
+]
 Results = Annotated[Path | None, typer.Option(help="Folder of the records [default: results/GRID-PRESET].")]
 Reports = Annotated[Path | None, typer.Option(help="Folder of the report [default: reports/GRID-PRESET].")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
@@ -77,7 +92,12 @@ Tensorboard = Annotated[
     Path | None, typer.Option(help="Write TensorBoard event files into this folder (extra `tensorboard`).")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again; what was there is set aside, not lost.")]
-Extractor = Annotated[str, typer.Option(callback=plain_text, help=EXTRACTOR_HELP)]
+Extractor = Annotated[
+    str | None,
+    typer.Option(
+        callback=plain_text, help=f"{EXTRACTOR_HELP} [default: embedded for grey images; for colour {IN_COLOUR}]."
+    ),
+]
 Weights = Annotated[Path | None, typer.Option(help="The Inception weights file, where it cannot be downloaded.")]
 Unverified = Annotated[
     bool, typer.Option("--allow-unverified-weights", help="Accept other Inception weights; every table will say so.")
@@ -89,9 +109,13 @@ Cache = Annotated[
 CACHE = Path.home() / ".cache" / "ddpm-bench"
 
 
-def assignments(data: str | None, name: str | None, root: Path | None, extractor: str | None = None) -> list[str]:
+def assignments(
+    data: str | None, name: str | None, root: Path | None, resize: Resize | None, extractor: str | None = None
+) -> list[str]:
     """The options that stand for a --set."""
-    named = {"data.source": data, "data.name": name, "data.root": root, "scoring.extractor": extractor}
+    named = {
+        "data.source": data, "data.name": name, "data.root": root, "data.resize": resize, "scoring.extractor": extractor,
+    }  # fmt: skip
     return [f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in named.items() if value is not None]
 
 

@@ -91,7 +91,8 @@ def reproduce(
 
     import torch
 
-    from ddpm_bench.cli.setup import data_and_extractor, device_runtime
+    from ddpm_bench.cli.setup import device_runtime, extractor_of
+    from ddpm_bench.data import load_data
     from ddpm_bench.errors import UserError
     from ddpm_bench.experiment.ablate import check_results, run_jobs, set_aside
     from ddpm_bench.experiment.cell import Bench
@@ -116,7 +117,8 @@ def reproduce(
         torch.set_num_threads(int(expected.hardware["threads"] or 1))
     job = job_of(expected, data, extractor, data_root)
     with Stop(), owned(folder):
-        images, features = data_and_extractor(job.settings, inception_weights, allow_unverified_weights, cache)
+        features = extractor_of(job.settings, inception_weights, allow_unverified_weights, cache)
+        images = load_data(job.settings.data)
         check_same(expected, images, features)
         if fresh:
             set_aside(folder, [job])

@@ -13,6 +13,8 @@ from ddpm_bench.cli.options import (
     Device,
     Json,
     Raw,
+    Resizing,
+    Spacing,
     Steps,
     plain_text,
     refuse,
@@ -42,6 +44,7 @@ def sample(
         int, typer.Option(min=0, max=LARGEST_SEED, help="Sample i depends on the seed and on i alone.")
     ] = 0,
     steps: Steps = None,
+    spacing: Spacing = None,
     clip: Clip = None,
     raw: Raw = False,
     data: Annotated[
@@ -51,6 +54,7 @@ def sample(
         ),
     ] = None,
     data_root: DataRoot = None,
+    resize: Resizing = None,
     device: Device = "auto",
     batch: Batch = None,
     as_json: Json = False,
@@ -70,21 +74,24 @@ def sample(
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import chosen_images
     from ddpm_bench.runtime.interrupt import Stop
-    from ddpm_bench.runtime.observer import say
+    from ddpm_bench.runtime.observer import noting, say
 
     if interpolate:
         refuse({"--samples": samples, "--progressive": progressive}, "does not go with --interpolate.")
     else:
-        refuse({"--at": at, "--data": data, "--data-root": data_root}, "goes with --interpolate alone.")
+        of_ends = {"--at": at, "--data": data, "--data-root": data_root, "--resize": resize}
+        refuse(of_ends, "goes with --interpolate alone.")
     (check_png if progressive or interpolate else check_free)(out)
     runtime, model = device_runtime(device, batch=batch), load_model(ckpt, raw)
-    wish = sampling_wish(model, samples or 64, steps, clip)
+    wish = sampling_wish(model, samples or 64, steps, clip, spacing)
     with Stop():
         if progressive:
             made = draw_progressive(out, model, wish, samples or 8, seed, runtime)
         elif interpolate:
-            ends = chosen_images(model, interpolate, data, data_root)
-            made = draw_interpolation(out, model, wish, ends, at, seed, runtime) | {"sources": interpolate}
+            with noting() as notes:
+                ends = chosen_images(model, interpolate, data, data_root, resize)
+            about = {"sources": interpolate, "notes": notes}
+            made = draw_interpolation(out, model, wish, ends, at, seed, runtime) | about
         else:
             made = write_samples(model, wish, seed, runtime, out)
     say(f"Made '{out}'")

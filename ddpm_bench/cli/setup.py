@@ -9,14 +9,16 @@ from pydantic import ValidationError
 from ddpm_bench.config.networks import Settings
 from ddpm_bench.config.settings import CellSettings, SamplingSettings
 from ddpm_bench.config.values import first_fault
-from ddpm_bench.data import ImageData, load_data
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics.extractors import Extractor, load_extractor
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.device import choose_device
+from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.runtime import Runtime
 
 Section = TypeVar("Section", bound=Settings)
+SHOWN = 12
+"""So many steps of a strided chain are all named."""
 
 
 def section(kind: type[Section], values: Mapping[str, object]) -> Section:
@@ -35,19 +37,26 @@ def device_runtime(
     return Runtime(choose_device(device, compiled), cache, batch, compiled=compiled, keep=keep)
 
 
-def sampling_wish(model: Model, count: int, steps: int | None, clip: bool | None) -> SamplingSettings:
-    """As the checkpoint says it is sampled, where the options say nothing else."""
-    asked = {"samples": count, "steps": steps, "clip_x0": clip}
+def sampling_wish(
+    model: Model, count: int, steps: int | None, clip: bool | None, spacing: str | None = None
+) -> SamplingSettings:
+    """As the checkpoint says it is sampled, where the options say nothing else. Says which steps a strided chain visits."""
+    asked = {"samples": count, "steps": steps, "spacing": spacing, "clip_x0": clip}
     wished = {name: value for name, value in asked.items() if value is not None}
-    return section(SamplingSettings, model.sampling.model_dump() | wished)
+    wish = section(SamplingSettings, model.sampling.model_dump() | wished)
+    if kept := model.kept_steps(wish):
+        shown = kept if len(kept) <= SHOWN else [*kept[:2], "...", kept[-1]]
+        say(f"The chain visits {len(kept):,} of {model.T:,} steps, spacing '{wish.spacing}', counted from 1: "
+            + ", ".join(map(str, shown)))  # fmt: skip
+    elif spacing is not None:
+        raise UserError(f"--spacing {spacing} chooses among the {model.T:,} steps of the checkpoint's chain, but all of them "
+                        "are visited; give fewer --steps, or leave it out.")  # fmt: skip
+    return wish
 
 
-def data_and_extractor(
-    settings: CellSettings, weights: Path | None, allow_unverified: bool, cache: Path
-) -> tuple[ImageData, Extractor]:
-    """The data and the extractor of a command, before anything long starts."""
-    features = load_extractor(
+def extractor_of(settings: CellSettings, weights: Path | None, allow_unverified: bool, cache: Path) -> Extractor:
+    """The extractor that the settings name, for images of their size."""
+    return load_extractor(
         settings.scoring.extractor, size=settings.data.size, inception_weights=weights,
         allow_unverified=allow_unverified, cache=cache,
     )  # fmt: skip
-    return load_data(settings.data), features

@@ -18,6 +18,7 @@ from ddpm_bench.cli.options import (
     Json,
     Preset,
     Raw,
+    Resizing,
     Seed,
     Unverified,
     Weights,
@@ -85,7 +86,8 @@ def precision(
     data: Data = None,
     data_name: DataName = None,
     data_root: DataRoot = None,
-    extractor: Extractor = "embedded",
+    resize: Resizing = None,
+    extractor: Extractor = None,
     inception_weights: Weights = None,
     allow_unverified_weights: Unverified = False,
     device: Device = "auto",
@@ -104,7 +106,7 @@ def precision(
     from ddpm_bench.files import write_json
     from ddpm_bench.measurement.measure import Task
     from ddpm_bench.measurement.precision import compare_precisions, precision_table
-    from ddpm_bench.metrics.extractors import load_extractor
+    from ddpm_bench.metrics.extractors import choose_extractor, load_extractor
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
     from ddpm_bench.runtime.interrupt import Stop
@@ -112,7 +114,8 @@ def precision(
     from ddpm_bench.runtime.owner import owned
 
     model, runtime = load_model(ckpt, raw), device_runtime(device, cache, batch)
-    reference = reference_data(model, data, data_name, data_root)
+    reference = reference_data(model, data, data_name, data_root, resize)
+    extractor = extractor or choose_extractor("embedded", reference.train.images, inception_weights, cache)
     features = load_extractor(
         extractor, size=model.shape[-1], inception_weights=inception_weights,
         allow_unverified=allow_unverified_weights, cache=cache,

@@ -17,7 +17,7 @@ from ddpm_bench.config.published import Claim, Coding, Conditions, Printed, Publ
 from ddpm_bench.config.settings import CellSettings, section_of
 from ddpm_bench.config.values import Frozen, first_fault
 from ddpm_bench.errors import UserError, near_miss
-from ddpm_bench.files import regular
+from ddpm_bench.files import read_text
 from ddpm_bench.text import brief
 
 PACKAGE = Path(__file__).parent.parent
@@ -157,7 +157,7 @@ def _read_toml(
     if path is None:
         raise UserError(f"There is no {kind} '{name}'{near_miss(name, shipped)} Or give the path of a .toml file.")
     try:
-        return path, tomllib.loads(regular(path).read_text(encoding="utf-8"), parse_float=parse_float)
+        return path, tomllib.loads(read_text(path), parse_float=parse_float)
     except FileNotFoundError:
         raise UserError(f"There is no {kind} file '{path}'. Shipped: {', '.join(shipped)}.") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -77,8 +77,8 @@ class Metric:
         return f"{self.source_name} to the test set" if self.split == "test" else self.source_name
 
     def text(self, value: float, sign: bool = False) -> str:
-        """The value with the metric's digits; with `sign`, that of a difference."""
-        return f"{value:{'+' if sign else ''}.{self.digits}f}"
+        """The value with the metric's digits, never -0.00; with `sign`, that of a difference."""
+        return f"{value:{'+' if sign else ''}z.{self.digits}f}"
 
 
 def _bound(split: SplitName, images: str, scale: Literal["log"] | None = None) -> Metric:
@@ -109,6 +109,9 @@ METRICS = {
             source_name="FID", published="fid_test",
         ),
         Metric(
+            "fd_reference", "Frechet distance to a reference without splits", "distance", "down", 2, "{distance}",
+        ),
+        Metric(
             "fd_infinity", "Frechet distance for infinitely many samples", "distance", "down", 2,
             "{distance}, infinite samples", split="train", minor=True,
         ),
@@ -130,6 +133,8 @@ METRICS = {
     )
 }  # fmt: skip
 
+OF_DATA_SETS = tuple(sorted(key for key, metric in METRICS.items() if metric.kind != "distance" or metric.split))
+"""The metrics that a run may have: kept scores and anchors are made again where there is one more of them."""
 SCORE, DISTANCE = "is_mean", "fd_train"
 """What every run is scored by; the best checkpoint is the one with the lowest DISTANCE."""
 BOUNDS = {split: key for key, metric in METRICS.items() if (split := metric.bound_split)}

@@ -12,15 +12,17 @@ from pydantic import Field, field_validator, model_validator
 
 from ddpm_bench.config.limits import LEAST_SIDE, MOST_IMAGES, MOST_SIDE, MOST_STEPS, MOST_T
 from ddpm_bench.config.networks import NETWORKS, AnyNetworkSettings, Settings, UNetSettings
+from ddpm_bench.config.resizing import UNASKED, Resize
 from ddpm_bench.errors import UserError
 
 
 class DataSettings(Settings):
-    """Where the images come from. `size` is the side in pixels after averaging down and zero padding."""
+    """Where the images come from. `size` is their side in pixels; `resize` is how others are brought to it, None: not at all."""
 
     source: str = Field("embedded", min_length=1)
     name: str | None = Field(None, min_length=1)
     size: int = Field(32, ge=LEAST_SIDE, le=MOST_SIDE)
+    resize: Resize | None = None
     # Where files lie on this machine changes no number, so it is not part of a record.
     root: Path | None = Field(None, exclude=True)
 
@@ -66,22 +68,36 @@ class TrainingSettings(Settings):
     snapshot_every: int | None = Field(None, ge=1, le=MOST_STEPS)
 
 
+EVEN = "even"
+"""The spacing of a strided chain for which none was asked, as of all results that name none."""
+
+
 class SamplingSettings(Settings):
     """How a chain is run: `sampler` by its name in `diffusion/samplers.py`, in so many `steps`, for so many `samples`.
 
-    steps: None is the full chain; fewer is a strided one with re-derived betas. clip_x0: before the mean is taken.
+    steps: None is the full chain; fewer is a strided one with re-derived betas. spacing: which steps a strided one visits,
+    by its name in `diffusion/spacing.py`. clip_x0: before the mean is taken.
     """
 
     samples: int = Field(50_000, ge=2, le=MOST_IMAGES)
     sampler: str = "ancestral"
     steps: int | None = Field(None, ge=1, le=MOST_T)
+    spacing: str = EVEN
     clip_x0: bool = True
+
+    def strided(self, T: int) -> bool:
+        """Whether fewer steps than the T of the chain are visited."""
+        return self.steps not in (None, T)
+
+    def spacing_of(self, T: int) -> str:
+        """The spacing that results depend on: that of the whole chain, which has none, is called the default's."""
+        return self.spacing if self.strided(T) else EVEN
 
 
 class ScoringSettings(Settings):
     """With what samples are scored, and how the bound is measured.
 
-    `extractor`: inception, embedded, or the path of one made by `ddpm-bench extractor train`.
+    `extractor`: inception, efficientnet-lite0, embedded, or the path of one made by `ddpm-bench extractor train`.
     `bound_images`: how many test images, and as many training images, have their variational bound measured at the end of
     training; 0 for none. `bound_evals`: by so many network calls an image, or with every t where it is None.
     `terms_images`: beside such an estimate, so many test images are measured with every t, for the terms and the error of
@@ -135,6 +151,11 @@ class CellSettings(Settings):
                 raise ValueError(f"at data.size = {self.data.size}: {error}") from error
         if self.sampling.steps is not None and self.sampling.steps > self.diffusion.T:
             raise ValueError(f"sampling.steps = {self.sampling.steps} exceeds diffusion.T = {self.diffusion.T}")
+        if self.sampling.spacing != EVEN and not self.sampling.strided(self.diffusion.T):
+            raise ValueError(
+                f"sampling.spacing = {self.sampling.spacing} is of a chain of fewer steps; give sampling.steps below "
+                f"diffusion.T = {self.diffusion.T}, or leave it out"
+            )
         every = self.training.snapshot_every
         if every is not None and every > self.training.steps:
             raise ValueError(f"training.snapshot_every = {every} exceeds training.steps = {self.training.steps}")
@@ -154,8 +175,17 @@ def completed(values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON values that hold sections of `CellSettings`, or the `process` of a model card, with the defaults of what these
     gained since they were written."""
     sections: dict[str, Any] = {}
-    for name, held in values.items():
+    for name, held in as_written(values).items():
         if isinstance(held, Mapping) and (name in CellSettings.model_fields or name == "process"):
             kind = ProcessSettings if name == "process" else section_of(name, held)
             sections[name] = kind.model_validate(held).model_dump(mode="json")
     return {**values, **sections}
+
+
+def as_written(values: Any) -> Any:
+    """JSON values that hold the section `data`, with what they meant when they were written: images of another size were
+    fitted unasked before `data.resize` was there."""
+    data = values.get("data") if isinstance(values, Mapping) else None
+    if not isinstance(data, Mapping) or "resize" in data:
+        return values
+    return {**values, "data": {**data, "resize": UNASKED}}

@@ -4,15 +4,18 @@ from pathlib import Path
 
 from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data.image_files import read_images, write_images
-from ddpm_bench.data.images import ImageData, Split, content_hash, fit_to, to_model, to_uint8
+from ddpm_bench.data.images import ImageData, Split, check_levels, content_hash, to_model, to_uint8
+from ddpm_bench.data.loaded import Loaded
+from ddpm_bench.data.resize import Size, fitted
 from ddpm_bench.data.sources import SOURCES
 from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.runtime.observer import noting, say
 
 __all__ = [
     "SOURCES",
     "ImageData",
     "Split",
-    "fit_to",
+    "fitted",
     "load_data",
     "read_images",
     "to_model",
@@ -24,10 +27,11 @@ DEFAULT_ROOT = Path("~/.cache/ddpm-bench/data")
 """Where downloads go unless `data.root` names another folder."""
 
 
-def load_data(settings: DataSettings) -> ImageData:
-    """Both splits of `settings.source`, fitted to `settings.size`, held as uint8.
+def load_data(settings: DataSettings, size: Size | None = None) -> ImageData:
+    """Both splits of `settings.source` at `size`, (H, W), or else at settings.size x settings.size, held as uint8.
 
-    Raises UserError, naming the file and the remedy, for whatever is wrong with the source; nothing is half-loaded.
+    Raises UserError, naming the file and the remedy, for whatever is wrong with the source, and for images of another
+    size unless `settings.resize` says how to fit them; nothing is half-loaded. What is said meanwhile is noted.
     """
     word, _, text = settings.source.partition(":")
     source = SOURCES.get(word)
@@ -40,12 +44,22 @@ def load_data(settings: DataSettings) -> ImageData:
         need = "needs a" if source.takes_path else "takes no"
         raise UserError(f"The data source '{settings.source}' {need} path: write '{source.form}'.")
     path = Path(text).expanduser()
-    loaded = source.load(path, (settings.root or DEFAULT_ROOT).expanduser())
+    name = settings.name or source.name(path)
+    with noting() as notes:
+        loaded = source.load(path, (settings.root or DEFAULT_ROOT).expanduser())
+        train, test = _prepared(loaded, name, settings, size or (settings.size, settings.size))
+    return ImageData(name, train, test, content_hash(train.images, test.images), loaded.classes, tuple(notes))
+
+
+def _prepared(loaded: Loaded, name: str, settings: DataSettings, size: Size) -> tuple[Split, Split]:
+    """The training and the test images at `size`."""
+    for split, images in (("training", loaded.train.images), ("test", loaded.test.images)):
+        check_levels(images, f"The {split} images of '{name}'")
     try:
-        train, test = (
-            Split(fit_to(split.images, settings.size), split.labels) for split in (loaded.train, loaded.test)
-        )
+        train, done = fitted(loaded.train.images, size, settings.resize)
+        test, _ = fitted(loaded.test.images, size, settings.resize)
     except UserError as error:
         raise UserError(f"Data source '{settings.source}': {error}") from error
-    name = settings.name or source.name(path)
-    return ImageData(name, train, test, content_hash(train.images, test.images), loaded.classes)
+    if done:
+        say(f"The images of '{name}' are {done}")
+    return Split(train, loaded.train.labels), Split(test, loaded.test.labels)

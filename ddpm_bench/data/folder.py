@@ -4,10 +4,11 @@ from pathlib import Path
 
 import torch
 
-from ddpm_bench.data.image_files import Listing, list_images, read_files
+from ddpm_bench.data.image_files import Listing, list_images, read_files, told_passed_over
 from ddpm_bench.data.images import Split
 from ddpm_bench.data.loaded import Loaded, check_alike
 from ddpm_bench.errors import UserError
+from ddpm_bench.runtime.observer import say
 
 
 def load_folder(path: Path) -> Loaded:
@@ -32,6 +33,9 @@ def load_folder(path: Path) -> Loaded:
             f"'{path}' has the class folder '{where}/{lone}' but no '{other}/{lone}'. "
             "Use the same class folders in both, or none."
         )
+    for split, listing in {"train": train, "test": test}.items():
+        if listing.passed_over:
+            say(told_passed_over(path / split, listing.passed_over))
     return check_alike(Loaded(_split(train, "train"), _split(test, "test"), train.classes), f"'{path}'")
 
 

@@ -17,14 +17,18 @@ import torch
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ddpm_bench.data.images import check_levels
 from ddpm_bench.data.loaded import describe
 from ddpm_bench.data.npz import read_npz
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import check_unfolding, make_folder, regular, replacing
 from ddpm_bench.runtime.observer import progress
+from ddpm_bench.text import brief
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+NO_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF")
+"""What Pillow knows by its suffix beside formats of pictures: documents, arrays, films."""
 CHANNELS = {"L": 1, "RGB": 3}
 PATIENCE_S = 2.0
 """Work that takes longer than this shows its progress."""
@@ -32,36 +36,73 @@ PATIENCE_S = 2.0
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files of a folder in sorted order; with class folders, `classes` in sorted order and a label a file."""
+    """The image files of a folder in sorted order; with class folders, `classes` in sorted order and a label a file.
+
+    passed_over: names of what is hidden or no image.
+    """
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
+    passed_over: tuple[str, ...] = ()
 
 
-def list_images(folder: Path) -> Listing:
-    """The images that lie in `folder`, or in its subfolders, one a class. Hidden files and other files are passed over.
+def list_images(folder: Path, recursive: bool = False) -> Listing:
+    """The images that lie in `folder`, or in its subfolders, one a class; recursive: at any depth, and no classes.
 
-    UserError for: no such folder; no images; images beside class folders; folders in class folders; unread formats.
+    UserError for: no such folder; no images; images beside class folders; folders in class folders; unread formats; a
+    folder inside itself.
     """
-    files, classes = _contents(folder)
+    if recursive:
+        return _listing(folder, *_below(folder, ()))
+    files, classes, passed_over = _contents(folder)
     if files and classes:
         raise UserError(
             f"The folder '{folder}' holds both images ('{files[0].name}') and folders ('{classes[0].name}'). "
-            "Use images only, or one folder a class and nothing beside them."
+            "Use images only, or one folder a class and nothing beside them; `evaluate --samples --recursive` takes both."
         )
-    labels = []
+    labels: list[int] = []
     for label, class_folder in enumerate(classes):
-        inside, deeper = _contents(class_folder)
+        inside, deeper, other = _contents(class_folder)
         if deeper:
             raise UserError(
-                f"The class folder '{class_folder}' holds a folder '{deeper[0].name}'. Class folders hold images only."
+                f"The class folder '{class_folder}' holds a folder '{deeper[0].name}'. Class folders hold images only; "
+                "`evaluate --samples --recursive` takes any depth."
             )
         files += inside
+        passed_over += other
         labels += [label] * len(inside)
+    return _listing(folder, files, passed_over, labels, [path.name for path in classes])
+
+
+def _listing(
+    folder: Path,
+    files: Sequence[Path],
+    passed_over: Sequence[str],
+    labels: Sequence[int] = (),
+    classes: Sequence[str] = (),
+) -> Listing:
     if not files:
         raise UserError(f"The folder '{folder}' holds no images ({', '.join(SUFFIXES)}).")
-    return Listing(tuple(files), tuple(labels), tuple(path.name for path in classes))
+    return Listing(tuple(files), tuple(labels), tuple(classes), tuple(passed_over))
+
+
+def _below(folder: Path, above: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
+    """Image files in `folder` and, after them, in each of its folders; and what was passed over. `above`: what holds it."""
+    if (real := folder.resolve()) in above:
+        raise UserError(f"The folder '{folder}' is a link to one that holds it. Remove the link.")
+    files, folders, passed_over = _contents(folder)
+    for inside in folders:
+        more, other = _below(inside, (*above, real))
+        files += more
+        passed_over += other
+    return files, passed_over
+
+
+def told_passed_over(where: Path | str, names: Sequence[str]) -> str:
+    """What is said, once, of what lies beside images and is none."""
+    shown = ", ".join([*names[:6], *["..."] * (len(names) > 6)])
+    return f"Passed over {len(names)} file{'' if len(names) == 1 else 's'} of '{where}', hidden or no images: {shown}"
 
 
 def read_files(paths: Sequence[Path], title: str = "Reading images") -> Tensor:
@@ -85,15 +126,23 @@ def read_files(paths: Sequence[Path], title: str = "Reading images") -> Tensor:
     return torch.from_numpy(images)
 
 
-def read_images(path: Path) -> Tensor:
+def read_images(path: Path, key: str | None = None) -> Tensor:
     """Anyone's images, uint8 (N, C, H, W): a folder (class folders allowed), or an .npz archive as for `read_npz`."""
+    images = _read_images(path, key)
+    check_levels(images, f"The images of '{path}'")
+    return images
+
+
+def _read_images(path: Path, key: str | None) -> Tensor:
     if path.is_dir():
+        if key is not None:
+            raise UserError(f"--key {brief(key)} names an array of an .npz archive, and '{path}' is a folder.")
         return read_files(list_images(path).paths)
     if not path.is_file():
         raise UserError(f"There is nothing at '{path}'. Give a folder of PNG, JPEG or WebP images, or an .npz archive.")
     if path.suffix.lower() != ".npz":
         raise UserError(f"'{path}' is neither a folder nor an .npz archive. Give the folder that holds the images.")
-    return read_npz(path)
+    return read_npz(path, key)
 
 
 def write_images(path: Path, images: Tensor) -> None:
@@ -130,24 +179,29 @@ def write_images(path: Path, images: Tensor) -> None:
             tick(index + 1)
 
 
-def _contents(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Image files and folders in `folder`, each sorted by name."""
+def _contents(folder: Path) -> tuple[list[Path], list[Path], list[str]]:
+    """Image files and folders in `folder`, and the names of what is hidden or neither; each sorted by name."""
     try:
-        visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)  # paths themselves sort otherwise on Windows
     except OSError as error:
         raise UserError(
             f"The folder '{folder}' cannot be read: {error.strerror}. Check the path and its permissions."
         ) from error
-    entries = sorted(visible, key=lambda entry: entry.name)  # paths themselves sort otherwise on Windows
-    folders = [entry for entry in entries if entry.is_dir()]
-    files = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry not in folders]
-    pictures = Image.registered_extensions()
+    pictures = {suffix for suffix, kind in Image.registered_extensions().items() if kind not in NO_PICTURES}
+    files, folders, passed_over = [], [], []
     for entry in entries:
-        if entry.suffix.lower() in pictures and entry.suffix.lower() not in SUFFIXES and entry.is_file():
+        hidden, suffix = entry.name.startswith("."), entry.suffix.lower()
+        if not hidden and entry.is_dir():
+            folders.append(entry)
+        elif not hidden and suffix in SUFFIXES:
+            files.append(entry)
+        elif not hidden and suffix in pictures and entry.is_file():
             raise UserError(
                 f"'{entry}' is an image of a format that is not read ({', '.join(SUFFIXES)} are). Convert or remove it."
             )
-    return files, folders
+        else:
+            passed_over.append(entry.name)
+    return files, folders, passed_over
 
 
 def _read_file(path: Path) -> np.ndarray:

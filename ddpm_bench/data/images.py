@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from ddpm_bench.errors import UserError
+from ddpm_bench.runtime.observer import say
 
 BLOCK = 2048
 """Images handled at once where a copy wider than uint8 is needed."""
@@ -32,7 +31,8 @@ class Split:
 class ImageData:
     """A data set, prepared for a model: both splits have the same (C, H, W).
 
-    `name` is the label that results carry; `classes[label]` are the names of the classes, () where there are none.
+    `name` is the label that results carry; `classes[label]` are the names of the classes, () where there are none;
+    `notes` are what was said as they were prepared: how they were resized, what was not used.
     """
 
     name: str
@@ -40,6 +40,7 @@ class ImageData:
     test: Split
     sha256: str
     classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -48,10 +49,10 @@ class ImageData:
         return channels, height, width
 
 
-def content_hash(train: Tensor, test: Tensor) -> str:
-    """Hexadecimal SHA-256 over shapes and pixels of both splits, uint8 (N, C, H, W), whatever the set is called."""
+def content_hash(*sets: Tensor) -> str:
+    """Hexadecimal SHA-256 over shapes and pixels of all `sets` (both splits), uint8 (N, C, H, W), whatever they are called."""
     digest = hashlib.sha256()
-    for images in (train, test):
+    for images in sets:
         digest.update(f"uint8 {tuple(images.shape)}\n".encode())
         for block in images.split(BLOCK):
             digest.update(block.cpu().contiguous().numpy().data)
@@ -68,38 +69,10 @@ def to_uint8(x: Tensor) -> Tensor:
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def fit_to(images: Tensor, size: int) -> Tensor:
-    """uint8 (N, C, H, W) -> uint8 (N, C, size, size): averaged down by a whole factor, then zero-padded around.
-
-    The factor f is the smallest with ceil(max(H, W) / f) <= size; f x f pixels become their mean, rounded half up.
-    Padding is centred; an odd row or column more goes to the bottom or right.
-    28 -> 32 pads by 2; 28 -> 16 averages 2x2, then pads by 1.
-    Raises UserError when f does not divide both sides.
-    """
-    height, width = images.shape[2:]
-    factor = _factor(height, width, size)
-    if factor is None:
-        larger = next(side for side in range(size + 1, max(height, width) + 1) if _factor(height, width, side))
-        raise UserError(
-            f"Images of {width}x{height} pixels cannot be averaged down to data.size = {size} in whole blocks. "
-            f"The next larger data.size that fits is {larger}; or resize the images beforehand."
+def check_levels(images: Tensor, what: str) -> None:
+    """Say it of images, uint8, that look like values in [0, 1] which nobody scaled: they would be scored as black ones."""
+    if images.numel() and images.max() <= 1:
+        say(
+            f"{what} hold no level above 1: they look like values in [0, 1] that were not scaled to 0..255. If so, save "
+            "them again as numpy.clip(numpy.rint(x * 255), 0, 255).astype('uint8')."
         )
-    if factor > 1:
-        images = torch.cat([_average_down(block, factor) for block in images.split(BLOCK)])
-    down, right = size - images.shape[2], size - images.shape[3]
-    if not (down or right):
-        return images
-    return functional.pad(images, (right // 2, right - right // 2, down // 2, down - down // 2))
-
-
-def _factor(height: int, width: int, size: int) -> int | None:
-    """The smallest f with ceil(max(height, width) / f) <= size, or None where f does not divide both sides."""
-    factor = -(-max(height, width) // size)
-    return None if height % factor or width % factor else factor
-
-
-def _average_down(images: Tensor, factor: int) -> Tensor:
-    """Means of factor x factor blocks of uint8 (N, C, H, W), rounded half up in integers."""
-    blocks = images.unflatten(3, (-1, factor)).unflatten(2, (-1, factor))  # (N, C, H/f, f, W/f, f)
-    total = blocks.sum(dim=(3, 5), dtype=torch.int64)
-    return ((2 * total + factor**2) // (2 * factor**2)).to(torch.uint8)

@@ -1,6 +1,6 @@
 """A network with all that its output means: it is called as p(x_{t-1} | x_t)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -52,14 +52,9 @@ class Denoiser:
         """The output for the mean alone, (B, *shape): what the parameterization's target is compared with."""
         return self.diffusion.split(self.network(x_t, self.schedule.network_step(t)), x_t)[0]
 
-    def respaced(self, steps: int | None) -> "Denoiser":
-        """Of the strided chain of so many steps, betas derived anew; of the whole chain where that is None or T.
-
-        UserError for more steps than T.
-        """
-        if steps is None or steps == self.T:
-            return self
-        return replace(self, diffusion=self.diffusion.respaced(steps))
+    def respaced(self, kept: Sequence[int]) -> "Denoiser":
+        """Of the strided chain that visits only the steps `kept`; see `Schedule.respaced`."""
+        return replace(self, diffusion=self.diffusion.respaced(kept))
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ The one place where the paper's t = 1..T becomes the 0-based step that the netwo
 split into mean head and raw log variance, and where x_0 is clipped: before the mean is taken, never after.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ddpm_bench.diffusion.parameterization import Parameterization
 from ddpm_bench.diffusion.process import precise
-from ddpm_bench.diffusion.schedule import Schedule, evenly_spaced
+from ddpm_bench.diffusion.schedule import Schedule
 from ddpm_bench.diffusion.variance import Variance
 from ddpm_bench.errors import UserError
 
@@ -75,9 +75,8 @@ class Diffusion:
         mean = self.parameterization.mean(self.schedule, head, x0, x_t, t)
         return ReverseStep(mean, self.variance.log_variance(self.schedule, raw, t, x_t), x0, output)
 
-    def respaced(self, steps: int) -> "Diffusion":
-        """The strided chain of `steps` evenly spaced steps, betas derived anew; UserError unless 1 <= steps <= T."""
-        kept = evenly_spaced(self.schedule.T, steps)
+    def respaced(self, kept: Sequence[int]) -> "Diffusion":
+        """The strided chain that visits only the steps `kept`; see `Schedule.respaced`."""
         return Diffusion(self.schedule.respaced(kept), self.parameterization, self.variance)
 
 

@@ -175,16 +175,3 @@ SCHEDULES: dict[str, Callable[[int, float, float], Schedule]] = {
     "constant": constant,
     "cosine": cosine,
 }
-
-
-def evenly_spaced(T: int, steps: int) -> list[int]:
-    """`steps` of the steps 1..T, as evenly as integers allow, T always among them and 1 too where steps > 1.
-
-    Raises UserError unless 1 <= steps <= T.
-    """
-    if not 1 <= steps <= T:
-        raise UserError(f"A chain of {T} steps cannot be sampled in {steps}; choose 1 to {T} sampling steps.")
-    if steps == 1:
-        return [T]
-    gaps = steps - 1
-    return [1 + (2 * i * (T - 1) + gaps) // (2 * gaps) for i in range(steps)]  # i (T - 1) / gaps, rounded half up

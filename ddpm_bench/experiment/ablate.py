@@ -1,7 +1,7 @@
 """A grid from start to finish: resolve the cells, check what is there, run what is missing, keep going after a failure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddpm_bench.config.grid import Grid, load_preset, parse_set, resolve
@@ -9,15 +9,16 @@ from ddpm_bench.data.codec import check_lossless
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.cell import Bench, Job
-from ddpm_bench.experiment.launchers import Launcher
+from ddpm_bench.experiment.launchers import Launcher, side_by_side
 from ddpm_bench.experiment.live_table import board
 from ddpm_bench.files import move_aside
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.models.build import build_codec, build_objective, build_sampler
+from ddpm_bench.models.build import build_codec, build_objective, build_sampler, build_spacing
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.failure import why_failed
-from ddpm_bench.records.record import PICTURES, Record, picture_path, read_record, record_path, write_record
+from ddpm_bench.records.record import PICTURES, RECORDS, Record, picture_path, record_path, write_record
+from ddpm_bench.runtime.device import cpu_threads
 from ddpm_bench.runtime.observer import say
 
 
@@ -44,15 +45,26 @@ def plan(
         if each.scoring.bound_images:
             check_lossless(codec)
         build_sampler(each.sampling)
+        build_spacing(each.sampling)
     return [Job(grid.name, size.name, cell, each, seed) for seed in seeds for cell, each in settings.items()]
+
+
+def scored_with(extractor: str, jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, scored with this extractor."""
+    found = []
+    for job in jobs:
+        scoring = job.settings.scoring.model_copy(update={"extractor": extractor})
+        found.append(replace(job, settings=job.settings.model_copy(update={"scoring": scoring})))
+    return found
 
 
 def check_results(results: Path, jobs: Sequence[Job], data: ImageData, extractor: Extractor) -> dict[str, Record]:
     """The jobs that `results` already holds, by job name. Records of another configuration there are refused."""
-    held = {}
-    for job in jobs:
-        for path in sorted(results.glob(f"{job.cell.name}-seed*.json")):
-            record = read_record(path)
+    held: dict[str, Record] = {}
+    for job in {job.cell.name: job for job in jobs}.values():
+        paths = [path for path in RECORDS.paths(results) if path.name.startswith(f"{job.cell.name}-seed")]
+        for path, record in {path: record for path in paths if (record := RECORDS.own(path))}.items():
+            held[record.name] = record
             was, now = _conditions(record), _wanted(job, data, extractor)
             if lines := differences(was, now):
                 raise UserError(
@@ -60,10 +72,13 @@ def check_results(results: Path, jobs: Sequence[Job], data: ImageData, extractor
                     + "\n".join(lines)
                     + "\nUse another folder with --results DIR, or --fresh to set the old records aside and measure again."
                 )
+    for job in jobs:
         path = record_path(results, job.cell.name, job.seed)
-        if path.exists():
-            held[job.name] = read_record(path)
-    return held
+        if job.name not in held and path.exists():
+            raise UserError(
+                f"'{path}' would be written over. Use another folder with --results DIR, or set it aside with --fresh."
+            )
+    return {job.name: held[job.name] for job in jobs if job.name in held}
 
 
 def _conditions(record: Record) -> dict:
@@ -93,7 +108,8 @@ def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], launche
     missing = [job for job in jobs if job.name not in held]
     made, failed = {}, []
     if missing:
-        bench.task(missing[0]).anchors(bench.runtime)  # shared by all; refused, if at all, before anything long
+        with cpu_threads(side_by_side(launcher)[1]):  # as in a job, for the same digits
+            bench.task(missing[0]).anchors(bench.runtime)  # shared by all; refused, if at all, before anything long
     with board(jobs, bench.extractor.info.labels) as table:
         for job in jobs:
             if record := held.get(job.name):
@@ -117,7 +133,7 @@ def _summary(record: Record) -> str:
         return f"diverged at step {record.divergence.step}: {record.divergence.reason}"
     distance, score = record.extractor.labels
     metrics = record.final.metrics
-    found = f"{distance} {metrics['fd_train']:.2f}, {score} {metrics['is_mean']:.2f}"
+    found = f"{distance} {metrics['fd_train']:z.2f}, {score} {metrics['is_mean']:.2f}"
     bound = metrics.get("bound_test_bits_per_dim")
     found += f", {bound:.2f} bits/dim" if bound is not None else ""
     return f"{found}; failed: {reason}" if (reason := why_failed(record)) else found

@@ -185,7 +185,7 @@ def _unmeasured(job: Job, bench: Bench, scored: bool) -> dict[str, Any]:
         "anchors": bench.task(job).anchors(bench.runtime),
         "sample_grid": picture_path(record).name if scored else None,
         "wall_time_s": Clock(work_beside(record)).seconds,
-        "versions": versions(),
+        "versions": versions(*bench.extractor.packages),
         "git_commit": git_commit(),
         "hardware": hardware(bench.runtime.device, bench.runtime.compiled),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

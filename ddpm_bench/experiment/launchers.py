@@ -48,8 +48,13 @@ class Processes:
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
+    @property
+    def threads(self) -> int:
+        """Of each worker: its share of the cores."""
+        return max(1, (os.cpu_count() or 1) // self.workers)
+
     def run(self, jobs: Sequence[Job], bench: Bench, observer_of: ObserverOf) -> Iterator[Ended]:
-        crew = _Crew(self.workers, jobs, bench, {job.name: observer_of(job) for job in jobs})
+        crew = _Crew(self.workers, self.threads, jobs, bench, {job.name: observer_of(job) for job in jobs})
         try:
             yield from crew.work()
             check_stop()
@@ -82,13 +87,21 @@ def choose_launcher(name: str | None, wanted: int | None, jobs: int, device: tor
     return LAUNCHERS[name or ("inline" if workers == 1 else "processes")](workers)
 
 
+def side_by_side(launcher: Launcher) -> tuple[int, int]:
+    """How many jobs it runs at a time, and threads of each."""
+    if isinstance(launcher, Processes):
+        return launcher.workers, launcher.threads
+    return 1, torch.get_num_threads()
+
+
 class _Crew:
     """The workers of a run, and the jobs that wait for one."""
 
-    def __init__(self, size: int, jobs: Sequence[Job], bench: Bench, observers: dict[str, Observer]) -> None:
-        self.size, self.bench, self.observers = size, bench, observers
+    def __init__(
+        self, size: int, threads: int, jobs: Sequence[Job], bench: Bench, observers: dict[str, Observer]
+    ) -> None:
+        self.size, self.threads, self.bench, self.observers = size, threads, bench, observers
         self.waiting, self.workers, self.stopping = deque(jobs), list[Worker](), False
-        self.threads = max(1, (os.cpu_count() or 1) // size)
         self.every = min(each.every for each in observers.values())
 
     def work(self) -> Iterator[Ended]:

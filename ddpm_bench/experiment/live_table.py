@@ -115,7 +115,7 @@ class Board:
         """In the order shown. Those with the highest `rank` go first where the terminal is narrow."""
 
         def score(key: str) -> Callable[[LiveRow], str]:
-            return lambda row: f"{row.metrics[key]:.2f}" if key in row.metrics else ""
+            return lambda row: f"{row.metrics[key]:z.2f}" if key in row.metrics else ""
 
         useless = {"seed"} if len({row.seed for row in self.rows.values()}) == 1 else set()
         if self.closed:

@@ -25,7 +25,7 @@ from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.records.compare import TRANSFORMS, limit_of_t, t_values
 from ddpm_bench.records.differences import differences
-from ddpm_bench.records.record import Record, read_record
+from ddpm_bench.records.record import RECORDS, Record
 from ddpm_bench.runtime.observer import say
 
 FREEDOM = 4
@@ -91,14 +91,9 @@ def check_same(record: Record, data: ImageData, extractor: Extractor) -> None:
 
 def siblings(path: Path, record: Record) -> list[Record]:
     """The record, and those beside it that were measured alike, whatever their cell and seed."""
-    found = [record]
-    for other in sorted(path.parent.glob("*-seed*.json")):
-        if other.name != path.name:
-            try:
-                found.append(read_record(other))
-            except UserError as error:
-                say(f"{error} It is left out.")
-    return [each for each in found if _conditions(each) == _conditions(record)]
+    beside = RECORDS.all(path.parent, lambda error: say(f"{error} It is left out."))
+    others = (each for each in beside.values() if each.name != record.name)
+    return [record, *(each for each in others if not differences(_conditions(each), _conditions(record)))]
 
 
 def _conditions(record: Record) -> dict:
@@ -132,7 +127,7 @@ def _finding(
 ) -> Finding:
     metric = METRICS[key]
     new, old = measured.final.metrics[key], record.final.metrics[key]
-    ours, theirs = (f"{value:.{metric.digits}f}" for value in (new, old))
+    ours, theirs = metric.text(new), metric.text(old)
     heading = metric.heading(record.extractor.labels)
     if new == old or ours == theirs:
         return Finding(heading, ours, theirs, "equal" if new == old else "equal as shown", True)
@@ -141,7 +136,7 @@ def _finding(
         return Finding(heading, ours, theirs, f"|t| = {abs(t):.1f} of at most {limit:.1f}", abs(t) <= limit)
     if tolerance == "quantiles" and key in record.final.quantiles:
         low, *_, high = record.final.quantiles[key]
-        allowed = f"{low:.{metric.digits}f} to {high:.{metric.digits}f}"
+        allowed = f"{metric.text(low)} to {metric.text(high)}"
         return Finding(heading, ours, theirs, allowed, low <= new <= high)
     if tolerance == "digits" and key in TRANSFORMS:
         return Finding(heading, ours, theirs, "equal as shown", False)

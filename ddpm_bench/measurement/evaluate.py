@@ -7,8 +7,8 @@ from ddpm_bench.files import make_folder
 from ddpm_bench.likelihood.estimate import Budget
 from ddpm_bench.measurement.kept import mention_older, work_beside
 from ddpm_bench.measurement.measure import Task, check_task, measure
-from ddpm_bench.metrics.fidelity import protocol
 from ddpm_bench.models.model import Model
+from ddpm_bench.records.protocol import protocol
 from ddpm_bench.records.row import ModelInfo, Row, Setup, check_name, held_row, row_path, set_aside, write_row
 from ddpm_bench.runtime.observer import about, say
 from ddpm_bench.runtime.runtime import Runtime
@@ -77,6 +77,7 @@ def setup_of(model: Model, task: Task) -> Setup:
         seed=task.seed,
         sampler=sampling.sampler,
         sampling_steps=sampling.steps or model.T,
+        spacing=sampling.spacing_of(model.T),
         clip_x0=sampling.clip_x0,
         neighborhood=scoring.neighborhood,
         test_reference=scoring.test_reference,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ddpm_bench.config.metrics import BOUNDS, METRICS, SplitName
+from ddpm_bench.config.metrics import BOUNDS, OF_DATA_SETS, SplitName
 from ddpm_bench.config.settings import SamplingSettings, ScoringSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.data.codec import check_lossless
@@ -22,9 +22,10 @@ from ddpm_bench.measurement.pictures import draw_neighbours, draw_progressive
 from ddpm_bench.measurement.samples import draw_samples, samples_depend_on
 from ddpm_bench.metrics.anchors import anchors
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.metrics.fidelity import protocol, scores
+from ddpm_bench.metrics.fidelity import scores
 from ddpm_bench.metrics.neighbours import find_neighbours
 from ddpm_bench.models.model import Model
+from ddpm_bench.records.protocol import protocol
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import BoundTerms, DataInfo, Measurement, Neighbours, Part, picture_path
 from ddpm_bench.runtime.observer import observer
@@ -115,7 +116,7 @@ def measure(model: Model, task: Task, runtime: Runtime, record: Path) -> Measure
         pictures=shown.pictures,
         neighbours=shown.neighbours,
         wall_time_s=clock.seconds,
-        versions=versions(),
+        versions=versions(*task.extractor.packages),
         git_commit=git_commit(),
         hardware=hardware(runtime.device, runtime.compiled),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -157,7 +158,7 @@ def kept_scores(function: dict[str, Any], task: Task, runtime: Runtime, record: 
         "extractor_sha256": task.extractor.info.sha256,
         "scoring": task.scoring.model_dump(mode="json", include=set(scoring)),
         "protocol": asdict(protocol(task.sampling.samples, len(task.data.train), task.scoring.neighborhood)),
-        "keys": sorted(METRICS),
+        "keys": list(OF_DATA_SETS),
     }
     return Kept(Scored, keyed_folder(work_beside(record), "scores", of))
 
@@ -207,5 +208,10 @@ def _bounds(
 
 def data_info(data: ImageData) -> DataInfo:
     return DataInfo(
-        name=data.name, sha256=data.sha256, train_images=len(data.train), test_images=len(data.test), shape=data.shape
+        name=data.name,
+        sha256=data.sha256,
+        train_images=len(data.train),
+        test_images=len(data.test),
+        shape=data.shape,
+        notes=data.notes,
     )

@@ -82,7 +82,7 @@ def compare_precisions(model: Model, task: Task, runtime: Runtime, folder: Path)
         bound_difference=float(change.mean()),
         bound_difference_error=float(change.std()) / math.sqrt(len(change)),
         pixel_difference=_mean_distance(pixels["float32"], pixels["bfloat16"]),
-        versions=versions(),
+        versions=versions(*task.extractor.packages),
         git_commit=git_commit(),
         hardware=hardware(runtime.device, runtime.compiled) | {"networks": "float32 and bfloat16"},
     )
@@ -118,6 +118,6 @@ def precision_table(result: Precisions) -> Table:
         if key == BOUND:
             change += f" ± {result.bound_difference_error:.{digits}f}"
         table.add_row(
-            metric.heading(result.extractor.labels), f"{exact:.{digits}f}", f"{rounded:.{digits}f}", change
+            metric.heading(result.extractor.labels), f"{exact:z.{digits}f}", f"{rounded:z.{digits}f}", change
         )  # fmt: skip
     return table

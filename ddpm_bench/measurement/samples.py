@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_bench.config.settings import SamplingSettings
+from ddpm_bench.config.settings import EVEN, SamplingSettings
 from ddpm_bench.data import write_images
 from ddpm_bench.diffusion.samplers import sample
 from ddpm_bench.files import check_free, in_a_row, keyed_folder
@@ -30,11 +30,10 @@ def samples_depend_on(
 
     function: see `Model.function`. A CPU and a GPU draw other noise.
     """
-    chain = {
-        "sampler": sampling.sampler,
-        "steps": sampling.steps or function["process"]["T"],
-        "clip_x0": sampling.clip_x0,
-    }
+    T = function["process"]["T"]
+    chain = {"sampler": sampling.sampler, "steps": sampling.steps or T, "clip_x0": sampling.clip_x0}
+    if (spacing := sampling.spacing_of(T)) != EVEN:
+        chain["spacing"] = spacing  # the default stays unnamed, so that what is kept already is found
     return {**function, "sampling": chain, "seed": seed, **runtime.arithmetic}
 
 
@@ -78,7 +77,9 @@ def write_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: 
 
 
 def described(model: Model, sampling: SamplingSettings, seed: int) -> dict[str, Any]:
-    """JSON values: which model drew something, and how."""
+    """JSON values: which model drew something, and how; of a strided chain which steps, counted from 1."""
+    kept = model.kept_steps(sampling)
+    strided = {"spacing": sampling.spacing, "kept_steps": kept} if kept else {}
     return {
         "checkpoint": model.name,
         "weights": model.weights,
@@ -89,7 +90,7 @@ def described(model: Model, sampling: SamplingSettings, seed: int) -> dict[str, 
         "sampling_steps": sampling.steps or model.T,
         "clip_x0": sampling.clip_x0,
         "seed": seed,
-    }
+    } | strided
 
 
 def _shards(folder: Path) -> Iterator[np.ndarray]:

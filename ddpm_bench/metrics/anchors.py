@@ -4,6 +4,8 @@
     blurred         the same images under a Gaussian blur with a standard deviation of 1/16 of their side
     uniform noise   every level of every pixel equally likely: a cell that is no better has failed
 
+A reference without a test split has noise alone: images that it holds itself, real or blurred, are nearer than any held out.
+
 Distances are biased upwards for few images, so anchors have as many images as the samples, or all test images where
 there are fewer; their names then say how many.
 """
@@ -11,19 +13,22 @@ there are fewer; their names then say how many.
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.config.metrics import METRICS, OF_DATA_SETS
 from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics.extractor import Extractor
-from ddpm_bench.metrics.fidelity import images_needed, protocol, score
+from ddpm_bench.metrics.fidelity import score
 from ddpm_bench.records.failure import NOISE
+from ddpm_bench.records.protocol import images_needed, protocol
 from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.sealed import read_sealed, write_sealed
@@ -49,14 +54,38 @@ def anchors(
     Kept in the runtime's cache under a hash of all that they depend on, so that the cells of a grid share them.
     UserError for too few images, of the test set too.
     """
+    identity = _identity(data, extractor, n, scoring, runtime)
+    return _kept(identity, runtime, lambda: _measured(data, extractor, n, scoring, runtime))
+
+
+def noise_anchor(
+    shape: tuple[int, ...],
+    n: int,
+    compare: Callable[[Tensor], dict[str, float]],
+    depends_on: dict[str, Any],
+    runtime: Runtime,
+) -> dict[str, dict[str, float]]:
+    """The only anchor of a reference without a test split: what `compare` makes of noise, uint8 (n, *shape).
+
+    Kept as `anchors` are; `depends_on`: all that `compare` depends on.
+    """
+    noise = torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    identity = depends_on | {"shape": shape, "n": n, "device": runtime.device.type, "keys": sorted(METRICS)}
+    return _kept(identity, runtime, lambda: {NOISE: compare(noise)})
+
+
+def _kept(
+    identity: dict[str, Any], runtime: Runtime, make: Callable[[], dict[str, dict[str, float]]]
+) -> dict[str, dict[str, float]]:
+    """What `make` gives, kept in the runtime's cache under a hash of all that it depends on."""
     if runtime.cache is None:
-        return _measured(data, extractor, n, scoring, runtime)
-    key = _key(data, extractor, n, scoring, runtime)
+        return make()
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     kept = runtime.cache / "anchors" / f"{key}.json"
     with owned(kept.parent, math.inf, key):  # of two processes that want the same, one makes them
         found = read_sealed(kept)
         if found is None:
-            found = _measured(data, extractor, n, scoring, runtime)
+            found = make()
             write_sealed(kept, found)
         return found
 
@@ -78,13 +107,14 @@ def _measured(
     return found
 
 
-def _key(data: ImageData, extractor: Extractor, n: int, scoring: ScoringSettings, runtime: Runtime) -> str:
-    """A hash of all that the anchors' scores depend on."""
-    identity = asdict(protocol(n, len(data.train), scoring.neighborhood)) | {
+def _identity(
+    data: ImageData, extractor: Extractor, n: int, scoring: ScoringSettings, runtime: Runtime
+) -> dict[str, Any]:
+    """All that the anchors' scores depend on."""
+    return asdict(protocol(n, len(data.train), scoring.neighborhood)) | {
         "data": data.sha256, "extractor": extractor.info.sha256, "n": n, "blur": BLUR, "device": runtime.device.type,
-        "precision_recall": scoring.precision_recall, "test": scoring.test_reference, "keys": sorted(METRICS),
+        "precision_recall": scoring.precision_recall, "test": scoring.test_reference, "keys": list(OF_DATA_SETS),
     }  # fmt: skip
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _blurred(images: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 So the shipped one was made, too:
 
-    ddpm-bench extractor train --data fashion-mnist --name fashion-mnist --out extractor.safetensors
+    ddpm-bench extractor train --data fashion-mnist --resize average --name fashion-mnist --out extractor.safetensors
 
 Cross-entropy on the training split, every image at every size in each step, AdamW under one cycle of the learning rate
 (Smith and Topin 2018). Images are never flipped or shifted: an extractor that cannot tell a mirrored shoe would not see
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ddpm_bench.config.resizing import Resize
 from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import ImageData, load_data
 from ddpm_bench.errors import UserError
@@ -35,13 +36,15 @@ WARM_UP = 0.25  # share of the steps in which the learning rate rises
 
 @dataclass(frozen=True)
 class ExtractorTraining:
-    """How an extractor is trained for images of `sizes` pixels a side. Its scores will be headed "FD (name)".
+    """How an extractor is trained for images of `sizes` pixels a side, others brought there by `resize`. Its scores will be
+    headed "FD (name)".
 
     UserError for a name of the package's own, and for sizes out of range.
     """
 
     name: str
     sizes: tuple[int, ...] = (16, 32)
+    resize: Resize | None = None
     epochs: int = 6
     batch: int = 128
     learning_rate: float = 4e-3
@@ -73,11 +76,11 @@ def train_extractor(
     began = time.monotonic()
     if out.suffix != ".safetensors":
         raise UserError(
-            f"An extractor is a .safetensors file, not '{out}'. Write --out {out.with_suffix('.safetensors')}."
+            f"An extractor is a .safetensors file, not '{out}'. Write --out {out.parent / (out.stem or 'mine')}.safetensors."
         )
     make_folder(out.parent)
     sizes = sorted(set(training.sizes))
-    fitted = {size: load_data(DataSettings(source=source, size=size, root=root)) for size in sizes}
+    fitted = {size: _at(size, source, training, root) for size in sizes}
     first = fitted[sizes[0]]
     labels, test_labels, classes = _classes(first)
     steps = training.epochs * (len(labels) // training.batch) or training.epochs
@@ -96,6 +99,7 @@ def train_extractor(
         test_accuracy={size: _accuracy(network, each, test_labels) for size, each in fitted.items()},
         data_name=first.name,
         data_sha256={size: each.sha256 for size, each in fitted.items()},
+        data_notes={size: each.notes for size, each in fitted.items()},
         train_images=len(first.train),
         test_images=len(first.test),
         seed=training.seed,
@@ -108,6 +112,11 @@ def train_extractor(
     )
     write_extractor(out, weights, card)
     return card
+
+
+def _at(size: int, source: str, training: ExtractorTraining, root: Path | None) -> ImageData:
+    """The images at one of the sizes."""
+    return load_data(DataSettings(source=source, size=size, resize=training.resize, root=root))
 
 
 def _classes(data: ImageData) -> tuple[Tensor, Tensor, tuple[str, ...]]:

@@ -23,7 +23,8 @@ class Extractor:
 
     `network`: uint8 (B, channels, H, W) -> features (B, info.feature_dim) and logits without bias (B, classes).
     `sizes`: the sides in pixels that it was made for; None when it takes any. `batch`: images at once on a CPU;
-    `image_bytes`: what an image needs on a GPU, generously.
+    `image_bytes`: what an image needs on a GPU, generously. `packages`: whose versions its numbers depend on, beside those
+    of every extractor's.
     """
 
     info: ExtractorInfo
@@ -32,6 +33,7 @@ class Extractor:
     sizes: tuple[int, ...] | None
     batch: int
     image_bytes: int
+    packages: tuple[str, ...] = ()
 
     def batch_on(self, device: torch.device) -> int:
         """Images at once: on a GPU the most that fit."""
@@ -42,8 +44,8 @@ class Extractor:
         if self.sizes is not None and (height != width or height not in self.sizes):
             raise UserError(
                 f"The extractor '{self.info.name}' was made for images of {' or '.join(map(str, self.sizes))} pixels "
-                f"a side, not for {width}x{height}. Choose another data.size, or train one with "
-                f"`ddpm-bench extractor train --sizes {height}`."
+                f"a side, not for {width}x{height}. Choose another data.size, train one with "
+                f"`ddpm-bench extractor train --sizes {height}`, or use --extractor efficientnet-lite0, which takes any."
             )
 
 
@@ -65,10 +67,11 @@ class MeasuredImages:
         extractor.check_size(*images.shape[2:])
         self.title, self.channels = title, extractor.channels
         self.images = images.cpu().numpy() if isinstance(images, Tensor) else images
-        if self.channels == 1 and images.shape[1] == 3 and not self._is_grey():
+        if self.channels == 1 and not is_grey(self.images):
             raise UserError(
                 f"The extractor '{extractor.info.name}' measures grey images, and the {title} are in colour. "
-                "Train one on colour images with `ddpm-bench extractor train`, or use --extractor inception."
+                "Use --extractor efficientnet-lite0 or inception, or train one on colour images with "
+                "`ddpm-bench extractor train`."
             )
 
     def __len__(self) -> int:
@@ -87,8 +90,14 @@ class MeasuredImages:
             digest.update(np.ascontiguousarray(block).data)
         return digest.hexdigest()
 
-    def _is_grey(self) -> bool:
-        return all((block[:, :1] == block).all() for block in self._blocks(BLOCK))
-
     def _blocks(self, size: int) -> Iterator[np.ndarray]:
-        return (self.images[start : start + size] for start in range(0, len(self), size))
+        return _blocks(self.images, size)
+
+
+def is_grey(images: np.ndarray) -> bool:
+    """Are these (N, C, H, W) grey, with one channel or with channels that are all the same?"""
+    return images.shape[1] == 1 or all((block[:, :1] == block).all() for block in _blocks(images, BLOCK))
+
+
+def _blocks(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (images[start : start + size] for start in range(0, len(images), size))

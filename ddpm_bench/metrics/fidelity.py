@@ -22,18 +22,15 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 from tqdm import tqdm
 
+from ddpm_bench.config.metrics import DISTANCE
 from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics.extractor import Extractor, MeasuredImages
 from ddpm_bench.metrics.features import Outputs, kept_features, outputs_of
 from ddpm_bench.metrics.uncertainty import Quantiles, frechet, replicates_for, score_quantiles
+from ddpm_bench.records.protocol import ScoreProtocol, protocol
 from ddpm_bench.runtime.runtime import Runtime
 
-IS_PARTS = 10
-KID_SUBSETS = 100
-KID_SUBSET_SIZE = 1000
-SEED = 0
-"""Of the order in which samples come into the score's parts, and of KID's subsets."""
 DISTANCES_AT_ONCE = 2**22
 """float64: 32 MiB a block of the distances for precision and recall; N x N would be 20 GB at 50k."""
 KEYS = {
@@ -51,42 +48,15 @@ Statistics = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class ScoreProtocol:
-    """What scores depend on besides images and extractor: parts of the IS, subsets of KID, neighbours k, and the seed."""
-
-    is_parts: int
-    kid_subsets: int
-    kid_subset_size: int
-    neighborhood: int
-    seed: int
-
-
-def protocol(samples: int, reference: int, neighborhood: int = 3) -> ScoreProtocol:
-    """How so many samples are scored against so many reference images.
-
-    KID's subsets have the usual 1000 images where both sets hold twice that, else half of the smaller set, so that they
-    differ. UserError when a set is too small.
-    """
-    fewest, needed = min(samples, reference), images_needed(neighborhood)
-    if fewest < needed:
-        raise UserError(
-            f"{samples:,} samples against {reference:,} reference images are too few: the score is over {IS_PARTS} "
-            f"parts and precision over {neighborhood} neighbours, which need {needed} images or more. Give more."
-        )
-    return ScoreProtocol(IS_PARTS, KID_SUBSETS, min(KID_SUBSET_SIZE, fewest // 2), neighborhood, SEED)
-
-
-def images_needed(neighborhood: int) -> int:
-    """Fewest images of a set: one for each part of the score, and k + 1 for `neighborhood` = k neighbours."""
-    return max(IS_PARTS, neighborhood + 1)
-
-
-@dataclass(frozen=True)
 class Scores:
-    """Values by their key in `config.metrics.METRICS`; of some, their interval at `record.QUANTILES`."""
+    """Values by their key in `config.metrics.METRICS`; of some, their interval at `record.QUANTILES`.
+
+    classes: that the extractor tells apart, the most that the Inception Score can be.
+    """
 
     metrics: dict[str, float]
     quantiles: dict[str, Quantiles]
+    classes: int
 
 
 def score(
@@ -100,14 +70,15 @@ def score(
 
 def scores(
     samples: Tensor | np.ndarray, reference: Tensor | np.ndarray, extractor: Extractor, scoring: ScoringSettings,
-    runtime: Runtime, *, seed: int = 0, test_reference: Tensor | np.ndarray | None = None,
+    runtime: Runtime, *, seed: int = 0, test_reference: Tensor | np.ndarray | None = None, distance: str = DISTANCE,
 ) -> Scores:  # fmt: skip
     """Score `samples` against `reference` (the complete training set, not flipped), both uint8 (N, C, H, W).
 
-    Metrics: is_mean, is_std, fd_train, kid_mean, kid_std; precision and recall (with k = `scoring.neighborhood`) if
-    `scoring.precision_recall`; fd_infinity where there are samples enough for the number of features; fd_test where a
-    `test_reference` is given. The same images, extractor and device give the same numbers. `seed` is for the intervals
-    of is_mean and the distances, by `scoring.bootstrap` replicates.
+    Metrics: is_mean, is_std, fd_train (called `distance` where the reference is no training set), kid_mean, kid_std;
+    precision and recall (with k = `scoring.neighborhood`) if `scoring.precision_recall`; fd_infinity where there are
+    samples enough for the number of features; fd_test where a `test_reference` is given. The same images, extractor and
+    device give the same numbers. `seed` is for the intervals of is_mean and the distances, by `scoring.bootstrap`
+    replicates.
 
     The references' features are kept in the runtime's cache; nothing of the samples stays. UserError for images that
     are not uint8, that differ in shape, that the extractor was not made for, or that are too few. Raises Interrupted
@@ -121,7 +92,7 @@ def scores(
     shown, *sets = [MeasuredImages(title, images, extractor) for title, images in given.items()]
     outputs = outputs_of(shown, extractor, runtime)
     training, *test = [kept_features(images, extractor, runtime) for images in sets]
-    statistics = {"fd_train": fid_features_to_statistics(training)}
+    statistics = {distance: fid_features_to_statistics(training)}
     if test:
         statistics["fd_test"] = fid_features_to_statistics(test[0])
     metrics = _compared(outputs, training, how, scoring.precision_recall) | _distances(outputs.features, statistics)
@@ -131,11 +102,24 @@ def scores(
         quantiles["is_mean"] = _score_interval(outputs.logits.to(on), how, scoring.bootstrap, seed)
     replicates = replicates_for(scoring.bootstrap, features.shape[1])
     for key, of in statistics.items():
-        distance = frechet(features, of["mu"], of["sigma"], replicates=replicates, seed=seed)
-        quantiles[key] = distance.quantiles
-        if key == "fd_train" and distance.infinity is not None:
-            metrics["fd_infinity"], quantiles["fd_infinity"] = distance.infinity, distance.infinity_quantiles
-    return Scores(metrics, {key: interval for key, interval in quantiles.items() if interval})
+        found = frechet(features, of["mu"], of["sigma"], replicates=replicates, seed=seed)
+        quantiles[key] = found.quantiles
+        if key == distance and found.infinity is not None:
+            metrics["fd_infinity"], quantiles["fd_infinity"] = found.infinity, found.infinity_quantiles
+    return Scores(metrics, {key: interval for key, interval in quantiles.items() if interval}, outputs.logits.shape[1])
+
+
+def distance_to_statistics(
+    samples: Tensor | np.ndarray, statistics: Statistics, extractor: Extractor, runtime: Runtime
+) -> dict[str, float]:
+    """fd_reference: all that can be measured against the statistics of a reference, in float64, whose images nobody has.
+
+    UserError for images that the extractor was not made for, or a single one. Raises Interrupted between batches.
+    """
+    if len(samples) < 2:
+        raise UserError("One sample has no covariance, and so no distance. Give two samples or more.")
+    outputs = outputs_of(MeasuredImages("samples", samples, extractor), extractor, runtime)
+    return _distances(outputs.features, {"fd_reference": statistics})
 
 
 def _compared(outputs: Outputs, training: Tensor, how: ScoreProtocol, precision_recall: bool) -> dict[str, float]:

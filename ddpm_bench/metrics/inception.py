@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import regular, replacing
+from ddpm_bench.files import regular, replacing, sha256_file
 from ddpm_bench.networks.weights import odd, read_pickle
 from ddpm_bench.runtime.observer import progress
 
@@ -27,7 +27,8 @@ NAME = "weights-inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 REMEDY = (
     f"Get '{NAME}' (a release file of torch-fidelity) on a machine with a network and give it with "
-    "--inception-weights PATH, or score with --extractor embedded or another extractor's PATH."
+    "--inception-weights PATH, or score with --extractor efficientnet-lite0, --extractor embedded (grey images) or another "
+    "extractor's PATH."
 )
 TIMEOUT_S = 30.0
 
@@ -83,15 +84,19 @@ def read_weights(path: Path, allow_unverified: bool) -> Weights:
     return Weights(dict(state), sha256)
 
 
+def held_weights(cache: Path) -> Path | None:
+    """The verified file in our own cache or torch's; None where there is none."""
+    paths = (folder / NAME for folder in (cache, Path(torch.hub.get_dir()) / "checkpoints"))
+    return next((path for path in paths if path.is_file() and sha256_file(path) == SHA256), None)
+
+
 def find_weights(cache: Path, url: str) -> Path:
     """The verified file in torch's or our own cache; downloaded from `url` to ours where there is none.
 
     UserError with the remedy when it cannot be had.
     """
-    for folder in (cache, Path(torch.hub.get_dir()) / "checkpoints"):
-        path = folder / NAME
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == SHA256:
-            return path
+    if held := held_weights(cache):
+        return held
     path = cache / NAME
     with replacing(path) as temporary:
         try:

@@ -21,11 +21,11 @@ from torch.nn import functional
 from ddpm_bench.config.limits import LEAST_SIDE, MOST_SIDE
 from ddpm_bench.config.values import first_fault
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import regular, replacing, write_text
+from ddpm_bench.files import read_json, replacing, write_text
 from ddpm_bench.networks.weights import mismatch, outline, read_tensors
 
 SHIPPED = Path(__file__).with_name("embedded") / "extractor.safetensors"
-RESERVED = ("inception", "embedded")
+RESERVED = ("inception", "efficientnet-lite0", "embedded")
 """Names that no other extractor may have."""
 
 FEATURES = 64
@@ -49,6 +49,7 @@ class Card(BaseModel):
     test_accuracy: dict[int, float]  # image size -> share of the test images
     data_name: str
     data_sha256: dict[int, str]  # image size -> hash of the prepared pixels
+    data_notes: dict[int, tuple[str, ...]] = {}  # image size -> what was said of preparing them; none in older cards
     train_images: int
     test_images: int
     seed: int
@@ -141,16 +142,17 @@ def write_extractor(path: Path, weights: bytes, card: Card) -> None:
 def read_card(path: Path) -> Card:
     """The card beside the weights file `path`. UserError where there is none or it is another kind of file."""
     beside = card_path(path)
-    remedy = "Make an extractor with `ddpm-bench extractor train`, or choose `embedded` or `inception`."
+    remedy = "Make an extractor with `ddpm-bench extractor train`, or choose `embedded`, `efficientnet-lite0` or `inception`."
     try:
-        return Card.model_validate_json(regular(beside).read_bytes())
+        return Card.model_validate(read_json(beside))
     except FileNotFoundError:
         missing = path if not path.exists() else beside
         raise UserError(f"There is no extractor at '{path}': '{missing}' is missing. {remedy}") from None
     except OSError as error:
         raise UserError(f"Cannot read the extractor's card '{beside}': {error.strerror}. {remedy}") from error
-    except ValidationError as error:
-        raise UserError(f"'{beside}' is not the card of an extractor ({first_fault(error)}). {remedy}") from error
+    except ValueError as error:
+        problem = first_fault(error) if isinstance(error, ValidationError) else error
+        raise UserError(f"'{beside}' is not the card of an extractor ({problem}). {remedy}") from error
 
 
 def build(card: Card, weights: bytes) -> SmallCNN:

@@ -41,6 +41,7 @@ import torch
 from torch import Tensor
 
 from ddpm_bench.records.fields import QUANTILES
+from ddpm_bench.records.protocol import SAMPLES_A_FEATURE
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress
 
@@ -48,8 +49,6 @@ FEWEST = 40
 """Replicates below which there is no quantile at 2.5%."""
 WORK = 100_000
 """Replicates times features, at most, for distances: 50 replicates of Inception's 2048, each a minute on a CPU core."""
-SAMPLES_A_FEATURE = 4
-"""Fewest samples for an extrapolated distance, times the number of features."""
 
 SUBSETS = ((), (0, 1, 2), (3, 4, 5), (0, 1), (2, 3), (4, 5))
 """The sixths of the samples that each subset leaves out: none, halves, thirds."""

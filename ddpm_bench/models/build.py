@@ -1,6 +1,7 @@
 """Names become objects: the one place where settings turn into a denoiser, a chain and an objective."""
 
 import importlib
+import re
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import SAMPLERS, Sampler
 from ddpm_bench.diffusion.schedule import SCHEDULES
+from ddpm_bench.diffusion.spacing import SPACINGS, Spacing
 from ddpm_bench.diffusion.variance import VARIANCES
 from ddpm_bench.errors import UserError, near_miss
 
@@ -47,6 +49,16 @@ def build_codec(settings: ProcessSettings) -> Codec:
 def build_sampler(settings: SamplingSettings) -> Sampler:
     """How a step of the chain is taken; UserError for an unknown name."""
     return _named("sampler", settings.sampler, SAMPLERS)
+
+
+def build_spacing(settings: SamplingSettings) -> Spacing:
+    """Which steps a strided chain visits; UserError for an unknown name."""
+    if re.fullmatch(r"ddim\d+|[\d, ]+", settings.spacing):
+        raise UserError(
+            f"The spacing '{settings.spacing}' is one of OpenAI's that is not offered: 'openai' is their one section of "
+            "evenly spaced steps, and where N divides T their ddimN is 'leading' in N steps. The number goes to --steps."
+        )
+    return _named("spacing", settings.spacing, SPACINGS)
 
 
 def build_network(

@@ -20,16 +20,17 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from ddpm_bench.config.networks import AnyNetworkSettings, NetworkSettings
-from ddpm_bench.config.settings import DataSettings, DiffusionSettings, ProcessSettings, SamplingSettings
+from ddpm_bench.config.settings import DataSettings, DiffusionSettings, ProcessSettings, SamplingSettings, as_written
 from ddpm_bench.config.values import first_fault
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Chain
-from ddpm_bench.errors import UserError
+from ddpm_bench.diffusion.spacing import kept_steps
+from ddpm_bench.errors import NotFinite, UserError
 from ddpm_bench.files import check_free, read_json, replacing, sha256_file, write_json
-from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler
+from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler, build_spacing
 from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
-from ddpm_bench.networks.weights import mismatch, outline, read_tensors
+from ddpm_bench.networks.weights import mismatch, not_finite, outline, read_tensors
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.owner import owned
 from ddpm_bench.training.snapshots import load_weights, unknown_settings
@@ -85,10 +86,18 @@ class Model:
 
     def chain(self, sampling: SamplingSettings) -> Chain:
         """What samples are drawn by. UserError for more steps than the chain has."""
-        if sampling.steps is not None and sampling.steps > self.T:
-            raise UserError(f"--steps {sampling.steps} exceeds the {self.T} steps of the checkpoint's chain.")
-        whole = self.whole_chain(sampling.clip_x0)
-        return Chain(whole.denoiser.respaced(sampling.steps), build_sampler(sampling), whole.codec)
+        whole, kept = self.whole_chain(sampling.clip_x0), self.kept_steps(sampling)
+        denoiser = whole.denoiser.respaced(kept) if kept else whole.denoiser
+        return Chain(denoiser, build_sampler(sampling), whole.codec)
+
+    def kept_steps(self, sampling: SamplingSettings) -> list[int] | None:
+        """The steps of 1..T that a strided chain visits; None for the whole chain. UserError for more steps than T."""
+        spacing, steps = build_spacing(sampling), sampling.steps
+        if steps is None or not sampling.strided(self.T):
+            return None
+        if steps > self.T:
+            raise UserError(f"--steps {steps} exceeds the {self.T} steps of the checkpoint's chain.")
+        return kept_steps(self.T, steps, spacing)
 
     def whole_chain(self, clip_x0: bool) -> Chain:
         """All T steps, of which bounds are, however the model is sampled."""
@@ -138,7 +147,7 @@ def _trained(ckpt: Path, raw: bool) -> Model:
     weights, about = load_weights(ckpt, kind)
     identity = about["identity"]
     try:
-        trained = TrainedModel.model_validate(identity)
+        trained = TrainedModel.model_validate(as_written(identity))
     except ValidationError as error:
         raise unknown_settings(ckpt, error) from error
     process, diffusion = trained.diffusion, build_diffusion(trained.diffusion)
@@ -166,11 +175,16 @@ def _network(
     weights: dict[str, Tensor],
     where: Path,
 ) -> nn.Module:
-    """The network of `settings` with `weights`, in evaluation mode: its memory is taken only once they are known to fit it."""
+    """The network of `settings` with `weights`, in evaluation mode: its memory is taken only once they are known to fit it.
+
+    NotFinite for weights that are no numbers, whose samples or bound would be none either, after hours.
+    """
     with outline():
         wrong = mismatch(build_network(settings, shape, diffusion), weights)
     if wrong:
         raise UserError(f"The weights in '{where}' do not fit what it says of their network: {wrong}. Make it again.")
+    if found := not_finite(weights):
+        raise NotFinite(f"The weights cannot be sampled or scored: {found}. Take an earlier checkpoint.")
     network = build_network(settings, shape, diffusion)
     network.load_state_dict(weights)
     return network.eval()
@@ -222,5 +236,7 @@ def _imported(folder: Path, raw: bool) -> Model:
         weights_sha256=sha256,
         step=card.step,
         sampling=card.sampling,
-        identity=card.model_dump(mode="json", exclude={"sampling"}) | {"weights_sha256": sha256},
+        identity=card.model_dump(mode="json", exclude={"sampling", "remarks"})
+        | {"weights_sha256": sha256}
+        | ({"remarks": list(card.remarks)} if card.remarks else {}),
     )

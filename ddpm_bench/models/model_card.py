@@ -17,7 +17,8 @@ class ModelCard(Settings):
     """All that is known of a converted checkpoint.
 
     sampling: how it is sampled unless something else is asked for. source: its format, its path or hub id, and the hash
-    of its file. weights_sha256: of the weights beside the card, by which damage is found; older cards have none.
+    of its file. remarks: what was taken of several things, assumed or not used when it was converted. weights_sha256: of
+    the weights beside the card, by which damage is found; older cards have none.
     """
 
     format: Literal["ddpm-bench model 1"] = "ddpm-bench model 1"
@@ -29,6 +30,7 @@ class ModelCard(Settings):
     network: AnyNetworkSettings
     sampling: SamplingSettings = SamplingSettings()
     source: dict[str, str]
+    remarks: tuple[str, ...] = ()
     weights_sha256: str | None = None
 
     @field_validator("shape")

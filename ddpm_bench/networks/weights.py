@@ -112,5 +112,15 @@ def mismatch(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
     return None
 
 
+def not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """Which of `weights` hold NaN or infinity, the first by name and count; None: all are numbers."""
+    counts = {name: int((~each.isfinite()).sum()) for name, each in weights.items() if not each.is_meta}
+    faults = [f"{name} has {count:,} of {weights[name].numel():,} values" for name, count in counts.items() if count]
+    if not faults:
+        return None
+    more = f", and {len(faults) - 1} more tensors have such" if len(faults) > 1 else ""
+    return f"{faults[0]} that are not finite (NaN or infinity){more}"
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ddpm_bench.config.grid import AXES, Grid
 from ddpm_bench.config.metrics import BOUNDS, METRICS
 from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.records.differences import PREPARING
 from ddpm_bench.records.differences import differences as differing_lines
 from ddpm_bench.records.record import BoundTerms, Record
 
@@ -117,9 +118,10 @@ def shared(record: Record) -> dict[str, Any]:
     settings = record.settings.model_dump(mode="json")
     for axis in AXES:
         del settings["diffusion"][axis]
+    del settings["data"]["resize"]
     return settings | {
         "preset": record.preset,
-        "data_set": record.data.model_dump(mode="json"),
+        "data_set": record.data.model_dump(mode="json", exclude=set(PREPARING)),
         "extractor": record.extractor.model_dump(mode="json"),
     }
 
@@ -154,6 +156,7 @@ def model_conditions(record: Record, key: str, selection: Selection = "last") ->
     }
     if not METRICS[key].is_bound:
         conditions["sampling steps"] = settings.sampling.steps or settings.diffusion.T
+        conditions["sampling.spacing"] = settings.sampling.spacing_of(settings.diffusion.T)
         conditions["sampling.clip_x0"] = settings.sampling.clip_x0
     sections = ("diffusion.", "network.", "training.")
     return conditions | {

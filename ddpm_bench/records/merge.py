@@ -9,7 +9,7 @@ from ddpm_bench.files import make_folder, replacing, sha256_file
 from ddpm_bench.records.conditions import shared
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.pictures import picture_fault
-from ddpm_bench.records.record import Record, read_record, record_paths
+from ddpm_bench.records.record import RECORDS, Record, check_found
 from ddpm_bench.runtime.observer import say
 
 
@@ -21,12 +21,14 @@ def merge(out: Path, sources: Sequence[Path]) -> list[Path]:
     another. A record is there only once its pictures are. The same record from several folders is taken once. A
     picture that a source lacks, or that is none, is said.
     """
-    held = {path.name: path for path in out.glob("*-seed*.json")} if out.is_dir() else {}
+    read = RECORDS.all(out)
+    held = {path.name: path for path in read}
     chosen: dict[str, Path] = dict(held)
-    read: dict[Path, Record] = {path: read_record(path) for path in held.values()}
     for source in sources:
-        for path in record_paths(source):
-            read[path] = read_record(path)
+        found = RECORDS.all(source)
+        check_found(source, found)
+        read |= found
+        for path in found:
             if path.name in chosen:
                 _refuse_conflict(path, read[path], chosen[path.name], read[chosen[path.name]])
             else:

@@ -13,9 +13,9 @@ from ddpm_bench import __version__
 from ddpm_bench.runtime.device import CONVOLUTIONS
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    packages = ("torch", "torchvision", "torch-fidelity", "numpy", "scipy")
+def versions(*more: str) -> dict[str, str]:
+    """Versions of what the numbers depend on; of the packages `more` too."""
+    packages = ("torch", "torchvision", "torch-fidelity", "numpy", "scipy", *more)
     found = {name: package_version(name) for name in packages}
     return {"ddpm-bench": __version__, "python": platform.python_version()} | found
 

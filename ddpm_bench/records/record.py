@@ -2,15 +2,16 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ddpm_bench.config.limits import MOST_IMAGES, MOST_T, NAME
 from ddpm_bench.config.metrics import DISTANCE, SCORE
-from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.config.settings import CellSettings, as_written
 from ddpm_bench.config.values import Count, Seed, plain
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_json
@@ -29,7 +30,7 @@ from ddpm_bench.records.fields import (
     SquaredErrors,
     Step,
 )
-from ddpm_bench.records.reading import read_part
+from ddpm_bench.records.reading import OwnFiles, read_part
 
 SCHEMA = 2
 """Version of the record's layout. A reader refuses a newer one."""
@@ -45,17 +46,22 @@ class Part(BaseModel):
 
 
 class DataInfo(Part):
-    """What was trained on: `sha256` is over the prepared uint8 pixels of both splits."""
+    """What was trained on: `sha256` is over the prepared uint8 pixels of both splits, `notes` what was said of preparing
+    them: how they were resized, what was not used."""
 
     name: str
     sha256: str
     train_images: Count
     test_images: Count
     shape: Shape
+    notes: tuple[str, ...] = ()
 
 
 class ExtractorInfo(Part):
-    """What produced the features. `verified`: the weights' hash is the one that published numbers rest on, or that of their own card."""
+    """What produced the features. `verified`: the weights' hash is the one that published numbers rest on, or that of their own card.
+
+    `input`: what is done to images first, where neither the name nor the images' own size says it.
+    """
 
     name: str
     sha256: str
@@ -64,6 +70,7 @@ class ExtractorInfo(Part):
         str, str
     ]  # column headings of the distance and of the score, such as ("FD (embedded)", "IS (embedded)")
     feature_dim: Count
+    input: str | None = None
 
 
 class Divergence(Part):
@@ -209,7 +216,7 @@ class Record(Part):
     seed: Seed
     outcome: Literal["done", "diverged"]
     divergence: Divergence | None = None
-    settings: CellSettings
+    settings: Annotated[CellSettings, BeforeValidator(as_written)]
     data: DataInfo
     extractor: ExtractorInfo
     parameters: Count
@@ -253,6 +260,11 @@ class Record(Part):
             if bound.evals > T or (bound.method == "exact" and bound.evals != T):
                 raise ValueError(f"a bound of {bound.evals} network calls an image, {bound.method}, where T = {T}")
         return self
+
+    @property
+    def name(self) -> str:
+        """Of its file, and of the job that it is of."""
+        return record_path(Path(), self.cell, self.seed).stem
 
     @property
     def every_term(self) -> BoundTerms | None:
@@ -300,18 +312,29 @@ def read_record(path: Path) -> Record:
     return read_part(path, Record, SCHEMA, "record", "Measure the cell again or remove the file.")
 
 
-def record_paths(folder: Path) -> list[Path]:
-    """The records of a folder, in order of file name. UserError when it does not exist or has none."""
+_NAMES = rf"{NAME[1:-1]}-seed\d+"
+RECORDS = OwnFiles(
+    pattern="*-seed*",
+    names=_NAMES,
+    pictures=rf"{_NAMES}(-({'|'.join(filter(None, PICTURES))}))?",
+    read=read_record,
+    name=lambda record: record.name,
+)
+"""The records of a folder: `<cell>-seed<n>.json`."""
+
+
+def check_found(folder: Path, records: Mapping[Path, Record]) -> None:
+    """UserError where `records`, those of the folder, are none."""
     if not folder.is_dir():
         raise UserError(f"There is no results folder '{folder}'. Make one with `ddpm-bench ablate --results {folder}`.")
-    paths = sorted(folder.glob("*-seed*.json"))
-    if not paths:
+    if not records:
         raise UserError(
             f"The folder '{folder}' holds no records (<cell>-seed<n>.json). Make some with `ddpm-bench ablate`."
         )
-    return paths
 
 
 def read_records(folder: Path) -> list[Record]:
     """All records of a folder, in order of file name. UserError when it does not exist or has none, or for a broken one."""
-    return [read_record(path) for path in record_paths(folder)]
+    records = RECORDS.all(folder)
+    check_found(folder, records)
+    return list(records.values())

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ddpm_bench.config.limits import MOST_T
-from ddpm_bench.config.settings import completed
+from ddpm_bench.config.settings import EVEN, completed
 from ddpm_bench.config.values import Count, Seed
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import move_aside, write_json
-from ddpm_bench.records.differences import differences
-from ddpm_bench.records.reading import read_part
+from ddpm_bench.records.differences import PREPARING, differences
+from ddpm_bench.records.reading import OwnFiles, read_part
 from ddpm_bench.records.record import PICTURES, DataInfo, ExtractorInfo, Measurement, Part, picture_path
 
 SCHEMA = 1
@@ -45,6 +45,7 @@ class Setup(Part):
     seed: Seed
     sampler: str = "ancestral"
     sampling_steps: Count
+    spacing: str = EVEN  # of fewer steps than T
     clip_x0: bool
     neighborhood: Count  # k of precision and recall
     test_reference: bool
@@ -56,7 +57,8 @@ class Setup(Part):
     @property
     def conditions(self) -> dict[str, Any]:
         """What two rows must share to stand in one table."""
-        return self.model_dump(include={"data", "extractor", "samples", "neighborhood", "test_reference"})
+        shared = {"data", "extractor", "samples", "neighborhood", "test_reference"}
+        return self.model_dump(include=shared, exclude={"data": set(PREPARING)})
 
 
 class Row(Measurement):
@@ -84,7 +86,7 @@ def write_row(folder: Path, row: Row) -> None:
 
 def read_rows(folder: Path) -> list[Row]:
     """All rows of a folder, in order of name. UserError for a file that is none."""
-    return [read_row(path) for path in sorted(folder.glob("*.json"))]
+    return list(ROWS.all(folder).values())
 
 
 def held_row(folder: Path, name: str, setup: Setup) -> Row | None:
@@ -92,7 +94,9 @@ def held_row(folder: Path, name: str, setup: Setup) -> Row | None:
     path = row_path(folder, name)
     if not path.exists():
         return None
-    row = read_row(path)
+    row = ROWS.own(path)
+    if row is None:
+        raise UserError(f"'{path}' would be written over. Give this one another --name, or set it aside with --fresh.")
     if lines := differences(_conditions(row.setup), _conditions(setup)):
         raise UserError(
             f"'{path}' was measured with another configuration:\n" + "\n".join(lines)
@@ -116,3 +120,7 @@ def set_aside(folder: Path, name: str) -> None:
 def read_row(path: Path) -> Row:
     """One row. UserError for a file that is none, or of a newer schema."""
     return read_part(path, Row, SCHEMA, "row", "Remove it, or choose another --results.")
+
+
+ROWS = OwnFiles(pattern="*", names=ROW_NAME, pictures=ROW_NAME, read=read_row, name=lambda row: row.name)
+"""The rows of a folder: `<name>.json`."""

@@ -11,11 +11,12 @@ from itertools import groupby
 from pathlib import Path
 
 from ddpm_bench.config.metrics import BOUNDS, METRICS
-from ddpm_bench.errors import UserError
+from ddpm_bench.config.settings import EVEN
 from ddpm_bench.files import write_text
 from ddpm_bench.models.model_card import KINDS
+from ddpm_bench.records.protocol import few_images, images_needed, in_words, protocol
 from ddpm_bench.records.record import BoundTerms
-from ddpm_bench.records.row import Row, read_row
+from ddpm_bench.records.row import ROWS, Row
 from ddpm_bench.report.blocks import Block, Bullets, Heading, Table
 from ddpm_bench.report.labels import csv_value
 from ddpm_bench.report.table_remarks import EMPTY, NOT_MEASURED, NOT_SCORED
@@ -28,7 +29,6 @@ SCORES = tuple(key for key, metric in METRICS.items() if metric.kind in ("score"
 """The columns of a table of rows, before those of the bounds."""
 ABOUT = ("checkpoint", "weights", "parameters", "predicts", "chain")
 ORIGIN = ("checkpoint", "bound", "SHA-256 of the weights", "seed", "device", "measured", "commit", "versions")
-PUBLISHED_SAMPLES = 50_000
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,7 @@ class RowsTable:
 
 def rows_beside(results: Path) -> list[Row]:
     """The rows in the results folder, in order of name. A file there that is none is said and left out."""
-    rows = []
-    for path in sorted((results / FOLDER).glob("*.json")):
-        try:
-            rows.append(read_row(path))
-        except UserError as error:
-            say(f"Left out of the report: {error}")
-    return rows
+    return list(ROWS.all(results / FOLDER, lambda error: say(f"Left out of the report: {error}")).values())
 
 
 def make_tables(rows: Sequence[Row]) -> list[RowsTable]:
@@ -123,7 +117,8 @@ def how_measured(bounds: Sequence[BoundTerms], exact: str, estimate: str) -> str
 
 def _about(row: Row) -> tuple[str, ...]:
     setup, model = row.setup, row.setup.model
-    chain = f"{setup.sampling_steps} of T = {model.T}, {model.schedule}"
+    spacing = "" if setup.spacing == EVEN else f" ({setup.spacing})"
+    chain = f"{setup.sampling_steps} of T = {model.T}{spacing}, {model.schedule}"
     return (
         row.name,
         KINDS[model.weights] + ("" if model.step is None else f", step {model.step:,}"),
@@ -181,12 +176,14 @@ def _remarks(rows: Sequence[Row], bounds: bool) -> list[str]:
     said = []
     if setup.extractor.name != "inception" or not setup.extractor.verified:
         said.append("Not comparable with published FID and IS: other features.")
-    elif setup.samples != PUBLISHED_SAMPLES:
-        said.append(
-            f"Not comparable with published FIDs, which are of {PUBLISHED_SAMPLES:,} samples: fewer bias it upwards."
-        )
+    counts = setup.samples, setup.data.train_images
+    if min(counts) >= images_needed(setup.neighborhood):  # a row may come from anywhere
+        how = protocol(*counts, setup.neighborhood)
+        said += [*few_images(how, *counts, setup.extractor), in_words(how, setup.extractor)]
+    if setup.extractor.input:
+        said.append(f"For the extractor: {setup.extractor.input}.")
     said.append("± of a score is over splits or subsets of one sample set; it says nothing about another training run.")
-    said.append(f"Precision and recall: the same features, k = {setup.neighborhood}.")
+    said += setup.data.notes
     if bounds:
         said.append(
             "Bound: of the whole chain, whatever number of steps was sampled in; ± is a 95% interval for the mean over "
@@ -206,7 +203,8 @@ def _flat(row: Row) -> dict[str, object]:
         "extractor_verified": setup.extractor.verified,
         "distance": setup.extractor.labels[0],
         "score": setup.extractor.labels[1],
-        **setup.model_dump(include={"samples", "seed", "sampling_steps", "clip_x0", "neighborhood", "decoder"}),
+        **setup.model_dump(include={"samples", "seed", "sampling_steps", "spacing", "clip_x0"}),
+        **setup.model_dump(include={"neighborhood", "decoder"}),
         **row.metrics,
     }
     for bound in row.bounds:

@@ -54,6 +54,7 @@ def nll_table(result: Nll) -> RichTable:
     ]
     if result.gap:
         caption.append(f"Gap, test minus train: {result.gap.value:+.4f} ± {result.gap.standard_error:.4f} bits/dim.")
+    caption += result.data.notes
     table = RichTable(
         title=f"Bits/dim of {result.checkpoint} ({KINDS[result.weights]}{step}) on {result.data.name}",
         caption="\n".join(caption),

@@ -78,6 +78,6 @@ def in_words(verdict: PublishedVerdict) -> str:
 def verdict_lines(summary: Summary) -> list[str]:
     """The verdicts as lines of plain text."""
     return [
-        f"{plain(row_name(one.row))}, {METRICS[one.key].published_name} {one.measured:.2f} against {one.published:.2f}: {in_words(one)}"
+        f"{plain(row_name(one.row))}, {METRICS[one.key].published_name} {one.measured:z.2f} against {one.published:.2f}: {in_words(one)}"
         for one in verdicts(summary)
     ]

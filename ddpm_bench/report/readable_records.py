@@ -5,23 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.records.record import Record, read_record, record_paths
+from ddpm_bench.records.record import RECORDS, Record, check_found
 from ddpm_bench.runtime.observer import say
 
 
 def readable_records(folder: Path) -> list[Record]:
     """In order of file name. UserError when there is no folder, no record in it, or none that can be read."""
-    records, faults = [], []
-    for path in record_paths(folder):
-        try:
-            records.append(read_record(path))
-        except UserError as error:
-            faults.append(str(error))
-    if not records:
-        raise UserError("\n".join(["None of the records can be read.", *faults]))
+    faults: list[UserError] = []
+    records = RECORDS.all(folder, faults.append)
+    if faults and not records:
+        raise UserError("\n".join(["None of the records can be read.", *map(str, faults)]))
+    check_found(folder, records)
     for fault in faults:
         say(f"Left out of the report: {fault}")
-    return records
+    return list(records.values())
 
 
 def usual_grid(records: Sequence[Record]) -> str:

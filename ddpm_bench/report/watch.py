@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.records.record import Record, read_record
-from ddpm_bench.report.checkpoint_rows import FOLDER as ROWS
+from ddpm_bench.records.record import RECORDS, Record
+from ddpm_bench.records.row import ROWS
+from ddpm_bench.report.checkpoint_rows import FOLDER
 from ddpm_bench.runtime.interrupt import stop_requested
 from ddpm_bench.runtime.observer import say
 
@@ -33,7 +34,7 @@ class Folder:
 
     def look(self) -> list[str]:
         """What has arrived, changed or gone since the last look, in words. A record that cannot be read is said."""
-        paths = [*self.path.glob("*-seed*.json"), *self.path.glob(f"{ROWS}/*.json")]
+        paths = [*RECORDS.paths(self.path), *ROWS.paths(self.path / FOLDER)]
         now = {path: stamp for path in sorted(paths) if (stamp := _stamp(path))}
         gone = [path for path in self._stamps if path not in now]
         changed = [path for path, stamp in now.items() if stamp != self._stamps.get(path)]
@@ -48,7 +49,8 @@ class Folder:
     def _read(self, path: Path) -> None:
         self._records.pop(path, None)
         try:
-            self._records[path] = read_record(path)
+            if record := RECORDS.own(path):
+                self._records[path] = record
         except UserError as error:
             say(f"{error} It is left out until it changes.")
 

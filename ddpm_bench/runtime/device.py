@@ -27,6 +27,17 @@ def float32_as(precision: Literal["ieee", "tf32"]) -> Iterator[None]:
             backend.fp32_precision = was
 
 
+@contextlib.contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """So many threads, by whose number sums are split and so their last digits. Put back afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def choose_device(name: str, compiled: bool = False) -> torch.device:
     """`auto` takes CUDA, then MPS, then the CPU. UserError when the named device is not there.
 

@@ -62,6 +62,8 @@ class Observer:
 
 _present = Observer()
 _subject = ""
+_once: set[str] = set()
+_heard: tuple[list[str], ...] = ()
 
 
 def observer() -> Observer:
@@ -72,12 +74,12 @@ def observer() -> Observer:
 @contextlib.contextmanager
 def observed_by(chosen: Observer) -> Iterator[None]:
     """Everything that the block does is told to `chosen`."""
-    global _present
-    before, _present = _present, chosen
+    global _present, _once
+    before, _present, _once = (_present, _once), chosen, set()
     try:
         yield
     finally:
-        _present = before
+        _present, _once = before
 
 
 @contextlib.contextmanager
@@ -91,9 +93,30 @@ def about(subject: str) -> Iterator[None]:
         _subject = before
 
 
+@contextlib.contextmanager
+def noting() -> Iterator[list[str]]:
+    """What is said in the block, for the record of what it makes."""
+    global _heard
+    before, notes = _heard, list[str]()
+    _heard = (*before, notes)
+    try:
+        yield notes
+    finally:
+        _heard = before
+
+
 def say(message: str) -> None:
     """One message for people. The command line shows it; a library user sees it by configuring `logging`."""
+    for notes in _heard:
+        notes.append(message)
     logger.info("%s%s", _subject, message)
+
+
+def say_once(message: str) -> None:
+    """As `say`, but not again in the same command, which may come upon the same thing in several places."""
+    if message not in _once:
+        _once.add(message)
+        say(message)
 
 
 class Meter:

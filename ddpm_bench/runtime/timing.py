@@ -14,11 +14,19 @@ def wait(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def seconds_of(work: Callable[[], object], device: torch.device, calls: int = 1) -> float:
-    """Wall time of a call, the mean over `calls` in a row."""
+def seconds_of(
+    work: Callable[[], object], device: torch.device, calls: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Wall time of a call, or another clock's; the mean over `calls` in a row."""
     wait(device)
-    began = time.perf_counter()
+    began = clock()
     for _ in range(calls):
         work()
     wait(device)
-    return (time.perf_counter() - began) / calls
+    return (clock() - began) / calls
+
+
+def in_words(seconds: float) -> str:
+    """As people say how long something takes."""
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.1f} h"

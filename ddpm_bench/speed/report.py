@@ -12,6 +12,7 @@ from rich.text import Text
 from ddpm_bench.files import make_folder, write_json, write_text
 from ddpm_bench.report.blocks import Block, Bullets, Heading, Image, Paragraph, Table
 from ddpm_bench.report.writers.markdown import to_markdown
+from ddpm_bench.runtime.timing import in_words
 from ddpm_bench.speed.plot import draw
 from ddpm_bench.speed.result import WORKS, Phase, Speed, Timing
 
@@ -76,7 +77,8 @@ def page(speed: Speed) -> list[Block]:
     if speed.phases:
         parts, heading = speed.parts, "Where the time of a cell goes"
         lines = tuple(
-            (phase.name, *(_share(phase, part) for part in parts), _time(phase.cell_seconds)) for phase in speed.phases
+            (phase.name, *(_share(phase, part) for part in parts), in_words(phase.cell_seconds))
+            for phase in speed.phases
         )
         heads = ("phase", *parts, "whole phase")
         blocks += [Heading(2, heading), Table(heading, "l" + "r" * (len(parts) + 1), heads, lines)]
@@ -103,7 +105,7 @@ class TerminalReport:
         yield table
         for phase in speed.phases:
             told = ", ".join(f"{part} {_share(phase, part)}" for part in phase.parts)
-            yield Text(f"{phase.name} ({_time(phase.cell_seconds)} a cell): {told}")
+            yield Text(f"{phase.name} ({in_words(phase.cell_seconds)} a cell): {told}")
         yield from (Text(f"- {note}") for note in notes(speed))
 
 
@@ -114,11 +116,6 @@ def _share(phase: Phase, part: str) -> str:
 def _number(value: float) -> str:
     """Three digits, or all of a whole number of more."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _time(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.1f} h"
 
 
 def _device(speed: Speed) -> str:

@@ -1,9 +1,12 @@
 """Checkpoints of other people, converted once into folders that `--ckpt` takes.
 
     given.py          what was given: a file, a folder or a hub id; reads weights without executing anything
+    wrapped.py        the state dict inside what a training script saved around it
     user_says.py      what the person says of it, against what the checkpoint says of itself
     convert.py        a state dict of theirs, by a table of names, into one of ours
-    diffusers.py, openai.py (with openai_flags.py), pytorch_ddpm.py: a format each
+    diffusers.py (with diffusers_folder.py and diffusers_scheduler.py), openai.py (with openai_flags.py), pytorch_ddpm.py,
+                      ddim.py: a format each
+    others.py         what is known and not taken, and why
 
 A format says whether it recognises a source, and reads one; one more is one file and one entry in FORMATS.
 """
@@ -18,9 +21,10 @@ from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import sha256_file
 from ddpm_bench.models.build import build_diffusion
-from ddpm_bench.models.interop import diffusers, openai, pytorch_ddpm
+from ddpm_bench.models.interop import ddim, diffusers, openai, pytorch_ddpm
 from ddpm_bench.models.interop.convert import Found, outline
 from ddpm_bench.models.interop.given import Given
+from ddpm_bench.models.interop.others import check_known
 from ddpm_bench.models.interop.user_says import UserSays, reasons
 from ddpm_bench.models.model import save_model
 from ddpm_bench.models.model_card import KINDS, ModelCard
@@ -40,6 +44,7 @@ FORMATS: dict[str, Format] = {
     "diffusers": Format(diffusers.recognises, diffusers.read),
     "openai": Format(openai.recognises, openai.read),
     "pytorch-ddpm": Format(pytorch_ddpm.recognises, pytorch_ddpm.read),
+    "ddim": Format(ddim.recognises, ddim.read),
 }
 
 
@@ -55,11 +60,14 @@ def import_checkpoint(
     format = format or _recognise(source)
     if format not in FORMATS:
         raise UserError(f"There is no format '{format}'{near_miss(format, FORMATS)}")
+    if not FORMATS[format].recognises(source):
+        check_known(source)
     try:
         found = FORMATS[format].read(source, asked)
         card = ModelCard(
             name=name or source.name, weights=found.weights, step=found.step, shape=found.shape, process=found.process,
-            network=found.network, source={"format": format, "path": source.label, "sha256": sha256_file(found.file)},
+            network=found.network, sampling=found.sampling, remarks=found.remarks,
+            source={"format": format, "path": source.label, "sha256": sha256_file(found.file)},
         )  # fmt: skip
     except ValidationError as error:
         raise UserError(f"'{given}' says of itself what ddpm-bench cannot express: {reasons(error)}.") from error
@@ -85,7 +93,10 @@ def describe(card: ModelCard) -> Sequence[str]:
         f"time {'scales and shifts' if network.scale_shift else 'is added'}, resampling by {network.resample}",
         f"process: {process.schedule}{betas}, T = {process.T}, predicts {process.parameterization}, "
         f"variance {process.variance}, the network is told {told} for t = 0..{process.T - 1}",
+        f"sampling: {card.sampling.sampler}, x_0 {'clipped to [-1, 1]' if card.sampling.clip_x0 else 'not clipped'}, "
+        f"all steps; fewer (--steps) are spaced as '{card.sampling.spacing}'",
         f"weights: {KINDS[card.weights]}" + (f", step {card.step:,}" if card.step is not None else ", step not known"),
+        *card.remarks,
     )
 
 
@@ -93,6 +104,7 @@ def _recognise(source: Given) -> str:
     for name, each in FORMATS.items():
         if each.recognises(source):
             return name
+    check_known(source)
     raise UserError(
         f"'{source.given}' is of no format that is known here ({', '.join(FORMATS)}): "
         f"{source.summary()}. Give --format where it is one of them all the same."

@@ -7,14 +7,14 @@ else is checked here: each tensor of theirs is used once, each of ours is filled
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ddpm_bench.config.networks import UNetSettings
-from ddpm_bench.config.settings import ProcessSettings
+from ddpm_bench.config.settings import ProcessSettings, SamplingSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import build_diffusion
 from ddpm_bench.models.model import Kind
@@ -27,13 +27,15 @@ SHOWN = 3
 
 Modules = dict[str, tuple[str, ...]]
 """Our module -> theirs. Modules that a network does not have are passed over."""
-Causes = Sequence[tuple[str, str]]
-"""Patterns of tensors that do not fit, and what they tell."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a format read. file: the file of the weights. state: the state dict of our U-Net."""
+    """What a format read. file: the file of the weights. state: the state dict of our U-Net.
+
+    remarks: what was taken of several, assumed or not used, in words that are printed and kept in the card.
+    sampling: how it says that it is sampled.
+    """
 
     file: Path
     shape: tuple[int, int, int]
@@ -42,6 +44,48 @@ class Found:
     weights: Kind
     step: int | None
     state: dict[str, Tensor]
+    remarks: tuple[str, ...] = ()
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A tensor of theirs that does not fit, or several that are joined.
+
+    found: its shape, or theirs; empty where it is missing. expected: None where it has no place.
+    """
+
+    name: str
+    found: tuple[Sequence[int], ...]
+    expected: Sequence[int] | None
+
+    def __str__(self) -> str:
+        if self.expected is None:
+            return f"{self.name} is not expected"
+        if not self.found:
+            return f"{self.name} is missing"
+        return f"{self.name} is {' + '.join(str(list(each)) for each in self.found)} where {list(self.expected)} is expected"
+
+
+Cause = tuple[Callable[[Problem], bool], str]
+"""Which problems it alone explains, and what it is."""
+
+
+def unexpected(pattern: str, told: str) -> Cause:
+    """The cause of tensors that have no place and whose names are such."""
+    return lambda problem: problem.expected is None and bool(re.search(pattern, problem.name)), told
+
+
+def doubled(pattern: str, told: str) -> Cause:
+    """The cause of tensors that have twice or half the rows that are expected, and whose names are such."""
+
+    def explains(problem: Problem) -> bool:
+        if len(problem.found) != 1 or not problem.expected or not re.search(pattern, problem.name):
+            return False
+        (rows, *rest), (due, *others) = problem.found[0], problem.expected
+        return rest == others and (rows == 2 * due or due == 2 * rows)
+
+    return explains, told
 
 
 @dataclass(frozen=True)
@@ -88,31 +132,32 @@ def block(
 
 
 def convert(
-    theirs: Mapping[str, Tensor], modules: Modules, network: UNet, where: str, causes: Causes,
+    theirs: Mapping[str, Tensor], modules: Modules, network: UNet, where: str, causes: Sequence[Cause],
     arrange: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor,
 ) -> dict[str, Tensor]:  # fmt: skip
     """The state dict of `network` in float32, made of `theirs`. UserError naming the first tensors that do not fit.
 
     arrange: our name and a tensor of our shape -> the same with rows or columns in our order.
     """
-    ours, used, problems = {}, set(), []
+    ours, origins, problems = {}, {}, []
     for name, wanted in network.state_dict().items():
         module, _, kind = name.rpartition(".")
-        sources = [f"{their}.{kind}" for their in modules[module]]
-        used.update(sources)
+        origins[name] = sources = [f"{their}.{kind}" for their in modules[module]]
         missing = [source for source in sources if source not in theirs]
-        problems += [f"{source} is missing" for source in missing]
+        problems += [Problem(source, (), wanted.shape) for source in missing]
         if not missing:
             parts = [theirs[source] for source in sources]
             if _joined(parts, wanted.ndim) == list(wanted.shape):
                 whole = torch.cat([part.float() for part in parts]).reshape(wanted.shape)
                 ours[name] = arrange(name, whole).clone(memory_format=torch.contiguous_format)
             else:
-                found = " + ".join(str(list(part.shape)) for part in parts)
-                problems.append(f"{' + '.join(sources)} is {found} where {list(wanted.shape)} is expected")
-    problems += [f"{name} is not expected" for name in theirs if name not in used]
+                problems.append(Problem(" + ".join(sources), tuple(part.shape for part in parts), wanted.shape))
+    used = {source for sources in origins.values() for source in sources}
+    problems += [Problem(name, (theirs[name].shape,), None) for name in theirs if name not in used]
     if problems:
         raise misfit(where, problems, causes)
+    if found := weights.not_finite({" + ".join(origins[name]): tensor for name, tensor in ours.items()}):
+        raise UserError(f"{where}: {found}. Its training diverged, or the file is damaged; take an earlier one.")
     return ours
 
 
@@ -126,23 +171,38 @@ def _joined(parts: Sequence[Tensor], rank: int) -> list[int] | None:
     return [shape[0], math.prod(columns)] if len(shape) > rank == 2 else shape
 
 
-def misfit(where: str, problems: Sequence[str], causes: Causes, evidence: Iterable[str] = ()) -> UserError:
-    """The first few problems, and what they and the names in `evidence` tell."""
+def misfit(where: str, problems: Sequence[Problem], causes: Sequence[Cause] = ()) -> UserError:
+    """The first few problems, and what they tell."""
     more = f", and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    known = [*problems, *evidence]
-    likely = [cause for pattern, cause in causes if any(re.search(pattern, text) for text in known)]
-    told = f"Likely cause: {'; '.join(likely)}" if likely else "It is not whole, or another architecture"
-    return UserError(f"{where} does not fit the network: {'; '.join(problems[:SHOWN])}{more}. {told}.")
+    likely = [told for explains, told in causes if any(map(explains, problems))]
+    whole = all(each.found for each in problems)
+    other = "It is another architecture" if whole else "It is not whole, or another architecture"
+    told = f"Likely cause: {'; '.join(likely)}" if likely else other
+    return UserError(f"{where} does not fit the network: {'; '.join(map(str, problems[:SHOWN]))}{more}. {told}.")
 
 
-def shape_of(theirs: Mapping[str, Tensor], name: str, rank: int, where: str, causes: Causes) -> Sequence[int]:
+def shape_of(theirs: Mapping[str, Tensor], name: str, rank: int, where: str) -> Sequence[int]:
     """The shape of one of their tensors, from which sizes are told; UserError where it is missing or tells none."""
     if name not in theirs:
-        raise misfit(where, [f"{name} is missing"], causes, theirs)
+        raise misfit(where, [Problem(name, (), ())])
     shape = theirs[name].shape
     if len(shape) != rank or not all(shape):
-        raise misfit(where, [f"{name} is {list(shape)}, where {rank} sizes are expected"], causes)
+        raise UserError(f"{where} does not fit the network: {name} is {list(shape)}, where {rank} sizes are expected.")
     return shape
+
+
+def stored(theirs: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """A remark where weights are not stored as the float32 that they become."""
+    others = sorted({str(each.dtype).removeprefix("torch.") for each in theirs.values()} - {"float32"})
+    return (f"weights are stored as {', '.join(others)}, and computed with as float32",) if others else ()
+
+
+def check_channels(channels: int, where: str) -> None:
+    """UserError for a network that takes anything else than a noisy image."""
+    if channels not in (1, 3):
+        raise UserError(f"{where} takes {channels} channels: it is an upsampler or another conditional model (the image and "
+                        "what it is told), or of codes, not of images of 1 or 3 channels; ddpm-bench scores "
+                        "unconditional models of images only.")  # fmt: skip
 
 
 def check_outputs(process: ProcessSettings, channels: int, outputs: int, where: str) -> None:

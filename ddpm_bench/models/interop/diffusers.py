@@ -7,32 +7,41 @@ Keys that a configuration leaves out take diffusers' defaults. What our network 
 value.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, ValidationError
 from torch import Tensor
 
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.config.settings import Settings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop.convert import (
-    Causes,
     Found,
     Modules,
     block,
     check_outputs,
     convert,
     cosines_first,
+    doubled,
     outline,
     places,
+    stored,
     time_columns,
+    unexpected,
 )  # fmt: skip
+from ddpm_bench.models.interop.diffusers_folder import INDEX, NOTES, config_file, weights_file
+from ddpm_bench.models.interop.diffusers_scheduler import read_scheduler
 from ddpm_bench.models.interop.given import Given, load_file, load_json, tensors
-from ddpm_bench.models.interop.user_says import UserSays, reasons, settle_process, settle_weights
-from ddpm_bench.models.model import Kind
+from ddpm_bench.models.interop.user_says import (
+    UserSays,
+    average_by_name,
+    reasons,
+    settle_process,
+    settle_size,
+    settle_weights,
+)
 from ddpm_bench.networks.unet import UNet
 
 BLOCK = {"norm1": "norm1", "conv1": "conv1", "time": "time_emb_proj", "norm2": "norm2", "conv2": "conv2",
@@ -40,12 +49,11 @@ BLOCK = {"norm1": "norm1", "conv1": "conv1", "time": "time_emb_proj", "norm2": "
 ATTENTION = {"norm": ("group_norm",), "qkv": ("to_q", "to_k", "to_v"), "out": ("to_out.0",)}
 OLD_ATTENTION = {"norm": ("group_norm",), "qkv": ("query", "key", "value"), "out": ("proj_attn",)}
 """Of diffusers before 0.15, as many published files have it."""
-CAUSES: Causes = (
-    (r"class_embedding", "class-conditional, which ddpm-bench does not score"),
-    (r"lora", "LoRA weights beside the network's: fuse them first"),
-    (r"time_emb_proj.* is \[", "config.json says another resnet_time_scale_shift"),
+CAUSES = (
+    unexpected(r"^class_embedding\.", "class-conditional, which ddpm-bench does not score"),
+    unexpected(r"lora", "LoRA weights beside the network's: fuse them first"),
+    doubled(r"\.time_emb_proj\.", "config.json says another resnet_time_scale_shift than the weights have"),
 )
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 Down = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"]
 Up = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"]
@@ -92,47 +100,26 @@ class UNetConfig(Settings):
     power: float | None = None
 
 
-class SchedulerConfig(BaseModel):
-    """What scheduler_config.json says of the process; its other keys are about sampling."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    num_train_timesteps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
-    trained_betas: None = None
-    prediction_type: Literal["epsilon", "sample"] = "epsilon"
-    predict_epsilon: bool = True  # of old versions
-    variance_type: Literal["fixed_small", "fixed_small_log", "fixed_large", "learned_range"] = "fixed_small"
-    rescale_betas_zero_snr: Literal[False] = False
-    thresholding: Literal[False] = False
-
-
-SCHEDULES = {"linear": "linear", "scaled_linear": "quadratic", "squaredcos_cap_v2": "cosine"}
-VARIANCES = {"fixed_small": "fixed-beta-tilde", "fixed_small_log": "fixed-beta-tilde", "fixed_large": "fixed-beta",
-             "learned_range": "learned-range"}  # fmt: skip
-
-
 def recognises(source: Given) -> bool:
-    return bool(source.hub_id) or _config_file(source.path) is not None or (source.path / "model_index.json").exists()
+    files = (INDEX, "config.json", "unet/config.json")
+    return bool(source.hub_id) or any((source.path / file).exists() for file in files)
 
 
 def read(source: Given, asked: UserSays) -> Found:
     """The network in a folder, or of a hub id, which is fetched."""
     asked.no_flags("diffusers")
+    asked.no_key("diffusers")
     folder = _fetched(source.hub_id) if source.hub_id else source.path
     where = f"'{source.given}'"
-    file = _config_file(folder)
-    if file is None:
-        raise UserError(f"{where} has neither config.json nor unet/config.json: it is no diffusers model.")
+    file, remarks = config_file(folder, where)
     config = _config(file)
-    kind = settle_weights("ema" if config.decay is not None else _named(source), asked, where)
-    process = settle_process(_process(folder), asked, {}, where)
+    kind = settle_weights("ema" if config.decay is not None else average_by_name(source.name), asked, where)
+    scheduler = read_scheduler(folder)
+    process = settle_process(scheduler.process, asked, {}, where)
     check_outputs(process, config.in_channels, config.out_channels, where)
-    settings, size = _architecture(config, file), _side(config, file)
+    settings, size = _architecture(config, file), settle_size(_side(config, file), asked, f"sample_size of {where}")
     network = outline(settings, config.in_channels, config.out_channels, size)
-    weights = _weights_file(file.parent)
+    weights, which = weights_file(file.parent)
     inside = f"'{weights.name}' of {where}"
     theirs = tensors(load_file(weights), inside)
 
@@ -142,7 +129,9 @@ def read(source: Given, asked: UserSays) -> Found:
 
     state = convert(theirs, _modules(network, settings, theirs), network, inside, CAUSES, arrange)
     shape = (config.in_channels, size, size)
-    return Found(weights, shape, process, settings, kind, config.optimization_step, state)
+    remarks = (*remarks, *which, *scheduler.remarks, *stored(theirs))
+    step = config.optimization_step
+    return Found(weights, shape, process, settings, kind, step, state, remarks, scheduler.sampling)
 
 
 def _fetched(hub_id: str) -> Path:
@@ -161,48 +150,16 @@ def _fetched(hub_id: str) -> Path:
                         + by_hand) from error  # fmt: skip
 
 
-def _config_file(folder: Path) -> Path | None:
-    return next((path for path in (folder / "unet" / "config.json", folder / "config.json") if path.exists()), None)
-
-
 def _config(file: Path) -> UNetConfig:
     """UserError naming keys and values that our network cannot express."""
     content = load_json(file)
     if (name := content.get("_class_name", "UNet2DModel")) != "UNet2DModel":
         raise UserError(f"'{file.name}' is of a {name}; only an unconditional UNet2DModel can be converted.")
     try:
-        return UNetConfig(**{key: value for key, value in content.items() if not key.startswith("_")})
+        return UNetConfig(**{key: value for key, value in content.items() if key not in NOTES})
     except ValidationError as error:
         where = f"'{file.parent.name}/{file.name}'"
         raise UserError(f"{where} has what ddpm-bench's network cannot express: {reasons(error)}.") from error
-
-
-def _named(source: Given) -> Kind:
-    """What the name tells, such as google/ddpm-ema-church-256, or unet_ema."""
-    return "ema" if "ema" in re.split(r"[-_.]", source.name) else "unknown"
-
-
-def _process(folder: Path) -> Mapping[str, Any]:
-    """What the scheduler says, nothing where there is none; the variance only from one that has it."""
-    files = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
-    file = next((path for path in files if path.exists()), None)
-    if file is None:
-        return {}
-    content = load_json(file)
-    name = content.get("_class_name", "DDPMScheduler")
-    if name not in ("DDPMScheduler", "DDIMScheduler"):
-        raise UserError(f"'{file.name}' is of a {name}, which does not tell the process as DDPMScheduler does; "
-                        "save the pipeline with the DDPMScheduler that it was trained with.")  # fmt: skip
-    try:
-        config = SchedulerConfig(**content)
-    except ValidationError as error:
-        raise UserError(f"'{file.name}' describes a process that is not known here: {reasons(error)}.") from error
-    said = {
-        "schedule": SCHEDULES[config.beta_schedule], "T": config.num_train_timesteps, "beta_1": config.beta_start,
-        "beta_T": config.beta_end,
-        "parameterization": "eps" if config.prediction_type == "epsilon" and config.predict_epsilon else "x0",
-    }  # fmt: skip
-    return said | ({"variance": VARIANCES[config.variance_type]} if name == "DDPMScheduler" else {})
 
 
 def _side(config: UNetConfig, file: Path) -> int:
@@ -254,15 +211,6 @@ def _resampling(config: UNetConfig, refuse: Callable[[str, str], UserError]) -> 
         raise refuse("downsample_type", f"with these blocks, levels are joined in two ways ({', '.join(between)}); "
                      "ddpm-bench's network has one.")  # fmt: skip
     return between[0] if between else "conv"
-
-
-def _weights_file(folder: Path) -> Path:
-    for name in WEIGHTS:
-        if (folder / name).exists():
-            return folder / name
-    others = sorted(path.name for path in folder.glob("*.safetensors*"))
-    there = f", but {', '.join(others[:3])}" if others else ""
-    raise UserError(f"There is no {WEIGHTS[0]} beside config.json{there}; save the model again with save_pretrained.")
 
 
 def _modules(network: UNet, settings: UNetSettings, theirs: Mapping[str, Tensor]) -> Modules:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import read_json
+from ddpm_bench.models.interop.wrapped import named
 from ddpm_bench.networks.weights import odd, read_pickle, read_tensors
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -47,7 +48,9 @@ class Given:
     def summary(self) -> str:
         """What is there instead, for a message."""
         if self.path.is_dir():
-            return "the folder has no config.json, unet/config.json or model_index.json"
+            inside = sorted(path.name for path in self.path.iterdir() if path.suffix in FILES)
+            files = f"; of its files ({', '.join(inside[:6])}) give one" if inside else ""
+            return "the folder has no config.json, unet/config.json or model_index.json" + files
         keys = [str(key) for key in self.content]
         return f"the file's first keys are {', '.join(keys[:4])}" if keys else "the file is empty"
 
@@ -55,7 +58,7 @@ class Given:
 def load_file(path: Path) -> dict[str, Any]:
     """The dictionary in a .safetensors file, or in a pickle of nothing but tensors and plain containers."""
     try:
-        content = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+        content = read_tensors(path) if path.suffix == ".safetensors" else named(read_pickle(path))
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from error
     except UserError:

@@ -11,57 +11,65 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from ddpm_bench.config.networks import UNetSettings
+from ddpm_bench.config.settings import SamplingSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop.convert import (
-    Causes,
     Found,
     Modules,
     block,
+    check_channels,
     check_outputs,
     convert,
     cosines_first,
+    doubled,
     outline,
     places,
     shape_of,
+    stored,
     time_columns,
+    unexpected,
 )  # fmt: skip
 from ddpm_bench.models.interop.given import Given, tensors
-from ddpm_bench.models.interop.openai_flags import MULTIPLIERS, Flags, process, read_flags, weights_and_step
-from ddpm_bench.models.interop.user_says import UserSays, settle_process, settle_weights
+from ddpm_bench.models.interop.openai_flags import MULTIPLIERS, Flags, not_used, process, read_flags, weights_and_step
+from ddpm_bench.models.interop.user_says import UserSays, settle_process, settle_size, settle_weights
+from ddpm_bench.models.interop.wrapped import networks, taken
 from ddpm_bench.networks.unet import UNet
 
 BLOCK = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time": "emb_layers.1", "norm2": "out_layers.0",
          "conv2": "out_layers.3", "shortcut": "skip_connection"}  # fmt: skip
 ATTENTION = {"norm": ("norm",), "qkv": ("qkv",), "out": ("proj_out",)}
-CAUSES: Causes = (
-    (r"label_emb", "class-conditional (--class_cond True), which ddpm-bench does not score"),
-    (r"^out(put_blocks.*|\.2\.weight) is missing", "a classifier, or not whole"),
-    (r"^module\.", "saved from DataParallel: take 'module.' off its names"),
-    (r"emb_layers", "the blocks differ in --use_scale_shift_norm, which doubles emb_layers"),
+TELLING = "time_embed.0.weight"
+CAUSES = (
+    unexpected(r"^label_emb\.", "class-conditional (--class_cond True), which ddpm-bench does not score"),
+    doubled(r"\.emb_layers\.", "the blocks differ in --use_scale_shift_norm, which doubles emb_layers"),
 )
 
 
 def recognises(source: Given) -> bool:
-    return "time_embed.0.weight" in source.content
+    return bool(networks(source.content, TELLING))
 
 
 def read(source: Given, asked: UserSays) -> Found:
     """The network, whose flags are given, or published for the file's name."""
-    where = f"'{source.given}'"
-    theirs = tensors(source.content, where)
+    file = f"'{source.given}'"
+    wrapped = taken(source.content, TELLING, asked, file)
+    where = wrapped.where
+    theirs = tensors(wrapped.state, where)
     if "label_emb.weight" in theirs:
         raise UserError(f"{where} has label_emb.weight: it is class-conditional (--class_cond True); "
                         "ddpm-bench scores unconditional models only.")  # fmt: skip
     channels, outputs = _channels(theirs, where)
     flags = read_flags(asked.flags, source.path.name, where)
     known, step = weights_and_step(source.path.name)
-    kind = settle_weights(known, asked, f"the name of {where}")
+    kind, teller = (known, f"the name of {file}") if wrapped.kind == "unknown" else (wrapped.kind, where)
+    kind = settle_weights(kind, asked, teller)
     settings = _architecture(theirs, flags, where)
     _check_flags(flags, settings, outputs > channels, where)
     said = process(flags, outputs > channels, settings.resample == "block")
-    settled = settle_process(said, asked, {}, "--flags" if asked.flags is not None else f"the published {where}")
+    told = "--flags" if asked.flags is not None else f"the published {file}"
+    settled, size = settle_process(said, asked, {}, told), settle_size(flags.image_size, asked, told)
     check_outputs(settled, channels, outputs, where)
-    network = outline(settings, channels, outputs, flags.image_size)
+    network = outline(settings, channels, outputs, size)
 
     def arrange(name: str, tensor: Tensor) -> Tensor:
         if name == "time.hidden.weight":
@@ -71,16 +79,19 @@ def read(source: Given, asked: UserSays) -> Found:
         return tensor
 
     state = convert(theirs, _modules(network, settings), network, where, CAUSES, arrange)
-    return Found(source.path, (channels, flags.image_size, flags.image_size), settled, settings, kind, step, state)
+    remarks = (*wrapped.remarks, *not_used(asked.flags or ""), *stored(theirs))
+    known_step = wrapped.step if wrapped.step is not None else step
+    spaced = SamplingSettings(spacing="openai")  # fewer steps are visited as by --timestep_respacing
+    return Found(source.path, (channels, size, size), settled, settings, kind, known_step, state, remarks, spaced)
 
 
 def _channels(theirs: Mapping[str, Tensor], where: str) -> tuple[int, int]:
     """Channels in and out. UserError for a network that takes more than the noisy image."""
-    channels = shape_of(theirs, "input_blocks.0.0.weight", 4, where, CAUSES)[1]
-    outputs = shape_of(theirs, "out.2.weight", 4, where, CAUSES)[0]
-    if channels not in (1, 3):
-        raise UserError(f"{where} takes {channels} channels: it is an upsampler (the image and a small one), or not "
-                        "for images of 1 or 3 channels; ddpm-bench scores unconditional models only.")  # fmt: skip
+    if not any(name.startswith("output_blocks.") for name in theirs):
+        raise UserError(f"{where} has no output_blocks: it is a classifier, or it is not whole.")
+    channels = shape_of(theirs, "input_blocks.0.0.weight", 4, where)[1]
+    outputs = shape_of(theirs, "out.2.weight", 4, where)[0]
+    check_channels(channels, where)
     return channels, outputs
 
 
@@ -88,7 +99,7 @@ def _architecture(theirs: Mapping[str, Tensor], flags: Flags, where: str) -> UNe
     """Widths, depth, places of attention and dialect, from names and shapes; heads and side from the flags."""
 
     def shape(name: str, rank: int) -> Sequence[int]:
-        return shape_of(theirs, name, rank, where, CAUSES)
+        return shape_of(theirs, name, rank, where)
 
     base, first = shape("time_embed.0.weight", 2)[1], shape("input_blocks.0.0.weight", 4)[0]
     if first != base:

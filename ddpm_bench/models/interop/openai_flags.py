@@ -50,13 +50,21 @@ MULTIPLIERS = {
 """What --image_size means for the widths where --channel_mult is not given."""
 
 GUIDED_ONLY = {"num_head_channels", "resblock_updown", "use_new_attention_order"}
-WITHOUT_MEANING = {
-    "dropout", "use_checkpoint", "use_fp16", "use_kl", "rescale_learned_sigmas", "timestep_respacing", "lr",
-    "weight_decay", "lr_anneal_steps", "batch_size", "microbatch", "ema_rate", "log_interval", "save_interval",
-    "resume_checkpoint", "fp16_scale_growth", "schedule_sampler", "data_dir", "clip_denoised", "num_samples",
-    "use_ddim", "model_path",
+TRAINING = {
+    "dropout", "use_checkpoint", "use_fp16", "use_kl", "rescale_learned_sigmas", "lr", "weight_decay", "lr_anneal_steps",
+    "microbatch", "ema_rate", "log_interval", "save_interval", "resume_checkpoint", "fp16_scale_growth", "schedule_sampler",
+    "data_dir",
 }  # fmt: skip
 """Flags of their scripts that change neither a trained network nor what it predicts."""
+SAMPLING = {
+    "timestep_respacing": "give --steps to `sample` and `evaluate`, which visit the same steps",
+    "use_ddim": "`sample` and `evaluate` take DDPM's ancestral steps",
+    "clip_denoised": "give --clip or --no-clip to `sample` and `evaluate`",
+    "num_samples": "give --samples to `sample`, --count to `evaluate`",
+    "batch_size": "give --batch to `sample` and `evaluate`",
+    "model_path": "the file is what is given to `import`",
+}
+"""Flags of how they sample, and what says the same here."""
 
 
 class Flags(Settings):
@@ -104,7 +112,23 @@ def read_flags(given: str | None, file: str, where: str) -> Flags:
 
 
 def parse(text: str) -> dict[str, str]:
-    """`--a 1 --b=2` -> {"a": "1", "b": "2"}; flags without meaning for a trained network are dropped."""
+    """`--a 1 --b=2` -> {"a": "1", "b": "2"}, without those that `not_used` tells of."""
+    return {name: value for name, value in _pairs(text).items() if name in Flags.model_fields}
+
+
+def not_used(text: str) -> tuple[str, ...]:
+    """Remarks on the flags that say nothing of a trained network, and what to give instead."""
+    given = _pairs(text)
+    about = [f"--{name}" for name in given if name in TRAINING]
+    training = [f"{', '.join(about)} of --flags tell of training alone and are not used"] if about else []
+    return (
+        *(f"--{name} {given[name]} of --flags is not used: {SAMPLING[name]}" for name in given if name in SAMPLING),
+        *training,
+    )
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """Every flag; as in their scripts the last counts of one given twice. UserError for what is no pair or no flag."""
     try:
         words = [part for word in shlex.split(text) for part in word.split("=", 1 if word.startswith("--") else 0)]
     except ValueError as error:
@@ -114,9 +138,9 @@ def parse(text: str) -> dict[str, str]:
         raise UserError(f"--flags '{text}' must be pairs of --name value, as OpenAI's READMEs print them.")
     found = {name.removeprefix("--"): value for name, value in zip(names, values, strict=True)}
     for name in found:
-        if name not in Flags.model_fields and name not in WITHOUT_MEANING:
+        if name not in Flags.model_fields and name not in TRAINING and name not in SAMPLING:
             raise UserError(f"--flags: there is no flag '--{name}'{near_miss(name, Flags.model_fields)}")
-    return {name: value for name, value in found.items() if name not in WITHOUT_MEANING}
+    return found
 
 
 def process(flags: Flags, learned: bool, guided: bool) -> dict[str, Any]:

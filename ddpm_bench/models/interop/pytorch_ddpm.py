@@ -16,21 +16,23 @@ from torch import Tensor
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop.convert import (
-    Causes,
     Found,
     Modules,
     block,
+    check_channels,
     check_outputs,
     convert,
     interleaved,
     outline,
     places,
     shape_of,
+    stored,
     time_columns,
+    unexpected,
 )  # fmt: skip
 from ddpm_bench.models.interop.given import Given, tensors
-from ddpm_bench.models.interop.user_says import UserSays, settle_process, settle_weights
-from ddpm_bench.models.model import Kind
+from ddpm_bench.models.interop.user_says import UserSays, assumed, settle_process, settle_size, settle_weights
+from ddpm_bench.models.interop.wrapped import networks, taken
 from ddpm_bench.networks.unet import UNet
 
 TABLE = "time_embedding.timembedding.0.weight"
@@ -39,30 +41,31 @@ SIZE = 32  # their training script reads CIFAR-10 alone
 BLOCK = {"norm1": "block1.0", "conv1": "block1.2", "time": "temb_proj.1", "norm2": "block2.0", "conv2": "block2.3",
          "shortcut": "shortcut"}  # fmt: skip
 ATTENTION = {"norm": ("group_norm",), "qkv": ("proj_q", "proj_k", "proj_v"), "out": ("proj",)}
-CAUSES: Causes = (
-    (r"^module\.", "saved from DataParallel: take 'module.' off its names"),
-    (r"label|class|cond", "class-conditional, which ddpm-bench does not score"),
-    (r"is missing", "not whole, or a changed version of their network"),
-)
+CAUSES = (unexpected(r"(^|[._])(label|class|cond)_?(emb|proj)", "class-conditional, which ddpm-bench does not score"),)
 
 
 def recognises(source: Given) -> bool:
-    return not {"ema_model", "net_model", TABLE}.isdisjoint(source.content)
+    return bool(networks(source.content, TABLE))
 
 
 def read(source: Given, asked: UserSays) -> Found:
     """The moving average, or the raw weights where asked for."""
     asked.no_flags("pytorch-ddpm")
-    known, content = _chosen(source.content, asked, source.given)
-    where = f"'{source.given}'"
-    kind = settle_weights(known, asked, where)
-    theirs = dict(tensors(content, where))
-    base, channels = shape_of(theirs, "head.weight", 4, where, CAUSES)[:2]
-    T = shape_of(theirs, TABLE, 2, where, CAUSES)[0]
+    wrapped = taken(source.content, TABLE, asked, f"'{source.given}'", also=("x_T",))
+    where = wrapped.where
+    kind = settle_weights(wrapped.kind, asked, where)
+    theirs = dict(tensors(wrapped.state, where))
+    base, channels = shape_of(theirs, "head.weight", 4, where)[:2]
+    check_channels(channels, where)
+    T = shape_of(theirs, TABLE, 2, where)[0]
     _check_table(theirs.pop(TABLE), base, where)
     process = settle_process({"schedule": "linear", "T": T}, asked, ASSUMED, where)
-    size = _side(source.content, where)
-    outputs = shape_of(theirs, "tail.2.weight", 4, where, CAUSES)[0]
+    remarks = (*wrapped.remarks, *assumed(process, ASSUMED, asked), *stored(theirs))
+    size = _side(source.content, f"'{source.given}'")
+    if size is None and asked.size is None:
+        remarks += (f"assumed, since the file does not say: --size {SIZE}",)
+    size = settle_size(size, asked, f"x_T of '{source.given}'") if size else asked.size or SIZE
+    outputs = shape_of(theirs, "tail.2.weight", 4, where)[0]
     check_outputs(process, channels, outputs, where)
     settings = _architecture(theirs, base, size, where)
     network = outline(settings, channels, outputs, size)
@@ -71,29 +74,14 @@ def read(source: Given, asked: UserSays) -> Found:
         return time_columns(tensor, interleaved(base)) if name == "time.hidden.weight" else tensor
 
     state = convert(theirs, _modules(network), network, where, CAUSES, arrange)
-    step = source.content.get("step")
-    return Found(
-        source.path, (channels, size, size), process, settings, kind, step if isinstance(step, int) else None, state
-    )
+    return Found(source.path, (channels, size, size), process, settings, kind, wrapped.step, state, remarks)
 
 
-def _chosen(content: Mapping[str, Any], asked: UserSays, given: str) -> tuple[Kind, Any]:
-    """The weights that are asked for and what they are; a bare state dict does not say."""
-    if TABLE in content:
-        return "unknown", content
-    kind: Kind = "raw" if asked.raw else "ema"
-    name = "net_model" if asked.raw else "ema_model"
-    if name not in content:
-        remedy = "leave --raw out" if asked.raw else "give --raw if its raw weights are meant"
-        raise UserError(f"'{given}' has no '{name}', but {', '.join(map(str, content))}; {remedy}.")
-    return kind, content[name]
-
-
-def _side(content: Mapping[str, Any], where: str) -> int:
+def _side(content: Mapping[str, Any], where: str) -> int | None:
     """The images' side, which only the noise kept for sample sheets, x_T (B, C, H, W), tells."""
     noise = content.get("x_T")
     if not isinstance(noise, Tensor):
-        return SIZE
+        return None
     if noise.ndim != 4 or noise.shape[2] != noise.shape[3]:
         raise UserError(f"x_T of {where} is {list(noise.shape)}; square images are expected, such as [64, 3, 32, 32].")
     return noise.shape[3]
@@ -124,7 +112,7 @@ def _architecture(theirs: Mapping[str, Tensor], base: int, size: int, where: str
             levels[-1].append(position)
     if not all(len(level) == len(levels[0]) > 0 for level in levels):
         raise UserError(f"{where} does not have as many blocks at each level: {list(map(len, levels))}.")
-    widths = [shape_of(theirs, f"downblocks.{level[-1]}.block2.3.weight", 4, where, CAUSES)[0] for level in levels]
+    widths = [shape_of(theirs, f"downblocks.{level[-1]}.block2.3.weight", 4, where)[0] for level in levels]
     if any(width % base for width in widths):
         raise UserError(f"The widths {widths} of {where} are no multiples of its first layer's {base} channels.")
     attended = [f"downblocks.{level[0]}.attn.proj.weight" in theirs for level in levels]

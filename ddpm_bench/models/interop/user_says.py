@@ -1,5 +1,6 @@
 """What the person says of a checkpoint, with what the checkpoint says of itself: no contradiction passes."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,18 +25,26 @@ class UserSays:
     """The options of `import` about the content.
 
     flags: those of the original's scripts, for formats that have them. weights: what they are, where the file does not
-    tell. raw: use raw weights. process: fields of ProcessSettings, only those that were given.
+    tell. raw: use raw weights. key: the entry of the file that holds them. size: the images' side. process: fields of
+    ProcessSettings, only those that were given.
     """
 
     flags: str | None = None
     weights: Kind | None = None
     raw: bool = False
+    key: str | None = None
+    size: int | None = None
     process: Mapping[str, Any] = field(default_factory=dict)
 
     def no_flags(self, format: str) -> None:
         """UserError where flags were given for a format that has none."""
         if self.flags is not None:
             raise UserError(f"--flags belongs to the format openai; for {format} give {', '.join(OPTIONS.values())}.")
+
+    def no_key(self, format: str) -> None:
+        """UserError where an entry of a file was chosen for a format whose files are the weights alone."""
+        if self.key is not None:
+            raise UserError(f"--key {self.key} chooses an entry of a file; {format} has none. Leave it out.")
 
 
 def settle_process(said: Mapping[str, Any], asked: UserSays, assumed: Mapping[str, Any], where: str) -> ProcessSettings:
@@ -54,6 +63,26 @@ def settle_process(said: Mapping[str, Any], asked: UserSays, assumed: Mapping[st
         return ProcessSettings(**values)
     except ValidationError as error:
         raise UserError(f"{where} and the options make no process: {reasons(error)}.") from error
+
+
+def settle_size(said: int, asked: UserSays, where: str) -> int:
+    """The images' side that `where` says. UserError where another was asked for."""
+    if asked.size not in (None, said):
+        raise UserError(f"--size {asked.size} contradicts {where}, which says {said}; leave it out.")
+    return said
+
+
+def assumed(process: ProcessSettings, assumptions: Mapping[str, Any], asked: UserSays) -> tuple[str, ...]:
+    """A remark on which of `assumptions` were neither asked for nor said, and the options that say otherwise."""
+    without = {"beta_1", "beta_T"} if process.schedule == "cosine" else set()
+    made = {key: value for key, value in assumptions.items() if key not in asked.process and key not in without}
+    told = ", ".join(f"{OPTIONS[key]} {value}" for key, value in made.items())
+    return (f"assumed, since the file does not say: {told}",) if made else ()
+
+
+def average_by_name(name: str) -> Kind:
+    """What a name tells, such as google/ddpm-ema-church-256, or unet_ema."""
+    return "ema" if "ema" in re.split(r"[-_.]", name) else "unknown"
 
 
 def settle_weights(known: Kind, asked: UserSays, where: str) -> Kind:

@@ -131,7 +131,7 @@ def _used(record: Record) -> dict[str, dict[str, Any]]:
     run = ("preset", "parameters", "images_seen", "samples", "sampling_steps", "git_commit", "created")
     return {
         "data": record.data.model_dump(mode="json"),
-        "extractor": record.extractor.model_dump(mode="json"),
+        "extractor": record.extractor.model_dump(mode="json", exclude_none=True),
         "run": {name: getattr(record, name) for name in run},
         "wall time in seconds": {phase: round(seconds, 1) for phase, seconds in record.wall_time_s.items()},
         "versions": record.versions,

@@ -21,8 +21,11 @@ from ddpm_bench.report.summary import Summary
 
 COMMAND = "This command measures them again"
 FACTS: tuple[tuple[str, Callable[[Record], str]], ...] = (
-    ("data", lambda r: f"{r.data.name}, SHA-256 {r.data.sha256}"),
-    ("extractor", lambda r: f"{r.extractor.name}, SHA-256 {r.extractor.sha256}"),
+    ("data", lambda r: "; ".join((f"{r.data.name}, SHA-256 {r.data.sha256}", *r.data.notes))),
+    (
+        "extractor",
+        lambda r: "; ".join(filter(None, (f"{r.extractor.name}, SHA-256 {r.extractor.sha256}", r.extractor.input))),
+    ),
     ("extractor weights", lambda r: "verified" if r.extractor.verified else "UNVERIFIED"),
     ("git commit", lambda r: r.git_commit or "none (an installed package)"),
     ("trained by git commit", lambda r: ", ".join(r.training_commits) or "not recorded"),

@@ -58,7 +58,7 @@ def _differences(summary: Summary) -> Table:
 def _verdicts(found: Sequence[PublishedVerdict], caption: str) -> Table:
     lines = tuple(
         (
-            Symbols(row_name(one.row)), METRICS[one.key].published_name, f"{one.measured:.2f}", f"{one.published:.2f}",
+            Symbols(row_name(one.row)), METRICS[one.key].published_name, f"{one.measured:z.2f}", f"{one.published:.2f}",
             in_words(one),
         )
         for one in found

@@ -1,0 +1,8 @@
+"""The ways in which images may be brought to another size, by name; `data/resize.py` does them. Imports no torch."""
+
+from typing import Literal
+
+Resize = Literal["pad", "average", "bicubic-antialias"]
+
+UNASKED: Resize = "average"
+"""What was done to images of another size, unasked, before there was a setting for it."""

@@ -1,0 +1,110 @@
+"""Which files of a diffusers folder are read, and whether the pipeline around them is one of pixels, unconditional.
+
+No component is passed over: what is in a pipeline beside a UNet2DModel and a scheduler changes what its network means.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ddpm_bench.errors import UserError
+from ddpm_bench.models.interop.given import load_json
+from ddpm_bench.text import brief
+
+INDEX = "model_index.json"
+SCHEDULER = ("scheduler/scheduler_config.json", "scheduler_config.json")
+PIPELINES = ("DDPMPipeline", "DDIMPipeline")
+NOTES = {"_class_name", "_diffusers_version", "_name_or_path", "_module", "_use_default_values", "_commit_hash"}
+"""Keys of diffusers' JSON files that say where they come from."""
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+HALF = re.compile(r"diffusion_pytorch_model\.(fp16|bf16)\.(safetensors|bin)")
+INSTEAD = "ddpm-bench scores unconditional DDPM and DDIM pipelines of pixels: a UNet2DModel and its scheduler."
+
+
+def config_file(folder: Path, where: str) -> tuple[Path, tuple[str, ...]]:
+    """The network's config.json, with remarks. UserError where there is none, or what is around it makes it another model."""
+    remarks: tuple[str, ...] = ()
+    inner, own = folder / "unet" / "config.json", folder / "config.json"
+    found = [path for path in (inner, own) if path.exists()]
+    if not found:
+        raise UserError(f"{where} has neither config.json nor unet/config.json: it is no diffusers model.")
+    around = folder.resolve().parent / INDEX
+    if (folder / INDEX).exists():
+        remarks = _check_pipeline(load_json(folder / INDEX), folder, where)
+    elif around.exists() and folder.resolve().name in (index := load_json(around)):
+        remarks = _check_pipeline(index, around.parent, f"the folder of {where}")
+    elif len(found) == 2:
+        raise UserError(f"{where} has a network at its top and another in unet/, and no {INDEX} that says which is meant: "
+                        f"give {where[:-1]}/unet', or move one away.")  # fmt: skip
+    return found[0], (*remarks, *_beside(folder, where))
+
+
+def weights_file(folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """The file of the weights beside config.json, in full precision where there is one; with remarks on the others."""
+    there = sorted(
+        path.name for path in folder.glob("diffusion_pytorch_model*") if path.suffix in (".safetensors", ".bin")
+    )
+    whole, halves = [name for name in WEIGHTS if name in there], [name for name in there if HALF.fullmatch(name)]
+    if not whole and len({name.split(".")[1] for name in halves}) > 1:
+        raise UserError(f"There are weights in several half precisions, {' and '.join(halves)}, and none in full: "
+                        "move those away that are not meant.")  # fmt: skip
+    chosen = next(iter([*whole, *sorted(halves, reverse=True)]), None)
+    if chosen is None:
+        others = sorted(path.name for path in folder.glob("*.safetensors*"))
+        but = f", but {', '.join(others[:3])}" if others else ""
+        raise UserError(f"There is no {WEIGHTS[0]} beside config.json{but}; save the model again with save_pretrained.")
+    others = [name for name in there if name != chosen]
+    passed_over = f"; {', '.join(others)} passed over" if others else ""
+    return folder / chosen, (f"weights of {chosen}{passed_over}",) if others or chosen in halves else ()
+
+
+def _check_pipeline(index: Mapping[str, Any], folder: Path, where: str) -> tuple[str, ...]:
+    """A remark where its files differ. UserError naming what makes it anything but an unconditional pipeline of pixels."""
+    pipeline = index.get("_class_name")
+    parts = {name: part for name, part in index.items() if not name.startswith("_") and part != [None, None]}
+    told = ", ".join(f"{name} ({_class_of(part)})" for name, part in parts.items() if name not in ("unet", "scheduler"))
+    if pipeline not in PIPELINES:
+        having = f" with {told}" if told else ""
+        raise UserError(f"{INDEX} of {where} is of a {brief(pipeline)}{having}: {INSTEAD}")
+    if told:
+        raise UserError(f"{INDEX} of {where} has components beside unet and scheduler, {told}: {INSTEAD}")
+    if unknown := [name for name in index if name.startswith("_") and name not in NOTES]:
+        raise UserError(
+            f"{INDEX} of {where} has the keys {', '.join(unknown)}, whose meaning is not known here; take them out."
+        )
+    for name in ("unet", "scheduler"):
+        if name not in parts:
+            raise UserError(f"{INDEX} of {where} has no {name}: it is not whole.")
+        if not isinstance(parts[name], list) or len(parts[name]) != 2 or parts[name][0] != "diffusers":
+            raise UserError(
+                f"{INDEX} of {where} has {name} = {brief(parts[name])}, which is not a class of diffusers: {INSTEAD}"
+            )
+    if (unet := _class_of(parts["unet"])) != "UNet2DModel":
+        raise UserError(f"{INDEX} of {where} has the unet {unet}: {INSTEAD}")
+    file = next((folder / name for name in SCHEDULER if (folder / name).exists()), None)
+    if file is None:
+        raise UserError(f"{INDEX} of {where} names a scheduler, but there is no {SCHEDULER[0]}; fetch it as well.")
+    said, found = _class_of(parts["scheduler"]), load_json(file).get("_class_name", _class_of(parts["scheduler"]))
+    return (
+        (f"{file.name} is of a {brief(found)} and is followed, though {INDEX} names a {said}",) if found != said else ()
+    )
+
+
+def _class_of(part: Any) -> str:
+    """The class of a component; what is there instead where it is none."""
+    return str(part[1]) if isinstance(part, list) and len(part) == 2 else brief(part)
+
+
+def _beside(folder: Path, where: str) -> tuple[str, ...]:
+    """A remark on models that lie beside the pipeline. UserError where no index says that they are no part of it."""
+    others = [path for path in sorted(folder.glob("*/config.json")) if path.parent.name not in ("unet", "scheduler")]
+    classes = {path.parent.name: load_json(path).get("_class_name") for path in others}
+    told = ", ".join(f"{name}/ ({brief(each)})" for name, each in classes.items())
+    if not classes or (folder / INDEX).exists():
+        return (f"no part of the pipeline and passed over: {told}",) if classes else ()
+    if set(classes.values()) == {"UNet2DModel"}:
+        raise UserError(
+            f"{where} holds several networks, its own and {told}: give the folder of the one that is meant."
+        )
+    raise UserError(f"{where} holds models beside its network, {told}: {INSTEAD}")

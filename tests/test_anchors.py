@@ -159,3 +159,10 @@ def test_a_handful_of_test_images_is_refused_by_name(small, extractor):
         UserError, match=r"The anchors of 'fashion-mnist-10k' are test images, of which it has 9; 10 or more"
     ):
         anchors(few, extractor, 20)
+
+
+@pytest.mark.parametrize("shape", [(1, 10, 80), (3, 80, 10)])
+def test_wide_and_tall_images_are_blurred_by_their_smaller_side(shape):
+    images = torch.randint(0, 256, (4, *shape), dtype=torch.uint8)
+    blurred = module._blurred(images)
+    assert blurred.shape == images.shape and blurred.double().std() < images.double().std()

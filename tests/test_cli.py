@@ -96,6 +96,19 @@ def test_a_dry_run_lists_cost_and_disk_and_writes_nothing(call, monkeypatch, tmp
     assert "12 cells, 2 at a time, " in said and " for the grid" in said and "Not counted: start, scoring" in said
 
 
+def test_a_dry_run_takes_no_options_of_a_measurement(call):
+    refused = call("ablate", "--preset", "smoke", "--dry-run", "--extractor", "nope")
+    assert refused.code == 2 and "--extractor does not go with --dry-run" in refused.err
+
+
+def test_the_steps_of_a_strided_chain_are_said_before_a_grid_and_what_cannot_be_refused(call):
+    command = ("ablate", "--preset", "smoke", "--device", "cpu", "--dry-run", "--cells", "eps-mse-fixed", "--set")
+    said = call(*command, "sampling.steps=4", "--set", "sampling.spacing=openai").err
+    assert said.count("The chain visits 4 of 10 steps, spacing 'openai', counted from 1: 1, 4, 7, 10") == 1
+    refused = call(*command, "sampling.steps=61", "--set", "sampling.spacing=trailing", "--set", "diffusion.T=1000")
+    assert refused.code == 2 and "'trailing' does not exist for 61 of 1000 steps" in refused.err
+
+
 def test_a_run_leaves_records_and_a_report_and_no_half_written_files(small_run):
     assert {record.cell for record in read_records(small_run.results)} == {"eps-mse-fixed", "mu-L-learned"}
     made = {path.name for path in small_run.reports.iterdir()}

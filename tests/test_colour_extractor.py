@@ -160,7 +160,8 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
 @pytest.mark.parametrize("option", [("--inception-weights", "w.pth"), ("--allow-unverified-weights",)])
 def test_weights_for_inception_are_not_passed_over_with_another_extractor(call, tmp_path, option) -> None:
     np.savez(tmp_path / "grey.npz", noise((12, 16, 16)).numpy())
-    answer = call("evaluate", "--samples", tmp_path / "grey.npz", "--extractor", "embedded", *option)
+    images = ("--samples", tmp_path / "grey.npz", "--resize", "average")
+    answer = call("evaluate", *images, "--extractor", "embedded", *option)
     assert answer.code == 2 and f"{option[0]} is for the extractor 'inception'" in answer.err
 
 
@@ -227,9 +228,9 @@ def test_colour_is_measured_by_inception_where_its_weights_are_at_hand(
 
 
 def test_colour_with_neither_is_refused_and_both_ways_out_are_told(
-    call, tmp_path, no_inception, not_installed, colour_samples
+    call, tmp_path, no_inception, not_installed, colour_data, colour_samples
 ) -> None:
-    answer = call("evaluate", "--samples", colour_samples, "--cache", tmp_path / "cache")
+    answer = call("evaluate", "--samples", colour_samples, "--data", colour_data, "--cache", tmp_path / "cache")
     assert answer.code == 2 and "Traceback" not in answer.err
     for way in ('pip install "ddpm-bench[colour]"', "--extractor inception", "--inception-weights PATH"):
         assert way in " ".join(answer.err.split())

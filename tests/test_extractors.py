@@ -115,7 +115,7 @@ def trained(tmp_path_factory):
         out,
         name="stripes",
         sizes=(12, 16),
-        resize="average",
+        resize="pad",
         epochs=12,
         batch=16,
         seed=3,
@@ -132,7 +132,7 @@ def test_training_learns_colour_images_at_every_size_and_writes_a_card(trained):
     assert (card.train_images, card.test_images, card.steps) == (96, 40, 72)
     source = f"npz:{out.with_suffix('.npz')}"
     assert card.data_sha256 == {
-        size: load_data(DataSettings(source=source, size=size, resize="average")).sha256 for size in (12, 16)
+        size: load_data(DataSettings(source=source, size=size, resize="pad")).sha256 for size in (12, 16)
     }
 
 
@@ -141,7 +141,7 @@ def test_a_trained_extractor_scores_under_its_own_name_and_hash(trained, tmp_pat
     extractor = load_extractor(str(out), size=16, cache=tmp_path)
     assert extractor.info.labels == ("FD (stripes)", "IS (stripes)")
     assert extractor.info.sha256 == hashlib.sha256(out.read_bytes()).hexdigest() == card.sha256
-    data = load_data(DataSettings(source=f"npz:{out.with_suffix('.npz')}", size=16, resize="average"))
+    data = load_data(DataSettings(source=f"npz:{out.with_suffix('.npz')}", size=16, resize="pad"))
     found = score(data.test.images, data.train.images, extractor, ScoringSettings(), Runtime())
     noise = torch.randint(0, 256, data.test.images.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     of_noise = score(noise, data.train.images, extractor, ScoringSettings(), Runtime())

@@ -14,16 +14,17 @@ INCEPTION = ExtractorInfo(
 )  # fmt: skip
 
 
-def about(samples: int, reference: int, info: ExtractorInfo = OWN, classes: int = 10) -> set[str]:
+def about(samples: int, reference: int, info: ExtractorInfo = OWN, classes: int | None = None) -> set[str]:
     """Which numbers so many images are too few for."""
-    said = few_images(protocol(samples, reference), samples, reference, info, classes)
+    known = info.model_copy(update={"classes": classes})
+    said = few_images(protocol(samples, reference), samples, reference, known)
     return {
         word for word in ("FD (own)", "FID", "IS", "KD", "KID", "Precision") for line in said if line.startswith(word)
     }
 
 
 def test_the_published_protocol_is_enough_for_every_number():
-    assert few_images(protocol(50_000, 50_000), 50_000, 50_000, INCEPTION, 1008) == []
+    assert few_images(protocol(50_000, 50_000), 50_000, 50_000, INCEPTION) == []
 
 
 def test_ten_images_are_too_few_for_every_number():
@@ -54,7 +55,7 @@ def test_more_classes_need_more_samples_for_a_score():
 
 
 def test_published_scores_are_of_fifty_thousand_samples():
-    (distance, score) = few_images(protocol(49_999, 50_000), 49_999, 50_000, INCEPTION, 1008)
+    (distance, score) = few_images(protocol(49_999, 50_000), 49_999, 50_000, INCEPTION)
     assert distance.startswith("Not comparable with published FIDs, which are of 50,000 samples")
     assert score.startswith("IS comes out low")
     assert few_for_distance(100_000, None, INCEPTION)  # less bias is no match either
@@ -82,3 +83,7 @@ def test_no_number_is_shown_as_minus_zero():
     assert METRICS["fd_train"].text(-1e-12) == "0.00" and METRICS["kid_mean"].text(-4e-5) == "0.0000"
     assert METRICS["fd_train"].text(-0.006) == "-0.01"
     assert METRICS["fd_train"].text(-1e-12, sign=True) == "+0.00"
+
+
+def test_a_file_that_does_not_say_its_classes_is_judged_by_ten_and_another_by_its_own():
+    assert "IS" not in about(6000, 8000) and "IS" in about(6000, 8000, classes=1000)

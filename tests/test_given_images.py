@@ -200,7 +200,11 @@ def test_folders_in_folders_are_read_on_request_only(evaluate, numbers, pair, tm
     assert (found["images"], found["reference"]["images"]) == (30, 70)
     (samples / "more" / "again").symlink_to(samples, target_is_directory=True)
     answer = evaluate("--samples", samples, "--reference", reference, "--recursive")
-    assert answer.code == 2 and "is a link to one that holds it" in flat(answer.err)
+    assert answer.code == 2 and "is a link to one whose images are counted already" in flat(answer.err)
+    (samples / "more" / "again").unlink()
+    (samples / "more" / "twice").symlink_to(samples / "more" / "deep", target_is_directory=True)
+    answer = evaluate("--samples", samples, "--reference", reference, "--recursive")
+    assert answer.code == 2 and "counted already" in flat(answer.err)
     np.savez(tmp_path / "a.npz", images=SMOOTH[:20])
     answer = evaluate("--samples", tmp_path / "a.npz", "--recursive")
     assert answer.code == 2 and "--recursive is for folders" in answer.err
@@ -223,7 +227,7 @@ def test_files_that_are_no_pictures_are_passed_over_and_counted_once(evaluate, n
     found = numbers("--samples", samples, "--reference", reference)
     assert found["images"] == 20 and found["samples_info"]["passed_over"] == others
     answer = evaluate("--samples", samples, "--reference", reference)
-    said = f"Passed over 8 files of '{samples}', hidden or no images: {', '.join(others[:6])}, ..."
+    said = f"Passed over 8 of what lies in '{samples}', hidden or no images: {', '.join(others[:6])}, ..."
     assert flat(answer.out + answer.err).count(said) == 1
 
 
@@ -289,7 +293,7 @@ def test_a_reference_of_another_size_is_resized_only_when_asked_and_that_is_told
     refused = evaluate("--samples", pair[0], "--reference", larger)
     assert refused.code == 2 and "of 32x32 pixels, and 16x16 are wanted" in flat(refused.err)
     found = numbers("--samples", pair[0], "--reference", larger, "--resize", "average")
-    told = f"The images of '{larger}' are resized from 32x32 to 16x16 pixels by average"
+    told = f"The images of '{larger}' are resized from 32x32 to 16x16 pixels by average (2x2)"
     assert told in found["notes"] and told in found["reference"]["notes"]
     plain = numbers("--samples", pair[0], "--reference", folder(tmp_path / "plain", SMOOTH[20:60]))
     assert found["reference"]["sha256"] == plain["reference"]["sha256"] and found["metrics"] == plain["metrics"]
@@ -303,3 +307,18 @@ def test_an_array_of_the_reference_is_chosen_by_its_own_key(evaluate, numbers, p
     assert found["reference"]["images"] == 40 and any("Not used" in note and "fake" in note for note in found["notes"])
     alone = evaluate("--samples", pair[0], "--reference-key", "real")
     assert alone.code == 2 and "--reference-key goes with --reference alone" in alone.err
+
+
+def test_the_images_of_a_reference_batch_can_be_had_beside_its_statistics(numbers, pair, tmp_path):
+    statistics(tmp_path / "batch.npz", SMOOTH[20:60], arr_0=SMOOTH[20:60])
+    found = numbers("--samples", pair[0], "--reference", tmp_path / "batch.npz", "--reference-key", "arr_0")
+    assert found["reference"]["images"] == 40 and "precision" in found["metrics"]
+
+
+def test_what_lies_beside_train_and_test_is_passed_over_and_recorded(numbers, pair, tmp_path):
+    root = tmp_path / "set"
+    folder(root / "train", SMOOTH[20:60])
+    folder(root / "test", SMOOTH[60:90])
+    folder(root / "val", SMOOTH[90:95])
+    found = numbers("--samples", pair[0], "--data", f"folder:{root}")
+    assert any("Passed over 1 of what lies in" in note and "val" in note for note in found["data"]["notes"])

@@ -49,9 +49,9 @@ def test_no_reading_notices_what_waits(waits) -> None:
 
 def test_a_training_step_never_waits_for_the_device(case, tmp_path) -> None:
     trainer = trainer_of(case, OURS.network(case), tmp_path, case.runtime)
-    trainer._train_step()
+    trainer.train_step()
     with NoReading():
-        trainer._train_step()
+        trainer.train_step()
 
 
 def test_a_sampling_step_never_waits_for_the_device(case) -> None:

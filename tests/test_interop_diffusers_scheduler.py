@@ -24,7 +24,7 @@ PROCESS = {"num_train_timesteps": T, "beta_start": 0.001, "beta_end": 0.3, "vari
 
 def written(folder: Path, **content: Any) -> Scheduler:
     (folder / "scheduler_config.json").write_text(json.dumps(content))
-    return read_scheduler(folder)
+    return read_scheduler(folder / "scheduler_config.json")
 
 
 def saturated(images: np.ndarray | Tensor) -> float:
@@ -154,6 +154,14 @@ def test_what_is_not_used_of_ddim_stands_in_the_card_of_a_pipeline(call, tmp_pat
     [remark] = [each for each in card["remarks"] if each.startswith("not used of the DDIMScheduler")]
     assert "the chain without noise (eta = 0)" in remark and remark in called.out
     assert (card["sampling"]["clip_x0"], card["sampling"]["sampler"]) == (False, "ancestral")
+
+
+def test_the_network_of_a_pipeline_given_alone_keeps_its_scheduler(call, tmp_path: Path) -> None:
+    imported(call, tmp_path, clip_sample=False, timestep_spacing="trailing")
+    done = call("import", tmp_path / "theirs" / "unet", "--out", tmp_path / "alone", "--json")
+    assert done.code == 0, done.err
+    card = json.loads(done.out)
+    assert (card["sampling"]["clip_x0"], card["sampling"]["spacing"], card["process"]["T"]) == (False, "trailing", T)
 
 
 def in_float64(model: Model, scheduler: Any) -> None:

@@ -240,15 +240,26 @@ def test_flags_decide_the_process(flags: str, expected: dict) -> None:
 
 def test_flags_that_are_not_used_are_said_with_what_to_give_instead() -> None:
     sampling = "--timestep_respacing ddim25 --use_ddim True --clip_denoised False --num_samples 9 --batch_size 4"
-    remarks = read(layout(**SMALL), f"{FLAGS} {sampling} --model_path a.pt --lr 1e-4 --dropout 0.1").remarks
+    remarks = read(layout(**SMALL), f"{FLAGS} {sampling} --model_path a.pt --use_kl True --dropout 0.1").remarks
     assert len(remarks) == 7
     for name, instead in (
-        ("--timestep_respacing ddim25 ", "give --steps"), ("--use_ddim True", "ancestral"), ("--num_samples 9", "--count"),
+        ("--timestep_respacing ddim25 ", "--steps 25 --spacing leading"), ("--use_ddim True", "ancestral"), ("--num_samples 9", "--count"),
         ("--clip_denoised False", "--clip or --no-clip"), ("--batch_size 4", "--batch"), ("--model_path a.pt", "`import`"),
-        ("--lr, --dropout", "training alone"),
+        ("--use_kl, --dropout", "training alone"),
     ):  # fmt: skip
         assert any(name in remark and instead in remark for remark in remarks)
     assert read(layout(**SMALL), FLAGS).remarks == ()
+    [training] = read(layout(**SMALL), f"{FLAGS} --lr 1e-4 --batch_size 128").remarks
+    assert training.startswith("--lr, --batch_size of --flags tell of training alone")
+
+
+@pytest.mark.parametrize(
+    ("respaced", "instead"),
+    [("250", "give --steps 250"), ("ddim50", "--steps 50 --spacing leading"), ("10,10,10", "cannot be had")],
+)
+def test_what_visits_the_steps_of_their_respacing_is_said(respaced: str, instead: str) -> None:
+    [remark] = read(layout(**SMALL), f"{FLAGS} --timestep_respacing {respaced}").remarks
+    assert remark.startswith(f"--timestep_respacing {respaced} of --flags is not used: ") and instead in remark
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_a_bare_state_dict_does_not_say_whose_average_it_is_nor_the_size(tmp_pat
 def test_what_the_file_does_not_say_is_said_to_be_assumed(tmp_path: Path) -> None:
     card = imported(tmp_path, checkpoint(layout(**SMALL)), process={"variance": "fixed-beta-tilde"})
     taken, assumed = card.remarks
-    assert taken == "the file's entry 'ema_model' is taken; net_model, sched, optim are passed over"
+    assert taken == "the file's entry 'ema_model' is taken; passed over: net_model, sched, optim"
     assert assumed == "assumed, since the file does not say: --beta-1 0.0001, --beta-T 0.02, --predicts eps"
     (tmp_path / "bare").mkdir()
     bare = imported(tmp_path / "bare", layout(**SMALL), size=16)

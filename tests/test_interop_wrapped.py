@@ -30,10 +30,10 @@ def average_and_raw() -> tuple[dict, dict]:
     [
         (lambda ema, raw: {"state_dict": ema}, {}, "unknown", None, "'state_dict' is taken"),
         (lambda ema, raw: {"ema_model": ema}, {}, "ema", None, "'ema_model' is taken"),
-        (lambda ema, raw: {"model": raw, "ema": ema, "step": 7}, {}, "ema", 7, "'ema' is taken; model are passed over"),
-        (lambda ema, raw: {"model": raw, "ema": ema, "opt": OPTIMIZER}, {"raw": True}, "raw", None, "ema, opt are passed"),
+        (lambda ema, raw: {"model": raw, "ema": ema, "step": 7}, {}, "ema", 7, "'ema' is taken; passed over: model"),
+        (lambda ema, raw: {"model": raw, "ema": ema, "opt": OPTIMIZER}, {"raw": True}, "raw", None, "passed over: ema, opt"),
         (lambda ema, raw: {"model": raw, "model_ema": ema}, {"key": "model_ema"}, "ema", None, "'model_ema' is taken"),
-        (lambda ema, raw: {"a": ema, "b": raw}, {"key": "a"}, "unknown", None, "'a' is taken; b are passed over"),
+        (lambda ema, raw: {"a": ema, "b": raw}, {"key": "a"}, "unknown", None, "'a' is taken; passed over: b"),
         (lambda ema, raw: {f"module.{name}": each for name, each in ema.items()}, {}, "unknown", None, "'module.' is taken off"),
         (lambda ema, raw: {"ema": {f"module._orig_mod.{name}": each for name, each in ema.items()}}, {}, "ema", None,
          "'module._orig_mod.' is taken off"),
@@ -115,7 +115,7 @@ def test_the_command_prints_what_was_taken_and_exits_with_2_where_it_would_have_
     average, raw = average_and_raw()
     torch.save({"model": raw, "ema": average}, tmp_path / "a.pt")
     done = command(tmp_path / "a.pt", "--out", tmp_path / "out", "--flags", FLAGS)
-    assert done.exit_code == 0 and "the file's entry 'ema' is taken; model are passed over" in done.stdout
+    assert done.exit_code == 0 and "the file's entry 'ema' is taken; passed over: model" in done.stdout
     torch.save({"model": raw, "net": average}, tmp_path / "b.pt")
     refused = command(tmp_path / "b.pt", "--out", tmp_path / "two", "--flags", FLAGS)
     assert isinstance(refused.exception, UserError)  # which the command line turns into a message and exit code 2

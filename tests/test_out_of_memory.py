@@ -139,7 +139,7 @@ def test_out_of_memory_in_training_fails_the_cell_and_names_the_setting(call, mo
     def fails(_: Trainer) -> None:
         raise CPU
 
-    monkeypatch.setattr(Trainer, "_train_step", fails)
+    monkeypatch.setattr(Trainer, "train_step", fails)
     small = ("--preset", "smoke", *SMALL, "--device", "cpu")
     where = ("--results", tmp_path / "results", "--cache", tmp_path / "cache", "--no-report")
     grid = call("ablate", *small, "--cells", "mu-L-fixed", "--workers", "1", *where)

@@ -59,14 +59,14 @@ def test_28_to_32_is_padded_by_two_unasked_and_told():
         (
             (28, 28),
             (16, 16),
-            "28x28 pixels, and 16x16 are wanted.*--resize average or --resize bicubic.*data.size = 28",
+            "28x28 pixels, and 16x16 are wanted.*--resize average or --resize bicubic.*bring them to one size",
         ),
         ((8, 8), (16, 16), "8x8 pixels, and 16x16.*--resize pad or --resize bicubic"),
-        ((30, 40), (32, 32), "of 40x30 pixels, and 32x32.*what a model is trained on is square"),
+        ((30, 40), (32, 32), "of 40x30 pixels, and 32x32.*What a model is trained on is square"),
         ((32, 32), (28, 28), "32x32 pixels, and 28x28"),
         ((28, 28), (36, 36), "28x28 pixels, and 36x36"),
         ((35, 35), (16, 16), "Ask for it with --resize bicubic-antialias"),
-        ((4, 4), (16, 16), "or convert them"),
+        ((4, 4), (16, 16), "or bring them to one size beforehand"),
     ],
 )
 def test_another_size_unasked_is_refused_with_both_sizes_and_what_would_do(shape, to, said):
@@ -102,6 +102,11 @@ def test_means_are_rounded_half_up():
 def test_averaging_agrees_with_plain_loops_for_any_size(height, width, channels, size):
     images = _random(2, channels, height, width)
     factor = next(f for f in range(1, 100) if -(-max(height, width) // f) <= size)
+    if (height, width) == (size, size):
+        return
+    if factor == 1 and (height, width, size) != (28, 28, 32):
+        with pytest.raises(UserError, match="there is nothing to average"):
+            average(images, size)
     if height % factor or width % factor:
         with pytest.raises(UserError, match="cannot be averaged"):
             average(images, size)
@@ -112,16 +117,20 @@ def test_averaging_agrees_with_plain_loops_for_any_size(height, width, channels,
         for column in range(width // factor):
             block = images[:, :, row * factor : (row + 1) * factor, column * factor : (column + 1) * factor].double()
             expected[:, :, top + row, left + column] = np.floor(block.mean(dim=(2, 3)).numpy() + 0.5)
-    assert np.array_equal(average(images, size).numpy(), expected)
+    assert np.array_equal(fitted(images, (size, size), "older")[0].numpy(), expected)
+    if factor > 1:
+        made, words = fitted(images, (size, size), "average")
+        padded = (height // factor, width // factor) != (size, size)
+        assert np.array_equal(made.numpy(), expected) and words.endswith(f"({factor}x{factor})" + ", then pad" * padded)
 
 
 def test_a_size_that_does_not_divide_names_the_next_one_that_does():
-    with pytest.raises(UserError, match=r"35x35 pixels.*averaged down to 16x16.*fits is 35"):
+    with pytest.raises(UserError, match=r"35x35 pixels.*averaged down to 16x16.*35 is the next"):
         average(_random(1, 1, 35, 35), 16)
-    with pytest.raises(UserError, match=r"fits is 9;"):
+    with pytest.raises(UserError, match=r"; 9 is the next"):
         average(_random(1, 1, 36, 36), 8)
     assert average(_random(1, 1, 36, 36), 9).shape[2:] == (9, 9)
-    with pytest.raises(UserError, match=r"fits is 15;"):
+    with pytest.raises(UserError, match=r"; 15 is the next"):
         fitted(_random(1, 1, 15, 15), (10, 40), "average")
 
 
@@ -203,7 +212,12 @@ def test_a_row_refuses_images_of_another_size_and_tells_how_it_resized_them(call
     assert said in (tmp_path / "table.md").read_text()
     assert said in json.loads((tmp_path / "tiny.json").read_text())["setup"]["data"]["notes"][0]
     other = call(*command, "--resize", "bicubic-antialias")
-    assert other.code == 2 and "data.sha256: was" in other.err and "notes" not in other.err
+    assert (
+        other.code == 2
+        and "data.sha256: was" in other.err
+        and "setup.data.notes" not in other.err
+        and "by pad" in other.err
+    )
 
 
 def samples(path, side: int, width: int | None = None) -> str:
@@ -269,9 +283,15 @@ def test_training_refuses_images_that_are_not_square_with_their_true_size(call, 
         "train", "--cell", "eps-mse-fixed", "--preset", tiny_preset(tmp_path), "--data", source, "--out", tmp_path / "out",
         "--set", "data.size=32", "--set", "network.attention=[]", "--device", "cpu",
     )  # fmt: skip
-    assert done.code == 0 and "24x16 to 32x32 pixels by average" in one_line(done.err)  # its preset asks for it
-    preset = tmp_path / "tiny.toml"
-    preset.write_text(preset.read_text().replace('resize = "average"\n', ""))
+    assert done.code == 2 and "24x16 pixels, and 32x32 are wanted" in one_line(
+        done.err
+    )  # its preset asks for its own images
+    done = call(
+        "train", "--cell", "eps-mse-fixed", "--preset", tiny_preset(tmp_path), "--data", source, "--out", tmp_path / "out",
+        "--set", "data.size=32", "--set", "network.attention=[]", "--device", "cpu", "--resize", "pad",
+    )  # fmt: skip
+    assert done.code == 0 and "24x16 to 32x32 pixels by pad" in one_line(done.err)
+    preset = tiny_preset(tmp_path)
     done = call("train", "--cell", "eps-mse-fixed", "--preset", preset, "--data", source, "--out", tmp_path / "new")
     assert done.code == 2 and "of 24x16 pixels" in one_line(done.err) and "is square" in one_line(done.err)
     assert not (tmp_path / "new" / "step-000010").exists()
@@ -324,18 +344,27 @@ def old(identity: dict) -> dict:
     return {**identity, "data": {key: value for key, value in identity["data"].items() if key != "resize"}}
 
 
+def test_a_presets_own_resizing_is_for_its_own_images(tmp_path):
+    grid, cell = load_grid("table2"), ["eps-mse-fixed"]
+    ways = {
+        source: plan(grid, "smoke", cell, [0], [f"data.source={source}", *more])[0].settings.data.resize
+        for source, more in (("embedded", ()), ("cifar10", ()), ("mnist", ["data.resize=pad"]))
+    }
+    assert ways == {"embedded": "average", "cifar10": None, "mnist": "pad"}
+
+
 def test_a_checkpoint_from_before_sees_the_pixels_that_it_was_trained_on(call, tmp_path):
     data = blobs(tmp_path / "d.npz", 8)
     done = call(
         "train", "--cell", "eps-mse-fixed", "--preset", tiny_preset(tmp_path), "--data", data, "--out", tmp_path / "run",
-        "--device", "cpu",
+        "--device", "cpu", "--resize", "pad",
     )  # fmt: skip
     assert done.code == 0, done.err
     snapshot = next((tmp_path / "run").glob("step-000010"))
     state = unsealed(snapshot)
     (snapshot / "state.json").write_text(json.dumps(state | {"identity": old(state["identity"])}))
     model = load_model(tmp_path / "run")
-    assert model.data.resize == "average" and "resize" not in model.identity["data"]
+    assert model.data.resize == "older" and "resize" not in model.identity["data"]
     for source in (None, data):
         assert reference_data(model, source).sha256 == model.identity["data_sha256"]
     with pytest.raises(UserError, match="fitted as it was then"):
@@ -352,13 +381,13 @@ def test_a_run_from_before_goes_on_where_the_pixels_are_the_same(tmp_path):
             check_identity(tmp_path, found, here)
     with pytest.raises(UserError, match="data_sha256: was") as raised:
         check_identity(tmp_path, old(then) | {"data_sha256": "b" * 64}, here)
-    assert "resize" not in str(raised.value)
+    assert "data.resize: was older" in str(raised.value)  # which may be why
 
 
-def test_what_lacks_the_setting_was_fitted_by_average():
+def test_what_lacks_the_setting_was_fitted_as_older_versions_did():
     data = DataSettings(source="cifar10").model_dump(mode="json")
     assert completed({"data": data})["data"]["resize"] is None
-    assert completed(old({"data": data}))["data"]["resize"] == "average"
+    assert completed(old({"data": data}))["data"]["resize"] == "older"
 
 
 @pytest.fixture(scope="module")
@@ -372,7 +401,7 @@ def test_the_committed_records_are_found_as_measured(committed):
     extractor = load_extractor("embedded", size=16, cache=committed)
     assert len(check_results(committed, jobs, data, extractor)) == 18
     record = read_record(next(committed.glob("*-seed0.json")))
-    assert record.settings.data.resize == "average" and record.data.notes == () and data.notes
+    assert record.settings.data.resize == "older" and record.data.notes == () and data.notes
     said = dict(FACTS)["data"](record.model_copy(update={"data": record.data.model_copy(update={"notes": data.notes})}))
     assert "28x28 to 16x16 pixels by average" in said
     assert Record.model_validate(record.as_json()) == record

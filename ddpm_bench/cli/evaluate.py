@@ -1,5 +1,6 @@
 """The command `evaluate`: anyone's images scored, or a checkpoint as a row of a table."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from ddpm_bench.models.model import Model
     from ddpm_bench.runtime.runtime import Runtime
 
-ROWS = Path("results/checkpoints")
+FOLDER = Path("results/checkpoints")
 
 
 def evaluate(
@@ -57,7 +58,7 @@ def evaluate(
         Path | None, typer.Option(callback=plain_path, help=CKPT_HELP + " It becomes a row of a table.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The name of the row [default: the checkpoint's].")] = None,
-    results: Annotated[Path | None, typer.Option(help=f"Folder of the table [default: {ROWS}].")] = None,
+    results: Annotated[Path | None, typer.Option(help=f"Folder of the table [default: {FOLDER}].")] = None,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -152,34 +153,22 @@ def evaluate(
         raise UserError("--recursive is for folders, and neither --samples nor --reference is one. Leave it out.")
 
     from ddpm_bench.cli.setup import device_runtime, sampling_wish, section
-    from ddpm_bench.config.settings import DataSettings, ScoringSettings
-    from ddpm_bench.data import load_data
-    from ddpm_bench.data.given import read_given
+    from ddpm_bench.config.settings import ScoringSettings
     from ddpm_bench.measurement.evaluate import BOUND_IMAGES, FEWER, SAMPLES, row_name
     from ddpm_bench.measurement.measure import Task
     from ddpm_bench.metrics.extractors import choose_extractor, load_extractor
-    from ddpm_bench.metrics.statistics import read_statistics
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
 
     runtime = device_runtime(device, cache, batch, compiled)
-    statistics = read_statistics(reference) if reference else None
-    if statistics:
-        refuse(
-            {"--neighborhood": neighborhood, "--resize": resize, "--reference-key": reference_key},
-            f"is not used: '{reference}' holds statistics, which give a distance alone.",
-        )
-        if extractor is None:
-            raise UserError(
-                f"'{reference}' holds statistics of {len(statistics.mean):,} features, and not whose. Name the extractor "
-                "that made them: --extractor inception (2,048 features, if pytorch-fid or OpenAI made them), or another."
-            )
+    # What is compared is read and refused before the extractor, whose weights may have to be fetched.
     if samples:
-        given = read_given(samples, recursive, key)
+        wanted = {"source": data or "embedded", "name": data_name, "root": data_root, "resize": resize}
+        given, against = _compared(samples, key, reference, reference_key, recursive, wanted, extractor, neighborhood)
         images = given.images
     else:
         assert ckpt is not None  # one of the two was given
-        folder, model = results or ROWS, load_model(ckpt, raw)
+        folder, model = results or FOLDER, load_model(ckpt, raw)
         row = row_name(model, name)  # refused before anything long
         of_model = reference_data(model, data, data_name, data_root, resize)
         images = of_model.train.images
@@ -192,21 +181,48 @@ def evaluate(
     features = load_extractor(
         extractor, inception_weights=inception_weights, allow_unverified=allow_unverified_weights, cache=cache
     )
-    if samples:
-        wanted = {"source": data or "embedded", "name": data_name, "root": data_root, "resize": resize}
-        against = statistics or (
-            read_given(reference, recursive, reference_key).fitted(given.size, resize)
-            if reference
-            else load_data(section(DataSettings, wanted), given.size)
-        )
-        features.check_size(*given.size)
-        return _of_images(given, against, features, scoring, runtime, as_json)
     features.check_size(*images.shape[2:])
+    if samples:
+        return _of_images(given, against, features, scoring, runtime, as_json)
     if bound_images is None:
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), steps, clip, spacing)
     _of_model(model, Task(of_model, features, wish, scoring, seed or 0), runtime, folder, row, fresh, as_json)
+
+
+def _compared(
+    samples: Path, key: str | None, reference: Path | None, reference_key: str | None, recursive: bool,
+    wanted: Mapping[str, object], extractor: str | None, neighborhood: int | None,
+) -> "tuple[GivenImages, ImageData | GivenImages | GivenStatistics]":  # fmt: skip
+    """The samples and what they are compared with: `reference`, or the data set `wanted`, at the samples' size."""
+    from ddpm_bench.cli.setup import section
+    from ddpm_bench.config.settings import DataSettings
+    from ddpm_bench.data import load_data
+    from ddpm_bench.data.given import read_given
+    from ddpm_bench.measurement.images import check_alike
+    from ddpm_bench.metrics.statistics import read_statistics
+
+    settings = section(DataSettings, wanted)
+    if reference and not reference_key and (statistics := read_statistics(reference)):
+        refuse(
+            {"--neighborhood": neighborhood, "--resize": settings.resize},
+            f"is not used: '{reference}' holds statistics, which give a distance alone.",
+        )
+        if extractor is None:
+            raise UserError(
+                f"'{reference}' holds statistics of {len(statistics.mean):,} features, and not whose. Name the extractor "
+                "that made them: --extractor inception (2,048 features, if pytorch-fid or OpenAI made them), or another."
+            )
+        return read_given(samples, recursive, key), statistics
+    given = read_given(samples, recursive, key)
+    against: ImageData | GivenImages
+    if reference:
+        against = read_given(reference, recursive, reference_key).fitted(given.size, settings.resize)
+    else:
+        against = load_data(settings, given.size)
+    check_alike(given, against)
+    return given, against
 
 
 def _of_images(

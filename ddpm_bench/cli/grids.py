@@ -105,6 +105,12 @@ def ablate(
     from ddpm_bench.runtime.tensorboard import check_tensorboard
 
     check_tensorboard(tensorboard)
+    if dry_run:
+        of_scoring = {
+            "--extractor": extractor, "--inception-weights": inception_weights,
+            "--allow-unverified-weights": allow_unverified_weights, "--fresh": fresh, "--tensorboard": tensorboard,
+        }  # fmt: skip
+        refuse(of_scoring, "does not go with --dry-run, which times networks alone and measures nothing.")
     runtime, table = device_runtime(device, cache, batch, compiled, keep), load_grid(grid)
     assign = [*(assign or ()), *assignments(data, data_name, data_root, resize, extractor)]
     jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)

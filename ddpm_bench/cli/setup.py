@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from ddpm_bench.config.networks import Settings
 from ddpm_bench.config.settings import CellSettings, SamplingSettings
 from ddpm_bench.config.values import first_fault
+from ddpm_bench.diffusion.spacing import visited
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics.extractors import Extractor, load_extractor
 from ddpm_bench.models.model import Model
@@ -17,8 +18,6 @@ from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.runtime import Runtime
 
 Section = TypeVar("Section", bound=Settings)
-SHOWN = 12
-"""So many steps of a strided chain are all named."""
 
 
 def section(kind: type[Section], values: Mapping[str, object]) -> Section:
@@ -45,9 +44,7 @@ def sampling_wish(
     wished = {name: value for name, value in asked.items() if value is not None}
     wish = section(SamplingSettings, model.sampling.model_dump() | wished)
     if kept := model.kept_steps(wish):
-        shown = kept if len(kept) <= SHOWN else [*kept[:2], "...", kept[-1]]
-        say(f"The chain visits {len(kept):,} of {model.T:,} steps, spacing '{wish.spacing}', counted from 1: "
-            + ", ".join(map(str, shown)))  # fmt: skip
+        say(visited(kept, model.T, wish.spacing))
     elif spacing is not None:
         raise UserError(f"--spacing {spacing} chooses among the {model.T:,} steps of the checkpoint's chain, but all of them "
                         "are visited; give fewer --steps, or leave it out.")  # fmt: skip

@@ -254,6 +254,10 @@ def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) ->
                 "or write them into a grid file of your own."
             )
     sections: dict[str, dict[str, Any]] = {name: {} for name in CellSettings.model_fields}
+    data = overrides.get("data", {})
+    own = preset.sections.get("data", {}).get("source")
+    if data.get("source", own) != own and "resize" not in data:  # the preset's is for the preset's own images
+        overrides = {**overrides, "data": {**data, "resize": None}}
     for layer in (preset.sections, {"diffusion": cell.axes}, overrides):
         for section, values in layer.items():
             held = sections.setdefault(section, {})

@@ -3,6 +3,7 @@
 from typing import Literal
 
 Resize = Literal["pad", "average", "bicubic-antialias"]
-
-UNASKED: Resize = "average"
-"""What was done to images of another size, unasked, before there was a setting for it."""
+"""What can be asked for."""
+Older = Literal["older"]
+OLDER: Older = "older"
+"""What was done to images of another size, unasked, before there was a setting for it: average, then pad, or pad alone."""

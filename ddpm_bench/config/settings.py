@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ddpm_bench.config.limits import LEAST_SIDE, MOST_IMAGES, MOST_SIDE, MOST_STEPS, MOST_T
 from ddpm_bench.config.networks import NETWORKS, AnyNetworkSettings, Settings, UNetSettings
-from ddpm_bench.config.resizing import UNASKED, Resize
+from ddpm_bench.config.resizing import OLDER, Older, Resize
 from ddpm_bench.errors import UserError
 
 
@@ -22,7 +22,7 @@ class DataSettings(Settings):
     source: str = Field("embedded", min_length=1)
     name: str | None = Field(None, min_length=1)
     size: int = Field(32, ge=LEAST_SIDE, le=MOST_SIDE)
-    resize: Resize | None = None
+    resize: Resize | Older | None = None
     # Where files lie on this machine changes no number, so it is not part of a record.
     root: Path | None = Field(None, exclude=True)
 
@@ -188,4 +188,4 @@ def as_written(values: Any) -> Any:
     data = values.get("data") if isinstance(values, Mapping) else None
     if not isinstance(data, Mapping) or "resize" in data:
         return values
-    return {**values, "data": {**data, "resize": UNASKED}}
+    return {**values, "data": {**data, "resize": OLDER}}

@@ -33,6 +33,8 @@ def load_folder(path: Path) -> Loaded:
             f"'{path}' has the class folder '{where}/{lone}' but no '{other}/{lone}'. "
             "Use the same class folders in both, or none."
         )
+    if beside := sorted(entry.name for entry in path.iterdir() if entry.name not in ("train", "test")):
+        say(told_passed_over(path, beside))
     for split, listing in {"train": train, "test": test}.items():
         if listing.passed_over:
             say(told_passed_over(path / split, listing.passed_over))

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ddpm_bench.config.resizing import Resize
-from ddpm_bench.data.image_files import list_images, read_files, read_images
-from ddpm_bench.data.images import check_levels, content_hash
+from ddpm_bench.config.resizing import Older, Resize
+from ddpm_bench.data.image_files import list_images, read_files, read_plain
+from ddpm_bench.data.images import content_hash
 from ddpm_bench.data.resize import Size, fitted
 from ddpm_bench.errors import UserError
 from ddpm_bench.runtime.observer import noting, say
@@ -49,7 +49,7 @@ class GivenImages:
             "files": self.files, "lossy_files": self.lossy, "passed_over": list(self.passed_over), "notes": list(self.notes),
         }  # fmt: skip
 
-    def fitted(self, to: Size, asked: Resize | None) -> "GivenImages":
+    def fitted(self, to: Size, asked: Resize | Older | None) -> "GivenImages":
         """At the size `to`; UserError where that is another one and no way was asked for."""
         try:
             images, done = fitted(self.images, to, asked)
@@ -69,12 +69,11 @@ def read_given(path: Path, recursive: bool = False, key: str | None = None) -> G
     passed_over: tuple[str, ...] = ()
     with noting() as notes:
         if not path.is_dir() or key is not None:
-            images, files = read_images(path, key), {"npz": 1}
+            images, files = read_plain(path, key), {"npz": 1}
         else:
             listing = list_images(path, recursive)
             images, passed_over = read_files(listing.paths), listing.passed_over
             files = dict(sorted(Counter(map(_kind, listing.paths)).items()))
-            check_levels(images, f"The images of '{path}'")
     return GivenImages(str(path), images, content_hash(images), files, passed_over, tuple(notes))
 
 

@@ -54,7 +54,7 @@ def list_images(folder: Path, recursive: bool = False) -> Listing:
     folder inside itself.
     """
     if recursive:
-        return _listing(folder, *_below(folder, ()))
+        return _listing(folder, *_below(folder, set()))
     files, classes, passed_over = _contents(folder)
     if files and classes:
         raise UserError(
@@ -87,13 +87,14 @@ def _listing(
     return Listing(tuple(files), tuple(labels), tuple(classes), tuple(passed_over))
 
 
-def _below(folder: Path, above: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
-    """Image files in `folder` and, after them, in each of its folders; and what was passed over. `above`: what holds it."""
-    if (real := folder.resolve()) in above:
-        raise UserError(f"The folder '{folder}' is a link to one that holds it. Remove the link.")
+def _below(folder: Path, seen: set[Path]) -> tuple[list[Path], list[str]]:
+    """Image files in `folder` and, after them, in each of its folders; and what was passed over. `seen`: folders so far."""
+    if (real := folder.resolve()) in seen:
+        raise UserError(f"The folder '{folder}' is a link to one whose images are counted already. Remove the link.")
+    seen.add(real)
     files, folders, passed_over = _contents(folder)
     for inside in folders:
-        more, other = _below(inside, (*above, real))
+        more, other = _below(inside, seen)
         files += more
         passed_over += other
     return files, passed_over
@@ -102,7 +103,7 @@ def _below(folder: Path, above: tuple[Path, ...]) -> tuple[list[Path], list[str]
 def told_passed_over(where: Path | str, names: Sequence[str]) -> str:
     """What is said, once, of what lies beside images and is none."""
     shown = ", ".join([*names[:6], *["..."] * (len(names) > 6)])
-    return f"Passed over {len(names)} file{'' if len(names) == 1 else 's'} of '{where}', hidden or no images: {shown}"
+    return f"Passed over {len(names)} of what lies in '{where}', hidden or no images: {shown}"
 
 
 def read_files(paths: Sequence[Path], title: str = "Reading images") -> Tensor:
@@ -128,15 +129,16 @@ def read_files(paths: Sequence[Path], title: str = "Reading images") -> Tensor:
 
 def read_images(path: Path, key: str | None = None) -> Tensor:
     """Anyone's images, uint8 (N, C, H, W): a folder (class folders allowed), or an .npz archive as for `read_npz`."""
-    images = _read_images(path, key)
+    images = read_plain(path, key)
     check_levels(images, f"The images of '{path}'")
     return images
 
 
-def _read_images(path: Path, key: str | None) -> Tensor:
+def read_plain(path: Path, key: str | None = None) -> Tensor:
+    """As `read_images`, without a word on their levels."""
     if path.is_dir():
         if key is not None:
-            raise UserError(f"--key {brief(key)} names an array of an .npz archive, and '{path}' is a folder.")
+            raise UserError(f"The key {brief(key)} names an array of an .npz archive, and '{path}' is a folder.")
         return read_files(list_images(path).paths)
     if not path.is_file():
         raise UserError(f"There is nothing at '{path}'. Give a folder of PNG, JPEG or WebP images, or an .npz archive.")

@@ -71,8 +71,15 @@ def to_uint8(x: Tensor) -> Tensor:
 
 def check_levels(images: Tensor, what: str) -> None:
     """Say it of images, uint8, that look like values in [0, 1] which nobody scaled: they would be scored as black ones."""
-    if images.numel() and images.max() <= 1:
-        say(
-            f"{what} hold no level above 1: they look like values in [0, 1] that were not scaled to 0..255. If so, save "
-            "them again as numpy.clip(numpy.rint(x * 255), 0, 255).astype('uint8')."
-        )
+    if told := unscaled(images, what):
+        say(told)
+
+
+def unscaled(images: Tensor, what: str) -> str:
+    """What to say of such images; nothing of others."""
+    if not images.numel() or images.max() > 1:
+        return ""
+    return (
+        f"{what} hold no level above 1: they look like values in [0, 1] that were not scaled to 0..255. If so, save "
+        "them again as numpy.clip(numpy.rint(x * 255), 0, 255).astype('uint8')."
+    )

@@ -21,6 +21,8 @@ import numpy as np
 
 from ddpm_bench.errors import UserError
 
+SHOWN = 12
+"""So many steps are all named."""
 Spacing = Callable[[int, int], list[int]]
 """spacing(T, steps): the steps that are visited, for 1 <= steps <= T."""
 
@@ -74,3 +76,10 @@ def kept_steps(T: int, steps: int, spacing: Spacing = evenly_spaced) -> list[int
     if not 1 <= steps <= T:
         raise UserError(f"A chain of {T} steps cannot be sampled in {steps}; choose 1 to {T} sampling steps.")
     return spacing(T, steps)
+
+
+def visited(kept: list[int], T: int, name: str) -> str:
+    """What is said of the steps of a strided chain."""
+    shown = kept if len(kept) <= SHOWN else [*kept[:2], "...", kept[-1]]
+    steps = ", ".join(map(str, shown))
+    return f"The chain visits {len(kept):,} of {T:,} steps, spacing '{name}', counted from 1: {steps}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from ddpm_bench.config.grid import Grid, load_preset, parse_set, resolve
 from ddpm_bench.data.codec import check_lossless
 from ddpm_bench.data.images import ImageData
+from ddpm_bench.diffusion.spacing import kept_steps, visited
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.cell import Bench, Job
 from ddpm_bench.experiment.launchers import Launcher, side_by_side
@@ -19,7 +20,7 @@ from ddpm_bench.records.differences import differences
 from ddpm_bench.records.failure import why_failed
 from ddpm_bench.records.record import PICTURES, RECORDS, Record, picture_path, record_path, write_record
 from ddpm_bench.runtime.device import cpu_threads
-from ddpm_bench.runtime.observer import say
+from ddpm_bench.runtime.observer import say, say_once
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ def plan(
         if each.scoring.bound_images:
             check_lossless(codec)
         build_sampler(each.sampling)
-        build_spacing(each.sampling)
+        spacing, T = build_spacing(each.sampling), each.diffusion.T
+        if each.sampling.steps and each.sampling.strided(T):
+            say_once(visited(kept_steps(T, each.sampling.steps, spacing), T, each.sampling.spacing))
     return [Job(grid.name, size.name, cell, each, seed) for seed in seeds for cell, each in settings.items()]
 
 

@@ -180,7 +180,7 @@ def _training(job: Job, data: ImageData, runtime: Runtime, images: int) -> Call:
 
     def call() -> None:
         with training_batch(images):
-            trainer._train_step()
+            trainer.train_step()
 
     return call
 

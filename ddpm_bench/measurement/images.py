@@ -17,6 +17,7 @@ from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.data.given import GivenImages
 from ddpm_bench.data.image_files import told_passed_over
+from ddpm_bench.data.images import unscaled
 from ddpm_bench.errors import UserError
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.anchors import anchors, noise_anchor
@@ -57,6 +58,7 @@ class Evaluation:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     hardware: dict[str, Any]
+    versions: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -72,7 +74,7 @@ class Evaluation:
             "anchors": self.anchors,
             "warnings": self.warnings,
             "notes": self.notes,
-            "versions": versions(),
+            "versions": self.versions,
             "git_commit": git_commit(),
             "hardware": self.hardware,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -87,6 +89,7 @@ def evaluate_images(
 
     UserError when shapes do not match, or when statistics are of another extractor. Raises Interrupted between batches.
     """
+    check_alike(samples, reference)
     if isinstance(reference, GivenStatistics):
         return _against_statistics(samples, reference, extractor, runtime)
     if isinstance(reference, GivenImages):
@@ -97,26 +100,24 @@ def evaluate_images(
 def _against_data(
     samples: GivenImages, data: ImageData, extractor: Extractor, scoring: ScoringSettings, runtime: Runtime
 ) -> Evaluation:
-    check_channels(samples, data.name, data.shape, "choose another --data")
     how = protocol(len(samples.images), len(data.train), scoring.neighborhood)
     test = data.test.images if scoring.test_reference else None
     found = scores(samples.images, data.train.images, extractor, scoring, runtime, test_reference=test)
     scale = anchors(data, extractor, len(samples.images), scoring, runtime)
-    warnings = few_images(how, len(samples.images), len(data.train), extractor.info, found.classes)
+    warnings = few_images(how, len(samples.images), len(data.train), extractor.info)
     if scoring.test_reference:
         warnings += few_for_distance(len(samples.images), len(data.test), extractor.info)
     return Evaluation(
         samples, f"{data.name} ({len(data.train):,} training images)", data_info(data), None, extractor.info, how,
-        found.metrics, scale, _once(*warnings, *_lossy(samples, extractor.info)),
+        found.metrics, scale, _once(*warnings, *_doubts(samples, extractor.info)),
         (*data.notes, *_told(samples)),
-        hardware(runtime.device),
+        hardware(runtime.device), versions(*extractor.packages),
     )  # fmt: skip
 
 
 def _against_images(
     samples: GivenImages, reference: GivenImages, extractor: Extractor, scoring: ScoringSettings, runtime: Runtime
 ) -> Evaluation:
-    check_channels(samples, reference.path, tuple(reference.images.shape[1:]), "convert the reference")
     count, of = len(samples.images), len(reference.images)
     how = protocol(count, of, scoring.neighborhood)
     found = scores(samples.images, reference.images, extractor, scoring, runtime, distance="fd_reference")
@@ -128,12 +129,12 @@ def _against_images(
         "reference": reference.sha256, "extractor": extractor.info.sha256, "precision_recall": scoring.precision_recall
     }  # fmt: skip
     same = ["Samples and reference are the same images."] if samples.sha256 == reference.sha256 else []
-    few = few_images(how, count, of, extractor.info, found.classes)
+    few = few_images(how, count, of, extractor.info)
     return Evaluation(
         samples, f"{reference.path} ({of:,} images)", None, reference.info, extractor.info, how, found.metrics,
         noise_anchor(tuple(samples.images.shape[1:]), count, compare, depends_on, runtime),
-        _once(*same, *few, *_lossy(samples, extractor.info), *_lossy(reference, extractor.info)),
-        (NO_TEST_SPLIT, *_told(samples), *_told(reference)), hardware(runtime.device),
+        _once(*same, *few, *_doubts(samples, extractor.info), *_doubts(reference, extractor.info)),
+        (NO_TEST_SPLIT, *_told(samples), *_told(reference)), hardware(runtime.device), versions(*extractor.packages),
     )  # fmt: skip
 
 
@@ -162,13 +163,20 @@ def _against_statistics(
         samples, f"the statistics of {len(reference.mean):,} features in {reference.path}", None, reference.info,
         extractor.info, None, compare(samples.images),
         noise_anchor(tuple(samples.images.shape[1:]), count, compare, depends_on, runtime),
-        (unknown, *few_for_distance(count, None, extractor.info), *_lossy(samples, extractor.info)), tuple(notes),
-        hardware(runtime.device),
+        (unknown, *few_for_distance(count, None, extractor.info), *_doubts(samples, extractor.info)), tuple(notes),
+        hardware(runtime.device), versions(*extractor.packages),
     )  # fmt: skip
 
 
-def check_channels(samples: GivenImages, name: str, shape: tuple[int, ...], remedy: str) -> None:
-    """UserError where one is in colour and the other grey; the sizes agree, or were refused before."""
+def check_alike(samples: GivenImages, reference: ImageData | GivenImages | GivenStatistics) -> None:
+    """UserError where the images differ in size, or one is in colour and the other grey."""
+    if isinstance(reference, GivenStatistics):
+        return
+    shape: tuple[int, ...]
+    if isinstance(reference, ImageData):
+        name, shape, remedy = reference.name, reference.shape, "choose another --data"
+    else:
+        name, shape, remedy = reference.path, tuple(reference.images.shape[1:]), "convert the reference"
     if tuple(samples.images.shape[1:]) != shape:
         raise UserError(
             f"'{samples.path}' holds images of (C, H, W) = {tuple(samples.images.shape[1:])} and the reference '{name}' of "
@@ -200,13 +208,17 @@ def _once(*lines: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lines))
 
 
-def _lossy(given: GivenImages, info: ExtractorInfo) -> list[str]:
-    if not given.lossy:
-        return []
-    return [
-        f"{given.lossy:,} of the {len(given.images):,} files of '{given.path}' are JPEG or lossy WebP: compression moves "
-        f"{info.labels[0]}. Compare images that were saved without loss."
-    ]
+def _doubts(given: GivenImages, info: ExtractorInfo) -> list[str]:
+    """What makes images unfit for a comparison: a lossy compression, or levels that nobody scaled."""
+    said = []
+    if given.lossy:
+        said.append(
+            f"{given.lossy:,} of the {len(given.images):,} files of '{given.path}' are JPEG or lossy WebP: compression moves "
+            f"{info.labels[0]}. Compare images that were saved without loss."
+        )
+    if told := unscaled(given.images, f"The images of '{given.path}'"):
+        said.append(told)
+    return said
 
 
 def _told(given: GivenImages) -> list[str]:

@@ -69,9 +69,13 @@ def noise_anchor(
 
     Kept as `anchors` are; `depends_on`: all that `compare` depends on.
     """
-    noise = torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     identity = depends_on | {"shape": shape, "n": n, "device": runtime.device.type, "keys": sorted(METRICS)}
-    return _kept(identity, runtime, lambda: {NOISE: compare(noise)})
+
+    def make() -> dict[str, dict[str, float]]:
+        noise = torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        return {NOISE: compare(noise)}
+
+    return _kept(identity, runtime, make)
 
 
 def _kept(
@@ -119,6 +123,6 @@ def _identity(
 
 def _blurred(images: Tensor) -> Tensor:
     """uint8 (N, C, H, W) under the Gaussian blur, rounded to levels."""
-    sigma = images.shape[-1] * BLUR
+    sigma = min(images.shape[-2:]) * BLUR
     side = 2 * round(3 * sigma) + 1
     return gaussian_blur(images, [side, side], [sigma, sigma])

@@ -42,10 +42,10 @@ class Extractor:
     def check_size(self, height: int, width: int) -> None:
         """UserError when it was not made for images of this size."""
         if self.sizes is not None and (height != width or height not in self.sizes):
+            own = f"Train one with `ddpm-bench extractor train --sizes {height}`, or use" if height == width else "Use"
             raise UserError(
                 f"The extractor '{self.info.name}' was made for images of {' or '.join(map(str, self.sizes))} pixels "
-                f"a side, not for {width}x{height}. Choose another data.size, train one with "
-                f"`ddpm-bench extractor train --sizes {height}`, or use --extractor efficientnet-lite0, which takes any."
+                f"a side, not for {width}x{height}. {own} --extractor efficientnet-lite0, which takes any."
             )
 
 

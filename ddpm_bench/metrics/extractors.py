@@ -78,6 +78,7 @@ def _efficientnet() -> Extractor:
         verified=True,
         labels=(f"FD ({name})", f"IS ({name})"),
         feature_dim=efficientnet.FEATURES,
+        classes=efficientnet.CLASSES,
         input=efficientnet.RESIZED,
     )
     network = efficientnet.efficientnet_lite0()
@@ -103,6 +104,7 @@ def _inception(given: Path | None, allow_unverified: bool, cache: Path) -> Extra
         verified=weights.verified,
         labels=(f"FID{mark}", f"IS{mark}"),
         feature_dim=2048,
+        classes=1008,
     )
     return Extractor(info, network, channels=3, sizes=None, batch=64, image_bytes=32 * 2**20)
 
@@ -146,6 +148,7 @@ def _small(path: Path, expected: str, name: str, remedy: str) -> Extractor:
             f"'{path}' is damaged or not the file of its card: its SHA-256 is {sha256}, expected {expected}. {remedy}"
         )
     info = ExtractorInfo(
-        name=name, sha256=sha256, verified=True, labels=(f"FD ({name})", f"IS ({name})"), feature_dim=card.feature_dim
-    )
+        name=name, sha256=sha256, verified=True, labels=(f"FD ({name})", f"IS ({name})"), feature_dim=card.feature_dim,
+        classes=len(card.classes),
+    )  # fmt: skip
     return Extractor(info, build(card, weights), card.channels, card.sizes, batch=256, image_bytes=4 * 2**20)

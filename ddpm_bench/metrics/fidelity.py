@@ -49,14 +49,10 @@ Statistics = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Scores:
-    """Values by their key in `config.metrics.METRICS`; of some, their interval at `record.QUANTILES`.
-
-    classes: that the extractor tells apart, the most that the Inception Score can be.
-    """
+    """Values by their key in `config.metrics.METRICS`; of some, their interval at `record.QUANTILES`."""
 
     metrics: dict[str, float]
     quantiles: dict[str, Quantiles]
-    classes: int
 
 
 def score(
@@ -106,7 +102,7 @@ def scores(
         quantiles[key] = found.quantiles
         if key == distance and found.infinity is not None:
             metrics["fd_infinity"], quantiles["fd_infinity"] = found.infinity, found.infinity_quantiles
-    return Scores(metrics, {key: interval for key, interval in quantiles.items() if interval}, outputs.logits.shape[1])
+    return Scores(metrics, {key: interval for key, interval in quantiles.items() if interval})
 
 
 def distance_to_statistics(
@@ -158,6 +154,4 @@ def _check_alike(given: dict[str, Tensor | np.ndarray]) -> None:
     shapes = {name: tuple(images.shape[1:]) for name, images in given.items()}
     if len(set(shapes.values())) > 1:
         told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise UserError(
-            f"Images of different (C, H, W) cannot be compared: {told}. Choose the data.size of the samples."
-        )
+        raise UserError(f"Images of different (C, H, W) cannot be compared: {told}. Bring them to one size and mode.")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ddpm_bench.config.grid import AXES, Grid
 from ddpm_bench.config.metrics import BOUNDS, METRICS
 from ddpm_bench.errors import UserError, near_miss
-from ddpm_bench.records.differences import PREPARING
+from ddpm_bench.records.differences import HASHED
 from ddpm_bench.records.differences import differences as differing_lines
 from ddpm_bench.records.record import BoundTerms, Record
 
@@ -121,8 +121,8 @@ def shared(record: Record) -> dict[str, Any]:
     del settings["data"]["resize"]
     return settings | {
         "preset": record.preset,
-        "data_set": record.data.model_dump(mode="json", exclude=set(PREPARING)),
-        "extractor": record.extractor.model_dump(mode="json"),
+        "data_set": record.data.model_dump(mode="json", exclude=set(HASHED)),
+        "extractor": record.extractor.model_dump(mode="json", exclude=set(HASHED)),
     }
 
 

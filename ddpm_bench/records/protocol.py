@@ -17,8 +17,8 @@ PUBLISHED_SAMPLES = 50_000
 IMAGES_A_CLASS = 10
 """In each part of a score. The logarithm of the score of m images among c classes is low by (c - 1) / 2m (Miller 1955,
 the bias of an entropy): with ten for each class, by less than 5%."""
-SHIPPED_CLASSES = 10
-"""Of the embedded extractor: what a table of rows, which do not say it, is judged by."""
+CLASSES = 10
+"""Of the embedded extractor, which older files do not say."""
 SAMPLES_A_FEATURE = 4
 """Fewest samples for an extrapolated distance, times the number of features; below it a distance is mostly bias."""
 SHARED = 1000
@@ -64,10 +64,9 @@ def in_words(how: ScoreProtocol, info: ExtractorInfo) -> str:
     )
 
 
-def few_images(
-    how: ScoreProtocol, samples: int, reference: int, info: ExtractorInfo, classes: int = SHIPPED_CLASSES
-) -> list[str]:
-    """What so many images are too few for, a sentence a number. `classes`: of the extractor."""
+def few_images(how: ScoreProtocol, samples: int, reference: int, info: ExtractorInfo) -> list[str]:
+    """What so many images are too few for, a sentence a number."""
+    classes = info.classes or CLASSES
     fewest, said = min(samples, reference), few_for_distance(samples, reference, info)
     part, score = samples // how.is_parts, info.labels[1]
     if (published := info.name == "inception") and samples < PUBLISHED_SAMPLES:

@@ -60,7 +60,8 @@ class DataInfo(Part):
 class ExtractorInfo(Part):
     """What produced the features. `verified`: the weights' hash is the one that published numbers rest on, or that of their own card.
 
-    `input`: what is done to images first, where neither the name nor the images' own size says it.
+    classes: that its logits tell apart, the most that the score can be; None in older files. `input`: what is done to images
+    first, where neither the name nor the images' own size says it.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ExtractorInfo(Part):
         str, str
     ]  # column headings of the distance and of the score, such as ("FD (embedded)", "IS (embedded)")
     feature_dim: Count
+    classes: Count | None = None
     input: str | None = None
 
 

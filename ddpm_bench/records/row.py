@@ -11,7 +11,7 @@ from ddpm_bench.config.settings import EVEN, completed
 from ddpm_bench.config.values import Count, Seed
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import move_aside, write_json
-from ddpm_bench.records.differences import PREPARING, differences
+from ddpm_bench.records.differences import HASHED, differences
 from ddpm_bench.records.reading import OwnFiles, read_part
 from ddpm_bench.records.record import PICTURES, DataInfo, ExtractorInfo, Measurement, Part, picture_path
 
@@ -58,7 +58,7 @@ class Setup(Part):
     def conditions(self) -> dict[str, Any]:
         """What two rows must share to stand in one table."""
         shared = {"data", "extractor", "samples", "neighborhood", "test_reference"}
-        return self.model_dump(include=shared, exclude={"data": set(PREPARING)})
+        return self.model_dump(include=shared, exclude={"data": set(HASHED), "extractor": set(HASHED)})
 
 
 class Row(Measurement):

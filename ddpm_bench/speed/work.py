@@ -68,7 +68,7 @@ class Contender:
         network = runtime.place(peer.network(case))
         if work == "training":
             ours = self.is_ours
-            call = trainer_of(case, network, folder, runtime)._train_step if ours else plain_training(case, network)
+            call = trainer_of(case, network, folder, runtime).train_step if ours else plain_training(case, network)
         elif work == "sampling":
             call = our_sampling(case, network) if isinstance(peer, Ours) else their_sampling(case, network.eval(), peer)
         else:

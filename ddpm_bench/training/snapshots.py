@@ -32,7 +32,7 @@ from ddpm_bench.config.values import first_fault
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder, read_json, sha256_file, write_json
 from ddpm_bench.networks.weights import read_tensors
-from ddpm_bench.records.differences import PREPARING
+from ddpm_bench.records.differences import HASHED
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.sealed import SEAL, is_whole, seal
 
@@ -222,8 +222,10 @@ def rename_damaged(path: Path) -> Path:
 def check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """UserError listing every 'key: was A, now B', when the checkpoint at `path` is of another configuration."""
     was, now = (_flat(_completed(path, json.loads(json.dumps(identity)))) for identity in (found, expected))
-    prepared = {f"data.{key}" for key in PREPARING}
-    keys = [key for key in now | was if key not in prepared and was.get(key, "absent") != now.get(key, "absent")]
+    prepared = {f"data.{key}" for key in HASHED}
+    differing = [key for key in now | was if was.get(key, "absent") != now.get(key, "absent")]
+    keys = [key for key in differing if key not in prepared]
+    keys = differing if "data_sha256" in keys else keys
     if keys:
         lines = "\n".join(f"  {key}: was {was.get(key, 'absent')}, now {now.get(key, 'absent')}" for key in keys)
         raise UserError(f"'{path}' was trained with another configuration:\n{lines}\n"

@@ -102,7 +102,7 @@ class Trainer:
 
     # ---- one step ---------------------------------------------------------------------------------------------------------
 
-    def _train_step(self) -> None:
+    def train_step(self) -> None:
         """Algorithm 1, lines 2 to 5."""
         settings, step = self.training.settings, self.step
         batch = self.batches.at(step)
@@ -139,7 +139,7 @@ class Trainer:
         with borrowed_globals(self.runtime.device), progress("training", until, "images", self.step) as meter:
             began, seconds = time.monotonic(), self.seconds
             while self.step < until:
-                self._train_step()
+                self.train_step()
                 self.seconds = seconds + time.monotonic() - began
                 stopping = stop_requested()  # read once: a signal after this line waits for the next step
                 due = self.step % settings.checkpoint_every == 0 or self.step == until or stopping

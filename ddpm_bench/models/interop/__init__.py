@@ -62,6 +62,8 @@ def import_checkpoint(
         raise UserError(f"There is no format '{format}'{near_miss(format, FORMATS)}")
     if not FORMATS[format].recognises(source):
         check_known(source)
+    if source.path.is_dir() and format != "diffusers":
+        raise UserError(f"'{given}' is a folder, and the format {format} is one of files: give the file.")
     try:
         found = FORMATS[format].read(source, asked)
         card = ModelCard(

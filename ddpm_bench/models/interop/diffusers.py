@@ -111,10 +111,10 @@ def read(source: Given, asked: UserSays) -> Found:
     asked.no_key("diffusers")
     folder = _fetched(source.hub_id) if source.hub_id else source.path
     where = f"'{source.given}'"
-    file, remarks = config_file(folder, where)
+    file, scheduler_file, remarks = config_file(folder, where)
     config = _config(file)
     kind = settle_weights("ema" if config.decay is not None else average_by_name(source.name), asked, where)
-    scheduler = read_scheduler(folder)
+    scheduler = read_scheduler(scheduler_file)
     process = settle_process(scheduler.process, asked, {}, where)
     check_outputs(process, config.in_channels, config.out_channels, where)
     settings, size = _architecture(config, file), settle_size(_side(config, file), asked, f"sample_size of {where}")
@@ -129,7 +129,8 @@ def read(source: Given, asked: UserSays) -> Found:
 
     state = convert(theirs, _modules(network, settings, theirs), network, inside, CAUSES, arrange)
     shape = (config.in_channels, size, size)
-    remarks = (*remarks, *which, *scheduler.remarks, *stored(theirs))
+    dropout = (f"dropout = {config.dropout:g} of {file.name} is of training alone",) if config.dropout else ()
+    remarks = (*remarks, *which, *scheduler.remarks, *dropout, *stored(theirs))
     step = config.optimization_step
     return Found(weights, shape, process, settings, kind, step, state, remarks, scheduler.sampling)
 

@@ -22,22 +22,30 @@ HALF = re.compile(r"diffusion_pytorch_model\.(fp16|bf16)\.(safetensors|bin)")
 INSTEAD = "ddpm-bench scores unconditional DDPM and DDIM pipelines of pixels: a UNet2DModel and its scheduler."
 
 
-def config_file(folder: Path, where: str) -> tuple[Path, tuple[str, ...]]:
-    """The network's config.json, with remarks. UserError where there is none, or what is around it makes it another model."""
+def config_file(folder: Path, where: str) -> tuple[Path, Path | None, tuple[str, ...]]:
+    """The network's config.json, the file of its scheduler if there is one, and remarks.
+
+    UserError where there is no network, or what is around it makes it another model.
+    """
     remarks: tuple[str, ...] = ()
     inner, own = folder / "unet" / "config.json", folder / "config.json"
     found = [path for path in (inner, own) if path.exists()]
     if not found:
         raise UserError(f"{where} has neither config.json nor unet/config.json: it is no diffusers model.")
-    around = folder.resolve().parent / INDEX
+    around, root = folder.resolve().parent / INDEX, folder
     if (folder / INDEX).exists():
         remarks = _check_pipeline(load_json(folder / INDEX), folder, where)
     elif around.exists() and folder.resolve().name in (index := load_json(around)):
-        remarks = _check_pipeline(index, around.parent, f"the folder of {where}")
+        root = around.parent
+        remarks = _check_pipeline(index, root, f"the folder of {where}")
     elif len(found) == 2:
         raise UserError(f"{where} has a network at its top and another in unet/, and no {INDEX} that says which is meant: "
                         f"give {where[:-1]}/unet', or move one away.")  # fmt: skip
-    return found[0], (*remarks, *_beside(folder, where))
+    return found[0], _scheduler(root), (*remarks, *_beside(folder, where))
+
+
+def _scheduler(root: Path) -> Path | None:
+    return next((root / name for name in SCHEDULER if (root / name).exists()), None)
 
 
 def weights_file(folder: Path) -> tuple[Path, tuple[str, ...]]:
@@ -82,7 +90,7 @@ def _check_pipeline(index: Mapping[str, Any], folder: Path, where: str) -> tuple
             )
     if (unet := _class_of(parts["unet"])) != "UNet2DModel":
         raise UserError(f"{INDEX} of {where} has the unet {unet}: {INSTEAD}")
-    file = next((folder / name for name in SCHEDULER if (folder / name).exists()), None)
+    file = _scheduler(folder)
     if file is None:
         raise UserError(f"{INDEX} of {where} names a scheduler, but there is no {SCHEDULER[0]}; fetch it as well.")
     said, found = _class_of(parts["scheduler"]), load_json(file).get("_class_name", _class_of(parts["scheduler"]))

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ddpm_bench.config.settings import SamplingSettings, Settings
 from ddpm_bench.errors import UserError
-from ddpm_bench.models.interop.diffusers_folder import SCHEDULER
+from ddpm_bench.models.interop.diffusers_folder import NOTES
 from ddpm_bench.models.interop.given import load_json
 from ddpm_bench.models.interop.user_says import reasons
 
@@ -57,9 +57,8 @@ class Scheduler:
     remarks: tuple[str, ...] = ()
 
 
-def read_scheduler(folder: Path) -> Scheduler:
+def read_scheduler(file: Path | None) -> Scheduler:
     """Nothing of the process where there is none; the variance only from one that has it."""
-    file = next((folder / name for name in SCHEDULER if (folder / name).exists()), None)
     if file is None:
         return Scheduler()
     content = load_json(file)
@@ -68,7 +67,7 @@ def read_scheduler(folder: Path) -> Scheduler:
         raise UserError(f"'{file.name}' is of a {name}, which does not tell the process as DDPMScheduler does; "
                         "save the pipeline with the DDPMScheduler that it was trained with.")  # fmt: skip
     try:
-        config = SchedulerConfig(**{key: value for key, value in content.items() if not key.startswith("_")})
+        config = SchedulerConfig(**{key: value for key, value in content.items() if key not in NOTES})
     except ValidationError as error:
         raise UserError(f"'{file.name}' describes a process that is not known here: {reasons(error)}. A key that a {name} "
                         "itself does not use can be taken out of the file.") from error  # fmt: skip

@@ -27,6 +27,8 @@ class Given:
         self.hub_id = given if not there and HUB_ID.fullmatch(given) and self.path.suffix not in FILES else None
         if not there and not self.hub_id:
             raise UserError(f"There is no file or folder '{given}', nor is it a hub id such as google/ddpm-cifar10-32.")
+        if self.path.suffix == ".json" and there:
+            raise UserError(f"'{given}' is a configuration: give the folder that it lies in, '{self.path.parent}'.")
         if any(match for pattern in OURS for match in self.path.glob(pattern)):
             raise UserError(f"'{given}' is a checkpoint of ddpm-bench already: give it to --ckpt as it is.")
 
@@ -51,8 +53,13 @@ class Given:
             inside = sorted(path.name for path in self.path.iterdir() if path.suffix in FILES)
             files = f"; of its files ({', '.join(inside[:6])}) give one" if inside else ""
             return "the folder has no config.json, unet/config.json or model_index.json" + files
-        keys = [str(key) for key in self.content]
+        keys = [_with_first(key, held) for key, held in self.content.items()]
         return f"the file's first keys are {', '.join(keys[:4])}" if keys else "the file is empty"
+
+
+def _with_first(key: Any, held: Any) -> str:
+    """A key, and where it holds a dictionary the first of those."""
+    return f"{key} ({next(iter(held))}, ...)" if isinstance(held, dict) and held else str(key)
 
 
 def load_file(path: Path) -> dict[str, Any]:

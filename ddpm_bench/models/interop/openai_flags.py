@@ -57,7 +57,6 @@ TRAINING = {
 }  # fmt: skip
 """Flags of their scripts that change neither a trained network nor what it predicts."""
 SAMPLING = {
-    "timestep_respacing": "give --steps to `sample` and `evaluate`, which visit the same steps",
     "use_ddim": "`sample` and `evaluate` take DDPM's ancestral steps",
     "clip_denoised": "give --clip or --no-clip to `sample` and `evaluate`",
     "num_samples": "give --samples to `sample`, --count to `evaluate`",
@@ -65,6 +64,9 @@ SAMPLING = {
     "model_path": "the file is what is given to `import`",
 }
 """Flags of how they sample, and what says the same here."""
+RESPACING = "timestep_respacing"
+"""The one of these whose value decides what does."""
+KNOWN = {*TRAINING, *SAMPLING, RESPACING}
 
 
 class Flags(Settings):
@@ -119,12 +121,27 @@ def parse(text: str) -> dict[str, str]:
 def not_used(text: str) -> tuple[str, ...]:
     """Remarks on the flags that say nothing of a trained network, and what to give instead."""
     given = _pairs(text)
-    about = [f"--{name}" for name in given if name in TRAINING]
+    sampling = dict(SAMPLING)
+    if "lr" in given:  # the flags of a training, whose batch it is
+        del sampling["batch_size"]
+    about = [f"--{name}" for name in given if name in TRAINING or (name == "batch_size" and name not in sampling)]
+    if respaced := given.get(RESPACING):
+        sampling[RESPACING] = _steps(respaced)
     training = [f"{', '.join(about)} of --flags tell of training alone and are not used"] if about else []
     return (
-        *(f"--{name} {given[name]} of --flags is not used: {SAMPLING[name]}" for name in given if name in SAMPLING),
+        *(f"--{name} {given[name]} of --flags is not used: {sampling[name]}" for name in given if name in sampling),
         *training,
     )
+
+
+def _steps(respaced: str) -> str:
+    """What visits the steps of --timestep_respacing."""
+    if respaced.isdecimal():
+        return f"give --steps {respaced} to `sample` and `evaluate`, which visit the same steps"
+    if respaced.startswith("ddim"):
+        count = respaced.removeprefix("ddim")
+        return f"--steps {count} --spacing leading visits the same steps where {count} divides their number"
+    return "sections of different strides cannot be had"
 
 
 def _pairs(text: str) -> dict[str, str]:
@@ -138,7 +155,7 @@ def _pairs(text: str) -> dict[str, str]:
         raise UserError(f"--flags '{text}' must be pairs of --name value, as OpenAI's READMEs print them.")
     found = {name.removeprefix("--"): value for name, value in zip(names, values, strict=True)}
     for name in found:
-        if name not in Flags.model_fields and name not in TRAINING and name not in SAMPLING:
+        if name not in Flags.model_fields and name not in KNOWN:
             raise UserError(f"--flags: there is no flag '--{name}'{near_miss(name, Flags.model_fields)}")
     return found
 

@@ -74,7 +74,7 @@ def taken(
     known = step if type(step) is int and step >= 0 else None
     used = {name, *also, *(() if known is None else ("step",))}
     others = [str(each) for each in content if each not in used]
-    passed_over = f"; {', '.join(others)} are passed over" if others else ""
+    passed_over = f"; passed over: {', '.join(others)}" if others else ""
     prefix, state = without_prefix(found[name])
     remarks = (f"the file's entry '{name}' is taken{passed_over}", *_unprefixed(prefix))
     return Wrapped(state, f"'{name}' of {where}", kinds[name], known, remarks)

@@ -6,17 +6,19 @@ import pytest
 from records import EMBEDDED, INCEPTION, make_record, paper_records, quick_records
 
 from ddpm_bench.config.grid import Grid, load_grid
+from ddpm_bench.config.metrics import BOUNDS
 from ddpm_bench.config.published import Published
 from ddpm_bench.records.conditions import sorted_out
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.blocks import Details
 from ddpm_bench.report.bounds import bound_remarks, codes_of, gaps
-from ddpm_bench.report.results_table import BOUND_TEST, BOUND_TRAIN, make_table
+from ddpm_bench.report.results_table import make_table
 from ddpm_bench.report.sections.bounds import bounds_section
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.writers.markdown import to_markdown
 
 GRID = load_grid("table2")
+BOUND_TEST, BOUND_TRAIN = BOUNDS["test"], BOUNDS["train"]
 TABLE_1 = load_grid("table1")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Group
 
 from ddpm_bench.config.grid import Grid
-from ddpm_bench.files import make_folder, replacing, write_json, write_text
+from ddpm_bench.files import make_folder, replacing, write_text
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.checkpoint_rows import rows_beside
 from ddpm_bench.report.figures import draw_figures
@@ -52,7 +52,6 @@ def render(records: Sequence[Record], grid: Grid, out: Path, results: Path) -> l
     figures = draw_figures(measured, beside, out)
     with replacing(out / "table.csv") as temporary:
         to_frame(measured).to_csv(temporary, index=False, float_format="%.6g")
-    write_json(out / "table.json", to_json(measured))
     blocks = page(measured, tables, pictures, rows, figures)
     texts = {
         "report.md": to_markdown(blocks),
@@ -61,9 +60,10 @@ def render(records: Sequence[Record], grid: Grid, out: Path, results: Path) -> l
         "table-document.tex": latex_document(),
         "table-full.tex": to_latex(tables, grid.name, full=True),
         "table-full-document.tex": latex_document(full=True),
+        "table.json": to_json(measured),
     }
     for name, text in texts.items():
         write_text(out / name, text)
-    written = [out / name for name in (*texts, "table.csv", "table.json")]
+    written = [out / name for name in (*texts, "table.csv")]
     written += [path for figure in figures for path in (figure.png, figure.pdf)]
     return written + [picture.path for picture in pictures.values() if picture.path]

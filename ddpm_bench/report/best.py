@@ -10,6 +10,7 @@ A cell with a run that failed or diverged is never bold, and no other is held ag
 would be a selection.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -51,7 +52,11 @@ def bold_in_words(keys: Sequence[str], rows: Sequence[MeasuredCell]) -> str:
 
 
 def _contenders(key: str, rows: Sequence[MeasuredCell]) -> list[MeasuredCell]:
-    return [row for row in rows if key in row.estimates and not row.diverged and not row.failed]
+    return [
+        row
+        for row in rows
+        if key in row.estimates and math.isfinite(row.estimates[key].mean) and not row.diverged and not row.failed
+    ]
 
 
 def _basis(key: str, able: Sequence[MeasuredCell]) -> Basis:

@@ -5,6 +5,7 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
+from pydantic_core import to_json as json_text
 
 from ddpm_bench.config.grid import Cell
 from ddpm_bench.config.metrics import BOUNDS
@@ -86,26 +87,30 @@ def _metrics(row: MeasuredCell) -> dict[str, object]:
     return line
 
 
-def to_json(tables: Sequence[Summary]) -> list[dict[str, Any]]:
-    """One object a selection of checkpoints: its rows and anchors, every metric with mean, deviation and values by seed."""
-    return [
-        {
-            "grid": summary.grid.name,
-            "preset": summary.first.preset,
-            "checkpoint": summary.selection,
-            "distance": summary.first.extractor.labels[0],
-            "score": summary.first.extractor.labels[1],
-            "extractor_verified": summary.first.extractor.verified,
-            "comparable_with_published": summary.comparable,
-            "bounds_comparable_with_published": summary.bounds_comparable,
-            "rows": _rows_as_json(summary),
-            "anchors": {
-                name: {key: estimate.mean for key, estimate in estimates.items()}
-                for name, estimates in summary.anchors.items()
-            },
-        }
-        for summary in tables
-    ]
+def to_json(tables: Sequence[Summary]) -> str:
+    """One object a selection of checkpoints: rows and anchors; of every metric mean, deviation and the values by seed.
+
+    What is not finite is a string, as in the records.
+    """
+    return json_text([_as_json(summary) for summary in tables], indent=2, inf_nan_mode="strings").decode() + "\n"
+
+
+def _as_json(summary: Summary) -> dict[str, Any]:
+    return {
+        "grid": summary.grid.name,
+        "preset": summary.first.preset,
+        "checkpoint": summary.selection,
+        "distance": summary.first.extractor.labels[0],
+        "score": summary.first.extractor.labels[1],
+        "extractor_verified": summary.first.extractor.verified,
+        "comparable_with_published": summary.comparable,
+        "bounds_comparable_with_published": summary.bounds_comparable,
+        "rows": _rows_as_json(summary),
+        "anchors": {
+            name: {key: estimate.mean for key, estimate in estimates.items()}
+            for name, estimates in summary.anchors.items()
+        },
+    }
 
 
 def _rows_as_json(summary: Summary) -> list[dict[str, Any]]:

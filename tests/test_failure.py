@@ -36,7 +36,7 @@ def test_a_run_has_failed_where_the_whole_interval_lies_above_noise(
     said = why_failed(run(distance, half))
     assert bool(said) == failed
     if failed:
-        assert "lies above that of uniform noise, 522.00" in said and f"{distance:.2f}" in said
+        assert "lies above that of uniform noise, 522.00" in said and f"{distance:.1f}" in said
 
 
 def test_a_run_has_failed_where_its_bound_is_above_coding_without_a_model() -> None:

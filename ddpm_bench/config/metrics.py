@@ -52,6 +52,10 @@ class Metric:
         kernel = distance.replace("FID", "KID", 1) if distance.startswith("FID") else distance.replace("FD", "KD", 1)
         return self.template.format(distance=distance, score=score, kernel=kernel)
 
+    def column(self, labels: tuple[str, str]) -> str:
+        """The heading of a column, with the arrow; an error has none, since a small one is no merit."""
+        return self.heading(labels) + ("" if self.kind == "error" else f" {self.arrow}")
+
     @property
     def is_bound(self) -> bool:
         return self.kind == "bound"

@@ -2,9 +2,9 @@
 
 The best is the cell with the best mean over its seeds. Bold with it is every cell that the 95% interval of the paired
 difference (`effects.py`) cannot tell from it, which is that the interval holds zero; each cell is held against the best
-alone. This takes SEEDS seeds of every cell. Where every cell has a single run, the 95% intervals within the runs decide
-instead, and every cell is bold whose interval overlaps the best one's; they say nothing about another training run, and
-the table says that. Other numbers of seeds decide nothing, and nothing is bold.
+alone, without a correction for their number. This takes SEEDS seeds of every cell. Where every cell has a single run, the
+95% intervals within the runs decide instead, and every cell is bold whose interval overlaps the best one's; they say
+nothing about another training run, and the table says that. Other numbers of seeds decide nothing, and nothing is bold.
 
 A cell with a run that failed or diverged is never bold, and no other is held against it: a mean over the rest of its seeds
 would be a selection.

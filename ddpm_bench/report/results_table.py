@@ -149,9 +149,7 @@ def make_table(summary: Summary, compact: bool = False) -> ResultsTable:
                 fields.append(Field(", ".join(f"{step:,}" for step in sorted(set(found.steps)))))
         lines.append(Line(row.group, row.label, (*fields, *_source(row.published, sources, notes, grid.blanks))))
     anchors = {} if compact else summary.anchors
-    said = [*meanings(summary, keys), bold_in_words(keys, summary.rows)]
-    if any(row.published.bold for row in grid.rows):
-        said.append("Published numbers are bold where the source has them so.")
+    said = [bold_in_words(keys, summary.rows), *meanings(summary, keys)]
     return ResultsTable(
         title=title(summary),
         setting=setting(summary, bounds=any(METRICS[key].is_bound for key in keys)),
@@ -194,8 +192,7 @@ def measured_keys(summary: Summary) -> list[str]:
 
 def heading(key: str, record: Record) -> str:
     """A measured column's heading. Distance and score are named by the record: only Inception's are FID and IS."""
-    metric = METRICS[key]
-    return f"{metric.heading(record.extractor.labels)} {metric.arrow}"
+    return METRICS[key].column(record.extractor.labels)
 
 
 def number(key: str, estimate: Estimate) -> str:
@@ -232,8 +229,7 @@ def _estimate(key: str, row: MeasuredCell, notes: Notes) -> Field:
     if key not in row.estimates:
         return Field(NOT_SCORED, notes.letter(f"{NOT_SCORED}: this metric was not measured for this checkpoint"))
     metric, estimate = METRICS[key], row.estimates[key]
-    brief = metric.text(estimate.mean) if metric.of_neighbours or metric.is_bound else ""
-    return Field(number(key, estimate), brief=brief)
+    return Field(number(key, estimate), brief=metric.text(estimate.mean) if metric.of_neighbours else "")
 
 
 def _source(published: Published, sources: Sequence[SourceColumn], notes: Notes, blanks: str) -> list[Field]:

@@ -104,11 +104,9 @@ def _runs(summary: Summary) -> str:
     seeds = sorted({record.seed for record in summary.records})
     listed = f"({'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))})"
     count = common_count(summary)
-    return (
-        f"n = {count} training {'run' if count == 1 else 'runs'} a cell {listed}"
-        if count
-        else f"n training runs {listed}"
-    )
+    if not count:
+        return f"n training runs {listed}"
+    return f"n = {count} training {'run' if count == 1 else 'runs'} a cell {listed}"
 
 
 def common_count(summary: Summary) -> int:
@@ -147,15 +145,16 @@ def meanings(summary: Summary, keys: Sequence[str]) -> list[str]:
         said.append("Rows of other models are quoted from the source, which did not measure them; nor did we.")
     if any(row.published.nll_bound for row in summary.grid.rows):
         said.append("A published ≤ is an upper bound, as every measured bound is.")
+    if any(row.published.bold for row in summary.grid.rows):
+        said.append("Published numbers are bold where the source has them so.")
     return said
 
 
 def background(summary: Summary, keys: Sequence[str]) -> list[str]:
     """How the numbers were measured, beyond what a table's `setting` says."""
     scoring, labels = summary.first.settings.scoring, summary.first.extractor.labels
-    said = [
-        f"{summary.first.settings.sampling.samples:,} samples a run; fewer samples bias a Fréchet distance upwards."
-    ]
+    samples = summary.first.settings.sampling.samples
+    said = [f"{samples:,} samples a run; fewer samples bias a Fréchet distance upwards."]
     if any(METRICS[key].of_neighbours for key in keys):
         said.append(
             f"Precision and recall: the same features ({summary.first.extractor.name}), k = {scoring.neighborhood}."

@@ -15,7 +15,10 @@ from ddpm_bench.records.row import Row, check_name, read_rows
 from ddpm_bench.report.checkpoint_rows import make_tables, to_csv
 from ddpm_bench.report.writers.markdown import to_markdown
 
-HEADINGS = ("IS (embedded) ↑", "FD (embedded) ↓", "KD (embedded) ↓", "precision ↑", "recall ↑")
+HEADINGS = (
+    "IS (embedded) ↑", "IS (embedded), std", "FD (embedded) ↓", "KD (embedded) ↓", "KD (embedded), std", "precision ↑",
+    "recall ↑",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +160,8 @@ def test_rows_of_the_same_conditions_share_a_table_and_others_never(evaluate, tm
     evaluate("mu", "--count", 18, "--name", "mu-18")
     few, more = make_tables(read_rows(tmp_path / "rows"))
     assert [line[0] for line in few.lines] == ["eps", "mu"] and [line[0] for line in more.lines] == ["mu-18"]
-    assert few.heads[5:10] == HEADINGS
+    assert few.heads[5:12] == HEADINGS and not any("±" in field for line in few.lines for field in line)
+    assert any("IS (embedded), std: over splits of one sample set; KD (emb" in remark for remark in few.remarks)
     assert not any(head.startswith(("FID", "IS ", "KID")) and "(embedded)" not in head for head in few.heads)
     assert few.title.startswith("16 samples against the 40 training images of data")
     assert any("KD (embedded) over 100 subsets of 8 images" in remark for remark in few.remarks)

@@ -126,9 +126,10 @@ def check_foreign(text: str, folder: Path) -> bool:
         assert not set(written) & set("\x1b\u202e\0")
     assert html.count("<script>") == 1 and "<img" not in html and 'href="secret' not in html
     assert not re.search(r"(?<!\\)\[x\]\(", outside_of_code(markdown)) and "\n# " not in markdown
-    assert (
-        latex.count(r"\end{tabular}") == latex.count("\n  \\end{tabular}") == len(summaries([read_record(path)], GRID))
-    )
+    ends = latex.count("\n  \\end{tabularx}")
+    assert latex.count(r"\end{tabular}") == 0 and latex.count(r"\end{tabularx}") == ends == len(
+        summaries([read_record(path)], GRID)
+    )  # fmt: skip
     assert not re.search(r'(^|,)"?[=@+-](?![0-9.])', csv, re.MULTILINE)
     return True
 

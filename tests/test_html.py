@@ -371,7 +371,8 @@ def test_scores_are_those_of_the_records_with_their_intervals() -> None:
     found = scores([record, make_record(GRID, "mu-L-fixed", 1, diverged=Divergence(step=310, reason="x"))])
     at = found.heads.index("IS (embedded) ↑")
     low, *_, high = record.last.quantiles["is_mean"]
-    assert found.lines[0][at] == f"{record.last.metrics['is_mean']:.2f} ± 0.11 [{low:.2f}, {high:.2f}]"
+    assert found.lines[0][at] == f"{record.last.metrics['is_mean']:.2f} [{low:.2f}, {high:.2f}]"
+    assert found.lines[0][found.heads.index("IS (embedded), std")] == "0.11"
     assert found.lines[1][:3] == ("1", "", "diverged at step 310") and set(found.lines[1][3:]) == {"n/a"}
 
 

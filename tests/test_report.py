@@ -28,7 +28,6 @@ from ddpm_bench.report.readable_records import readable_records, usual_grid
 from ddpm_bench.report.results_table import make_table
 from ddpm_bench.report.sections import page
 from ddpm_bench.report.summary import summaries
-from ddpm_bench.report.writers.latex import latex_document, to_latex
 from ddpm_bench.report.writers.markdown import to_markdown
 from ddpm_bench.runtime.terminal import at_the_terminal
 
@@ -198,32 +197,19 @@ def test_hostile_text_comes_through_every_writer(tmp_path: Path) -> None:
     render(records, grid, tmp_path / "out", tmp_path)
     page = (tmp_path / "out" / "report.md").read_text()
     assert "<i>" not in page.replace("<img", "") and "$f$" not in page
-    check_latex(tmp_path / "out")
+    check_latex(tmp_path / "out", "table", "table")
+    check_latex(tmp_path / "out", "table-full", "sidewaystable")
 
 
-TABLE_1 = load_grid("table1")
-TABLE_1_RECORDS = [make_record(TABLE_1, cell.name, seed) for cell in TABLE_1.cells for seed in (0, 1)]
-
-
-@pytest.mark.parametrize(
-    "records", [quick_records(), paper_records(), TABLE_1_RECORDS], ids=["quick", "paper", "table 1"]
-)
-def test_the_latex_table_compiles_in_a_document_of_its_own(tmp_path: Path, records: list[Record]) -> None:
-    tables = [make_table(summary) for summary in summaries(records, load_grid(records[0].grid))]
-    (tmp_path / "table.tex").write_text(to_latex(tables, "table2"))
-    (tmp_path / "table-document.tex").write_text(latex_document())
-    check_latex(tmp_path)
-
-
-def check_latex(folder: Path) -> None:
-    """Compile table-document.tex where pdflatex is installed; braces and environments are balanced in any case."""
-    source = (folder / "table.tex").read_text()
+def check_latex(folder: Path, name: str, environment: str) -> None:
+    """Compile the table's document where pdflatex is installed; braces and environments are balanced in any case."""
+    source = (folder / f"{name}.tex").read_text()
     bare = re.sub(r"\\.", "", source.replace(r"\\", ""))
     assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
-    for name in ("table", "tabular", "minipage"):
-        assert source.count(rf"\begin{{{name}}}") == source.count(rf"\end{{{name}}}") >= 1
+    for part in (environment, "tabularx", "minipage"):
+        assert source.count(rf"\begin{{{part}}}") == source.count(rf"\end{{{part}}}") >= 1
     if shutil.which("pdflatex"):
-        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "table-document.tex"]
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-draftmode", f"{name}-document.tex"]
         run = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
         assert run.returncode == 0, run.stdout[-2000:]
         if "中" not in source and "U+" not in source:

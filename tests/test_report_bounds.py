@@ -6,17 +6,19 @@ import pytest
 from records import EMBEDDED, INCEPTION, make_record, paper_records, quick_records
 
 from ddpm_bench.config.grid import Grid, load_grid
+from ddpm_bench.config.metrics import BOUNDS
 from ddpm_bench.config.published import Published
 from ddpm_bench.records.conditions import sorted_out
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.blocks import Details
 from ddpm_bench.report.bounds import bound_remarks, codes_of, gaps
-from ddpm_bench.report.results_table import BOUND_TEST, BOUND_TRAIN, make_table
+from ddpm_bench.report.results_table import make_table
 from ddpm_bench.report.sections.bounds import bounds_section
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.writers.markdown import to_markdown
 
 GRID = load_grid("table2")
+BOUND_TEST, BOUND_TRAIN = BOUNDS["test"], BOUNDS["train"]
 TABLE_1 = load_grid("table1")
 
 
@@ -126,7 +128,7 @@ def test_the_gap_is_test_less_train_with_the_error_of_both() -> None:
     [gap] = gaps(summary_of([record]))
     assert (gap.cell, gap.difference, gap.standard_error) == ("eps-L-fixed", pytest.approx(0.2), pytest.approx(0.05))
     [remark] = [r for r in bound_remarks(summary_of([record])) if "test less train" in r]
-    assert "eps-L-fixed +0.200 ± 0.050" in remark and "different images" in remark
+    assert "eps-L-fixed +0.200 (0.050)" in remark and "different images" in remark
 
 
 def test_seeds_average_the_gap_and_not_its_error_since_the_images_are_the_same() -> None:
@@ -150,7 +152,7 @@ def test_the_remark_says_how_an_exact_bound_was_measured() -> None:
     assert "every t of every image, 100 network calls an image; x_0 clipped; exact discretized decoder" in how
     images = make_record(GRID, "eps-L-fixed").bounds[0].images
     assert f"{images:,} test, {images:,} train" in how
-    assert "at most 0.020 bits/dim" in errors and "95% interval is within ± 0.039" in errors
+    assert "at most 0.020 bits/dim" in errors and "95% interval reaches at most 0.039 to either side" in errors
     assert "estimate" not in how + errors
 
 

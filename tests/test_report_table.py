@@ -1,26 +1,29 @@
 """The table: the grid's rows in its order, every number where it belongs, nothing taken for another thing."""
 
+import json
+import math
 import re
 
 import numpy as np
 import pytest
-from records import ANCHORS, UNVERIFIED, make_record, metrics, paper_records, quick_records
+from records import ANCHORS, UNVERIFIED, make_checkpoint, make_record, metrics, paper_records, quick_records
 from rich.cells import cell_len
 from rich.console import Console
 
 from ddpm_bench.config.grid import Grid, load_grid
-from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.config.metrics import BOUNDS, METRICS
 from ddpm_bench.config.published import Published
 from ddpm_bench.records.record import Checkpoint, Divergence, Record
 from ddpm_bench.report import terminal_table
 from ddpm_bench.report.blocks import Results
-from ddpm_bench.report.results_table import BOUND_TEST, Line, ResultsTable, make_table
+from ddpm_bench.report.results_table import Line, ResultsTable, make_table
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.writers.latex import to_latex
 from ddpm_bench.report.writers.markdown import to_markdown
-from ddpm_bench.report.writers.numbers import to_frame
+from ddpm_bench.report.writers.numbers import to_frame, to_json
 
 GRID = load_grid("table2")
+BOUND_TEST, BOUND_TRAIN = BOUNDS["test"], BOUNDS["train"]
 BLOWN_UP = Divergence(step=1310, reason="the loss is not finite")
 
 
@@ -67,8 +70,7 @@ def test_published_numbers_are_the_papers() -> None:
 @pytest.mark.parametrize("key", ["is_mean", "fd_train", "precision", "recall"])
 def test_several_seeds_give_the_mean_and_the_sample_standard_deviation(key: str) -> None:
     values = [metrics("mu-L-learned", seed)[key] for seed in (0, 1, 2)]
-    digits = METRICS[key].digits
-    expected = f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+    expected = METRICS[key].with_error(float(np.mean(values)), float(np.std(values, ddof=1)))
     table = table_of(quick_records())
     assert (entry(table, "mu-L-learned", key), entry(table, "mu-L-learned", "n")) == (expected, "3")
     assert any("sample standard deviation over n training runs" in remark for remark in table.remarks)
@@ -85,11 +87,8 @@ def test_one_seed_shows_the_interval_within_the_run_and_says_so() -> None:
     table = table_of([record])
     for key in ("is_mean", "fd_train", "fd_infinity"):
         low, *_, high = record.last.quantiles[key]
-        assert entry(table, "mu-L-fixed", key) == f"{record.last.metrics[key]:.2f} [{low:.2f}, {high:.2f}]"
-    assert entry(table, "mu-L-fixed", "kid_mean") == "0.2457 ± 0.0539"
+        assert entry(table, "mu-L-fixed", key) == METRICS[key].with_interval(record.last.metrics[key], low, high)
     assert any(r.startswith("n = 1: brackets are 95% intervals within the run") for r in table.remarks)
-    assert any(r.startswith("n = 1: the ± of KD (embedded) is over subsets") for r in table.remarks)
-    assert not any("of IS (embedded) is over splits" in r for r in table.remarks)
 
 
 def test_several_seeds_show_no_interval_within_a_run() -> None:
@@ -97,13 +96,13 @@ def test_several_seeds_show_no_interval_within_a_run() -> None:
     assert "[" not in entry(table, "mu-L-fixed", "is_mean") and not any("brackets" in r for r in table.remarks)
 
 
-def test_one_seed_without_quantiles_shows_the_spread_over_splits_for_the_score_only_and_says_so() -> None:
-    table = table_of([without_quantiles(make_record(GRID, "mu-L-fixed"))])
-    assert entry(table, "mu-L-fixed", "is_mean") == "4.80 ± 0.11"
-    assert entry(table, "mu-L-fixed", "fd_train") == "81.00"
-    assert entry(table, "mu-L-fixed", "n") == "1"
-    assert any(r.startswith("n = 1: the ± of IS (embedded) is over splits") for r in table.remarks)
-    assert not any("standard deviation over" in remark for remark in table.remarks)
+def test_a_measured_plus_minus_is_over_seeds_and_nothing_else() -> None:
+    """Splits of one sample set and subsets of it scatter, too, but of a single run that is no ± in this table."""
+    table = table_of([make_record(GRID, "mu-L-fixed"), without_quantiles(make_record(GRID, "eps-L-fixed"))])
+    assert [entry(table, "eps-L-fixed", key) for key in ("is_mean", "fd_train", "n")] == ["4.90", "61.00", "1"]
+    assert entry(table, "mu-L-fixed", "kid_mean") == "0.2457"
+    assert not any("±" in field.text for line in table.lines for field in line.fields[: -table.published])
+    assert not any("±:" in remark for remark in table.remarks)
 
 
 def test_the_distance_for_infinitely_many_samples_has_its_column_and_a_remark() -> None:
@@ -113,7 +112,9 @@ def test_the_distance_for_infinitely_many_samples_has_its_column_and_a_remark() 
 
 
 def test_the_published_spread_is_said_to_be_over_splits_and_not_over_runs() -> None:
-    assert any("published IS" in r and "not over runs" in r for r in table_of(quick_records()).remarks)
+    table = table_of(quick_records())
+    head = table.heads[table.columns.index("IS ↑")]
+    assert "over splits of one sample set, not over runs" in dict(table.notes)[head.note]
 
 
 def test_the_number_of_samples_stands_under_the_table() -> None:
@@ -176,11 +177,13 @@ def test_rows_of_other_models_have_no_measured_numbers_and_the_table_says_whose_
         assert "Gated PixelCNN" in text and "3.03 (2.90)" in text and "5.40" in text
 
 
-def test_the_bound_shows_test_and_train() -> None:
+def test_the_bounds_of_test_and_of_training_images_have_a_column_each() -> None:
     table = table_of([make_record(GRID, "mu-L-fixed")])
-    assert entry(table, "mu-L-fixed", BOUND_TEST).startswith("4.710 [")
-    older = table_of([without_quantiles(make_record(GRID, "mu-L-fixed"))])
-    assert entry(older, "mu-L-fixed", BOUND_TEST) == "4.710 (4.690)"
+    assert entry(table, "mu-L-fixed", BOUND_TEST).startswith("4.71 [")
+    assert entry(table, "mu-L-fixed", BOUND_TRAIN).startswith("4.69 [")
+    train = {key: value for key, value in metrics("mu-L-fixed", 0).items() if key != BOUND_TEST}
+    alone = make_record(GRID, "mu-L-fixed", checkpoints=(make_checkpoint(400, train),))
+    assert BOUND_TRAIN in table_of([alone]).columns
 
 
 def test_a_cell_above_8_bits_per_dim_is_marked_and_one_below_is_not() -> None:
@@ -211,7 +214,8 @@ def test_scores_of_a_run_that_diverged_stay_out_of_the_table() -> None:
 def test_a_partly_diverged_cell_shows_the_other_seeds_with_a_note() -> None:
     table = table_of(quick_records())
     values = [metrics("mu-L-fixed", seed)["fd_train"] for seed in (0, 1)]
-    assert entry(table, "mu-L-fixed", "fd_train") == f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+    expected = METRICS["fd_train"].with_error(float(np.mean(values)), float(np.std(values, ddof=1)))
+    assert entry(table, "mu-L-fixed", "fd_train") == expected
     assert entry(table, "mu-L-fixed", "n") == "2 of 3"
     assert note(table, "mu-L-fixed", "n") == (
         "1 of 3 seeds diverged, at step 310 (seed 2): the loss is not finite; the numbers are over the other 2"
@@ -221,7 +225,7 @@ def test_a_partly_diverged_cell_shows_the_other_seeds_with_a_note() -> None:
 def test_scores_of_a_diverged_seed_are_not_in_the_mean_of_the_others() -> None:
     bad = with_metrics(make_record(GRID, "mu-L-fixed", 1), fd_train=900.0)
     bad = bad.model_copy(update={"outcome": "diverged", "divergence": BLOWN_UP})
-    assert entry(table_of([make_record(GRID, "mu-L-fixed"), bad]), "mu-L-fixed", "fd_train").startswith("81.00 [")
+    assert entry(table_of([make_record(GRID, "mu-L-fixed"), bad]), "mu-L-fixed", "fd_train").startswith("81.0 [")
 
 
 def test_a_cell_that_nobody_measured_says_so_and_is_no_dash() -> None:
@@ -233,7 +237,7 @@ def test_a_cell_that_nobody_measured_says_so_and_is_no_dash() -> None:
 
 def test_a_cell_that_the_paper_left_blank_shows_our_numbers_beside_the_papers_dash() -> None:
     table = table_of(quick_records())
-    assert entry(table, "eps-L-learned", "fd_train").startswith("64.30")
+    assert entry(table, "eps-L-learned", "fd_train").startswith("64.3 ± ")
     assert published(table, "eps-L-learned") == ["–", "–", ""]
 
 
@@ -250,7 +254,7 @@ def test_kernel_distance_and_test_set_distance_have_columns_when_measured() -> N
     record = with_metrics(make_record(GRID, "mu-L-fixed"), kid_mean=0.0123, kid_std=0.0011, fd_test=99.5)
     table = table_of([record])
     assert (entry(table, "mu-L-fixed", "kid_mean"), entry(table, "mu-L-fixed", "fd_test")) == (
-        "0.0123 ± 0.0011",
+        "0.0123",
         "99.50",
     )
 
@@ -356,6 +360,48 @@ def test_csv_of_one_seed_claims_no_spread_over_seeds() -> None:
     assert frame.loc["mu-L-fixed", "is_std"] == pytest.approx(0.11)
 
 
+def test_the_json_has_every_seeds_value_beside_mean_and_deviation() -> None:
+    [found] = json.loads(to_json(summaries(quick_records(), GRID)))
+    rows = {row["cell"]: row for row in found["rows"]}
+    values = {str(seed): metrics("mu-L-learned", seed)["fd_train"] for seed in (0, 1, 2)}
+    distance = rows["mu-L-learned"]["metrics"]["fd_train"]
+    assert (distance["by_seed"], distance["n"]) == (values, 3)
+    assert distance["mean"] == pytest.approx(np.mean(list(values.values())))
+    assert distance["sd_over_seeds"] == pytest.approx(np.std(list(values.values()), ddof=1))
+    assert [row["status"] for row in found["rows"]] == [
+        "measured", "partly diverged", "failed", "measured", "diverged", "not measured",
+    ]  # fmt: skip
+    assert rows["mu-L-fixed"]["seeds"] == {"done": [0, 1], "failed": [], "diverged": [2]}
+    assert rows["eps-mse-fixed"]["published"]["fid"] == 3.17 and rows["eps-mse-fixed"]["metrics"] == {}
+    assert found["anchors"]["uniform noise"]["fd_train"] == 522.0
+
+
+def test_the_json_of_one_seed_claims_no_spread_and_infinity_is_a_string() -> None:
+    record = with_metrics(make_record(GRID, "mu-L-fixed"), kid_mean=math.inf)
+    [found] = json.loads(to_json(summaries([record], GRID)))
+    assert found["rows"][1]["metrics"]["is_mean"]["sd_over_seeds"] is None
+    assert found["rows"][1]["metrics"]["kid_mean"]["mean"] == "Infinity"
+
+
+def test_a_compact_table_has_score_distance_and_test_bound_beside_the_published_ones() -> None:
+    summary = summaries([make_record(GRID, cell.name, seed) for cell in GRID.cells for seed in (0, 1, 2)], GRID)[0]
+    table = make_table(summary, compact=True)
+    assert [head.text for head in table.heads] == [
+        "IS (embedded) ↑", "FD (embedded) ↓", "bits/dim, test ↓", "IS ↑", "FID ↓", "NLL, test ↓",
+    ]  # fmt: skip
+    assert published(table, "eps-mse-fixed") == ["9.46 ± 0.11", "3.17", "≤ 3.75"] and table.anchors == ()
+    assert "n = 3 training runs a cell (seeds 0, 1, 2) of 400 steps of 64 images" in table.setting
+    for said in ("Fashion-MNIST (embedded), 16x16 pixels", "512 samples a run in 100 steps", "on 640 test images"):
+        assert said in table.setting
+
+
+def test_a_compact_table_counts_the_runs_of_each_cell_only_where_they_differ() -> None:
+    records = [make_record(GRID, "mu-L-fixed", seed) for seed in (0, 1)] + [make_record(GRID, "eps-L-fixed")]
+    table = make_table(summaries(records, GRID)[0], compact=True)
+    assert "n" in table.columns and "; n training runs (seeds 0, 1) of" in table.setting
+    assert (entry(table, "mu-L-fixed", "n"), entry(table, "eps-L-fixed", "n")) == ("2", "1")
+
+
 @pytest.mark.parametrize("width", [80, 100, 120, 160])
 def test_the_terminal_table_fits_and_cuts_nothing(width: int) -> None:
     one = load_grid("table1")
@@ -404,9 +450,9 @@ def test_markdown_tables_have_equally_many_columns_in_every_line() -> None:
 
 def test_latex_rows_have_equally_many_columns() -> None:
     text = to_latex([table_of(quick_records())], "t")
-    columns = re.search(r"\\begin\{tabular\}\{@\{\}(l(r+))@\{\}\}", text)
+    columns = re.search(r"X(r+)@\{\\hspace\{10pt\}\}(r+)@", text)
     body = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {len(columns[2])}
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {len(columns[1] + columns[2])}
 
 
 def test_more_than_26_footnotes_have_letters_of_their_own() -> None:

@@ -3,6 +3,7 @@
 One more metric: an entry here, and a number under its key in a record. Tables, figures, claims and comparisons ask it.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,6 +52,10 @@ class Metric:
         kernel = distance.replace("FID", "KID", 1) if distance.startswith("FID") else distance.replace("FD", "KD", 1)
         return self.template.format(distance=distance, score=score, kernel=kernel)
 
+    def column(self, labels: tuple[str, str]) -> str:
+        """The heading of a column, with the arrow; an error has none, since a small one is no merit."""
+        return self.heading(labels) + ("" if self.kind == "error" else f" {self.arrow}")
+
     @property
     def is_bound(self) -> bool:
         return self.kind == "bound"
@@ -80,12 +85,29 @@ class Metric:
         """The value with the metric's digits, never -0.00; with `sign`, that of a difference."""
         return f"{value:{'+' if sign else ''}z.{self.digits}f}"
 
+    def with_error(self, value: float, error: float) -> str:
+        """`12.31 ± 0.71`: two significant digits of the error, and the value with as many decimals."""
+        decimals = self._decimals(error)
+        return f"{value:z.{decimals}f} ± {error:.{decimals}f}"
 
-def _bound(split: SplitName, images: str, scale: Literal["log"] | None = None) -> Metric:
+    def with_interval(self, value: float, low: float, high: float) -> str:
+        """`12.31 [11.60, 13.02]`: as many decimals as show two significant digits of half the interval's width."""
+        decimals = self._decimals((high - low) / 2)
+        return f"{value:z.{decimals}f} [{low:z.{decimals}f}, {high:z.{decimals}f}]"
+
+    def _decimals(self, error: float) -> int:
+        """At most three more than the metric's own, which stand where there is no error."""
+        if not 0 < error < math.inf:
+            return self.digits
+        exponent = int(f"{error:.1e}".partition("e")[2])  # after rounding: 0.0996 is 0.10
+        return min(max(0, 1 - exponent), self.digits + 3)
+
+
+def _bound(split: SplitName, images: str, scale: Literal["log"] | None = None, minor: bool = False) -> Metric:
     return Metric(
         f"bound_{split}_bits_per_dim", f"variational bound, {images} images", "bound", "down", 3,
         f"bound, {split} (bits/dim)", unit="bits/dim", split=split, source_name="NLL", published=f"nll_{split}",
-        scale=scale,
+        scale=scale, minor=minor,
     )  # fmt: skip
 
 
@@ -129,7 +151,7 @@ METRICS = {
             minor=True,
         ),
         _bound("test", "test", scale="log"),
-        _bound("train", "training"),
+        _bound("train", "training", minor=True),
     )
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ class Published(Frozen):
 
     is_std: the source's own spread, over splits of one sample set. fid: to the training set, fid_test to the test set.
     nll_test, nll_train: bits/dim; upper bounds where `nll_bound`. nll_source: where they stand, if elsewhere.
+    bold: the numbers that it printed in bold.
     """
 
     is_mean: float | None = None
@@ -29,6 +30,14 @@ class Published(Frozen):
     nll_bound: bool = False
     nll_source: str | None = None
     blank: bool = False
+    bold: tuple[Literal["is_mean", "fid", "nll_test"], ...] = ()
+
+    @model_validator(mode="after")
+    def _bold_is_printed(self) -> "Published":
+        for name in self.bold:
+            if getattr(self, name) is None:
+                raise ValueError(f"bold names '{name}', which the row does not have")
+        return self
 
     def of(self, key: str) -> float | None:
         """The number published for the metric `key`, if there is one."""

@@ -35,8 +35,8 @@ def _distance(record: Record) -> str:
     ends = found.quantiles.get(DISTANCE)
     if (ends[0] if ends else value) <= noise:
         return ""
-    name, between = record.extractor.labels[0], f" [{metric.text(ends[0])}, {metric.text(ends[-1])}]" if ends else ""
-    return f"its {name} of {metric.text(value)}{between} lies above that of uniform noise, {metric.text(noise)}"
+    said = metric.with_interval(value, ends[0], ends[-1]) if ends else metric.text(value)
+    return f"its {record.extractor.labels[0]} of {said} lies above that of uniform noise, {metric.text(noise)}"
 
 
 def _bounds(record: Record) -> list[str]:

@@ -17,7 +17,7 @@ from ddpm_bench.report.summary import summaries
 from ddpm_bench.report.writers.html_page import html_page
 from ddpm_bench.report.writers.latex import latex_document, to_latex
 from ddpm_bench.report.writers.markdown import to_markdown
-from ddpm_bench.report.writers.numbers import to_frame
+from ddpm_bench.report.writers.numbers import to_frame, to_json
 from ddpm_bench.report.writers.terminal import TerminalTable, below
 from ddpm_bench.runtime.observer import say
 
@@ -56,8 +56,11 @@ def render(records: Sequence[Record], grid: Grid, out: Path, results: Path) -> l
     texts = {
         "report.md": to_markdown(blocks),
         "report.html": html_page(blocks, measured, tables, pictures, out),
-        "table.tex": to_latex(tables, grid.name),
+        "table.tex": to_latex([make_table(summary, compact=True) for summary in measured], grid.name),
         "table-document.tex": latex_document(),
+        "table-full.tex": to_latex(tables, grid.name, full=True),
+        "table-full-document.tex": latex_document(full=True),
+        "table.json": to_json(measured),
     }
     for name, text in texts.items():
         write_text(out / name, text)

@@ -47,10 +47,10 @@ def bound_remarks(summary: Summary) -> list[str]:
         return []
     said = [_method(bounds), _errors(bounds)]
     if found := gaps(summary):
-        listed = "; ".join(f"{gap.cell} {_signed(gap.difference)} ± {gap.standard_error:.3f}" for gap in found)
+        listed = "; ".join(f"{gap.cell} {_signed(gap.difference)} ({gap.standard_error:.3f})" for gap in found)
         said.append(
-            "Bound, test less train in bits/dim ± standard error (different images in the two splits, which alone make "
-            f"a difference): {listed}."
+            "Bound, test less train in bits/dim, in parentheses its standard error (different images in the two splits, "
+            f"which alone make a difference): {listed}."
         )
     return said
 
@@ -75,7 +75,7 @@ def _errors(bounds: Sequence[BoundTerms]) -> str:
     largest = max(bound.standard_error for bound in bounds)
     said = (
         f"Standard error of a run's bound, its images taken as a sample of the data: at most {largest:.3f} bits/dim, "
-        f"so the 95% interval is within ± {Z * largest:.3f}"
+        f"so the 95% interval reaches at most {Z * largest:.3f} to either side"
     )
     if bounds[0].method == "estimate":
         error = max(bound.estimate_error for bound in bounds)

@@ -26,7 +26,7 @@ from ddpm_bench.runtime.observer import say
 FOLDER = "checkpoints"
 """Where the rows lie in a results folder."""
 SCORES = tuple(key for key, metric in METRICS.items() if metric.kind in ("score", "distance") and key != "fd_infinity")
-"""The columns of a table of rows, before those of the bounds."""
+"""The columns of a table of rows, before those of the bounds; the error of a score within the run has its own."""
 ABOUT = ("checkpoint", "weights", "parameters", "predicts", "chain")
 ORIGIN = ("checkpoint", "bound", "SHA-256 of the weights", "seed", "device", "measured", "commit", "versions")
 
@@ -89,13 +89,8 @@ def to_csv(rows: Sequence[Row]) -> str:
 # ---- what is said of a row ------------------------------------------------------------------------------------------
 
 
-def score_of(row: Row, key: str, error: bool = False) -> str:
-    """With `error`, that of the metric within the run stands beside it, if it has one."""
-    metric = METRICS[key]
-    if key not in row.metrics:
-        return NOT_SCORED
-    beside = f" ± {metric.text(row.metrics[metric.error])}" if error and metric.error in row.metrics else ""
-    return metric.text(row.metrics[key]) + beside
+def score_of(row: Row, key: str) -> str:
+    return METRICS[key].text(row.metrics[key]) if key in row.metrics else NOT_SCORED
 
 
 def bound_of(row: Row, split: str) -> str:
@@ -103,8 +98,7 @@ def bound_of(row: Row, split: str) -> str:
     found = [bound for bound in row.bounds if bound.split == split]
     if not found:
         return NOT_SCORED
-    low, high = found[0].interval
-    return f"{found[0].total:.3f} ± {(high - low) / 2:.3f}"
+    return METRICS[BOUNDS[found[0].split]].with_interval(found[0].total, *found[0].interval)
 
 
 def how_measured(bounds: Sequence[BoundTerms], exact: str, estimate: str) -> str:
@@ -148,12 +142,13 @@ def _origin(row: Row) -> tuple[str, ...]:
 
 def _table(rows: list[Row]) -> RowsTable:
     first = rows[0].setup
-    scores = [key for key in SCORES if any(key in row.metrics for row in rows)]
+    with_errors = [name for key in SCORES for name in (key, METRICS[key].error)]
+    scores = [name for name in with_errors if any(name in row.metrics for row in rows)]
     splits = [split for split, key in BOUNDS.items() if any(key in row.metrics for row in rows)]
     keys = [*scores, *(BOUNDS[split] for split in splits)]
-    heads = [f"{METRICS[key].heading(first.extractor.labels)} {METRICS[key].arrow}" for key in keys]
+    heads = [METRICS[key].column(first.extractor.labels) for key in keys]
     lines = [
-        (*_about(row), *(score_of(row, key, error=True) for key in scores), *(bound_of(row, split) for split in splits))
+        (*_about(row), *(score_of(row, key) for key in scores), *(bound_of(row, split) for split in splits))
         for row in rows
     ]
     empty = [EMPTY] * (len(ABOUT) - 1)
@@ -182,12 +177,19 @@ def _remarks(rows: Sequence[Row], bounds: bool) -> list[str]:
         said += [*few_images(how, *counts, setup.extractor), in_words(how, setup.extractor)]
     if setup.extractor.input:
         said.append(f"For the extractor: {setup.extractor.input}.")
-    said.append("± of a score is over splits or subsets of one sample set; it says nothing about another training run.")
+    errors = {
+        METRICS[key].error: METRICS[key] for key in SCORES if any(METRICS[key].error in row.metrics for row in rows)
+    }
+    over = (
+        f"{METRICS[error].heading(setup.extractor.labels)}: {metric.error_over}" for error, metric in errors.items()
+    )
+    if errors:
+        said.append(f"{'; '.join(over)}; that says nothing about another training run.")
     said += setup.data.notes
     if bounds:
         said.append(
-            "Bound: of the whole chain, whatever number of steps was sampled in; ± is a 95% interval for the mean over "
-            "the data."
+            "Bound: of the whole chain, whatever number of steps was sampled in; in brackets a 95% interval for the mean "
+            "over the data."
         )
     return said
 

@@ -75,6 +75,8 @@ _TEX = {
     "↓": r"$\downarrow$",
     "²": r"\textsuperscript{2}",
     "’": "'",
+    "“": "``",
+    "”": "''",
     "…": r"\ldots{}",
 }
 _TEX_GREEK = {symbol.plain: symbol.latex for symbol in SYMBOLS.values() if not symbol.plain.isascii()}

@@ -10,58 +10,69 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from ddpm_bench.config.grid import OtherModel
+from ddpm_bench.config.grid import Cell
 from ddpm_bench.config.metrics import BOUNDS, DISTANCE, METRICS, SCORE
 from ddpm_bench.config.published import Published
 from ddpm_bench.records.record import Record
+from ddpm_bench.report.best import best_cells, bold_in_words
 from ddpm_bench.report.summary import Estimate, MeasuredCell, Summary
 from ddpm_bench.report.table_remarks import (
     DASH,
     EMPTY,
     NOT_MEASURED,
     NOT_SCORED,
+    background,
+    common_count,
     divergence_note,
     failure_note,
-    remarks,
+    meanings,
+    setting,
     title,
     unverified,
     verdict,
 )
 
-BOUND_TEST, BOUND_TRAIN = BOUNDS["test"], BOUNDS["train"]
+BOUND_TEST = BOUNDS["test"]
 ANCHORS = "Anchors: known images, scored in the same way"
 MEASURED_HERE, PUBLISHED = "Measured here", "Published"
-COLUMNS = (SCORE, DISTANCE, "fd_infinity", "fd_test", "kid_mean", "precision", "recall", BOUND_TEST)
-"""Metrics of the measured columns, in order; one that no run has gets no column. A bound's holds that of train images, too."""
+COLUMNS = (SCORE, DISTANCE, "fd_infinity", "fd_test", "kid_mean", "precision", "recall", *BOUNDS.values())
+"""Metrics of the measured columns, in order; one that no run has gets no column."""
+COMPACT = (SCORE, DISTANCE, BOUND_TEST)
+"""Those of a compact table."""
 
 
 @dataclass(frozen=True)
 class SourceColumn:
-    """A column of published numbers."""
+    """A column of published numbers. `number`: the field of `Published` that says whether the source has it in bold."""
 
     heading: str
+    number: str
     stands_in: Callable[[Published], bool]
     write: Callable[[Published], str]
 
 
-NLL = SourceColumn("NLL, test (train), bits/dim ↓", lambda p: p.has_nll, lambda p: p.texts["nll"])
-SOURCES = (
-    SourceColumn("IS ↑", lambda p: p.has_scores, lambda p: p.texts["is"]),
-    SourceColumn("FID ↓", lambda p: p.has_scores, lambda p: p.texts["fid"]),
-    NLL,
+IS = SourceColumn("IS ↑", "is_mean", lambda p: p.has_scores, lambda p: p.texts["is"])
+FID = SourceColumn("FID ↓", "fid", lambda p: p.has_scores, lambda p: p.texts["fid"])
+NLL = SourceColumn("NLL, test (train), bits/dim ↓", "nll_test", lambda p: p.has_nll, lambda p: p.texts["nll"])
+NLL_TEST = SourceColumn(
+    "NLL, test ↓", "nll_test", lambda p: p.nll_test is not None, lambda p: p.texts["nll"].partition(" (")[0]
 )
+SOURCES, COMPACT_SOURCES = (IS, FID, NLL), (IS, FID, NLL_TEST)
+SPLITS = "published ± is the source's own: the spread over splits of one sample set, not over runs"
 
 
 @dataclass(frozen=True)
 class Field:
     """A heading or an entry: text, the letter of its footnote, and shorter text for where there is little room.
 
-    failed: a number of a cell that is no better than no model, which is greyed where the writing has grey.
+    bold: among the best (see `best.py`), or bold in the source. failed: a number of a cell that is no better than no model,
+    which is greyed where the writing has grey.
     """
 
     text: str
     note: str = ""
     brief: str = ""
+    bold: bool = False
     failed: bool = False
 
 
@@ -94,10 +105,12 @@ class Notes:
 class ResultsTable:
     """`heads` begin with the measured columns; the last `published` of them are the source's.
 
-    `verdict` says why the two are not comparable, and is empty where they are; `remarks` hold for the whole table.
+    `setting` says what was measured and what published; `verdict` why the two are not comparable, and is empty where they
+    are; `remarks` hold for the whole table. Those of a compact table say what its entries mean and no more.
     """
 
     title: str
+    setting: str
     verdict: str
     columns: tuple[str, ...]  # a metric's key, or what the heading says
     heads: tuple[Field, ...]
@@ -108,37 +121,62 @@ class ResultsTable:
     remarks: tuple[str, ...]
 
 
-def make_table(summary: Summary) -> ResultsTable:
-    """The table of one selection of checkpoints."""
-    notes = Notes()
-    keys = measured_keys(summary)
-    weights = "" if summary.first.extractor.verified else notes.letter(unverified(summary.first))
-    heads = [Field(heading(key, summary.first), "" if key == BOUND_TEST else weights) for key in keys]
-    heads += [Field("n")] + ([Field("step")] if summary.selection == "best" else [])
-    sources = [column for column in SOURCES if any(column.stands_in(row.published) for row in summary.grid.rows)]
+def make_table(summary: Summary, compact: bool = False) -> ResultsTable:
+    """The table of one selection of checkpoints: all metrics, or a compact one that a page of text has room for.
+
+    The compact one has score, distance and test bound beside the published ones, and no anchors.
+    """
+    notes, grid = Notes(), summary.grid
+    keys = [key for key in measured_keys(summary) if key in COMPACT or not compact]
+    columns = COMPACT_SOURCES if compact else SOURCES
+    sources = [column for column in columns if any(column.stands_in(row.published) for row in grid.rows)]
+    own = _metric_heads(summary, keys, notes, compact)
+    counts = not (compact and common_count(summary))
+    if counts:
+        own.append(Field("n"))
+    if summary.selection == "best":
+        own.append(Field("step"))
+    heads = [*own, *_source_heads(summary, sources, notes)]
     measured = {row.cell.name: row for row in summary.rows}
+    best = {key: best_cells(key, summary.rows) for key in keys}
     lines = []
-    for row in summary.grid.rows:
-        if isinstance(row, OtherModel):
-            fields = [Field(EMPTY)] * len(heads)
-        else:
-            fields = _measured(measured[row.name], keys, notes)
+    for row in grid.rows:
+        fields = [Field(EMPTY)] * len(own)
+        if isinstance(row, Cell):
+            found = measured[row.name]
+            fields = _measured(found, keys, notes, best)[: len(keys) + counts]
             if summary.selection == "best":
-                fields.append(Field(", ".join(f"{step:,}" for step in sorted(set(measured[row.name].steps)))))
-        fields += _source(row.published, sources, notes, summary.grid.blanks)
-        lines.append(Line(row.group, row.label, tuple(fields)))
-    heads += [Field(column.heading) for column in sources]
+                fields.append(Field(", ".join(f"{step:,}" for step in sorted(set(found.steps)))))
+        lines.append(Line(row.group, row.label, (*fields, *_source(row.published, sources, notes, grid.blanks))))
+    anchors = {} if compact else summary.anchors
+    said = [bold_in_words(keys, summary.rows), *meanings(summary, keys)]
     return ResultsTable(
         title=title(summary),
+        setting=setting(summary, bounds=any(METRICS[key].is_bound for key in keys)),
         verdict=verdict(summary) if sources else "",
         columns=(*keys, *(head.text for head in heads[len(keys) :])),
         heads=tuple(heads),
         published=len(sources),
         lines=tuple(lines),
-        anchors=tuple(_anchor(name, estimates, keys, len(heads)) for name, estimates in summary.anchors.items()),
+        anchors=tuple(_anchor(name, estimates, keys, len(heads)) for name, estimates in anchors.items()),
         notes=tuple(notes.lettered()),
-        remarks=tuple(remarks(summary, keys)),
+        remarks=tuple(said if compact else said + background(summary, keys)),
     )
+
+
+def _metric_heads(summary: Summary, keys: Sequence[str], notes: Notes, compact: bool) -> list[Field]:
+    weights = "" if summary.first.extractor.verified else notes.letter(unverified(summary.first))
+    heads = []
+    for key in keys:
+        metric = METRICS[key]
+        text = f"{metric.unit}, {metric.split} {metric.arrow}" if metric.is_bound and compact else None
+        heads.append(Field(text or heading(key, summary.first), "" if metric.is_bound else weights))
+    return heads
+
+
+def _source_heads(summary: Summary, sources: Sequence[SourceColumn], notes: Notes) -> list[Field]:
+    spread = any(row.published.is_std is not None for row in summary.grid.rows)
+    return [Field(column.heading, notes.letter(SPLITS) if column is IS and spread else "") for column in sources]
 
 
 def grouped(lines: Iterable[Line]) -> Iterator[tuple[str, list[Line]]]:
@@ -154,28 +192,26 @@ def measured_keys(summary: Summary) -> list[str]:
 
 def heading(key: str, record: Record) -> str:
     """A measured column's heading. Distance and score are named by the record: only Inception's are FID and IS."""
-    metric = METRICS[key]
-    text = "bound, test (train), bits/dim" if key == BOUND_TEST else metric.heading(record.extractor.labels)
-    return f"{text} {metric.arrow}"
+    return METRICS[key].column(record.extractor.labels)
 
 
 def number(key: str, estimate: Estimate) -> str:
-    """`mean ± deviation`, or of one run `value [95% interval within it]`, with the metric's digits."""
-    text = METRICS[key].text
+    """`mean ± deviation` over seeds; of one run `value [95% interval within it]`, and never a ±."""
+    metric = METRICS[key]
     if estimate.interval:
-        low, high = estimate.interval
-        return f"{text(estimate.mean)} [{text(low)}, {text(high)}]"
-    beside = "" if estimate.deviation is None else f" ± {text(estimate.deviation)}"
-    return f"{text(estimate.mean)}{beside}"
+        return metric.with_interval(estimate.mean, *estimate.interval)
+    if estimate.n > 1 and estimate.deviation is not None:
+        return metric.with_error(estimate.mean, estimate.deviation)
+    return metric.text(estimate.mean)
 
 
-def _measured(row: MeasuredCell, keys: Sequence[str], notes: Notes) -> list[Field]:
+def _measured(row: MeasuredCell, keys: Sequence[str], notes: Notes, best: Mapping[str, frozenset[str]]) -> list[Field]:
     if row.status == "not measured":
         return [Field(NOT_MEASURED), *[Field(EMPTY)] * (len(keys) - 1), Field("0")]
     if row.status == "diverged":
         letter = notes.letter(divergence_note(row))
         return [Field(DASH, letter)] + [Field(DASH)] * (len(keys) - 1) + [_count(row)]
-    fields = [_estimate(key, row, notes) for key in keys]
+    fields = [replace(_estimate(key, row, notes), bold=row.cell.name in best[key]) for key in keys]
     if row.failed:
         letter, all_failed = notes.letter(failure_note(row)), row.status == "failed"
         fields = [replace(f, note=f.note or letter * (i == 0), failed=all_failed) for i, f in enumerate(fields)]
@@ -192,28 +228,21 @@ def _count(row: MeasuredCell, note: str = "") -> Field:
 def _estimate(key: str, row: MeasuredCell, notes: Notes) -> Field:
     if key not in row.estimates:
         return Field(NOT_SCORED, notes.letter(f"{NOT_SCORED}: this metric was not measured for this checkpoint"))
-    estimate = row.estimates[key]
-    text, brief = number(key, estimate), METRICS[key].text(estimate.mean)
-    if key != BOUND_TEST:
-        return Field(text, brief=brief if METRICS[key].of_neighbours else "")
-    bounds = [row.estimates[split] for split in (BOUND_TEST, BOUND_TRAIN) if split in row.estimates]
-    if len(bounds) == 1:
-        return Field(text, brief=brief)
-    train = bounds[1]
-    return Field(f"{text} ({number(BOUND_TRAIN, train)})", brief=f"{brief} ({METRICS[BOUND_TRAIN].text(train.mean)})")
+    metric, estimate = METRICS[key], row.estimates[key]
+    return Field(number(key, estimate), brief=metric.text(estimate.mean) if metric.of_neighbours else "")
 
 
 def _source(published: Published, sources: Sequence[SourceColumn], notes: Notes, blanks: str) -> list[Field]:
     fields: list[Field] = []
     for column in sources:
-        if column is not NLL and published.blank:
+        if column.number != "nll_test" and published.blank:
             # The note stands at the first dash of a row.
             why = "left blank by the source" + (f": “{blanks}”" if blanks else "")
             fields.append(Field(DASH, "" if fields else notes.letter(why)))
         else:
-            elsewhere = column is NLL and column.stands_in(published) and published.nll_source
+            elsewhere = column.number == "nll_test" and column.stands_in(published) and published.nll_source
             note = notes.letter(f"from {elsewhere} of the source") if elsewhere else ""
-            fields.append(Field(column.write(published), note))
+            fields.append(Field(column.write(published), note, bold=column.number in published.bold))
     return fields
 
 

@@ -88,58 +88,81 @@ def unverified(record: Record) -> str:
     )
 
 
-def remarks(summary: Summary, keys: Sequence[str]) -> list[str]:
-    """What has to be known to read the table: what each ± is over, what the words mean, how the rest was measured.
+def setting(summary: Summary, bounds: bool) -> str:
+    """What was measured and what published, for a table that stands alone; `bounds`: it has some."""
+    record, settings = summary.first, summary.first.settings
+    side = "x".join(map(str, record.data.shape[1:]))
+    return (
+        f"Measured: {record.data.name}, {side} pixels; {_runs(summary)} of {settings.training.steps:,} steps of "
+        f"{settings.training.batch} images; {settings.sampling.samples:,} samples a run in {record.sampling_steps:,} steps; "
+        f"features: {record.extractor.name}{_bounds_of(summary) if bounds else ''}. Published: {summary.grid.source}."
+    )
 
-    `keys` are the metrics that have a column.
-    """
+
+def _runs(summary: Summary) -> str:
+    """n = 3 training runs a cell (seeds 0, 1, 2), or n training runs where cells have different numbers."""
+    seeds = sorted({record.seed for record in summary.records})
+    listed = f"({'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))})"
+    count = common_count(summary)
+    if not count:
+        return f"n training runs {listed}"
+    return f"n = {count} training {'run' if count == 1 else 'runs'} a cell {listed}"
+
+
+def common_count(summary: Summary) -> int:
+    """The number of runs of every cell that was measured; 0 where they differ, or some diverged."""
+    counts = {len(row.done) for row in summary.rows if row.status != "not measured"}
+    return counts.pop() if len(counts) == 1 and not any(row.diverged for row in summary.rows) else 0
+
+
+def _bounds_of(summary: Summary) -> str:
+    found = [bound for row in summary.rows for bound in row.bounds_of("test")]
+    if not found:
+        return ""
+    how = "exact" if found[0].method == "exact" else "estimated"
+    return f"; bits/dim: upper bound, {how} on {found[0].images:,} test images"
+
+
+def meanings(summary: Summary, keys: Sequence[str]) -> list[str]:
+    """What the entries mean and what stands beside the numbers; `keys` are the metrics that have a column."""
     counts = {len(row.done) for row in summary.rows if row.done}
-    scoring, samples = summary.first.settings.scoring, summary.first.settings.sampling.samples
-    said = [f"{samples:,} samples a run; fewer samples bias a Fréchet distance upwards."]
+    said = []
     if max(counts, default=0) > 1:
-        said.append("± of measured numbers: sample standard deviation over n training runs with different seeds.")
-    if 1 in counts:
-        said += _of_one_run(summary, keys, "n = 1" if counts == {1} else "Rows with n = 1")
-    if any(row.cell.published.is_std is not None for row in summary.rows):
-        said.append("± of published IS: spread over splits of one sample set of one training run, not over runs.")
+        said.append("±: sample standard deviation over n training runs with different seeds.")
+    single = [row.estimates[key] for row in summary.rows if len(row.done) == 1 for key in keys if key in row.estimates]
+    if any(one.interval for one in single):
+        which = "n = 1" if counts == {1} else "Rows with n = 1"
+        said.append(
+            f"{which}: brackets are 95% intervals within the run, by a bootstrap over its samples or over the bound's "
+            "images; they say nothing about another training run."
+        )
     statuses = {row.status for row in summary.rows}
     if "diverged" in statuses:
         said.append(f"A measured {DASH} is a cell whose every run diverged here.")
     if "not measured" in statuses:
         said.append(f"{NOT_MEASURED.capitalize()}: there is no record of this cell yet.")
-    if any(METRICS[key].of_neighbours for key in keys):
-        said.append(
-            f"Precision and recall: the same features ({summary.first.extractor.name}), k = {scoring.neighborhood}."
-        )
     if summary.grid.others:
         said.append("Rows of other models are quoted from the source, which did not measure them; nor did we.")
     if any(row.published.nll_bound for row in summary.grid.rows):
         said.append("A published ≤ is an upper bound, as every measured bound is.")
+    if any(row.published.bold for row in summary.grid.rows):
+        said.append("Published numbers are bold where the source has them so.")
+    return said
+
+
+def background(summary: Summary, keys: Sequence[str]) -> list[str]:
+    """How the numbers were measured, beyond what a table's `setting` says."""
+    scoring, labels = summary.first.settings.scoring, summary.first.extractor.labels
+    samples = summary.first.settings.sampling.samples
+    said = [f"{samples:,} samples a run; fewer samples bias a Fréchet distance upwards."]
+    if any(METRICS[key].of_neighbours for key in keys):
+        said.append(
+            f"Precision and recall: the same features ({summary.first.extractor.name}), k = {scoring.neighborhood}."
+        )
     if "fd_infinity" in keys:
         said.append(
-            f"{METRICS['fd_infinity'].heading(summary.first.extractor.labels)}: extrapolated to infinitely many "
-            "samples (Chong and Forsyth 2020), which takes the bias of few samples away (3 to 10% too much of it at 4 to 8 "
-            "samples a feature), not their scatter."
+            f"{METRICS['fd_infinity'].heading(labels)}: extrapolated to infinitely many samples (Chong and Forsyth 2020), "
+            "which takes the bias of few samples away (3 to 10% too much of it at 4 to 8 samples a feature), not their "
+            "scatter."
         )
     return said + bound_remarks(summary)
-
-
-def _of_one_run(summary: Summary, keys: Sequence[str], which: str) -> list[str]:
-    """What stands beside the numbers of one run: bootstrap intervals, and the errors within the run where there are none."""
-    shown = {
-        key: row.estimates[key] for row in summary.rows if len(row.done) == 1 for key in keys if key in row.estimates
-    }
-    said = []
-    if any(one.interval for one in shown.values()):
-        said.append(
-            f"{which}: brackets are 95% intervals within the run, by a bootstrap over its samples or over the bound's "
-            "images; they say nothing about another training run."
-        )
-    errors = [
-        f"the ± of {metric.heading(summary.first.extractor.labels)} is {metric.error_over}"
-        for key, metric in METRICS.items()
-        if key in shown and metric.error and shown[key].deviation is not None and not shown[key].interval
-    ]
-    if errors:
-        said.append(f"{which}: {', '.join(errors)}; it says nothing about another training run.")
-    return said

@@ -89,10 +89,10 @@ def records_of(row: MeasuredCell) -> list[Record]:
 
 
 def scores(records: Sequence[Record]) -> SeedScores:
-    """`value ± error within the run [95% interval of a bootstrap]`, the latter two where they are known."""
+    """`value [95% interval of a bootstrap]`, where it is known; an error within the run has a column of its own."""
     found = {key for record in records for checkpoint in record.checkpoints for key in checkpoint.metrics}
-    keys = [key for key in METRICS if key in found and METRICS[key].kind != "error"]
-    names = (f"{METRICS[key].heading(records[0].extractor.labels)} {METRICS[key].arrow}" for key in keys)
+    keys = [key for key in METRICS if key in found]
+    names = (METRICS[key].column(records[0].extractor.labels) for key in keys)
     lines = []
     for record in records:
         outcome = f"diverged at step {record.divergence.step:,}" if record.divergence else record.outcome
@@ -108,13 +108,8 @@ def scores(records: Sequence[Record]) -> SeedScores:
 def _score(checkpoint: Checkpoint, key: str) -> str:
     if key not in checkpoint.metrics:
         return NOT_SCORED
-    metric = METRICS[key]
-    said = metric.text(checkpoint.metrics[key])
-    if metric.error in checkpoint.metrics:
-        said += f" ± {metric.text(checkpoint.metrics[metric.error])}"
-    if quantiles := checkpoint.quantiles.get(key):
-        said += f" [{metric.text(quantiles[0])}, {metric.text(quantiles[-1])}]"
-    return said
+    metric, value, quantiles = METRICS[key], checkpoint.metrics[key], checkpoint.quantiles.get(key)
+    return metric.with_interval(value, quantiles[0], quantiles[-1]) if quantiles else metric.text(value)
 
 
 def settings(records: Sequence[Record]) -> Facts:

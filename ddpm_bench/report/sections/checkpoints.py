@@ -28,7 +28,7 @@ def checkpoints_section(rows: Sequence[Row], record: Record) -> list[Block]:
         blocks += [
             _table(alike, record),
             Paragraph(
-                "Data, extractor and number of samples are those of the records. ± of a bound: 95% interval over the data."
+                "Data, extractor and number of samples are those of the records. Brackets: 95% interval of a bound over the data."
             ),
         ]
     others = [f"{name}:{';'.join(line[1:] for line in lines)}" for name, lines in unlike.items() if lines]

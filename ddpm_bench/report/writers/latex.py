@@ -13,23 +13,26 @@ ENDS = ("brackets are", "sub- and superscripts are the ends of")
 """How a remark speaks of intervals, and how in LaTeX."""
 
 
-def to_latex(tables: Sequence[ResultsTable], label: str) -> str:
-    r"""Float(s) for \input in any document that loads booktabs; one for each selection of checkpoints."""
-    return _environment().get_template("table.tex").render(tables=tables, label=label)
+def to_latex(tables: Sequence[ResultsTable], label: str, full: bool = False) -> str:
+    r"""Float(s) for \input in any document that loads what their first line names; one for each selection of checkpoints.
+
+    Compact tables fit a column of 5.5 inches. With all metrics, `full`, a table takes a page of its own, on its side.
+    """
+    return _environment().get_template("table.tex").render(tables=tables, label=label, full=full)
 
 
-def latex_document() -> str:
-    r"""A document of its own around table.tex."""
-    return _environment().get_template("table-document.tex").render()
+def latex_document(full: bool = False) -> str:
+    r"""A document of its own around table.tex, or table-full.tex, as wide as a page of NeurIPS."""
+    return _environment().get_template("table-document.tex").render(full=full)
 
 
-def _entry(field: Field, wide: bool) -> str:
-    """A heading or an entry. The table has to fit a page: what follows a ± becomes a subscript, the ends of intervals
-    sub- and superscript, "2 of 3" "2/3"; a wide table goes without some of them."""
-    brief = field.brief and (wide or re.fullmatch(r"\d+ of \d+", field.text))
-    text = labels.escape_tex(field.brief if brief else field.text)
-    text = re.sub(r" \[(-?[0-9.]+), (-?[0-9.]+)\]", r"$_{\1}^{\2}$", text)
+def _entry(field: Field) -> str:
+    """A heading or an entry. It has to be narrow: what follows a ± becomes a subscript, the ends of intervals sub- and
+    superscript, "2 of 3" "2/3"."""
+    text = labels.escape_tex(field.brief if re.fullmatch(r"\d+ of \d+", field.text) else field.text)
+    text = re.sub(r" \[(-?[0-9.]+), (-?[0-9.]+)\]", r"$_{\1}^{\2}$" + r"\," * bool(field.note), text)
     text = re.sub(r"^-(?=[0-9])", "$-$", re.sub(r" \$\\pm\$ ([0-9.]+)", r"$_{\\pm \1}$", text))
+    text = rf"\textbf{{{text}}}" if field.bold else text
     text += rf"\textsuperscript{{{field.note}}}" if field.note else ""
     return rf"\textcolor{{gray}}{{{text}}}" if field.failed else text
 
@@ -39,9 +42,13 @@ def _first(text: str) -> str:
     return f"{{}}{text}" if text.startswith(("[", "*")) else text
 
 
-def _shortened(table: ResultsTable) -> bool:
-    """Has a wide table entries without their ± or interval?"""
-    return any(field.brief and len(field.brief) < len(field.text) for line in table.lines for field in line.fields)
+def _stacked(text: str) -> str:
+    r"""A heading's words, one below the other; an arrow stays beside the last of them."""
+    return r"\\".join(map(_first, text.replace(r" $\up", r"~$\up").replace(r" $\down", r"~$\down").split(" ")))
+
+
+def _intervals(table: ResultsTable) -> bool:
+    return any("[" in field.text for line in table.lines for field in line.fields)
 
 
 @cache
@@ -57,10 +64,10 @@ def _environment() -> Environment:
         "tex": labels.escape_tex,
         "label": labels.latex,
         "first": _first,
-        "stacked": lambda text: r"\\".join(map(_first, text.split(" "))),
+        "stacked": _stacked,
         "remark": lambda text: labels.escape_tex(text.replace(*ENDS)),
         "entry": _entry,
     }
-    made.tests |= {"shortened": _shortened}
+    made.tests |= {"tall": _intervals}
     made.globals |= {"ANCHORS": ANCHORS, "MEASURED_HERE": MEASURED_HERE, "PUBLISHED": PUBLISHED, "groups": grouped}
     return made

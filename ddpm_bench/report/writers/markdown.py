@@ -135,4 +135,5 @@ def _fields(line: Line) -> list[str]:
 
 
 def _field(field: Field) -> str:
-    return escape_markdown(field.text) + (f"<sup>{field.note}</sup>" if field.note else "")
+    text = escape_markdown(field.text)
+    return (f"**{text}**" if field.bold else text) + (f"<sup>{field.note}</sup>" if field.note else "")

@@ -1,14 +1,18 @@
-"""The results as numbers, for table.csv (pandas)."""
+"""The results as numbers: table.csv, flat, for a spreadsheet or pandas, and table.json with every seed's value."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 import pandas as pd
+from pydantic_core import to_json as json_text
 
 from ddpm_bench.config.grid import Cell
 from ddpm_bench.config.metrics import BOUNDS
+from ddpm_bench.report.best import best_cells
 from ddpm_bench.report.labels import csv_value
 from ddpm_bench.report.published_verdicts import verdicts
+from ddpm_bench.report.results_table import COLUMNS
 from ddpm_bench.report.summary import MeasuredCell, Summary
 
 
@@ -81,3 +85,67 @@ def _metrics(row: MeasuredCell) -> dict[str, object]:
             line[f"bound_{split}_method"] = bounds[0].method
             line[f"bound_{split}_standard_error"] = fmean(bound.standard_error for bound in bounds)
     return line
+
+
+def to_json(tables: Sequence[Summary]) -> str:
+    """One object a selection of checkpoints: rows and anchors; of every metric mean, deviation and the values by seed.
+
+    What is not finite is a string, as in the records.
+    """
+    return json_text([_as_json(summary) for summary in tables], indent=2, inf_nan_mode="strings").decode() + "\n"
+
+
+def _as_json(summary: Summary) -> dict[str, Any]:
+    return {
+        "grid": summary.grid.name,
+        "preset": summary.first.preset,
+        "checkpoint": summary.selection,
+        "distance": summary.first.extractor.labels[0],
+        "score": summary.first.extractor.labels[1],
+        "extractor_verified": summary.first.extractor.verified,
+        "comparable_with_published": summary.comparable,
+        "bounds_comparable_with_published": summary.bounds_comparable,
+        "rows": _rows_as_json(summary),
+        "anchors": {
+            name: {key: estimate.mean for key, estimate in estimates.items()}
+            for name, estimates in summary.anchors.items()
+        },
+    }
+
+
+def _rows_as_json(summary: Summary) -> list[dict[str, Any]]:
+    measured = {row.cell.name: row for row in summary.rows}
+    best = {key: best_cells(key, summary.rows) for row in summary.rows for key in row.estimates if key in COLUMNS}
+    return [
+        {
+            "group": row.group,
+            "label": row.label,
+            **(_cell_as_json(measured[row.name], best) if isinstance(row, Cell) else {"status": "quoted"}),
+            "published": row.published.model_dump(mode="json", exclude_defaults=True),
+        }
+        for row in summary.grid.rows
+    ]
+
+
+def _cell_as_json(row: MeasuredCell, best: Mapping[str, frozenset[str]]) -> dict[str, Any]:
+    return {
+        "cell": row.cell.name,
+        "status": row.status,
+        "seeds": {
+            "done": [record.seed for record in row.done],
+            "failed": [record.seed for record in row.failed],
+            "diverged": [record.seed for record in row.diverged],
+        },
+        "steps": {str(seed): checkpoint.step for seed, checkpoint in row.checkpoints.items()},
+        "metrics": {
+            key: {
+                "mean": estimate.mean,
+                "sd_over_seeds": estimate.deviation if estimate.n > 1 else None,
+                "n": estimate.n,
+                "by_seed": {str(seed): value for seed, value in row.values(key).items()},
+                "interval_within_run": estimate.interval,
+                "best": row.cell.name in best.get(key, ()),
+            }
+            for key, estimate in row.estimates.items()
+        },
+    }

@@ -98,4 +98,5 @@ class _TableColumn:
 
 def _terminal_field(f: Field) -> Text:
     # Without a space after it, a line breaks before the ± and never inside.
-    return Text((f.brief or f.text).replace("± ", "±") + f.note.translate(SUPERSCRIPT), style="dim" if f.failed else "")
+    style = "dim" if f.failed else "bold" if f.bold else ""
+    return Text((f.brief or f.text).replace("± ", "±") + f.note.translate(SUPERSCRIPT), style=style)

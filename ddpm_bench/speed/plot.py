@@ -4,7 +4,8 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from ddpm_bench.report.figures.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, WIDTH, canvas, save
+from ddpm_bench.report.figures.cell_styles import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
+from ddpm_bench.report.figures.drawing import GREY, WIDTH, canvas, save
 from ddpm_bench.speed.result import WORKS, Speed, Timing
 
 COLOURS = {

@@ -293,7 +293,7 @@ def test_a_grid_where_everything_diverged_still_has_its_page_and_plots(tmp_path:
     assert said.count("diverged before sampling") == len(GRID.cells)
     for key in ("fd_train", "is_mean"):
         _, axes = draw_comparison(Figure(), measured, key)
-        assert [text.get_text() for text in axes.texts].count("diverged here") == len(GRID.cells)
+        assert [text.get_text() for text in axes.texts].count("× diverged here") == len(GRID.cells)
     assert draw_losses(Figure(), measured, PictureFolder(tmp_path))
 
 

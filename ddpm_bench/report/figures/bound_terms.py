@@ -61,7 +61,7 @@ def draw_terms(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) -
 def _smooth(values: Sequence[float]) -> Sequence[float]:
     if len(values) <= MANY:
         return values
-    return running_mean(values, [t // SHARE for t in range(1, len(values) + 1)]).tolist()
+    return running_mean(values, [t // SHARE for t in range(1, len(values) + 1)])
 
 
 def _mean_terms(row: MeasuredCell) -> list[float]:

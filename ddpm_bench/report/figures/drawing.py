@@ -1,16 +1,18 @@
 """What the figures share: style, size, saving, panels by group, and the words about what was measured."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib.style
-import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 
 from ddpm_bench.files import replacing
 from ddpm_bench.report.labels import mathtext
@@ -33,7 +35,7 @@ STYLE = {
 """Fonts of type 42 (TrueType): what checks of camera-ready papers ask for, which refuse matplotlib's own Type 3."""
 DATA_IN_WORDS = {
     "cifar10": "CIFAR-10", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
-    "fashion-mnist-10k": "10,000 images of Fashion-MNIST",
+    "fashion-mnist-10k": "Fashion-MNIST, 10,000 images",
 }  # fmt: skip
 """By name in grids and records; others are shown as they are called."""
 
@@ -115,7 +117,29 @@ def group_panels(figure: Figure, rows: Sequence[MeasuredCell], height: float) ->
 def legend_below(axes: Axes) -> None:
     """The legend of a panel under it, a line an entry."""
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.22), frameon=False, borderaxespad=0, handlelength=3)
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.3), frameon=False, borderaxespad=0, handlelength=3)
+
+
+def legend_of_cells(figure: Figure, handles: Mapping[str, Artist], rows: Sequence[MeasuredCell], *more: Artist) -> None:
+    """The legend of all panels below them: a column a group under its name, at its end what `more` there is.
+
+    handles: by name of cell.
+    """
+    nothing = Line2D([], [], linestyle="")
+    columns: list[list[tuple[Artist, str]]] = []
+    for group, members in by_group(rows).items():
+        shown = [(handles[row.cell.name], mathtext(row.cell.label)) for row in members if row.cell.name in handles]
+        columns.append([(nothing, mathtext(group))] * bool(group) + shown)
+    columns[-1] += [(artist, str(artist.get_label())) for artist in more]
+    longest = max(map(len, columns))
+    entries = [entry for column in columns for entry in (*column, *[(nothing, "")] * (longest - len(column)))]
+    legend = figure.legend(
+        [artist for artist, _ in entries], [text for _, text in entries], loc="outside lower center", ncols=len(columns),
+        frameon=False, handlelength=2.6, handletextpad=0.5,
+    )  # fmt: skip
+    for (artist, _), text in zip(entries, legend.get_texts(), strict=True):
+        if artist is nothing:
+            text.set_fontweight("bold")
 
 
 def measured_on(summary: Summary) -> str:
@@ -131,9 +155,7 @@ def data_in_words(name: str) -> str:
     return DATA_IN_WORDS.get(name, name)
 
 
-def running_mean(values: Sequence[float], halves: Sequence[int]) -> np.ndarray:
+def running_mean(values: Sequence[float], halves: Sequence[int]) -> list[float]:
     """values[i] as the mean over i - h..i + h, where h = halves[i], or less near the ends, whose values stay."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    at = np.arange(len(values))
-    h = np.minimum.reduce([np.asarray(halves), at, len(values) - 1 - at])
-    return (sums[at + h + 1] - sums[at - h]) / (2 * h + 1)
+    reach = [min(half, i, len(values) - 1 - i) for i, half in enumerate(halves)]
+    return [fmean(values[i - h : i + h + 1]) for i, h in enumerate(reach)]

@@ -52,7 +52,8 @@ def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key:
     summary = summaries[-1]
     if METRICS[key].is_bound and not any(key in row.estimates for row in summary.rows):
         return None
-    figure.set_size_inches(WIDTH, 1.8 - 0.21 * _layout(summary, key).bottom)
+    height = 0.21 if len(summaries) == 1 else 0.27
+    figure.set_size_inches(WIDTH, 1.95 - height * _layout(summary, key).bottom)
     draw_comparison(figure, summaries, key)
     apart = "They are comparable and share an axis." if summary.comparable_in(key) else (
         "They are not comparable, so each has an axis of its own: orders can be compared, lengths cannot."
@@ -86,9 +87,10 @@ def draw_comparison(figure: Figure, summaries: Sequence[Summary], key: str) -> t
     for axes, values in spans.items():
         anchors = list(layout.values.values()) if axes is measured else []
         if fit_axis(axes, "x", key, values, anchors):
-            axes.set_xlabel(axes.get_xlabel().replace(METRICS[key].better, f"{METRICS[key].better}, log scale"))
+            axes.set_xlabel(axes.get_xlabel().replace(METRICS[key].better, f"{METRICS[key].better},\nlog scale"))
         _dress(axes, layout)
     _draw_anchors(measured, layout, key)
+    _say_failed(measured, summary, layout, key)
     _label_rows(published, summary, layout)
     _legend(figure, published, measured)
     return published, measured
@@ -102,7 +104,7 @@ def _legend(figure: Figure, published: Axes, measured: Axes) -> None:
             handles.setdefault(name, handle)
     if INFINITE in handles:
         handles[INFINITE] = handles.pop(INFINITE)  # it explains the others' hollow marks, so it stands behind them
-    columns = 1 if any(len(name) > 45 for name in handles) else 2
+    columns = 1 if any(len(name) > 32 for name in handles) else 2
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=columns, frameon=False,
         handletextpad=0.4,
@@ -124,7 +126,7 @@ def _lines(key: str, data: str, samples: str) -> str:
     """What an axis shows, and of what. A bound is of no samples."""
     metric = METRICS[key]
     better = f"{metric.unit}, {metric.better}" if metric.unit else metric.better
-    lines = [better, *textwrap.wrap(data_in_words(data), 32), *([] if metric.is_bound else [samples])]
+    lines = [better, *textwrap.wrap(data_in_words(data), 28), *([] if metric.is_bound else [samples])]
     return "\n".join(map(escape_mathtext, lines))
 
 
@@ -194,17 +196,12 @@ def _draw_measured(axes: Axes, summary: Summary, layout: Layout, key: str, apart
             )  # fmt: skip
             lengths = around if isinstance(around, tuple) else ([around or 0.0], [around or 0.0])
             ends += [*estimate.values, estimate.mean - lengths[0][0], estimate.mean + lengths[1][0]]
-            if row.status == "failed" and (not apart or best):
-                axes.annotate(
-                    "failed", (estimate.mean, y + shift), xytext=(0, 6), textcoords="offset points", ha="center",
-                    color=GREY, fontsize=SMALL,
-                )  # fmt: skip
         elif row.status in ("diverged", "not measured") and not best:
             _say(axes, y, "× diverged here" if row.status == "diverged" else NOT_MEASURED, 0.03, left=True)
         if extrapolated := row.estimates.get(beyond):
             axes.plot(
-                extrapolated.mean, y + shift, style.mark, color=style.colour, markerfacecolor="white",
-                markersize=style.size - 1, alpha=opacity, zorder=4,
+                extrapolated.mean, y + shift + (0 if apart else 0.32), style.mark, color=style.colour, markerfacecolor="white",
+                markersize=style.size - 2, markeredgewidth=0.8, alpha=opacity, zorder=2.5,
             )  # fmt: skip
             ends.append(extrapolated.mean)
     # Legends show what all cells share: a grey dot for marks of every colour.
@@ -227,8 +224,21 @@ def _draw_anchors(axes: Axes, layout: Layout, key: str) -> None:
     """Ticks with their values."""
     for y, value in layout.values.items():
         axes.plot(value, y, "|", color=GREY, markersize=9, markeredgewidth=2)
-        place = axes.transAxes.inverted().transform(axes.transData.transform((value, y)))[0]
+        place = _place(axes, value)
         _say(axes, y, METRICS[key].text(value), place + (0.03 if place < 0.7 else -0.03), left=place < 0.7)
+
+
+def _say_failed(axes: Axes, summary: Summary, layout: Layout, key: str) -> None:
+    """Beside the marks of cells that are no better than no model, on the side where there is more room."""
+    for row, y in zip(summary.rows, layout.rows, strict=True):
+        if row.status == "failed" and key in row.estimates:
+            place = _place(axes, row.estimates[key].mean)
+            _say(axes, y, "failed", place + (0.08 if place < 0.5 else -0.08), left=place < 0.5)
+
+
+def _place(axes: Axes, value: float) -> float:
+    """The fraction of the axis at which a value stands."""
+    return float(axes.transAxes.inverted().transform(axes.transData.transform((value, 0)))[0])
 
 
 def _several(summary: Summary) -> bool:

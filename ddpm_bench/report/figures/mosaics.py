@@ -13,6 +13,7 @@ from ddpm_bench.config.metrics import DISTANCE
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.figures.drawing import COLUMNS, GREY, SMALL, WIDTH, Said, cell_panels, measured_on
 from ddpm_bench.report.figures.in_words import ranking
+from ddpm_bench.report.figures.neighbour_distances import seen_in
 from ddpm_bench.report.pictures import GRID_SIDE, LABELLED_SIDE, PictureFolder, runs_of
 from ddpm_bench.report.summary import MeasuredCell, Summary, by_group
 from ddpm_bench.report.table_remarks import NOT_MEASURED
@@ -42,7 +43,7 @@ def draw_samples(figure: Figure, summaries: Sequence[Summary], pictures: Picture
         return CellPictures(record, tiles[:SAMPLE_ROWS]) if isinstance(tiles, np.ndarray) else None
 
     what = "The first samples of each cell at the end of training, not selected."
-    return _side_by_side(figure, summaries[0], read, what)
+    return _side_by_side(figure, summaries[0], read, what, ranking(summaries[0], DISTANCE))
 
 
 def draw_generation(figure: Figure, summaries: Sequence[Summary], pictures: PictureFolder) -> Said | None:
@@ -60,7 +61,7 @@ def draw_generation(figure: Figure, summaries: Sequence[Summary], pictures: Pict
         "Progressive generation: a row a sample; under each image the step t of the reverse process at which x_0 was "
         "predicted so, and t = 0 for the sample itself."
     )
-    return _side_by_side(figure, summaries[0], read, what)
+    return _side_by_side(figure, summaries[0], read, what, ranking(summaries[0], DISTANCE))
 
 
 def draw_neighbours(
@@ -80,7 +81,8 @@ def draw_neighbours(
         f"In each row a sample, and after the gap the training images nearest to it in {where}, nearest first. "
         "A copy of its neighbour would be memorised."
     )
-    return _side_by_side(figure, summaries[0], read, what, apart=1)
+    known = any(space in record.neighbours for record in summaries[0].records)
+    return _side_by_side(figure, summaries[0], read, what, seen_in(space, summaries[0]) if known else "", apart=1)
 
 
 def _labelled(record: Record, name: str, pictures: PictureFolder) -> np.ndarray | None:
@@ -99,7 +101,12 @@ def _steps(about: str, columns: Sequence[int]) -> tuple[str, ...]:
 
 
 def _side_by_side(
-    figure: Figure, summary: Summary, read: Callable[[Record], CellPictures | None], what: str, apart: int = 0
+    figure: Figure,
+    summary: Summary,
+    read: Callable[[Record], CellPictures | None],
+    what: str,
+    seen: str,
+    apart: int = 0,
 ) -> Said | None:
     """Fill `figure` with a panel a cell; the first `apart` columns of images stand off. Returns the caption."""
     shown = _chosen(summary, read)
@@ -124,7 +131,7 @@ def _side_by_side(
     count = next(iter(shown.values())).tiles.shape
     return Said(
         f"{what} Made from the same noise {same}. Depends on: {measured_on(summary)}",
-        f"{len(shown)} cells in the order of the table, {count[0]} rows of {count[1]} images each. {ranking(summary, DISTANCE)}",
+        f"{len(shown)} cells in the order of the table, {count[0]} rows of {count[1]} images each. {seen}",
     )
 
 

@@ -25,7 +25,7 @@ def draw_nearness(figure: Figure, summaries: Sequence[Summary], _: PictureFolder
     if not rows:
         return None
     heights = _heights(rows)
-    figure.set_size_inches(WIDTH, 1.0 - 0.21 * min(heights.values()))
+    figure.set_size_inches(WIDTH, 1.15 - 0.21 * min(heights.values()))
     panels = figure.subplots(1, len(spaces), sharey=True, squeeze=False)[0]
     for space, axes in zip(spaces, panels, strict=True):
         _draw_space(axes, space, rows, heights, summary)
@@ -36,7 +36,7 @@ def draw_nearness(figure: Figure, summaries: Sequence[Summary], _: PictureFolder
         "test images; the long line is the median of the test images, the short ones are medians of the samples. "
         "Samples much nearer than test images would be copies. "
         f"Features: {summary.first.extractor.name}. Depends on: {measured_on(summary)}",
-        " ".join(_seen(space, rows, summary) for space in spaces),
+        " ".join(seen_in(space, summary) for space in spaces),
     )
 
 
@@ -50,7 +50,9 @@ def _test(space: str, summary: Summary) -> tuple[float, ...]:
     return next(record.neighbours[space].test for record in summary.records if space in record.neighbours)
 
 
-def _seen(space: str, rows: Sequence[MeasuredCell], summary: Summary) -> str:
+def seen_in(space: str, summary: Summary) -> str:
+    """The medians of cells and test images in a space that a record has, and how many samples could be copies."""
+    rows = summary.rows
     medians = {cell_name(row): median(samples) for row in rows if (samples := _samples(row, space))}
     test = _test(space, summary)
     if not medians or not test:
@@ -91,7 +93,7 @@ def _draw_space(
             )  # fmt: skip
             axes.plot(median(samples), y, "|", color=style.colour, markersize=13, markeredgewidth=2)
     axes.set_title("in pixel space" if space == "pixel" else "in feature space")
-    axes.set_xlabel(f"distance to the nearest\ntraining image, {UNITS[space]}", fontsize=SMALL)
+    axes.set_xlabel(f"distance to the nearest\ntraining image\n({UNITS[space]})", fontsize=SMALL)
     axes.set_xlim(left=0)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)

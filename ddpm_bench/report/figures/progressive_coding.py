@@ -11,7 +11,16 @@ from matplotlib.ticker import EngFormatter
 from ddpm_bench.config.published import Coding, CodingPoint
 from ddpm_bench.report.bounds import codes_of, published_code
 from ddpm_bench.report.figures.cell_styles import CellStyle, style_at, style_of
-from ddpm_bench.report.figures.drawing import BLACK, WIDTH, Said, canvas, measured_on, running_mean, save
+from ddpm_bench.report.figures.drawing import (
+    BLACK,
+    WIDTH,
+    Said,
+    canvas,
+    legend_of_cells,
+    measured_on,
+    running_mean,
+    save,
+)
 from ddpm_bench.report.figures.in_words import ends
 from ddpm_bench.report.figures.scales import plain_log
 from ddpm_bench.report.labels import mathtext, plain
@@ -33,21 +42,23 @@ def draw_codes(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) -
     if not codes:
         return None
     comparable = summary.bounds_comparable
-    draw_progressive(
-        figure, list(codes.values()), published, comparable, [style_of(cell, summary.grid) for cell in codes]
-    )
+    styles = [style_of(cell, summary.grid) for cell in codes]
+    measured, quoted = draw_progressive(figure, list(codes.values()), published, comparable, styles)
+    lines = dict(zip((cell.name for cell in codes), measured[0].lines, strict=False))
+    legend_of_cells(figure, lines, summary.rows, *(line for axes in quoted[:1] for line in axes.lines[-1:]))
     apart = "" if comparable else ", not comparable with the measured codes and so on axes of its own"
     theirs = f" Published: {published.source}, {plain(published.label)}{apart}." if published else ""
     T = max(code.T for code in codes.values())
     smooth = (
         f" Errors are running means over {2 * (T // SHARE) + 1} steps, over fewer at both ends." if T > MANY else ""
     )
+    logarithmic = f" Rates are on a logarithmic axis, from {LOWEST} on." if _squeezed(list(codes.values())) else ""
     rates = {plain(code.label): code.rate for code in codes.values()}
     halfway = {plain(code.label): code.points[code.T // 2].rmse for code in codes.values()}
     return Said(
         "Progressive coding of test images: the root mean squared error of the predicted image, of pixels 0..255, and "
         "the rate, the bits/dim sent so far, after each reverse step; and the error against the rate."
-        f"{smooth}{theirs} Depends on: {measured_on(summary)}",
+        f"{logarithmic}{smooth}{theirs} Depends on: {measured_on(summary)}",
         f"After half of the steps the error is {ends(halfway, '{:.0f} of 255'.format)}; the whole rate is "
         f"{ends(rates, '{:.2f} bits/dim'.format)}, most of it spent in the last steps.",
     )
@@ -58,7 +69,11 @@ def plot_progressive(
 ) -> None:
     """Draw the codes to `path`, a PNG, and beside it as PDF."""
     with canvas() as figure:
-        draw_progressive(figure, codes, published, comparable)
+        measured, theirs = draw_progressive(figure, codes, published, comparable)
+        handles = list(
+            dict.fromkeys(line for panels in (measured, theirs) for axes in panels[:1] for line in axes.lines)
+        )
+        figure.legend(handles=handles, loc="outside lower center", ncols=1, frameon=False)
         save(figure, path)
 
 
@@ -75,7 +90,7 @@ def draw_progressive(
     own. styles: of the codes; those of the first cells where there are none.
     """
     apart = published is not None and not comparable
-    lines = (len(codes) + 2) // 2
+    lines = len(codes) // 2 + 2
     figure.set_size_inches(WIDTH, 2.0 + 0.19 * lines + (2.0 if apart else 0))
     rows = figure.subplots(2 if apart else 1, 3, squeeze=False)
     measured, theirs = list(rows[0]), list(rows[-1]) if published else []
@@ -99,17 +114,16 @@ def draw_progressive(
             axes.grid(True)
         for axes in panels[:2]:
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    if max(code.rate for code in codes) > LOG_FROM * min(code.rate for code in codes):
+    if _squeezed(codes):
         _log_rates(measured)
     if apart:
         measured[1].set_title("measured here")
         theirs[1].set_title("published; not comparable with the panels above")
-    handles = [line for panels in rows for line in panels[0].lines]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=2 if len(handles) > 2 else 1, frameon=False,
-        handlelength=2.6, columnspacing=1, handletextpad=0.5,
-    )  # fmt: skip
     return measured, theirs
+
+
+def _squeezed(codes: Sequence[Coded]) -> bool:
+    return max(code.rate for code in codes) > LOG_FROM * min(code.rate for code in codes)
 
 
 def _log_rates(panels: Sequence[Axes]) -> None:

@@ -9,15 +9,14 @@ from matplotlib.ticker import EngFormatter
 
 from ddpm_bench.config.metrics import DISTANCE, METRICS, SCORE
 from ddpm_bench.records.record import Checkpoint
-from ddpm_bench.report.bounds import row_name
 from ddpm_bench.report.claims_by_step import scored_steps
 from ddpm_bench.report.figures.cell_styles import CellStyle, style_of
-from ddpm_bench.report.figures.drawing import GREY, SMALL, WIDTH, Said, measured_on
+from ddpm_bench.report.figures.drawing import GREY, SMALL, WIDTH, Said, legend_of_cells, measured_on
 from ddpm_bench.report.figures.in_words import cell_name, ranking
 from ddpm_bench.report.figures.scales import fit_axis
-from ddpm_bench.report.labels import escape_mathtext, mathtext
+from ddpm_bench.report.labels import escape_mathtext
 from ddpm_bench.report.pictures import PictureFolder
-from ddpm_bench.report.summary import MeasuredCell, Summary
+from ddpm_bench.report.summary import MeasuredCell, Summary, by_group
 
 
 def draw_scores(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) -> Said | None:
@@ -28,7 +27,7 @@ def draw_scores(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) 
         return None
     several = any(len(row.done) > 1 for row in summary.rows)
     shown = [row for row in summary.rows if row.done]
-    figure.set_size_inches(WIDTH, 4.6 + 0.19 * ((len(shown) + 1) // 2))
+    figure.set_size_inches(WIDTH, 4.8 + 0.19 * max(map(len, by_group(summary.rows).values())))
     panels = figure.subplots(2, 1, sharex=True)
     for axes, key in zip(panels, (DISTANCE, SCORE), strict=True):
         for row in shown:
@@ -42,11 +41,8 @@ def draw_scores(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) 
     panels[-1].set_xlabel("training step")
     panels[-1].set_xlim(left=0)
     panels[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles, names, loc="outside lower center", ncols=2, frameon=False, handlelength=2.6, columnspacing=1,
-        handletextpad=0.5,
-    )  # fmt: skip
+    lines = dict(zip((row.cell.name for row in shown), panels[0].lines, strict=False))
+    legend_of_cells(figure, lines, summary.rows)
     bands = "± sample standard deviation over seeds" if several else "95% interval by a bootstrap over the samples"
     return Said(
         "Scores of the moving average after each training step that was scored, "
@@ -82,7 +78,6 @@ def _draw_cell(axes: Axes, key: str, row: MeasuredCell, style: CellStyle, severa
     means = [fmean(_values(_at(row, step), key)) for step in steps]
     axes.plot(
         steps, means, color=style.colour, linestyle=style.line, marker=style.mark, markersize=style.size, linewidth=1.3,
-        label=mathtext(row_name(row)),
     )  # fmt: skip
     bands = {step: band for step in steps if (band := _band(_at(row, step), key, several))}
     if bands:

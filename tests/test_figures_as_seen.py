@@ -3,24 +3,28 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from records import make_bound, make_checkpoint, make_record, metrics, paper_records, quick_records
+from records import make_bound, make_checkpoint, make_record, metrics, paper_records, quick_records, write_results
 
 from ddpm_bench.config.grid import load_grid
+from ddpm_bench.data.pictures import write_labelled_grid
 from ddpm_bench.records.failure import why_failed
 from ddpm_bench.records.record import LogPoint, Record
 from ddpm_bench.report.figures import PLOTS
 from ddpm_bench.report.figures.bound_terms import MANY, draw_terms
 from ddpm_bench.report.figures.cell_styles import style_at, style_of
-from ddpm_bench.report.figures.drawing import SMALL, canvas, running_mean
+from ddpm_bench.report.figures.drawing import SMALL, canvas, running_mean, save
 from ddpm_bench.report.figures.measured_and_published import draw as draw_comparison
 from ddpm_bench.report.figures.measured_and_published import draw_comparison as fill_comparison
+from ddpm_bench.report.figures.mosaics import draw_generation, draw_neighbours
 from ddpm_bench.report.figures.neighbour_distances import draw_nearness
 from ddpm_bench.report.figures.progressive_coding import draw_codes
 from ddpm_bench.report.figures.scales import fit_axis
@@ -88,6 +92,33 @@ def test_text_is_large_enough_for_a_column_and_stays_on_the_canvas(plot, records
             box = text.get_window_extent()
             inside = box.x0 > -1 and box.x1 < figure.bbox.x1 + 1 and box.y0 > -1 and box.y1 < figure.bbox.y1 + 1
             assert inside or text in ticks, text.get_text()
+
+
+def test_headings_of_small_images_are_large_enough_too(tmp_path: Path) -> None:
+    record = make_record(GRID, CELLS[0])
+    write_results(tmp_path, [record])
+    rows = torch.zeros(4, 7, *record.data.shape, dtype=torch.uint8)
+    heads = [str(column) for column in range(7)]
+    for name in record.pictures.values():
+        write_labelled_grid(tmp_path / name, rows, heads, list("0123"), {"t": [1000, 800, 600, 400, 200, 100, 0]})
+    for draw in (draw_generation, partial(draw_neighbours, space="pixel")):
+        with canvas() as figure:
+            assert draw(figure, summaries([record], GRID), PictureFolder(tmp_path))
+            [axes] = [axes for axes in figure.axes if axes.images]
+            figure.draw_without_rendering()
+            labels = axes.get_xticklabels()
+            assert len(labels) == 6 and all(label.get_fontsize() >= SMALL for label in labels)
+            if draw is draw_generation:  # the widest stand side by side
+                ends = [label.get_window_extent() for label in labels]
+                assert all(left.x1 < right.x0 for left, right in pairwise(ends))
+
+
+def test_a_pdf_has_truetype_fonts_alone(tmp_path: Path) -> None:
+    with canvas() as figure:
+        figure.set_size_inches(2, 1)
+        figure.text(0.1, 0.5, r"text and $\tilde{\mu}$")
+        pdf = save(figure, tmp_path / "a.png").read_bytes()
+    assert b"/CIDFontType2" in pdf and b"/Type3" not in pdf
 
 
 def fitted(key: str, cells: list[float], anchors: list[float]) -> Axes:

@@ -129,7 +129,8 @@ def legend_of_cells(figure: Figure, handles: Mapping[str, Artist], rows: Sequenc
     columns: list[list[tuple[Artist, str]]] = []
     for group, members in by_group(rows).items():
         shown = [(handles[row.cell.name], mathtext(row.cell.label)) for row in members if row.cell.name in handles]
-        columns.append([(nothing, mathtext(group))] * bool(group) + shown)
+        if shown:
+            columns.append([(nothing, mathtext(group))] * bool(group) + shown)
     columns[-1] += [(artist, str(artist.get_label())) for artist in more]
     longest = max(map(len, columns))
     entries = [entry for column in columns for entry in (*column, *[(nothing, "")] * (longest - len(column)))]

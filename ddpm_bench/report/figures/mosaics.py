@@ -81,8 +81,7 @@ def draw_neighbours(
         f"In each row a sample, and after the gap the training images nearest to it in {where}, nearest first. "
         "A copy of its neighbour would be memorised."
     )
-    known = any(space in record.neighbours for record in summaries[0].records)
-    return _side_by_side(figure, summaries[0], read, what, seen_in(space, summaries[0]) if known else "", apart=1)
+    return _side_by_side(figure, summaries[0], read, what, seen_in(space, summaries[0]), apart=1)
 
 
 def _labelled(record: Record, name: str, pictures: PictureFolder) -> np.ndarray | None:

@@ -32,8 +32,8 @@ def draw_nearness(figure: Figure, summaries: Sequence[Summary], _: PictureFolder
     _label(panels[0], rows, heights)
     count = max(len(one.samples) for record in summary.records for one in record.neighbours.values())
     return Said(
-        f"Distance (root mean square, RMS) to the nearest training image of the first {count} samples of each run, beside as many held-out "
-        "test images; the long line is the median of the test images, the short ones are medians of the samples. "
+        f"Distance (root mean square, RMS) to the nearest training image of the first {count} samples of each run, "
+        "beside as many held-out test images; the long line is the median of the test images, the short ones are medians of the samples. "
         "Samples much nearer than test images would be copies. "
         f"Features: {summary.first.extractor.name}. Depends on: {measured_on(summary)}",
         " ".join(seen_in(space, summary) for space in spaces),
@@ -47,11 +47,11 @@ def _samples(row: MeasuredCell, space: str) -> list[float]:
 
 def _test(space: str, summary: Summary) -> tuple[float, ...]:
     """The test images and the training images are the same for all runs, and so are these distances."""
-    return next(record.neighbours[space].test for record in summary.records if space in record.neighbours)
+    return next((record.neighbours[space].test for record in summary.records if space in record.neighbours), ())
 
 
 def seen_in(space: str, summary: Summary) -> str:
-    """The medians of cells and test images in a space that a record has, and how many samples could be copies."""
+    """The medians of cells and test images, and how many samples could be copies; nothing where no record has them."""
     rows = summary.rows
     medians = {cell_name(row): median(samples) for row in rows if (samples := _samples(row, space))}
     test = _test(space, summary)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -13,23 +14,25 @@ LOG_FROM = {"distance": 20, "bound": 3}
 """By kind of metric: an axis is logarithmic that spans more than so many times the best cell's value."""
 
 
-def fit_axis(axes: Axes, which: str, key: str, cells: Sequence[float], anchors: Sequence[float] = ()) -> bool:
-    """Let the axis "x" or "y" span the values of the metric `key`: a distance from 0, a score or bound as they lie.
+def fit_axis(
+    axes: Axes, which: Literal["x", "y"], key: str, cells: Sequence[float], anchors: Sequence[float] = ()
+) -> bool:
+    """Let the axis span the values of the metric `key`: a distance from 0, a score or bound as they lie.
 
-    Returns whether it is logarithmic.
+    Returns whether it is logarithmic. ValueError where there are values of cells and none is finite.
     """
-    values = [value for value in (*cells, *anchors) if math.isfinite(value)]
+    finite = list(filter(math.isfinite, cells))
+    if cells and not finite:
+        raise ValueError("no number is finite")
+    values = [*finite, *filter(math.isfinite, anchors)]
     if not values:
-        if cells:
-            raise ValueError("no number is finite")
         return False
-    low, high = min(values), max(values)
-    axis, limits = (axes.xaxis, axes.set_xlim) if which == "x" else (axes.yaxis, axes.set_ylim)
-    kind = METRICS[key].kind
-    if low > 0 and high > LOG_FROM.get(kind, float("inf")) * min(set(cells) & set(values) or values):
+    low, high, kind = min(values), max(values), METRICS[key].kind
+    limits = axes.set_xlim if which == "x" else axes.set_ylim
+    if low > 0 and high > LOG_FROM.get(kind, math.inf) * min(finite or values):
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
         limits(low / 1.2, high * 1.2)
-        plain_log(axis)
+        plain_log(axes.xaxis if which == "x" else axes.yaxis)
         return True
     pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     limits(min(low, 0.0) if kind == "distance" else low - pad, high + pad)

@@ -25,7 +25,8 @@ from ddpm_bench.report.figures.measured_and_published import draw as draw_compar
 from ddpm_bench.report.figures.measured_and_published import draw_comparison as fill_comparison
 from ddpm_bench.report.figures.mosaics import WHITE, WIDE, draw_generation, draw_neighbours, draw_samples, mosaic
 from ddpm_bench.report.figures.neighbour_distances import draw_nearness
-from ddpm_bench.report.figures.training_curves import draw_distances, draw_losses
+from ddpm_bench.report.figures.scores_by_step import draw_scores
+from ddpm_bench.report.figures.training_curves import draw_losses
 from ddpm_bench.report.pictures import GRID_SIDE, LABELLED_SIDE, PictureFolder
 from ddpm_bench.report.summary import summaries
 
@@ -54,8 +55,10 @@ def write_pictures(folder: Path, records: list[Record]) -> None:
 
 
 def drawn(draw: Callable, records: list[Record], folder: Path = Path()) -> tuple[Figure, str]:
+    """The figure and its caption, which is empty where nothing is drawn."""
     figure = Figure()
-    return figure, draw(figure, summaries(records, GRID), PictureFolder(folder))
+    said = draw(figure, summaries(records, GRID), PictureFolder(folder))
+    return figure, said.caption if said else ""
 
 
 def panels(figure: Figure) -> list[Axes]:
@@ -98,13 +101,14 @@ def test_the_strip_goes_from_the_image_to_noise() -> None:
 def test_every_figure_is_png_and_pdf_with_a_caption(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_pictures(tmp_path, quick_records(seeds=(0,)))
     found = draw_figures(summaries(quick_records(seeds=(0,)), GRID), PictureFolder(tmp_path), tmp_path / "out")
-    assert [one.name for one in found] == [plot.name for plot in PLOTS if plot.name != "distance-by-step"]
+    assert [one.name for one in found] == [plot.name for plot in PLOTS if plot.name != "scores-by-step"]
     for one in found:
         with Image.open(one.png) as image:
             image.load()
             assert 1200 < image.width <= 1400  # readable in a column
         assert one.pdf.read_bytes().startswith(b"%PDF")
         assert one.title and ("Fashion-MNIST (embedded)" in one.caption or one.name == "schedule")
+        assert one.seen and one.block.image.alternative == one.seen
     assert capsys.readouterr().err == ""
 
 
@@ -187,22 +191,33 @@ def test_early_records_have_terms_without_errors() -> None:
     assert record.every_term is None and drawn(draw_terms, [record])[1]
 
 
-def test_distances_by_step_have_the_band_of_one_seed_or_of_several() -> None:
-    def scored(seed: int) -> Record:
-        steps = [make_checkpoint(step, metrics(CELL, seed, factor)) for step, factor in ((100, 2.0), (400, 1.0))]
-        return make_record(GRID, CELL, seed, checkpoints=tuple(steps))
+def scored(seed: int, cell: str = CELL) -> Record:
+    steps = [make_checkpoint(step, metrics(cell, seed, factor)) for step, factor in ((100, 2.0), (400, 1.0))]
+    return make_record(GRID, cell, seed, checkpoints=tuple(steps))
 
-    assert drawn(draw_distances, quick_records())[1] == ""
-    figure, caption = drawn(draw_distances, [scored(0)])
-    [axes] = panels(figure)
-    assert list(axes.lines[0].get_xdata()) == [100, 400] and list(axes.lines[0].get_ydata()) == [184.0, 92.0]
-    low, high = axes.collections[0].get_datalim(axes.transData).intervaly
+
+def test_scores_by_step_have_the_band_of_one_seed_or_of_several() -> None:
+    assert drawn(draw_scores, quick_records())[1] == ""
+    figure, caption = drawn(draw_scores, [scored(0)])
+    distances, scores = panels(figure)
+    assert list(distances.lines[0].get_xdata()) == [100, 400] and list(distances.lines[0].get_ydata()) == [184.0, 92.0]
+    assert list(scores.lines[0].get_ydata()) == [4.4, 4.4]
+    low, high = distances.collections[0].get_datalim(distances.transData).intervaly
     assert (low, high) == pytest.approx((0.97 * 92, 1.03 * 184)) and "bootstrap" in caption
-    figure, caption = drawn(draw_distances, [scored(seed) for seed in (0, 1, 2)])
+    figure, caption = drawn(draw_scores, [scored(seed) for seed in (0, 1, 2)])
     values = [scored(seed).last.metrics["fd_train"] for seed in (0, 1, 2)]
-    [axes] = panels(figure)
-    low = axes.collections[0].get_datalim(axes.transData).intervaly[0]
+    low = panels(figure)[0].collections[0].get_datalim(distances.transData).intervaly[0]
     assert low == pytest.approx(np.mean(values) - np.std(values, ddof=1)) and "over seeds" in caption
+
+
+def test_scores_by_step_show_the_anchors_as_lines_and_say_since_when_a_cell_leads() -> None:
+    figure = Figure()
+    said = draw_scores(figure, summaries([scored(0), scored(0, OTHER)], GRID), PictureFolder(Path()))
+    distances, scores = panels(figure)
+    assert [line.get_ydata()[0] for line in distances.lines[2:]] == [4.2, 61.5, 522.0]
+    assert [text.get_text() for text in scores.texts] == ["held-out real 7.31", "blurred 4.02", "uniform noise 1.31"]
+    assert distances.get_ylim()[0] == 0 and distances.get_ylim()[1] > 522
+    assert "ε prediction (ours): L, learned diagonal Σ has had the lowest distance since step 100" in said.seen
 
 
 def test_one_seed_has_the_bootstraps_interval_as_whiskers() -> None:
@@ -222,7 +237,7 @@ def test_a_bound_stands_beside_published_ones_or_alone() -> None:
     assert theirs in [line.get_xdata()[0] for line in published.lines] and "bits/dim" in axes.get_xlabel()
     assert "(upper bound)" in published.get_legend_handles_labels()[1][0]
     folder, key = PictureFolder(Path()), "bound_test_bits_per_dim"
-    caption = draw_comparison(Figure(), summaries([measured], GRID), folder, key=key)
+    caption = draw_comparison(Figure(), summaries([measured], GRID), folder, key=key).caption
     assert "over the images" in caption and "not comparable" in caption
     figure = Figure()
     draw_comparison(figure, summaries(paper_records(), GRID), folder, key=key)
@@ -268,7 +283,7 @@ def test_losses_have_a_panel_a_cell_and_a_cross_where_a_run_diverged() -> None:
 
 def test_last_and_best_checkpoints_are_both_in_the_comparison() -> None:
     figure = Figure()
-    caption = draw_comparison(figure, summaries(paper_records(), GRID), PictureFolder(Path()), key="fd_train")
+    caption = draw_comparison(figure, summaries(paper_records(), GRID), PictureFolder(Path()), key="fd_train").caption
     [legend] = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
     assert len(names) == len(set(names)) == 4 and names[-1].startswith("extrapolated") and "share an axis" in caption

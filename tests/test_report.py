@@ -256,14 +256,7 @@ def test_a_spread_over_splits_is_not_drawn_among_spreads_over_seeds() -> None:
 def test_rows_of_both_panels_are_in_the_tables_order() -> None:
     figure = Figure()
     published, measured = draw_comparison(figure, summaries(quick_records(), GRID), "fd_train")
-    heights = {
-        axes: [
-            float(line.get_ydata()[0])
-            for line in axes.lines
-            if line.get_marker() in "so" and len(line.get_ydata()) == 1 and line.get_markerfacecolor() != "white"
-        ]
-        for axes in (published, measured)
-    }
+    heights = {axes: [float(bar.lines[0].get_ydata()[0]) for bar in axes.containers] for axes in (published, measured)}
     for found in heights.values():
         assert found == sorted(found, reverse=True)
     # The first two rows are in both panels at the same heights, the third is blank in the source.
@@ -279,7 +272,7 @@ def test_a_grid_where_everything_diverged_still_has_its_page_and_plots(tmp_path:
     assert said.count("diverged before sampling") == len(GRID.cells)
     for key in ("fd_train", "is_mean"):
         _, axes = draw_comparison(Figure(), measured, key)
-        assert [text.get_text() for text in axes.texts].count("diverged here") == len(GRID.cells)
+        assert [text.get_text() for text in axes.texts].count("× diverged here") == len(GRID.cells)
     assert draw_losses(Figure(), measured, PictureFolder(tmp_path))
 
 

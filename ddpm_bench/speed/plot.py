@@ -4,7 +4,8 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from ddpm_bench.report.figures.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, WIDTH, canvas, save
+from ddpm_bench.report.figures.cell_styles import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
+from ddpm_bench.report.figures.drawing import GREY, WIDTH, canvas, save
 from ddpm_bench.speed.result import WORKS, Speed, Timing
 
 COLOURS = {
@@ -18,7 +19,7 @@ LABELS = {"sampling arithmetic": "arithmetic around it", "bound arithmetic": "_"
 def draw(speed: Speed, path: Path) -> Path:
     """Write the PNG `path`; returns the PDF beside it."""
     by_work = {work: [row for row in speed.rows if row.work == work] for work in WORKS}
-    heights = [0.6 + 0.22 * max(map(len, by_work.values())), 0.9 + 0.22 * len(speed.phases)]
+    heights = [0.8 + 0.22 * max(map(len, by_work.values())), 1.0 + 0.22 * len(speed.phases)]
     with canvas() as figure:
         figure.set_size_inches(WIDTH, sum(heights))
         above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -33,7 +34,7 @@ def _rates(axes: Axes, title: str, rows: list[Timing]) -> None:
     names = [f"{row.contender}{'' if row.equal_work else ' *'}, {row.precision}" for row in rows]
     colours = [BLUE if row.ours is None else SKY if row.equal_work else GREY for row in rows]
     axes.barh(names, [row.images_per_s for row in rows], color=colours)
-    axes.set(title=title, xlabel="images/s", ylim=(len(rows) - 0.5, -0.5))
+    axes.set(title=title.replace(" ", "\n", 1), xlabel="images/s", ylim=(len(rows) - 0.5, -0.5))
     axes.grid(axis="x")
 
 

@@ -11,12 +11,13 @@ from ddpm_bench.config.metrics import BOUNDS, DISTANCE, SCORE
 from ddpm_bench.report.blocks import Figure, Image
 from ddpm_bench.report.figures import measured_and_published
 from ddpm_bench.report.figures.bound_terms import draw_terms
-from ddpm_bench.report.figures.drawing import canvas, save
+from ddpm_bench.report.figures.drawing import Said, canvas, save
 from ddpm_bench.report.figures.forward_process import draw_schedule
 from ddpm_bench.report.figures.mosaics import draw_generation, draw_neighbours, draw_samples
 from ddpm_bench.report.figures.neighbour_distances import draw_nearness
 from ddpm_bench.report.figures.progressive_coding import draw_codes
-from ddpm_bench.report.figures.training_curves import draw_distances, draw_losses
+from ddpm_bench.report.figures.scores_by_step import draw_scores
+from ddpm_bench.report.figures.training_curves import draw_losses
 from ddpm_bench.report.pictures import PictureFolder
 from ddpm_bench.report.summary import Summary
 from ddpm_bench.runtime.observer import say
@@ -24,30 +25,31 @@ from ddpm_bench.runtime.observer import say
 
 @dataclass(frozen=True)
 class DrawnFigure:
-    """A figure in its files. `name`: their stem. title, caption: plain text, not escaped."""
+    """A figure in its files. `name`: their stem. title, caption, seen (see `Said`): plain text, not escaped."""
 
     name: str
     title: str
     caption: str
+    seen: str
     png: Path
     pdf: Path
 
     @property
     def block(self) -> Figure:
         """As a report beside the files shows it."""
-        return Figure(self.title, Image(PurePosixPath(self.png.name), self.title), self.caption, self.pdf.name)
+        return Figure(self.title, Image(PurePosixPath(self.png.name), self.seen), self.caption, self.pdf.name)
 
 
 @dataclass(frozen=True)
 class Plot:
-    """`draw` fills an empty figure, sets its size, and returns the caption: what is shown and what it depends on.
+    """`draw` fills an empty figure, sets its size, and returns what is said of it.
 
-    It returns an empty text, and draws nothing, where the records have nothing for it.
+    It returns None, and draws nothing, where the records have nothing for it.
     """
 
     name: str
     title: str
-    draw: Callable[[Canvas, Sequence[Summary], PictureFolder], str]
+    draw: Callable[[Canvas, Sequence[Summary], PictureFolder], Said | None]
 
 
 PLOTS = (
@@ -56,7 +58,7 @@ PLOTS = (
     Plot("bound", "Bound, measured and published", partial(measured_and_published.draw, key=BOUNDS["test"])),
     Plot("samples", "Samples of all cells", draw_samples),
     Plot("loss", "Training loss", draw_losses),
-    Plot("distance-by-step", "Distance by training step", draw_distances),
+    Plot("scores-by-step", "Scores by training step", draw_scores),
     Plot("terms", "The bound term by term", draw_terms),
     Plot("progressive", "Rate and distortion", draw_codes),
     Plot("generation", "Progressive generation", draw_generation),
@@ -84,7 +86,7 @@ def draw_figures(summaries: Sequence[Summary], pictures: PictureFolder, out: Pat
 
 def _drawn(plot: Plot, summaries: Sequence[Summary], pictures: PictureFolder, out: Path) -> list[DrawnFigure]:
     with canvas() as figure:
-        if caption := plot.draw(figure, summaries, pictures):
+        if said := plot.draw(figure, summaries, pictures):
             png = out / f"{plot.name}.png"
-            return [DrawnFigure(plot.name, plot.title, caption, png, save(figure, png))]
+            return [DrawnFigure(plot.name, plot.title, said.caption, said.seen, png, save(figure, png))]
     return []

@@ -1,38 +1,51 @@
-"""What the figures share: style, size, saving, panels by group, and the words about what was measured.
-
-Colours are from Okabe and Ito's set, which the colour-blind can tell apart; lines and marks differ in shape as well.
-"""
+"""What the figures share: style, size, saving, panels by group, and the words about what was measured."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib.style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.lines import Line2D
 
 from ddpm_bench.files import replacing
 from ddpm_bench.report.labels import mathtext
 from ddpm_bench.report.summary import MeasuredCell, Summary, by_group
 
-BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-PURPLE, SKY, ORANGE = "#CC79A7", "#56B4E9", "#E69F00"
-LINES = ((BLUE, "-"), (GREEN, "--"), (PURPLE, "-."), (SKY, ":"), ("black", (0, (5, 1, 1, 1, 1, 1))), (ORANGE, "-"))
-"""Colour and dashes of the first, second, ... of several curves in one panel."""
+BLACK, GREY = "black", "#666666"
+"""Of what was published or given, and of the anchors and all that is said beside the numbers. Cells have their own."""
 WIDTH = 5.5
-"""Inches: the text of a page in one column. What is written is then as large as in the text's footnotes."""
+"""Inches: the text of a page in one column."""
+SMALL = 8.5
+"""Points: nothing is written smaller, so that it has 5 in a column of 3.25 inches."""
 COLUMNS = 3
 """Panels side by side."""
 STYLE = {
-    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "xtick.labelsize": 7,
-    "ytick.labelsize": 7, "figure.titlesize": 8, "figure.labelsize": 8, "axes.spines.top": False,
+    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": SMALL, "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL, "figure.titlesize": 9, "figure.labelsize": 9, "axes.spines.top": False,
     "axes.spines.right": False, "axes.axisbelow": True, "grid.color": "#E3E3E3", "grid.linewidth": 0.8,
-    "figure.dpi": 240,
+    "figure.dpi": 240, "pdf.fonttype": 42,
 }  # fmt: skip
+"""Fonts of type 42 (TrueType): what checks of camera-ready papers ask for, which refuse matplotlib's own Type 3."""
+DATA_IN_WORDS = {
+    "cifar10": "CIFAR-10", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
+    "fashion-mnist-10k": "Fashion-MNIST, 10,000 images",
+}  # fmt: skip
+"""By name in grids and records; others are shown as they are called."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """Of a figure. `caption`: what is drawn and what it depends on; `seen`: what it shows, for those who cannot see it."""
+
+    caption: str
+    seen: str
 
 
 @contextmanager
@@ -68,7 +81,7 @@ def cell_panels(
     """
     groups = by_group(rows)
     columns = min(COLUMNS, max(map(len, groups.values())))
-    heights = [height * math.ceil(len(members) / columns) + 0.2 * bool(group) for group, members in groups.items()]
+    heights = [height * math.ceil(len(members) / columns) + 0.24 * bool(group) for group, members in groups.items()]
     figure.set_size_inches(WIDTH, sum(heights) + below)
     panels = []
     frames = figure.subfigures(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -79,7 +92,7 @@ def cell_panels(
         for axes in found[len(members) :]:
             axes.set_axis_off()
         for row, axes in zip(members, found, strict=False):
-            axes.set_title(mathtext(row.cell.label), fontsize=7.5)
+            axes.set_title(mathtext(row.cell.label), fontsize=SMALL)
             panels.append((row, axes))
     return panels
 
@@ -92,7 +105,7 @@ def group_panels(figure: Figure, rows: Sequence[MeasuredCell], height: float) ->
     groups = by_group(rows)
     columns = min(2, len(groups))
     lines, most = math.ceil(len(groups) / columns), max(map(len, groups.values()))
-    figure.set_size_inches(WIDTH, lines * (height + 0.14 * most))
+    figure.set_size_inches(WIDTH, lines * (height + 0.17 * most))
     found = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
     for axes in found[len(groups) :]:
         axes.set_axis_off()
@@ -104,18 +117,30 @@ def group_panels(figure: Figure, rows: Sequence[MeasuredCell], height: float) ->
 def legend_below(axes: Axes) -> None:
     """The legend of a panel under it, a line an entry."""
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.22), frameon=False, borderaxespad=0, handlelength=3)
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.3), frameon=False, borderaxespad=0, handlelength=3)
 
 
-def plain_log(axis: Axis) -> None:
-    """Plain figures on a logarithmic axis: 1, 2, 5, 10, ...; over many decades 1, 10, ...; over less than one a few."""
-    low, high = sorted(axis.get_view_interval())
-    if high < 3 * low:
-        axis.set_major_locator(MaxNLocator(4))
-    else:
-        axis.set_major_locator(LogLocator(subs=(1,) if 0 < 300 * low < high else (1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())
+def legend_of_cells(figure: Figure, handles: Mapping[str, Artist], rows: Sequence[MeasuredCell], *more: Artist) -> None:
+    """The legend of all panels below them: a column a group under its name, at its end what `more` there is.
+
+    handles: by name of cell.
+    """
+    nothing = Line2D([], [], linestyle="")
+    columns: list[list[tuple[Artist, str]]] = []
+    for group, members in by_group(rows).items():
+        shown = [(handles[row.cell.name], mathtext(row.cell.label)) for row in members if row.cell.name in handles]
+        if shown:
+            columns.append([(nothing, mathtext(group))] * bool(group) + shown)
+    columns[-1] += [(artist, str(artist.get_label())) for artist in more]
+    longest = max(map(len, columns))
+    entries = [entry for column in columns for entry in (*column, *[(nothing, "")] * (longest - len(column)))]
+    legend = figure.legend(
+        [artist for artist, _ in entries], [text for _, text in entries], loc="outside lower center", ncols=len(columns),
+        frameon=False, handlelength=2.6, handletextpad=0.5,
+    )  # fmt: skip
+    for (artist, _), text in zip(entries, legend.get_texts(), strict=True):
+        if artist is nothing:
+            text.set_fontweight("bold")
 
 
 def measured_on(summary: Summary) -> str:
@@ -123,5 +148,15 @@ def measured_on(summary: Summary) -> str:
     one = summary.first
     seeds = sorted({record.seed for record in summary.records})
     which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-    data = f"{one.data.name}, {one.data.shape[1]}x{one.data.shape[2]}"
+    data = f"{data_in_words(one.data.name)}, {one.data.shape[1]}x{one.data.shape[2]}"
     return f"{data}; {one.settings.training.steps:,} training steps; {which}."
+
+
+def data_in_words(name: str) -> str:
+    return DATA_IN_WORDS.get(name, name)
+
+
+def running_mean(values: Sequence[float], halves: Sequence[int]) -> list[float]:
+    """values[i] as the mean over i - h..i + h, where h = halves[i], or less near the ends, whose values stay."""
+    reach = [min(half, i, len(values) - 1 - i) for i, half in enumerate(halves)]
+    return [fmean(values[i - h : i + h + 1]) for i, h in enumerate(reach)]

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure, FigureBase
 
 from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.records.record import Record
-from ddpm_bench.report.figures.drawing import BLUE, WIDTH, plain_log
+from ddpm_bench.report.figures.drawing import BLACK, SMALL, WIDTH, Said
 from ddpm_bench.report.figures.mosaics import left_of, mosaic
+from ddpm_bench.report.figures.scales import plain_log
 from ddpm_bench.report.pictures import GRID_SIDE, PictureFolder, runs_of
 from ddpm_bench.report.summary import Summary
 from ddpm_bench.runtime.observer import say
@@ -38,13 +39,13 @@ BETAS: dict[str, Callable[[ProcessSettings], np.ndarray]] = {
 """beta_1..beta_T, float64 (T,), by name of the schedule."""
 
 
-def draw_schedule(figure: Figure, summaries: Sequence[Summary], pictures: PictureFolder) -> str:
+def draw_schedule(figure: Figure, summaries: Sequence[Summary], pictures: PictureFolder) -> Said | None:
     """Three panels, and under them the strip where a generated image is at hand."""
     summary = summaries[0]
     process = summary.first.settings.diffusion
     if process.schedule not in BETAS:
         say(f"Report: there is no figure of the schedule '{process.schedule}'.")
-        return ""
+        return None
     betas = BETAS[process.schedule](process)
     alpha_bar = np.cumprod(1 - betas)
     found = _generated(summary, pictures)
@@ -53,19 +54,26 @@ def draw_schedule(figure: Figure, summaries: Sequence[Summary], pictures: Pictur
         f"beta_T = {betas[-1]:.3g}, alpha_bar_T = {alpha_bar[-1]:.2g}; "
         "computed from the settings in the records, the same in every cell."
     )
+    t = np.arange(1, len(betas) + 1)
+    half, little = (int(t[alpha_bar < level][0]) if alpha_bar[-1] < level else None for level in (0.5, 0.01))
+    seen = f"beta_t runs from {betas[0]:.3g} to {betas[-1]:.3g}; alpha_bar_t, the share of the image's variance that is left, "
+    seen += (f"is below one half from t = {half} on" if half else "stays above one half") + (
+        f" and below a hundredth from t = {little} on." if little else "."
+    )
     if found is None:
-        figure.set_size_inches(WIDTH, 1.75)
+        figure.set_size_inches(WIDTH, 1.9)
         _draw_tables(figure, betas, alpha_bar)
-        return said
+        return Said(said, seen)
     image, whose = found
-    figure.set_size_inches(WIDTH, 2.4)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1.75, 0.65), squeeze=False)[:, 0]
+    figure.set_size_inches(WIDTH, 2.6)
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.9, 0.7), squeeze=False)[:, 0]
     _draw_tables(upper, betas, alpha_bar)
     _draw_strip(lower, image, alpha_bar)
-    return (
+    return Said(
         f"{said} Below, x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 − alpha_bar_t) epsilon for one x_0, the first sample of "
         f"cell {whose.cell}, seed {whose.seed} (generated, not an image of the data), and the same noise epsilon at "
-        "every t."
+        "every t.",
+        f"{seen} Below, an image turns into noise in {STATIONS} steps.",
     )
 
 
@@ -77,9 +85,9 @@ def _draw_tables(figure: FigureBase, betas: np.ndarray, alpha_bar: np.ndarray) -
         (linear, alpha_bar, r"$\bar\alpha_t$"),
         (logarithmic, alpha_bar, r"$\bar\alpha_t$, log scale"),
     ):
-        axes.plot(t, values, color=BLUE, linewidth=1.4)
+        axes.plot(t, values, color=BLACK, linewidth=1.4)
         axes.set_title(name)
-        axes.set_xlabel("$t$")
+        axes.set_xlabel("step $t$")
         axes.set_xlim(0, len(betas))
         axes.set_ylim(bottom=0)
         axes.grid(True)
@@ -96,7 +104,7 @@ def _draw_strip(figure: FigureBase, image: np.ndarray, alpha_bar: np.ndarray) ->
     axes.imshow(mosaic(noised(image, alpha_bar, at)[None]), cmap="gray", vmin=0, vmax=255)
     width = image.shape[1]
     places = [left_of(index, width) + (width - 1) / 2 for index in range(len(at))]
-    axes.set_xticks(places, ["$t = 0$" if t == 0 else str(t) for t in at], fontsize=7)
+    axes.set_xticks(places, ["$t = 0$" if t == 0 else str(t) for t in at], fontsize=SMALL)
     axes.set_yticks([])
     axes.tick_params(length=0, pad=2)
     for side in axes.spines.values():

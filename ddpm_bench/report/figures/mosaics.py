@@ -9,8 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ddpm_bench.config.metrics import DISTANCE
 from ddpm_bench.records.record import Record
-from ddpm_bench.report.figures.drawing import COLUMNS, GREY, WIDTH, cell_panels, measured_on
+from ddpm_bench.report.figures.drawing import COLUMNS, GREY, SMALL, WIDTH, Said, cell_panels, measured_on
+from ddpm_bench.report.figures.in_words import ranking
+from ddpm_bench.report.figures.neighbour_distances import seen_in
 from ddpm_bench.report.pictures import GRID_SIDE, LABELLED_SIDE, PictureFolder, runs_of
 from ddpm_bench.report.summary import MeasuredCell, Summary, by_group
 from ddpm_bench.report.table_remarks import NOT_MEASURED
@@ -32,7 +35,7 @@ class CellPictures:
     heads: tuple[str, ...] = ()
 
 
-def draw_samples(figure: Figure, summaries: Sequence[Summary], pictures: PictureFolder) -> str:
+def draw_samples(figure: Figure, summaries: Sequence[Summary], pictures: PictureFolder) -> Said | None:
     """The first samples of every cell, made from the same noise."""
 
     def read(record: Record) -> CellPictures | None:
@@ -40,10 +43,10 @@ def draw_samples(figure: Figure, summaries: Sequence[Summary], pictures: Picture
         return CellPictures(record, tiles[:SAMPLE_ROWS]) if isinstance(tiles, np.ndarray) else None
 
     what = "The first samples of each cell at the end of training, not selected."
-    return _side_by_side(figure, summaries[0], read, what)
+    return _side_by_side(figure, summaries[0], read, what, ranking(summaries[0], DISTANCE))
 
 
-def draw_generation(figure: Figure, summaries: Sequence[Summary], pictures: PictureFolder) -> str:
+def draw_generation(figure: Figure, summaries: Sequence[Summary], pictures: PictureFolder) -> Said | None:
     """What is predicted of the image along the chain, for the first samples of every cell (section 4.3, Figure 6)."""
 
     def read(record: Record) -> CellPictures | None:
@@ -58,10 +61,12 @@ def draw_generation(figure: Figure, summaries: Sequence[Summary], pictures: Pict
         "Progressive generation: a row a sample; under each image the step t of the reverse process at which x_0 was "
         "predicted so, and t = 0 for the sample itself."
     )
-    return _side_by_side(figure, summaries[0], read, what)
+    return _side_by_side(figure, summaries[0], read, what, ranking(summaries[0], DISTANCE))
 
 
-def draw_neighbours(figure: Figure, summaries: Sequence[Summary], pictures: PictureFolder, *, space: str) -> str:
+def draw_neighbours(
+    figure: Figure, summaries: Sequence[Summary], pictures: PictureFolder, *, space: str
+) -> Said | None:
     """Samples of every cell with the training images nearest to them in `space`, "pixel" or "feature"."""
 
     def read(record: Record) -> CellPictures | None:
@@ -76,7 +81,7 @@ def draw_neighbours(figure: Figure, summaries: Sequence[Summary], pictures: Pict
         f"In each row a sample, and after the gap the training images nearest to it in {where}, nearest first. "
         "A copy of its neighbour would be memorised."
     )
-    return _side_by_side(figure, summaries[0], read, what, apart=1)
+    return _side_by_side(figure, summaries[0], read, what, seen_in(space, summaries[0]), apart=1)
 
 
 def _labelled(record: Record, name: str, pictures: PictureFolder) -> np.ndarray | None:
@@ -95,18 +100,23 @@ def _steps(about: str, columns: Sequence[int]) -> tuple[str, ...]:
 
 
 def _side_by_side(
-    figure: Figure, summary: Summary, read: Callable[[Record], CellPictures | None], what: str, apart: int = 0
-) -> str:
+    figure: Figure,
+    summary: Summary,
+    read: Callable[[Record], CellPictures | None],
+    what: str,
+    seen: str,
+    apart: int = 0,
+) -> Said | None:
     """Fill `figure` with a panel a cell; the first `apart` columns of images stand off. Returns the caption."""
     shown = _chosen(summary, read)
     if not shown:
-        return ""
+        return None
     mosaics = {name: mosaic(one.tiles, apart) for name, one in shown.items()}
     columns = min(COLUMNS, max(map(len, by_group(summary.rows).values())))
     tallest = max(one.shape[0] / one.shape[1] for one in mosaics.values())
-    heads = 0.12 * any(one.heads for one in shown.values())
+    heads = 0.16 * any(one.heads for one in shown.values())
     seeds = {one.record.seed for one in shown.values()}
-    for row, axes in cell_panels(figure, summary.rows, tallest * (WIDTH / columns - 0.1) + 0.25 + heads):
+    for row, axes in cell_panels(figure, summary.rows, tallest * (WIDTH / columns - 0.1) + 0.28 + heads):
         one = shown.get(row.cell.name)
         if one is None:
             _without(axes, row)
@@ -114,10 +124,14 @@ def _side_by_side(
         axes.imshow(mosaics[row.cell.name], cmap="gray", vmin=0, vmax=WHITE)
         remarks = [f"seed {one.record.seed}"] * (len(seeds) > 1) + ["diverged"] * (one.record.outcome == "diverged")
         if remarks:
-            axes.set_title(f"{axes.get_title()} ({', '.join(remarks)})", fontsize=7.5)
+            axes.set_title(f"{axes.get_title()} ({', '.join(remarks)})", fontsize=SMALL)
         _head(axes, one, apart)
     same = f"in every cell (seed {seeds.pop()})" if len(seeds) == 1 else "for the same seed"
-    return f"{what} Made from the same noise {same}. Depends on: {measured_on(summary)}"
+    count = next(iter(shown.values())).tiles.shape
+    return Said(
+        f"{what} Made from the same noise {same}. Depends on: {measured_on(summary)}",
+        f"{len(shown)} cells in the order of the table, {count[0]} rows of {count[1]} images each. {seen}",
+    )
 
 
 def _chosen(summary: Summary, read: Callable[[Record], CellPictures | None]) -> dict[str, CellPictures]:
@@ -157,12 +171,12 @@ def _head(axes: Axes, shown: CellPictures, apart: int) -> None:
         side.set_visible(False)
     width = shown.tiles.shape[3]
     places = [left_of(column, width, apart) + (width - 1) / 2 for column in range(len(shown.heads))]
-    axes.set_xticks(places, shown.heads, fontsize=6)
+    axes.set_xticks(places, shown.heads, fontsize=SMALL)
     axes.set_yticks([])
     axes.tick_params(length=0, pad=2)
 
 
 def _without(axes: Axes, row: MeasuredCell) -> None:
     words = {"diverged": "diverged", "not measured": NOT_MEASURED}.get(row.status, "no picture")
-    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=7)
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=SMALL)
     axes.set_axis_off()

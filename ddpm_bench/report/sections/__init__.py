@@ -14,6 +14,7 @@ from ddpm_bench.report.sections.provenance import provenance_section
 from ddpm_bench.report.sections.published_elsewhere import published_elsewhere_section
 from ddpm_bench.report.sections.published_numbers import published_numbers_section
 from ddpm_bench.report.sections.samples import samples_section
+from ddpm_bench.report.sections.training import training_section
 from ddpm_bench.report.summary import Summary
 from ddpm_bench.report.table_remarks import selection_name
 
@@ -35,6 +36,7 @@ def page(
         title = f"Table: {selection_name(summary)}" if len(summaries) > 1 else "Table"
         blocks += [Heading(2, title), Results(table), *published_numbers_section(summary)]
     blocks += claims_section(summaries)
+    blocks += training_section(first)
     blocks += checkpoints_section(checkpoints, first.first)
     blocks += bounds_section(first)
     blocks += [Heading(2, "Plots"), *(figure.block for figure in figures)] if figures else []

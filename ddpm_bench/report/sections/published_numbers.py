@@ -13,8 +13,9 @@ from ddpm_bench.report.table_remarks import condition_names
 TITLE = "Against the published numbers"
 DIFFERENCES = "Differences from the published conditions"
 NOTE = (
-    "A published number is that of one training run. Within: it lies in the 95% interval for one more run like ours, "
-    "from the scatter of our seeds and the published ±; that ± is over splits of one sample set, not over runs."
+    "A published number is that of one training run. Within: it lies in the 95% interval for one more run like those "
+    "measured here, computed from the scatter of the seeds and the published ±, which is over splits of one sample set, "
+    "not over runs."
 )
 
 

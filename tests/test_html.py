@@ -245,7 +245,7 @@ def hostile() -> tuple[Grid, list[Record]]:
     )
     update = {
         "extractor": extractor, "data": record.data.model_copy(update={"name": HOSTILE}),
-        "versions": {HOSTILE: HOSTILE}, "hardware": {HOSTILE: HOSTILE}, "git_commit": HOSTILE, "created": HOSTILE,
+        "preset": HOSTILE, "versions": {HOSTILE: HOSTILE}, "hardware": {HOSTILE: HOSTILE}, "git_commit": HOSTILE, "created": HOSTILE,
     }  # fmt: skip
     diverged = make_record(grid, "eps-L-fixed", diverged=Divergence(step=1, reason=HOSTILE))
     return grid, [record.model_copy(update=update) for record in (record, diverged)]
@@ -266,7 +266,7 @@ def test_hostile_text_is_text(show, tmp_path: Path) -> None:
     plain = [
         opened.page.locator(where).first.inner_text().replace("\u00a0", " ")
         for where in (
-            "h1", "table.main tbody a", "tr.group th", "table.main caption", ".notes", "#cell-mu-L-fixed summary",
+            "h1", "main > p", ".lead p", "table.main tbody a", "tr.group th", "table.main caption", ".notes", "#cell-mu-L-fixed summary",
             "#cell-mu-L-fixed dl:has-text('onerror')", "#cell-eps-L-fixed .inside > p >> nth=1",
         )
     ]  # fmt: skip
@@ -274,16 +274,32 @@ def test_hostile_text_is_text(show, tmp_path: Path) -> None:
         assert HOSTILE in text
 
 
-def test_what_is_folded_is_printed(show, report: Path) -> None:
+def pages(paper: bytes) -> int:
+    """Of a PDF as Chromium writes it."""
+    return len(re.findall(rb"/Type\s*/Page\b", paper))
+
+
+def test_it_prints_as_it_is_folded_on_at_most_15_pages(show, report: Path) -> None:
     opened = show(report)
-    opened.page.evaluate("""addEventListener("beforeprint", () => {
-      window.printed = [...document.querySelectorAll("details")].every((each) => each.open);
-    })""")
     paper = opened.page.pdf(prefer_css_page_size=True)
     across, down = map(float, re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", paper).groups())
     assert across > down  # the table is wide
-    assert opened.page.evaluate("window.printed")
-    opened.page.wait_for_function("() => !document.querySelector('details.cell[open]')")
+    assert opened.page.locator(".plot").count() >= 10 and 5 < pages(paper) <= 15
+    unfold(opened)
+    assert pages(opened.page.pdf(prefer_css_page_size=True)) > pages(paper) + 5
+
+
+def test_headings_stay_with_their_images_on_paper_and_the_first_page_is_not_blank(show, report: Path) -> None:
+    """What may not break holds a heading and its image; what begins the page has nothing before it."""
+    opened = show(report)
+    opened.page.emulate_media(media="print")
+    style = "(each) => [getComputedStyle(each).breakInside, getComputedStyle(each).breakAfter, getComputedStyle(each).breakBefore]"
+    assert {tuple(each.evaluate(style)) for each in opened.page.locator(".plot").all()} == {("avoid", "auto", "auto")}
+    assert opened.page.locator(".plot:not(:has(h3)), .plot:not(:has(img))").count() == 0
+    for heading in opened.page.locator("h2, h2 + p, p:has(+ .scroll)").all():
+        assert heading.evaluate(style)[1] == "avoid"
+    first = opened.page.locator("h1").bounding_box()
+    assert first["y"] < 100
 
 
 def test_no_table_is_cut_off_on_paper(show, report: Path) -> None:

@@ -31,7 +31,7 @@ def _table(key: str, at: Mapping[int, Summary]) -> list[Block]:
     if sum(any(key in row.estimates for row in summary.rows) for summary in at.values()) < 2:
         return []
     title = heading(key, next(iter(at.values())).first)
-    lines = tuple(
+    lines: tuple[tuple[Entry, ...], ...] = tuple(
         (
             Symbols(row_name(rows[0])),
             *(number(key, row.estimates[key]) if key in row.estimates else EMPTY for row in rows),
@@ -45,7 +45,7 @@ def _table(key: str, at: Mapping[int, Summary]) -> list[Block]:
 def _claims(at: Mapping[int, Summary]) -> list[Block]:
     """Which way the numbers point at every step, and whether they decide; of claims that were tested at several."""
     tested = zip(*(examine_claims([summary]) for summary in at.values()), strict=True)
-    lines = tuple(
+    lines: tuple[tuple[Entry, ...], ...] = tuple(
         (Symbols(ones[0].claim.text), *(f"{direction(one)}, {one.outcome}" if one.p else EMPTY for one in ones))
         for ones in tested
         if sum(one.p is not None for one in ones) > 1

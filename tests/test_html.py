@@ -1,6 +1,7 @@
 """The report as one HTML page, in a real headless browser that opens it from the disk."""
 
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -274,32 +275,51 @@ def test_hostile_text_is_text(show, tmp_path: Path) -> None:
         assert HOSTILE in text
 
 
-def pages(paper: bytes) -> int:
-    """Of a PDF as Chromium writes it."""
-    return len(re.findall(rb"/Type\s*/Page\b", paper))
-
-
-def test_it_prints_as_it_is_folded_on_at_most_15_pages(show, report: Path) -> None:
-    opened = show(report)
+def on_paper(opened: Opened) -> tuple[bytes, list[tuple[int, int]]]:
+    """The page as PDF, and how many pieces of text and how many pictures each page of it holds."""
     paper = opened.page.pdf(prefer_css_page_size=True)
+    found = []
+    for number in re.findall(rb"/Type\s*/Page\b.*?/Contents (\d+) 0 R", paper, re.DOTALL):
+        start = re.search(rb"\n%s 0 obj.*?stream\r?\n" % number, paper, re.DOTALL).end()
+        drawn = zlib.decompressobj().decompress(paper[start:])
+        found.append((drawn.count(b"Tj"), drawn.count(b" Do")))
+    return paper, found
+
+
+def test_it_prints_as_it_is_folded_on_at_most_15_pages_none_of_them_blank(show, report: Path) -> None:
+    opened = show(report)
+    paper, sheets = on_paper(opened)
     across, down = map(float, re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", paper).groups())
     assert across > down  # the table is wide
-    assert opened.page.locator(".plot").count() >= 10 and 5 < pages(paper) <= 15
+    assert opened.page.locator(".plot").count() >= 9 and 5 < len(sheets) <= 15
+    assert min(texts for texts, _ in sheets) > 10 and sheets[0][1] == 1  # the samples stand on the first
     unfold(opened)
-    assert pages(opened.page.pdf(prefer_css_page_size=True)) > pages(paper) + 5
+    assert len(on_paper(opened)[1]) > len(sheets) + 5
 
 
-def test_headings_stay_with_their_images_on_paper_and_the_first_page_is_not_blank(show, report: Path) -> None:
-    """What may not break holds a heading and its image; what begins the page has nothing before it."""
+def test_headings_stay_with_what_follows_them_on_paper(show, report: Path) -> None:
     opened = show(report)
     opened.page.emulate_media(media="print")
-    style = "(each) => [getComputedStyle(each).breakInside, getComputedStyle(each).breakAfter, getComputedStyle(each).breakBefore]"
-    assert {tuple(each.evaluate(style)) for each in opened.page.locator(".plot").all()} == {("avoid", "auto", "auto")}
+    style = "all => all.map((each) => getComputedStyle(each).{})"
     assert opened.page.locator(".plot:not(:has(h3)), .plot:not(:has(img))").count() == 0
-    for heading in opened.page.locator("h2, h2 + p, p:has(+ .scroll)").all():
-        assert heading.evaluate(style)[1] == "avoid"
-    first = opened.page.locator("h1").bounding_box()
-    assert first["y"] < 100
+    assert set(opened.page.locator(".plot").evaluate_all(style.format("breakInside"))) == {"avoid"}
+    kept = opened.page.locator("h2, h3, h2 + p, p:has(+ .scroll), summary")
+    assert set(kept.evaluate_all(style.format("breakAfter"))) == {"avoid"}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 1.0])
+def test_a_narrow_window_shows_which_group_the_columns_are_of_wherever_it_is_scrolled(
+    show, report: Path, share
+) -> None:
+    opened = show(report, 390)
+    frame = opened.page.locator(".scroll", has=opened.page.locator("table.main"))
+    frame.evaluate("(frame, share) => { frame.scrollLeft = share * (frame.scrollWidth - frame.clientWidth); }", share)
+    seen = """(all) => all.filter((each) => {
+      const [box, heading] = [each.getBoundingClientRect(), document.querySelector("table.main tbody th[scope=row]")];
+      return box.left >= heading.getBoundingClientRect().right && box.right <= innerWidth;
+    }).map((each) => each.textContent)"""
+    shown = opened.page.locator("table.main th[scope=colgroup] > span").evaluate_all(seen)
+    assert ("Published" if share == 1 else "Measured here") in shown
 
 
 def test_no_table_is_cut_off_on_paper(show, report: Path) -> None:

@@ -118,7 +118,7 @@ def _page(
         Heading(1, "ddpm-bench: all measurements"),
         Paragraph("Compute is counted as parameters × training images seen, of one training run."),
     ]
-    for name, same in by_grid.items():
+    for name, same in sorted(by_grid.items(), key=lambda item: (-len(item[1]), item[0])):
         grid = same[0].summary.grid
         blocks += [Heading(2, f"{name}: {grid.title}"), Paragraph(f"Published: {grid.source}."), *_claims(same)]
         blocks += [Paragraph(Bold("Reports")), _reports(same)]

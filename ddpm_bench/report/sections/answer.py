@@ -17,10 +17,11 @@ def answer(summaries: Sequence[Summary], samples: Figure | None) -> Lead:
     """Three sentences beside the samples of the cells; one sentence where the grid has no claims."""
     tested = examine_claims(summaries)
     verdicts = (_holding(tested), _not_holding(tested)) if tested else ()
-    return Lead((_measured(summaries[0]), *verdicts), samples)
+    return Lead((_measured(summaries[0], summaries[-1].comparable), *verdicts), samples)
 
 
-def _measured(summary: Summary) -> str:
+def _measured(summary: Summary, comparable: bool) -> str:
+    """`comparable`: of the selection of checkpoints that is nearest to the source's."""
     record, statuses = summary.first, [row.status for row in summary.rows]
     settings, data = record.settings, record.data
     total, trained = len(statuses), len(statuses) - statuses.count("not measured")
@@ -28,7 +29,7 @@ def _measured(summary: Summary) -> str:
     seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     alike = (
         "these are the published conditions"
-        if summary.comparable
+        if comparable
         else "these are not the published conditions, so the order of cells can be compared and their numbers cannot"
     )
     said = [

@@ -3,6 +3,7 @@
 from records import make_checkpoint, make_record, metrics, quick_records
 
 from ddpm_bench.config.grid import load_grid
+from ddpm_bench.records.record import Divergence
 from ddpm_bench.report.blocks import Table
 from ddpm_bench.report.sections.training import training_section
 from ddpm_bench.report.summary import at_step, summaries
@@ -51,3 +52,11 @@ def test_a_step_holds_the_runs_that_were_scored_there() -> None:
     summary = trained()
     assert at_step(summary, 400).rows[0].estimates["fd_train"] == summary.rows[0].estimates["fd_train"]
     assert all(not row.estimates and row.done for row in at_step(summary, 300).rows)
+
+
+def test_a_cell_that_diverged_keeps_its_line_with_a_dash() -> None:
+    scored = tuple(make_checkpoint(step, metrics("mu-L-fixed", 0)) for step in (200, 400))
+    lost = make_record(GRID, "mu-L-learned", diverged=Divergence(step=9, reason="the loss is not finite"))
+    summary = summaries([make_record(GRID, "mu-L-fixed", checkpoints=scored), lost], GRID)[0]
+    table = next(block for block in training_section(summary, None) if isinstance(block, Table))
+    assert [line[1:] == ("–", "–") for line in table.lines] == [True, False]  # and no line of what nobody measured

@@ -133,7 +133,9 @@ def _claims(same: Sequence[Reported]) -> list[Block]:
     if not by_claim:
         return []
     title = "The paper's claims"
-    heads: tuple[Entry, ...] = ("claim", *(_report_link(one, one.summary.first.preset) for one in same))
+    presets = [one.summary.first.preset for one in same]
+    names = presets if len(set(presets)) == len(presets) else [one.name for one in same]
+    heads: tuple[Entry, ...] = ("claim", *map(_report_link, same, names))
     lines: tuple[tuple[Entry, ...], ...] = tuple(
         (Symbols(ones[0].claim.text), *map(_verdict, ones)) for ones in by_claim
     )  # fmt: skip

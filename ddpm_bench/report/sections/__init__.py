@@ -33,9 +33,12 @@ def page(
     """
     first, drawn = summaries[0], {figure.name: figure.block for figure in figures}
     blocks = [*_head(first), answer(summaries, drawn.pop(SAMPLES, None)), *_set_aside(first)]
+    of_several = {summary.selection: f": {selection_name(summary)}" for summary in summaries if len(summaries) > 1}
     for summary, table in zip(summaries, tables, strict=True):
-        title = f"Table: {selection_name(summary)}" if len(summaries) > 1 else "Table"
-        blocks += [Heading(2, title), Results(table), *_conditions(summary), *published_numbers_section(summary)]
+        blocks += [Heading(2, f"Table{of_several.get(summary.selection, '')}"), Results(table)]
+    blocks += _conditions(first)
+    for summary in summaries:
+        blocks += published_numbers_section(summary, of_several.get(summary.selection, ""))
     blocks += claims_section(summaries)
     blocks += training_section(first, drawn.pop(CURVES, None))
     blocks += checkpoints_section(checkpoints, first.first)

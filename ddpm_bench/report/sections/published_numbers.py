@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.records.conditions import unstated
-from ddpm_bench.report.blocks import Block, Bold, Paragraph, Symbols, Table
+from ddpm_bench.report.blocks import Block, Bold, Details, Paragraph, Symbols, Table
 from ddpm_bench.report.bounds import row_name
 from ddpm_bench.report.published_verdicts import PublishedVerdict, in_words, verdicts
 from ddpm_bench.report.summary import Summary
@@ -19,13 +19,13 @@ NOTE = (
 )
 
 
-def published_numbers_section(summary: Summary) -> list[Block]:
-    """Nothing where the grid's rows have no published numbers."""
+def published_numbers_section(summary: Summary, which: str = "") -> list[Block]:
+    """Nothing where the grid's rows have no published numbers. `which`: of several selections of checkpoints."""
     if not any(row.published.has_scores or row.published.has_nll for row in summary.grid.rows):
         return []
-    blocks: list[Block] = [Paragraph(Bold(TITLE)), _comparable(summary)]
+    blocks: list[Block] = [Paragraph(Bold(f"{TITLE}{which}")), _comparable(summary)]
     if any(summary.differences.values()):
-        blocks += [Paragraph(f"{DIFFERENCES}:"), _differences(summary)]
+        blocks.append(Details(DIFFERENCES, (_differences(summary),)))
     if found := verdicts(summary):
         blocks += [_verdicts(found, DIFFERENCES if any(summary.differences.values()) else TITLE), Paragraph(NOTE)]
     return blocks

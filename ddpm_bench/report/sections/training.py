@@ -7,8 +7,8 @@ from ddpm_bench.report.blocks import Block, Bold, Entry, Figure, Heading, Paragr
 from ddpm_bench.report.bounds import row_name
 from ddpm_bench.report.claims import direction, examine_claims
 from ddpm_bench.report.results_table import BOUND_TEST, heading, number
-from ddpm_bench.report.summary import Summary, at_step
-from ddpm_bench.report.table_remarks import EMPTY
+from ddpm_bench.report.summary import MeasuredCell, Summary, at_step
+from ddpm_bench.report.table_remarks import DASH, EMPTY
 
 TITLE = "Scores during training"
 CURVES = "distance-by-step"
@@ -32,14 +32,17 @@ def _table(key: str, at: Mapping[int, Summary]) -> list[Block]:
         return []
     title = heading(key, next(iter(at.values())).first)
     lines: tuple[tuple[Entry, ...], ...] = tuple(
-        (
-            Symbols(row_name(rows[0])),
-            *(number(key, row.estimates[key]) if key in row.estimates else EMPTY for row in rows),
-        )
+        (Symbols(row_name(rows[0])), *(_entry(key, row) for row in rows))
         for rows in zip(*(summary.rows for summary in at.values()), strict=True)
-        if any(row.estimates for row in rows)
+        if rows[0].status != "not measured"
     )
     return [Paragraph(Bold(title)), Table(title, "l" + "r" * len(at), _heads("Objective", at), lines)]
+
+
+def _entry(key: str, row: MeasuredCell) -> str:
+    if row.status == "diverged":
+        return DASH
+    return number(key, row.estimates[key]) if key in row.estimates else EMPTY
 
 
 def _claims(at: Mapping[int, Summary]) -> list[Block]:
@@ -51,7 +54,12 @@ def _claims(at: Mapping[int, Summary]) -> list[Block]:
         if sum(one.p is not None for one in ones) > 1
     )
     title = "The claims at each step"
-    return [Paragraph(Bold(title)), Table(title, "l" * (1 + len(at)), _heads("claim", at), lines)] if lines else []
+    said = "p is corrected for the claims of one step, and not for the number of steps: a column is read by itself."
+    return (
+        [Paragraph(Bold(title)), Paragraph(said), Table(title, "l" * (1 + len(at)), _heads("claim", at), lines)]
+        if lines
+        else []
+    )
 
 
 def _heads(first: str, steps: Iterable[int]) -> tuple[Entry, ...]:

@@ -83,7 +83,7 @@ def test_the_published_settings_are_all_that_the_paper_preset_decides(table2):
 def test_groups_stand_together_with_the_other_models_before_the_cells(tmp_path):
     others = "".join(
         f'[[other]]\ngroup = "{group}"\nlabel = "{label}"\npublished = {{ fid = 1.0 }}\n'
-        for group, label in (("new", "a"), ("epsilon prediction (ours)", "b"), ("new", "c"))
+        for group, label in (("new", "a"), ("epsilon prediction (the paper's)", "b"), ("new", "c"))
     )
     grid = load_grid(written(tmp_path, GRID + others))
     labels = [row.label for row in grid.rows]

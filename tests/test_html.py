@@ -1,6 +1,7 @@
 """The report as one HTML page, in a real headless browser that opens it from the disk."""
 
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -245,7 +246,7 @@ def hostile() -> tuple[Grid, list[Record]]:
     )
     update = {
         "extractor": extractor, "data": record.data.model_copy(update={"name": HOSTILE}),
-        "versions": {HOSTILE: HOSTILE}, "hardware": {HOSTILE: HOSTILE}, "git_commit": HOSTILE, "created": HOSTILE,
+        "preset": HOSTILE, "versions": {HOSTILE: HOSTILE}, "hardware": {HOSTILE: HOSTILE}, "git_commit": HOSTILE, "created": HOSTILE,
     }  # fmt: skip
     diverged = make_record(grid, "eps-L-fixed", diverged=Divergence(step=1, reason=HOSTILE))
     return grid, [record.model_copy(update=update) for record in (record, diverged)]
@@ -266,7 +267,7 @@ def test_hostile_text_is_text(show, tmp_path: Path) -> None:
     plain = [
         opened.page.locator(where).first.inner_text().replace("\u00a0", " ")
         for where in (
-            "h1", "table.main tbody a", "tr.group th", "table.main caption", ".notes", "#cell-mu-L-fixed summary",
+            "h1", "main > p", ".lead p", "table.main tbody a", "tr.group th", "table.main caption", ".notes", "#cell-mu-L-fixed summary",
             "#cell-mu-L-fixed dl:has-text('onerror')", "#cell-eps-L-fixed .inside > p >> nth=1",
         )
     ]  # fmt: skip
@@ -274,16 +275,51 @@ def test_hostile_text_is_text(show, tmp_path: Path) -> None:
         assert HOSTILE in text
 
 
-def test_what_is_folded_is_printed(show, report: Path) -> None:
-    opened = show(report)
-    opened.page.evaluate("""addEventListener("beforeprint", () => {
-      window.printed = [...document.querySelectorAll("details")].every((each) => each.open);
-    })""")
+def on_paper(opened: Opened) -> tuple[bytes, list[tuple[int, int]]]:
+    """The page as PDF, and how many pieces of text and how many pictures each page of it holds."""
     paper = opened.page.pdf(prefer_css_page_size=True)
+    found = []
+    for number in re.findall(rb"/Type\s*/Page\b.*?/Contents (\d+) 0 R", paper, re.DOTALL):
+        start = re.search(rb"\n%s 0 obj.*?stream\r?\n" % number, paper, re.DOTALL).end()
+        drawn = zlib.decompressobj().decompress(paper[start:])
+        found.append((drawn.count(b"Tj"), drawn.count(b" Do")))
+    return paper, found
+
+
+def test_it_prints_as_it_is_folded_on_at_most_15_pages_none_of_them_blank(show, report: Path) -> None:
+    opened = show(report)
+    paper, sheets = on_paper(opened)
     across, down = map(float, re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", paper).groups())
     assert across > down  # the table is wide
-    assert opened.page.evaluate("window.printed")
-    opened.page.wait_for_function("() => !document.querySelector('details.cell[open]')")
+    assert opened.page.locator(".plot").count() >= 9 and 5 < len(sheets) <= 15
+    assert min(texts for texts, _ in sheets) > 10 and sheets[0][1] == 1  # the samples stand on the first
+    unfold(opened)
+    assert len(on_paper(opened)[1]) > len(sheets) + 5
+
+
+def test_headings_stay_with_what_follows_them_on_paper(show, report: Path) -> None:
+    opened = show(report)
+    opened.page.emulate_media(media="print")
+    style = "all => all.map((each) => getComputedStyle(each).{})"
+    assert opened.page.locator(".plot:not(:has(h3)), .plot:not(:has(img))").count() == 0
+    assert set(opened.page.locator(".plot").evaluate_all(style.format("breakInside"))) == {"avoid"}
+    kept = opened.page.locator("h2, h3, h2 + p, p:has(+ .scroll), summary")
+    assert set(kept.evaluate_all(style.format("breakAfter"))) == {"avoid"}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 1.0])
+def test_a_narrow_window_shows_which_group_the_columns_are_of_wherever_it_is_scrolled(
+    show, report: Path, share
+) -> None:
+    opened = show(report, 390)
+    frame = opened.page.locator(".scroll", has=opened.page.locator("table.main"))
+    frame.evaluate("(frame, share) => { frame.scrollLeft = share * (frame.scrollWidth - frame.clientWidth); }", share)
+    seen = """(all) => all.filter((each) => {
+      const [box, heading] = [each.getBoundingClientRect(), document.querySelector("table.main tbody th[scope=row]")];
+      return box.left >= heading.getBoundingClientRect().right && box.right <= innerWidth;
+    }).map((each) => each.textContent)"""
+    shown = opened.page.locator("table.main th[scope=colgroup] > span").evaluate_all(seen)
+    assert ("Published" if share == 1 else "Measured here") in shown
 
 
 def test_no_table_is_cut_off_on_paper(show, report: Path) -> None:

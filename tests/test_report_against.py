@@ -114,7 +114,7 @@ def test_the_terminal_and_the_csv_have_the_verdicts() -> None:
     summary = summary_of(2.10, 2.12, 2.11)
     [line] = [line for line in verdict_lines(summary) if ", FID " in line]
     assert line.startswith(
-        "ε prediction (ours): ‖ε − ε_θ‖² (L_simple), FID 2.11 against 3.17: better (-1.06, allowed ±"
+        "ε prediction (the paper's): ‖ε − ε_θ‖² (L_simple), FID 2.11 against 3.17: better (-1.06, allowed ±"
     )
     frame = to_frame([summary]).set_index("cell")
     assert frame.loc["eps-mse-fixed", "verdict_fd_train"] == "better"

@@ -179,7 +179,7 @@ def test_cells_with_single_terms_have_a_code_and_only_the_papers_stands_beside_t
     parts = bounds_section(summary)
     one, papers = (to_markdown([part]) for part in parts if isinstance(part, Details))
     assert "67.60125" not in one and "67.60125" in papers and "published: rate 1.78, distortion 1.97" in papers
-    assert "Not comparable with it" in to_markdown(parts)
+    assert "Not comparable with the published code" in to_markdown(parts)
 
 
 def test_estimates_and_old_records_have_no_progressive_section() -> None:

@@ -7,7 +7,7 @@ from ddpm_bench.config.grid import load_grid
 from ddpm_bench.records.record import LogPoint, Record
 from ddpm_bench.report.blocks import Table
 from ddpm_bench.report.claims import examine_claims
-from ddpm_bench.report.claims_by_step import at_step, claims_by_step
+from ddpm_bench.report.claims_by_step import claims_by_step, with_last_bounds
 from ddpm_bench.report.clipping import clipped_share
 from ddpm_bench.report.sections.training import training_section
 from ddpm_bench.report.summary import summaries
@@ -66,7 +66,7 @@ def test_the_last_step_has_the_verdicts_of_the_last_checkpoints() -> None:
     verdicts = {one.claim.text: one.outcome for one in examine_claims([last])}
     by_step = {claim.text: found[400].outcome for claim, found in claims_by_step(last)}
     assert by_step.items() <= verdicts.items() and len(by_step) == 6  # one claim is about bounds
-    early = examine_claims([at_step(last, 100)])
+    early = examine_claims([with_last_bounds(last, 100)])
     assert all(one.adjusted is not None for one in early)  # as many tests at every step, that of bounds among them
 
 

@@ -119,6 +119,14 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """What a reader sees first: paragraphs, and a picture beside them where there is room."""
+
+    paragraphs: tuple[Words, ...]
+    figure: Figure | None
+
+
+@dataclass(frozen=True)
 class Details:
     """Blocks that are folded until a reader opens them."""
 
@@ -127,7 +135,7 @@ class Details:
     open: bool = False
 
 
-Block = Heading | Paragraph | Bullets | CodeBlock | Table | Results | Figure | Details
+Block = Heading | Paragraph | Bullets | CodeBlock | Table | Results | Figure | Lead | Details
 
 
 def joined(separator: Words, parts: "list[Words] | tuple[Words, ...]") -> Words:

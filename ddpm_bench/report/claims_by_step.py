@@ -8,7 +8,7 @@ from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.config.published import Claim
 from ddpm_bench.records.record import Checkpoint, Record
 from ddpm_bench.report.claims import Outcome, examine_claims
-from ddpm_bench.report.summary import MeasuredCell, Summary
+from ddpm_bench.report.summary import Summary, at_step
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def claims_by_step(summary: Summary) -> list[tuple[Claim, Mapping[int, ClaimAtSt
         return []
     found: dict[Claim, dict[int, ClaimAtStep]] = {}
     for step in steps:
-        then = at_step(summary, step)
+        then = with_last_bounds(summary, step)
         rows = {row.cell.name: row for row in then.rows}
         for one in examine_claims([then]):
             if any(METRICS[key].is_bound for key in one.claim.metrics):
@@ -51,16 +51,14 @@ def scored_steps(summary: Summary) -> list[int]:
     return sorted({one.step for row in summary.rows for record in row.done for one in record.checkpoints})
 
 
-def at_step(summary: Summary, step: int) -> Summary:
-    """The summary with the checkpoints of one step as those selected."""
-    return replace(summary, rows=tuple(_row_at(row, step) for row in summary.rows))
-
-
-def _row_at(row: MeasuredCell, step: int) -> MeasuredCell:
-    scored = {
-        record.seed: _with_bounds(one, record) for record in row.done for one in record.checkpoints if one.step == step
-    }
-    return replace(row, checkpoints=scored)
+def with_last_bounds(summary: Summary, step: int) -> Summary:
+    """The summary at a step, the bounds of the last checkpoints beside its scores."""
+    then = at_step(summary, step)
+    rows = (
+        replace(row, checkpoints={r.seed: _with_bounds(row.checkpoints[r.seed], r) for r in row.done if r.seed in row.checkpoints})
+        for row in then.rows
+    )  # fmt: skip
+    return replace(then, rows=tuple(rows))
 
 
 def _with_bounds(checkpoint: Checkpoint, record: Record) -> Checkpoint:

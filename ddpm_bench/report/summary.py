@@ -117,6 +117,13 @@ def summaries(records: Sequence[Record], grid: Grid) -> list[Summary]:
     return [_summary(alike, aside, grid, selection) for selection in selections]
 
 
+def at_step(summary: Summary, step: int) -> Summary:
+    """The same runs, as they were scored after so many training steps."""
+    done = [record for record in summary.records if record.outcome == "done"]
+    scored = [(record, checkpoint) for record in done for checkpoint in record.checkpoints if checkpoint.step == step]
+    return replace(summary, rows=_rows(summary.records, summary.grid, scored))
+
+
 def by_group(rows: Sequence[MeasuredCell]) -> dict[str, list[MeasuredCell]]:
     """The rows by group of the grid, in order."""
     groups: dict[str, list[MeasuredCell]] = {}
@@ -134,12 +141,28 @@ def chosen(record: Record, selection: Selection) -> Checkpoint | None:
 
 def _summary(records: Sequence[Record], aside: Sequence[SetAside], grid: Grid, selection: Selection) -> Summary:
     scored = [(record, checkpoint) for record in records if (checkpoint := chosen(record, selection))]
+    # The anchors of a seed are the same in all its cells.
+    by_seed = {(name, record.seed): metrics for record in records for name, metrics in record.anchors.items()}
+    rows = _rows(records, grid, scored)
+    return Summary(
+        grid=grid,
+        selection=selection,
+        records=tuple(records),
+        rows=rows,
+        anchors=_estimates([(name, metrics) for (name, _), metrics in by_seed.items()]),
+        differences={key: differences(_one_with(key, records), grid, key, selection) for key in _held(rows, grid)},
+        set_aside=tuple(aside),
+    )
+
+
+def _rows(
+    records: Sequence[Record], grid: Grid, scored: Sequence[tuple[Record, Checkpoint]]
+) -> tuple[MeasuredCell, ...]:  # fmt: skip
+    """Every cell with its runs, and what is known of the checkpoints that were `scored`."""
     by_cell = _estimates([(record.cell, checkpoint.metrics) for record, checkpoint in scored])
     # Where a cell has several checkpoints here, its estimates have several seeds, and no interval.
     by_cell |= {record.cell: _with_intervals(by_cell[record.cell], checkpoint) for record, checkpoint in scored}
-    # The anchors of a seed are the same in all its cells.
-    by_seed = {(name, record.seed): metrics for record in records for name, metrics in record.anchors.items()}
-    rows = tuple(
+    return tuple(
         MeasuredCell(
             cell=cell,
             done=tuple(r for r in records if r.cell == cell.name and r.outcome == "done"),
@@ -150,15 +173,6 @@ def _summary(records: Sequence[Record], aside: Sequence[SetAside], grid: Grid, s
             bounds=tuple(b for r, c in scored if r.cell == cell.name and c is r.last for b in r.bounds),
         )
         for cell in grid.cells
-    )
-    return Summary(
-        grid=grid,
-        selection=selection,
-        records=tuple(records),
-        rows=rows,
-        anchors=_estimates([(name, metrics) for (name, _), metrics in by_seed.items()]),
-        differences={key: differences(_one_with(key, records), grid, key, selection) for key in _held(rows, grid)},
-        set_aside=tuple(aside),
     )
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from ddpm_bench.records.row import Row as EvaluatedRow
-from ddpm_bench.report.blocks import Block, Bold, Bullets, Code, Heading, Paragraph, Results
+from ddpm_bench.report.blocks import Block, Bold, Bullets, Heading, Paragraph, Results
 from ddpm_bench.report.figures import DrawnFigure
 from ddpm_bench.report.pictures import Picture
-from ddpm_bench.report.results_table import MEASURED_HERE, PUBLISHED, ResultsTable
+from ddpm_bench.report.results_table import MEASURED_HERE, PUBLISHED, ResultsTable, make_table
+from ddpm_bench.report.sections.answer import SAMPLES, answer
 from ddpm_bench.report.sections.bounds import bounds_section
 from ddpm_bench.report.sections.checkpoints import checkpoints_section
 from ddpm_bench.report.sections.claims import claims_section
@@ -14,7 +15,7 @@ from ddpm_bench.report.sections.provenance import provenance_section
 from ddpm_bench.report.sections.published_elsewhere import published_elsewhere_section
 from ddpm_bench.report.sections.published_numbers import published_numbers_section
 from ddpm_bench.report.sections.samples import samples_section
-from ddpm_bench.report.sections.training import training_section
+from ddpm_bench.report.sections.training import CURVES, training_section
 from ddpm_bench.report.summary import Summary
 from ddpm_bench.report.table_remarks import selection_name
 
@@ -30,28 +31,39 @@ def page(
 
     `checkpoints`: rows of `evaluate --ckpt`, shown in a table of their own.
     """
-    first = summaries[0]
-    blocks = [*_head(first), *_set_aside(first)]
+    first, drawn = summaries[0], {figure.name: figure.block for figure in figures}
+    blocks = [
+        *_head(first), answer(summaries, drawn.pop(SAMPLES, None)), Results(make_table(first, compact=True)), *_set_aside(first),
+    ]  # fmt: skip
+    of_several = {summary.selection: f": {selection_name(summary)}" for summary in summaries if len(summaries) > 1}
     for summary, table in zip(summaries, tables, strict=True):
-        title = f"Table: {selection_name(summary)}" if len(summaries) > 1 else "Table"
-        blocks += [Heading(2, title), Results(table), *published_numbers_section(summary)]
+        blocks += [Heading(2, f"Table{of_several.get(summary.selection, '')}"), Results(table)]
+    blocks += _conditions(first)
+    for summary in summaries:
+        blocks += published_numbers_section(summary, of_several.get(summary.selection, ""))
     blocks += claims_section(summaries)
-    blocks += training_section(first)
+    blocks += training_section(first, drawn.pop(CURVES, None))
     blocks += checkpoints_section(checkpoints, first.first)
     blocks += bounds_section(first)
-    blocks += [Heading(2, "Plots"), *(figure.block for figure in figures)] if figures else []
+    blocks += [Heading(2, "Plots"), *drawn.values()] if drawn else []
     blocks += samples_section(first.rows, pictures)
     blocks += published_elsewhere_section(first)
     return blocks + provenance_section(first)
 
 
 def _head(summary: Summary) -> list[Block]:
+    return [
+        Heading(1, f"ddpm-bench: {summary.grid.name}, preset {summary.first.preset}"),
+        Paragraph(Bold(summary.grid.title)),
+    ]
+
+
+def _conditions(summary: Summary) -> list[Block]:
+    """Whose numbers the table holds, and what they depend on."""
     grid, record = summary.grid, summary.first
     data, settings, extractor = record.data, record.settings, record.extractor
     weights = "" if extractor.verified else " (unverified weights)"
     return [
-        Heading(1, grid.title),
-        Paragraph(("Grid ", Code(grid.name), ", preset ", Code(record.preset), ".")),
         Paragraph(f"{PUBLISHED}: {grid.source}. Rows, order and labels are its own."),
         Paragraph(
             f"{MEASURED_HERE}: {data.name}, {data.shape[1]}x{data.shape[2]} pixels, {data.train_images:,} training "

@@ -57,7 +57,7 @@ def _progressive(summary: Summary) -> list[Block]:
         "the image that is predicted then, of pixels 0..255."
     )
     source = (f" Published: {published.source}, ", Symbols(published.label), ".") if published else ""
-    apart = (" ", Bold("Not comparable with it"), ", as above.")
+    apart = (" ", Bold("Not comparable with the published code"), ", for the reasons above.")
     blocks: list[Block] = [
         Heading(2, "Progressive coding"),
         Paragraph((said, source, "" if summary.bounds_comparable or not published else apart)),

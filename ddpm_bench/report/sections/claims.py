@@ -18,7 +18,7 @@ def claims_section(summaries: Sequence[Summary]) -> list[Block]:
     apart = (
         "" if summaries[-1].comparable else " The verdicts hold for the conditions here, which are not the source's."
     )
-    heads = ("claim of the source", "on these numbers", "they point", "p", "decided by")
+    heads = ("claim", "verdict", "direction", "p", "the comparison that decides")
     return [
         Heading(2, TITLE),
         Paragraph(f"Tested on the numbers measured here.{apart} {_rule(tested)}"),

@@ -43,7 +43,7 @@ def provenance_section(summary: Summary) -> list[Block]:
         Paragraph(f"{COMMAND}:"),
         CodeBlock("sh", command(records, summary.grid)),
         Table(COMMAND, "ll", (None, None), facts),
-        _times(records),
+        Details("Outcome and time of every run", (_times(records),)),
         Details("Settings that all cells share", (CodeBlock("json", json.dumps(settings, indent=2)),)),
     ]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.records.conditions import unstated
-from ddpm_bench.report.blocks import Block, Bold, Paragraph, Symbols, Table
+from ddpm_bench.report.blocks import Block, Bold, Details, Paragraph, Symbols, Table
 from ddpm_bench.report.bounds import row_name
 from ddpm_bench.report.published_verdicts import PublishedVerdict, in_words, verdicts
 from ddpm_bench.report.summary import Summary
@@ -13,18 +13,19 @@ from ddpm_bench.report.table_remarks import condition_names
 TITLE = "Against the published numbers"
 DIFFERENCES = "Differences from the published conditions"
 NOTE = (
-    "A published number is that of one training run. Within: it lies in the 95% interval for one more run like ours, "
-    "from the scatter of our seeds and the published ±; that ± is over splits of one sample set, not over runs."
+    "A published number is that of one training run. Within: it lies in the 95% interval for one more run like those "
+    "measured here, computed from the scatter of the seeds and the published ±, which is over splits of one sample set, "
+    "not over runs."
 )
 
 
-def published_numbers_section(summary: Summary) -> list[Block]:
-    """Nothing where the grid's rows have no published numbers."""
+def published_numbers_section(summary: Summary, which: str = "") -> list[Block]:
+    """Nothing where the grid's rows have no published numbers. `which`: of several selections of checkpoints."""
     if not any(row.published.has_scores or row.published.has_nll for row in summary.grid.rows):
         return []
-    blocks: list[Block] = [Paragraph(Bold(TITLE)), _comparable(summary)]
+    blocks: list[Block] = [Paragraph(Bold(f"{TITLE}{which}")), _comparable(summary)]
     if any(summary.differences.values()):
-        blocks += [Paragraph(f"{DIFFERENCES}:"), _differences(summary)]
+        blocks.append(Details(DIFFERENCES, (_differences(summary),)))
     if found := verdicts(summary):
         blocks += [_verdicts(found, DIFFERENCES if any(summary.differences.values()) else TITLE), Paragraph(NOTE)]
     return blocks

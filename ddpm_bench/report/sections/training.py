@@ -1,25 +1,36 @@
-"""What is said of the training: how often gradients were clipped, and from which step on the claimed orders hold."""
+"""What is said of the training: how often gradients were clipped, scores at every step, and from which on orders hold."""
 
-from ddpm_bench.report.blocks import Block, Bold, Entry, Heading, Paragraph, Symbols, Table, Words
+from collections.abc import Mapping
+
+from ddpm_bench.config.metrics import BOUNDS, DISTANCE, METRICS, SCORE
+from ddpm_bench.report.blocks import Block, Bold, Entry, Figure, Heading, Paragraph, Symbols, Table, Words
 from ddpm_bench.report.bounds import row_name
-from ddpm_bench.report.claims_by_step import ClaimAtStep, claims_by_step
+from ddpm_bench.report.claims_by_step import ClaimAtStep, claims_by_step, scored_steps
 from ddpm_bench.report.clipping import clipped_share
 from ddpm_bench.report.pictures import runs_of
-from ddpm_bench.report.summary import Summary
-from ddpm_bench.report.table_remarks import EMPTY
+from ddpm_bench.report.results_table import number
+from ddpm_bench.report.summary import MeasuredCell, Summary, at_step
+from ddpm_bench.report.table_remarks import DASH, EMPTY
 
 TITLE = "Training"
+CURVES = "scores-by-step"
+"""The name of the figure that draws the scores."""
+KEYS = (DISTANCE, SCORE, BOUNDS["test"])
 
 
-def training_section(summary: Summary) -> list[Block]:
-    """Nothing where no run logged its gradients."""
+def training_section(summary: Summary, curves: Figure | None) -> list[Block]:
+    """Nothing where no run logged its gradients or was scored more than once."""
+    blocks = [*_clipping(summary), *_scores(summary, curves), *_orders(summary)]
+    return [Heading(2, TITLE), *blocks] if blocks else []
+
+
+def _clipping(summary: Summary) -> list[Block]:
     shares = [(row, share) for row in summary.rows if (share := clipped_share(runs_of(row))) is not None]
     if not shares:
         return []
     training = summary.first.settings.training
     title = "Share of clipped steps"
     return [
-        Heading(2, TITLE),
         Paragraph(
             f"Gradients are clipped to a norm of {training.clip:g}. A cell that is nearly always clipped takes steps of one "
             "size, whatever the scale of its loss. Below, the share of the logged norms that lie above the limit, each "
@@ -31,8 +42,36 @@ def training_section(summary: Summary) -> list[Block]:
             ("cell", title.lower()),
             tuple((Symbols(row_name(row)), f"{share:.0%}") for row, share in shares),
         ),
-        *_orders(summary),
     ]
+
+
+def _scores(summary: Summary, curves: Figure | None) -> list[Block]:
+    """Of every cell at every step that was scored, where there are several."""
+    if len(steps := scored_steps(summary)) < 2:
+        return []
+    at = {step: at_step(summary, step) for step in steps}
+    tables = [block for key in KEYS for block in _table(key, at)]
+    return [Heading(3, "Scores during training"), *([curves] if curves else []), *tables]
+
+
+def _table(key: str, at: Mapping[int, Summary]) -> list[Block]:
+    """A line for every cell, a column for every step; nothing for a metric of one step alone."""
+    if sum(any(key in row.estimates for row in summary.rows) for summary in at.values()) < 2:
+        return []
+    title = METRICS[key].column(next(iter(at.values())).first.extractor.labels)
+    lines: tuple[tuple[Entry, ...], ...] = tuple(
+        (Symbols(row_name(rows[0])), *(_number(key, row) for row in rows))
+        for rows in zip(*(summary.rows for summary in at.values()), strict=True)
+        if rows[0].status != "not measured"
+    )
+    heads: tuple[Entry, ...] = ("cell", *(f"step {step:,}" for step in at))
+    return [Paragraph(Bold(title)), Table(title, "l" + "r" * len(at), heads, lines)]
+
+
+def _number(key: str, row: MeasuredCell) -> str:
+    if row.status == "diverged":
+        return DASH
+    return number(key, row.estimates[key]) if key in row.estimates else EMPTY
 
 
 def _orders(summary: Summary) -> list[Block]:

@@ -38,7 +38,7 @@ function sortable(table) {
 
   const hint = document.createElement("span");
   hint.className = "sorts";
-  hint.textContent = " The headings sort it.";
+  hint.textContent = " Click a heading to sort.";
   (table.caption.firstElementChild ?? table.caption).append(hint);
   for (const head of heads) {
     const button = document.createElement("button");
@@ -73,19 +73,12 @@ addEventListener("hashchange", reveal);
 focusable();
 reveal();
 
-const cells = [...document.querySelectorAll("details.cell")];
 const unfold = document.getElementById("unfold");
-unfold.hidden = false;
-unfold.addEventListener("click", () => {
-  const open = unfold.getAttribute("aria-pressed") !== "true";
-  unfold.setAttribute("aria-pressed", String(open));
-  cells.forEach((cell) => { cell.open = open; });
-});
-
-// Paper cannot be unfolded.
-let closed = [];
-addEventListener("beforeprint", () => {
-  closed = [...document.querySelectorAll("details:not([open])")];
-  closed.forEach((details) => { details.open = true; });
-});
-addEventListener("afterprint", () => closed.forEach((details) => { details.open = false; }));
+if (unfold) {
+  unfold.hidden = false;
+  unfold.addEventListener("click", () => {
+    const open = unfold.getAttribute("aria-pressed") !== "true";
+    unfold.setAttribute("aria-pressed", String(open));
+    document.querySelectorAll("details.cell").forEach((cell) => { cell.open = open; });
+  });
+}

@@ -22,6 +22,7 @@ from ddpm_bench.report.blocks import (
     Figure,
     Heading,
     Image,
+    Lead,
     LineBreak,
     Link,
     Paragraph,
@@ -50,16 +51,27 @@ def block_html(block: Block, folder: Path) -> Markup:
             return Markup('<pre><code class="language-{}">{}\n</code></pre>').format(language, text)
         case Table():
             return _table(block, folder)
-        case Figure(title, image, caption, pdf):
-            return Markup("<h3>{}</h3>\n<p>{}</p>\n<p>{} ({})</p>").format(
-                title, words_html(image, folder), caption, words_html(Link("PDF", pdf), folder)
+        case Figure(title, image):
+            return Markup('<figure class="plot"><h3>{}</h3>\n{}\n{}</figure>').format(
+                title, words_html(image, folder), _caption(block, folder)
             )
+        case Lead(paragraphs, figure):
+            said = Markup("\n").join(Markup("<p>{}</p>").format(words_html(each, folder)) for each in paragraphs)
+            shown = figure and Markup("<figure>{}\n{}</figure>").format(
+                words_html(figure.image, folder), _caption(figure, folder)
+            )
+            return Markup('<div class="lead"><div>\n{}\n</div>\n{}</div>').format(said, shown or "")
         case Details(summary, blocks, unfolded):
             inside = Markup("\n").join(block_html(each, folder) for each in blocks)
             return Markup("<details{}><summary>{}</summary>\n{}\n</details>").format(
                 " open" if unfolded else "", words_html(summary, folder), inside
             )
     raise TypeError(f"no HTML for a {type(block).__name__} here")
+
+
+def _caption(figure: Figure, folder: Path) -> Markup:
+    link = words_html(Link("PDF", figure.pdf), folder)
+    return Markup("<figcaption>{} ({})</figcaption>").format(figure.caption, link)
 
 
 def _table(table: Table, folder: Path) -> Markup:

@@ -6,7 +6,7 @@ cannot do: tables that sort, and every cell unfolded into its scores, settings, 
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -34,18 +34,32 @@ def html_page(
     """
     shown = {row.cell.name: row for row in summaries[0].rows if row.done or row.diverged}
     cells = [cell_in_full(summaries[0], row, tables[0], pictures.get(name)) for name, row in shown.items()]
-    names = [
-        words_html(block.words, out).striptags() for block in blocks if isinstance(block, Heading) and block.level == 2
-    ]
+    return _document(blocks, _parts(blocks, out, summaries[0], shown), [_cell(cell, out) for cell in cells], out)
+
+
+def front_html(blocks: Sequence[Block], out: Path) -> str:
+    """HTML of the front page, whose pictures lie in `out`."""
+    return _document(blocks, [block_html(block, out) for block in blocks], [], out)
+
+
+def _document(
+    blocks: Sequence[Block], parts: Iterable[Markup], cells: Sequence[Mapping[str, object]], out: Path
+) -> str:  # fmt: skip
+    """The whole file; `parts` are the blocks as HTML."""
+    names = {
+        level: [words_html(b.words, out).striptags() for b in blocks if isinstance(b, Heading) and b.level == level]
+        for level in (1, 2)
+    }
+    contents = [*names[2], *([CELLS] if cells else [])]
     style, script = (_asset(name) for name in ("report.css", "report.js"))
     template = environment().get_template("report.html")
     return template.render(
-        title=summaries[0].grid.title,
-        contents=[(anchor(name), name) for name in (*names, CELLS)],
-        parts=_parts(blocks, out, summaries[0], shown),
+        title=names[1][0],
+        contents=[(anchor(name), name) for name in contents],
+        parts=parts,
         cells_heading=CELLS,
         cells_anchor=anchor(CELLS),
-        cells=[_cell(cell, out) for cell in cells],
+        cells=cells,
         style=style,
         style_hash=_hash(style),
         script=script,

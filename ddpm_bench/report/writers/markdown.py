@@ -16,6 +16,7 @@ from ddpm_bench.report.blocks import (
     Figure,
     Heading,
     Image,
+    Lead,
     LineBreak,
     Link,
     Paragraph,
@@ -64,6 +65,11 @@ def _block(block: Block) -> str:
         case Figure(title, image, caption, pdf):
             link = _words(Link("PDF", pdf))
             return f"### {_words(title)}\n\n{_words(image)}\n\n{_words(caption)} ({link})"
+        case Lead(paragraphs, figure):
+            pictured = (
+                [_words(figure.image), _words((figure.caption, " (", Link("PDF", figure.pdf), ")"))] if figure else []
+            )
+            return "\n\n".join([*map(_words, paragraphs), *pictured])
         case Details(summary, blocks, unfolded):
             inside = "\n\n".join(map(_block, blocks))
             return (

@@ -116,7 +116,7 @@ def make_record(
         divergence=diverged,
         settings=settings,
         data=DataInfo(
-            name="CIFAR-10" if cifar else "Fashion-MNIST (embedded)",
+            name="CIFAR-10" if cifar else "fashion-mnist-10k",
             sha256="d" * 64,
             train_images=50_000 if cifar else 10_000,
             test_images=10_000 if cifar else 2_000,

@@ -70,11 +70,11 @@ def test_two_seeds_decide_nothing_however_clear() -> None:
         {"eps-mse-fixed": [1.0, 1.0, 1.0], "eps-L-fixed": [90.0, 90.1]}, order("eps-mse-fixed", "eps-L-fixed")
     )
     assert one.outcome == "undecided" and one.p is None
-    assert one.deciding.reason == f"eps-L-fixed has 2 of the {SEEDS} seeds that it takes"
+    assert one.deciding.reason == f"eps-L-fixed has 2 of the {SEEDS} seeds that a verdict takes"
 
 
 def test_seeds_that_move_both_cells_do_not_hide_their_difference() -> None:
-    """Welch's interval of the same numbers holds zero, by far."""
+    """Welch's interval of the same numbers contains zero, by far."""
     values = {"mu-L-fixed": [10.0, 14.0, 19.0], "mu-mse-fixed": [11.0, 15.3, 21.0]}
     one = outcome_of(values, order("mu-L-fixed", "mu-mse-fixed"))
     assert one.outcome == "supported" and one.deciding.effect.pairs == 3

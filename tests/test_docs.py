@@ -1,4 +1,4 @@
-"""The pages under docs/ keep their word: every example runs as it is printed, every test they name exists."""
+"""The pages keep their word: every example runs as it is printed, every command, link and test that they name exists."""
 
 import re
 import shlex
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import command_of, parsed
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -26,6 +27,12 @@ from ddpm_bench.records.record import Record, read_record
 
 ROOT = Path(__file__).parent.parent
 DOCS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+PAGES = {
+    path: path.read_text(encoding="utf-8")
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
+    if path.name != "CHANGELOG.md"
+}
+"""All that a reader is sent to; the changelog tells of commands that are gone."""
 
 
 def examples(page: str, name: str) -> list[str]:
@@ -38,6 +45,64 @@ def run_commands(call, text: str) -> None:
         assert program == "ddpm-bench"
         done = call(*arguments)
         assert done.code == 0, f"{line}\n{done.err}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_every_command_on_a_page_is_understood(page: Path) -> None:
+    blocks = "".join(re.findall(r"```(?:sh|console)\n(.*?)```", PAGES[page], re.DOTALL))
+    commands = re.findall(r"^(?:\$ |\w+=\S+ |  )?ddpm-bench ((?:(?! #| &&).)+)", blocks, re.MULTILINE)
+    assert len(commands) == len(re.findall(r"^.*\bddpm-bench [a-z].*$", blocks, re.MULTILINE))
+    for command in commands:
+        parsed(shlex.split(command))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_every_option_of_a_command_within_a_sentence_is_there(page: Path) -> None:
+    for line in re.findall(r"`ddpm-bench ([^`]* --[^`]*)`", PAGES[page]):
+        command, rest = command_of(line.split())
+        known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+        assert {word for word in rest if word.startswith("--")} <= known, line
+
+
+def test_every_option_that_stands_alone_in_a_sentence_is_some_commands() -> None:
+    known = set(re.findall(r"--[\w-]+", DOCS["cli"]))
+    for page, text in PAGES.items():
+        for option in re.findall(r"`(--[a-zA-Z][\w-]*)[ /`]", text):
+            assert option in known, f"{page.name}: {option}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, (
+                target
+            )
+
+
+def test_the_first_page_leads_to_every_other() -> None:
+    assert {f"docs/{name}.md" for name in DOCS} <= set(re.findall(r"\]\((docs/[^)#]+)", PAGES[ROOT / "README.md"]))
+
+
+def test_the_data_of_the_package_have_a_name_of_their_own() -> None:
+    """`embedded` is the extractor; as data it is the value of an option alone."""
+    for page, text in PAGES.items():
+        for words in re.findall(r"embedded (?:data|images|pictures|Fashion)\b", text):
+            raise AssertionError(f"{page.name}: {words}")
+
+
+def test_the_python_example_samples_and_scores_a_users_own_network(capsys) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS["python"], re.DOTALL)
+    scope: dict = {}
+    exec(compile(code, "python.md", "exec"), scope)
+    assert scope["images"].shape == (8, 1, 16, 16)
+    assert "bits/dim" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -195,6 +260,15 @@ def test_every_pitfall_and_promise_names_a_test_that_is_there(name: str) -> None
 
 def test_all_sixteen_pitfalls_are_told() -> None:
     assert len(re.findall(r"^\|.*`test_\w+` \|$", DOCS["pitfalls"], re.MULTILINE)) == 20
+
+
+@pytest.mark.parametrize("name", list(shipped_presets()))
+def test_the_table_of_presets_says_what_the_presets_say(name: str) -> None:
+    settings = resolve(load_grid("table2").cells[-1], load_preset(name), {})
+    (row,) = re.findall(rf"^\| `{name}` \|.*$", DOCS["presets"], re.MULTILINE)
+    training, chain = settings.training, settings.sampling.steps or settings.diffusion.T
+    assert f"{training.steps:,} steps of {training.batch}" in row
+    assert f"{settings.sampling.samples:,} in {chain} steps" in row
 
 
 @pytest.mark.parametrize("name", list(shipped_presets()))

@@ -107,7 +107,7 @@ def test_every_figure_is_png_and_pdf_with_a_caption(tmp_path: Path, capsys: pyte
             image.load()
             assert 1200 < image.width <= 1400  # readable in a column
         assert one.pdf.read_bytes().startswith(b"%PDF")
-        assert one.title and ("Fashion-MNIST (embedded)" in one.caption or one.name == "schedule")
+        assert one.title and ("fashion-mnist-10k" in one.caption or one.name == "schedule")
         assert one.seen and one.block.image.alternative == one.seen
     assert capsys.readouterr().err == ""
 

@@ -15,11 +15,14 @@ class Session:
     """Notes what is run instead of running it."""
 
     def __init__(self, *posargs: str) -> None:
-        self.posargs, self.commands = list(posargs), []
+        self.posargs, self.commands, self.said = list(posargs), [], []
 
     def run(self, program: str, *arguments: str) -> None:
         if Path(program).stem == "ddpm-bench":
             self.commands.append(list(arguments))
+
+    def log(self, message: str) -> None:
+        self.said.append(message)
 
     def error(self, message: str) -> None:
         raise RuntimeError(message)
@@ -50,6 +53,24 @@ def test_reproduce_measures_afresh_and_then_compares(noxfile) -> None:
         compared["a"] == parsed(session.commands[0])["results"]
         and compared["b"] == NOXFILE.parent / "results" / "table2-quick"
     )
+
+
+def test_reproduce_says_what_one_seed_can_show_and_with_three_prints_the_committed_verdicts_too(noxfile) -> None:
+    one, three = Session(), Session("--seeds", "0,1,2")
+    noxfile.reproduce(one)
+    assert "seed 0" in one.said[0] and "-- --seeds 0,1,2" in one.said[0]
+    assert [command[0] for command in one.commands] == ["ablate", "compare"]
+    folder = noxfile.REPRODUCED / "table2-quick"
+    three.run = lambda program, *arguments: (
+        Session.run(three, program, *arguments),
+        folder.mkdir(parents=True, exist_ok=True),
+        [(folder / f"eps-mse-fixed-seed{seed}.json").touch() for seed in range(3)],
+    )
+    noxfile.reproduce(three)
+    assert [command[0] for command in three.commands] == ["ablate", "report", "compare"]
+    ablate, report, _ = map(parsed, three.commands)
+    assert ablate["seeds"] == "0,1,2" and report["results"] == NOXFILE.parent / "results" / "table2-quick"
+    assert report["reports"] not in (ablate["reports"], NOXFILE.parent / "reports" / "table2-quick")
 
 
 def test_h200_measures_speed_the_grid_with_its_own_extractor_and_what_bfloat16_does(noxfile) -> None:

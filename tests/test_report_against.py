@@ -98,7 +98,7 @@ def test_the_section_says_comparable_or_what_differs_for_each_number() -> None:
     assert "Differences from" not in text and "not over runs" in text
     other = to_markdown(published_numbers_section(summaries(quick_records(), GRID)[0]))
     assert "| IS, FID | not comparable: data, size, training steps" in other
-    assert "| samples | 50,000 | 512 | IS, FID |" in other and "| data | cifar10 | embedded | all |" in other
+    assert "| samples | 50,000 | 512 | IS, FID |" in other and "| data | cifar10 | fashion-mnist-10k | all |" in other
     assert (
         "| bound's decoder | paper | exact | NLL of test images, NLL of training images |" in other
         and "verdict" not in other

@@ -127,7 +127,7 @@ def test_the_gap_is_test_less_train_with_the_error_of_both() -> None:
     )
     [gap] = gaps(summary_of([record]))
     assert (gap.cell, gap.difference, gap.standard_error) == ("eps-L-fixed", pytest.approx(0.2), pytest.approx(0.05))
-    [remark] = [r for r in bound_remarks(summary_of([record])) if "test less train" in r]
+    [remark] = [r for r in bound_remarks(summary_of([record])) if "Test bound minus train" in r]
     assert "eps-L-fixed +0.200 (0.050)" in remark and "different images" in remark
 
 
@@ -162,7 +162,7 @@ def test_the_remark_says_how_an_estimate_was_made_and_how_good_it_is() -> None:
     how, errors, _ = bound_remarks(summary_of([record]))
     assert "an unbiased estimate by 10 network calls an image" in how and "every t of" not in how
     assert "x_0 not clipped" in how and "tanh approximation" in how
-    assert "of the estimate itself, against every t of the same images: at most 0.0031" in errors
+    assert "of the estimate, against the exact bound of the same images: at most 0.0031" in errors
 
 
 def test_the_section_splits_the_bound_into_rate_and_distortion() -> None:

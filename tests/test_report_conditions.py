@@ -234,3 +234,11 @@ def test_the_command_for_a_whole_grid_names_no_cells() -> None:
 def test_the_command_asks_for_unverified_weights_where_they_were_used() -> None:
     assert "--allow-unverified-weights" in command(paper_records(extractor=UNVERIFIED), GRID)
     assert "--allow-unverified-weights" not in command(paper_records(), GRID)
+
+
+def test_other_images_are_named_by_their_own_name_and_never_by_the_published_ones() -> None:
+    record = make_record(GRID, "eps-mse-fixed", extractor=EMBEDDED)
+    for name, shown in (("fashion-mnist-10k", "fashion-mnist-10k"), ("cifar10", "embedded")):
+        named = record.model_copy(update={"data": record.data.model_copy(update={"name": name})})
+        found = differences_in(named, GRID, "fd_train", "last")
+        assert Difference("data", "cifar10", shown) in found

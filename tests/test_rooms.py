@@ -1,4 +1,4 @@
-"""The house as the README draws it: nothing lower imports anything higher, and no class name means two things."""
+"""The house as docs/design.md draws it: nothing lower imports anything higher, and no class name means two things."""
 
 import ast
 import re
@@ -7,8 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ddpm_bench"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-DRAWN = re.findall(r"^      (\w+)/  ", README[README.index("from top to bottom") :], re.MULTILINE)
+DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+DRAWN = re.findall(r"^      (\w+)/  ", DESIGN[DESIGN.index("from top to bottom") :], re.MULTILINE)
 """The rooms, the highest first."""
 
 
@@ -22,7 +22,7 @@ def imports(path: Path) -> set[str]:
     }
 
 
-def test_the_readme_draws_every_room() -> None:
+def test_the_page_draws_every_room() -> None:
     assert sorted(DRAWN) == sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
 
 

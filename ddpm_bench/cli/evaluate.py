@@ -76,7 +76,7 @@ def evaluate(
     ] = False,
     data: Annotated[
         str | None,
-        typer.Option(callback=plain_text, help=DATA_HELP + " [default: embedded; for --ckpt what it was trained on]."),
+        typer.Option(callback=plain_text, help=DATA_HELP + " [default: embedded; for --ckpt what it was trained on]"),
     ] = None,
     data_name: DataName = None,
     data_root: DataRoot = None,

@@ -30,12 +30,12 @@ def plain_path(path: Path | None) -> Path | None:
 
 
 Grid = Annotated[str, typer.Option(help="A shipped grid (see `ddpm-bench grids`) or the path of a .toml file.")]
-Preset = Annotated[str, typer.Option(help="smoke, quick, cpu, h200, short, paper, or the path of a .toml file.")]
+Preset = Annotated[str, typer.Option(help="A shipped preset (see `ddpm-bench grids`) or the path of a .toml file.")]
 Cells = Annotated[str, typer.Option(help="Only these cells, separated by commas.")]
 Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas: each cell runs once a seed.")]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of every random draw.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value, e.g. training.steps=1000. Repeatable.")]
-DATA_HELP = "embedded, cifar10, mnist, fashion-mnist, folder:PATH or npz:PATH."
+DATA_HELP = "embedded (fashion-mnist-10k, in the package), cifar10, mnist, fashion-mnist, folder:PATH or npz:PATH."
 EXTRACTOR_HELP = "inception, efficientnet-lite0, embedded, or the path of an extractor of your own"
 IN_COLOUR = "inception where its weights are at hand, else efficientnet-lite0"
 Data = Annotated[str | None, typer.Option(callback=plain_text, help=DATA_HELP)]

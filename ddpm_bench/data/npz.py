@@ -1,4 +1,4 @@
-"""`npz:PATH`: a data set in one NumPy archive, and `embedded`, which is one that the package brings.
+"""`npz:PATH`: a data set in one NumPy archive, and fashion-mnist-10k (`embedded`), which is one that the package brings.
 
 Keys: `train` and `test`, uint8, (N, H, W) for grey or (N, H, W, C) or (N, C, H, W) with C = 1 or 3; where there are
 labels, `train_labels` and `test_labels`, integers (N,) from 0; and, if they have names, `classes`, text (K,).
@@ -58,11 +58,11 @@ def load_embedded() -> Loaded:
         content = EMBEDDED.read_bytes()
     except OSError as error:
         raise UserError(
-            f"The embedded data '{EMBEDDED}' cannot be read ({error.strerror}). Install ddpm-bench again."
+            f"The package's own data set '{EMBEDDED}' cannot be read ({error.strerror}). Install ddpm-bench again."
         ) from error
     if (found := hashlib.sha256(content).hexdigest()) != EMBEDDED_SHA256:
         raise UserError(
-            f"The embedded data '{EMBEDDED}' is damaged or changed: its SHA-256 is {found}, not {EMBEDDED_SHA256}. "
+            f"The package's own data set '{EMBEDDED}' is damaged or changed: its SHA-256 is {found}, not {EMBEDDED_SHA256}. "
             "Install ddpm-bench again."
         )
     with _archive(io.BytesIO(content), EMBEDDED) as archive:

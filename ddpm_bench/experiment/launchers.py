@@ -75,7 +75,7 @@ LAUNCHERS: dict[str, Callable[[int], Launcher]] = {"inline": lambda workers: Inl
 def choose_launcher(name: str | None, wanted: int | None, jobs: int, device: torch.device) -> Launcher:
     """The launcher of that name for so many jobs, `wanted` at a time; without a name by how many that are.
 
-    By default a job a core on the CPU and one in all on a GPU; never more than there are jobs. UserError for an unknown
+    By default as many jobs as cores on the CPU, and one at a time on a GPU; never more than there are jobs. UserError for an unknown
     name.
     """
     default = (os.cpu_count() or 1) if device.type == "cpu" else 1

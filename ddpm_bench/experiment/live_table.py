@@ -1,4 +1,4 @@
-"""The live table of a grid: a row a cell and seed, drawn over itself while cells run; its last state stays."""
+"""The live table of a grid: one row for each cell and seed, drawn over itself while cells run; its last state stays."""
 
 import contextlib
 import time

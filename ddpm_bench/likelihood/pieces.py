@@ -39,7 +39,7 @@ class Pieces:
         yield from in_a_row(self._kept(kind), lambda start, end: self._load(kind, start, end))
 
     def join(self, kind: str) -> Arrays:
-        """All ranges put end to end; arrays without a row an image are left to the caller."""
+        """All ranges put end to end; arrays without one row for each image are left to the caller."""
         parts = [arrays for _, _, arrays in self.read(kind)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

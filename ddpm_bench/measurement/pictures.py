@@ -72,7 +72,7 @@ def draw_interpolation(
 
 
 def draw_neighbours(out: Path, samples: Tensor, train: Tensor, found: Neighbourhood, space: str) -> None:
-    """Draw a PNG: a row a sample, and after it its nearest training images in this space; both uint8 (N, C, H, W)."""
+    """Draw a PNG: one row for each sample, which its nearest training images in this space follow; both uint8 (N, C, H, W)."""
     shown = torch.cat([samples[:, None], train[found.rows]], 1)  # (N, 1 + k, C, H, W)
     heads = ["sample", "nearest", *map(str, range(2, shown.shape[1]))]
     about_it = {"shown": f"samples and their nearest training images by {space} distance"}

@@ -233,8 +233,9 @@ def published_conditions(grid: Grid, key: str) -> dict[str, Any]:
 def differences(record: Record, grid: Grid, key: str, selection: Selection) -> tuple[Difference, ...]:
     """What is not as published in the number `key` of the checkpoint chosen by `selection`; empty means comparable."""
     here = _flat(record) | model_conditions(record, key, selection) | measurement_conditions(record, key)
+    said = here | ({} if record.data.name == grid.conditions.data else {"data": record.data.name})
     return tuple(
-        Difference(name, _show(value), _show(here[name]))
+        Difference(name, _show(value), _show(said[name]))
         for name, value in published_conditions(grid, key).items()
         if name in here and name not in unstated(grid, key) and here[name] != value
     )

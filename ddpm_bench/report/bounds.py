@@ -17,7 +17,7 @@ DECODERS = {"exact": "exact discretized decoder", "paper": "decoder with the rel
 
 @dataclass(frozen=True)
 class SplitGap:
-    """Test bound less train bound in bits/dim, the mean over the seeds that have both.
+    """Test bound minus train bound in bits/dim, the mean over the seeds that have both.
 
     The splits hold different images, the same ones for every seed. So seeds do not lower the error by the choice of
     images, and `standard_error` is the mean of the seeds' own: that of two independent samples of images.
@@ -49,8 +49,8 @@ def bound_remarks(summary: Summary) -> list[str]:
     if found := gaps(summary):
         listed = "; ".join(f"{gap.cell} {_signed(gap.difference)} ({gap.standard_error:.3f})" for gap in found)
         said.append(
-            "Bound, test less train in bits/dim, in parentheses its standard error (different images in the two splits, "
-            f"which alone make a difference): {listed}."
+            "Test bound minus train bound in bits/dim, in parentheses its standard error (the splits hold different images, which "
+            f"alone makes a difference): {listed}."
         )
     return said
 
@@ -74,12 +74,12 @@ def _method(bounds: Sequence[BoundTerms]) -> str:
 def _errors(bounds: Sequence[BoundTerms]) -> str:
     largest = max(bound.standard_error for bound in bounds)
     said = (
-        f"Standard error of a run's bound, its images taken as a sample of the data: at most {largest:.3f} bits/dim, "
+        f"Standard error of a run's bound, for its images as a sample of the data: at most {largest:.3f} bits/dim, "
         f"so the 95% interval reaches at most {Z * largest:.3f} to either side"
     )
     if bounds[0].method == "estimate":
         error = max(bound.estimate_error for bound in bounds)
-        said += f"; of the estimate itself, against every t of the same images: at most {error:.4f}"
+        said += f"; of the estimate, against the exact bound of the same images: at most {error:.4f}"
     return said + "."
 
 

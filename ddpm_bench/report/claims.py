@@ -114,7 +114,9 @@ def _compared(claim: Claim, metric: str, first: MeasuredCell, second: MeasuredCe
     seeds = [len(row.done) + len(row.diverged) for row in (first, second)]
     if min(seeds) < SEEDS:
         few = first if seeds[0] < SEEDS else second
-        return Comparison(*names, None, reason=f"{few.cell.name} has {min(seeds)} of the {SEEDS} seeds that it takes")
+        return Comparison(
+            *names, None, reason=f"{few.cell.name} has {min(seeds)} of the {SEEDS} seeds that a verdict takes"
+        )
     if first.diverged or second.diverged:
         p, reason = _by_divergence(claim, first, second)
         return Comparison(*names, p, reason=reason)

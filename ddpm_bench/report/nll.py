@@ -43,14 +43,14 @@ def write_progressive(result: Nll, out: Path) -> None:
 
 
 def nll_table(result: Nll) -> RichTable:
-    """A row a split: the parts, the total, and the two errors apart."""
+    """One row for each split: the parts, the total, the error of the estimate and that of the choice of images."""
     first = result.bounds[0]
     how = "every t" if first.method == "exact" else f"estimate from {first.evals} network calls an image"
     step = "" if result.step is None else f", step {result.step:,}"
     caption = [
         f"{how}; x_0 {'clipped' if first.clip_x0 else 'not clipped'}; decoder: {first.decoder}; upper bounds on -log p(x_0). "
-        "± is a standard error; of the estimate: against every t on the same images; of the images: as a sample of the data. "
-        "The 95% interval holds both.",
+        "Standard errors: ± estimate, against the exact bound of the same images; ± images, of these images as a sample of the "
+        "data. The 95% interval covers both.",
     ]
     if result.gap:
         caption.append(f"Gap, test minus train: {result.gap.value:+.4f} ± {result.gap.standard_error:.4f} bits/dim.")

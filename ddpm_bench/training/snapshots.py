@@ -1,4 +1,4 @@
-"""Snapshots of training: a folder a step, safetensors for weights and JSON for the rest. Nothing here unpickles.
+"""Snapshots of training: one folder for each step, safetensors for weights and JSON for the rest. Nothing here unpickles.
 
     step-000500/network.safetensors    the weights in training
     step-000500/ema.safetensors        their moving average

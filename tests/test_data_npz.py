@@ -216,7 +216,9 @@ def test_samples_are_the_only_array_that_can_be_and_what_is_not_used_is_told(tmp
 
 def test_of_two_arrays_that_can_be_images_the_user_chooses(tmp_path):
     path = _samples(tmp_path, real=COLOUR, samples=COLOUR[::-1], labels=LABELS)
-    with pytest.raises(UserError, match=r"'real' uint8 \(4, 8, 8, 3\), 'samples' uint8 .*--key NAME .*, or.*concatenate"):
+    with pytest.raises(
+        UserError, match=r"'real' uint8 \(4, 8, 8, 3\), 'samples' uint8 .*--key NAME .*, or.*concatenate"
+    ):
         read_images(path)
     with noting() as notes:
         assert np.array_equal(read_images(path, "samples").numpy(), COLOUR[::-1].transpose(0, 3, 1, 2))

@@ -226,6 +226,12 @@ def test_the_command_stands_for_the_settings_that_were_measured(overrides: dict)
     assert line.startswith("ddpm-bench ablate --grid table2 --preset quick --cells mu-L-fixed --seeds 0,2")
 
 
+def test_the_command_names_an_older_versions_resizing_only_for_images_of_ones_own() -> None:
+    own, others = ({"data": {"resize": "older"} | more} for more in ({}, {"source": "folder:a", "name": "a"}))
+    lines = [command([make_record(GRID, "mu-L-fixed", overrides=overrides)], GRID) for overrides in (own, others)]
+    assert ["data.resize=older" in line for line in lines] == [False, True]
+
+
 def test_the_command_for_a_whole_grid_names_no_cells() -> None:
     records = [make_record(GRID, cell.name, seed) for cell in GRID.cells for seed in (0, 1, 2)]
     assert command(records, GRID) == "ddpm-bench ablate --grid table2 --preset quick --seeds 0,1,2"

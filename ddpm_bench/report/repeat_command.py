@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ddpm_bench.config.grid import Grid, load_preset, parse_set, resolve, shipped_presets
+from ddpm_bench.config.resizing import OLDER
 from ddpm_bench.records.record import Record
 
 
@@ -26,15 +27,29 @@ def command(records: Sequence[Record], grid: Grid) -> str:
         parts += ["--cells", ",".join(cell.name for cell in grid.cells if cell.name in measured)]
     parts += ["--seeds", ",".join(map(str, sorted({record.seed for record in records})))]
     if shipped:
-        [cell] = grid.select([first.cell])
-        preset = resolve(cell, load_preset(first.preset), {}).model_dump(mode="json")
-        for section, values in first.settings.model_dump(mode="json").items():
-            for key, value in values.items():
-                if value != preset[section][key]:
-                    parts += ["--set", _assignment(f"{section}.{key}", value)]
+        for key, value in _unlike_preset(first, grid).items():
+            parts += ["--set", _assignment(key, value)]
     if first.settings.scoring.extractor == "inception" and not first.extractor.verified:
         parts += ["--inception-weights", "PATH", "--allow-unverified-weights"]
     return shlex.join(parts)
+
+
+def _unlike_preset(record: Record, grid: Grid) -> dict[str, Any]:
+    """The settings that are not the preset's, by the keys of --set."""
+    [cell], preset, source = grid.select([record.cell]), load_preset(record.preset), record.settings.data.source
+    own = resolve(cell, preset, {}).model_dump(mode="json")
+    # Of other images the preset's way of resizing is none, and of its own an older version's did the same.
+    due = resolve(cell, preset, {"data": {"source": source}}).model_dump(mode="json")
+    due["data"]["source"] = own["data"]["source"]
+    found = {
+        f"{section}.{key}": value
+        for section, values in record.settings.model_dump(mode="json").items()
+        for key, value in values.items()
+        if value != due[section][key]
+    }
+    if source == own["data"]["source"] and found.get("data.resize") == OLDER:
+        del found["data.resize"]
+    return found
 
 
 def _assignment(key: str, value: Any) -> str:

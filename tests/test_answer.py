@@ -23,7 +23,7 @@ def test_it_says_what_was_measured_what_holds_and_what_is_open() -> None:
     records = [make_record(GRID, cell, seed) for cell in CELLS for seed in (0, 1, 2)]
     measured, holds, open_ones = sentences(records)
     assert measured == (
-        "All 6 cells were trained for 400 steps of 64 images, with 3 seeds each (Fashion-MNIST (embedded) at 16x16), and "
+        "All 6 cells were trained for 400 steps of 64 images, with 3 seeds each (fashion-mnist-10k at 16x16), and "
         "scored on 512 samples a run by the extractor “embedded”; 1 failed, being no better than "
         "no model; these are not the published conditions, so the order of "
         "cells can be compared and their numbers cannot."

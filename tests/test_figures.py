@@ -107,7 +107,7 @@ def test_every_figure_is_png_and_pdf_with_a_caption(tmp_path: Path, capsys: pyte
             image.load()
             assert 1200 < image.width <= 1400  # readable in a column
         assert one.pdf.read_bytes().startswith(b"%PDF")
-        assert one.title and ("fashion-mnist-10k" in one.caption or one.name == "schedule")
+        assert one.title and ("Fashion-MNIST, 10,000 images" in one.caption or one.name == "schedule")
         assert one.seen and one.block.image.alternative == one.seen
     assert capsys.readouterr().err == ""
 
@@ -217,7 +217,7 @@ def test_scores_by_step_show_the_anchors_as_lines_and_say_since_when_a_cell_lead
     assert [line.get_ydata()[0] for line in distances.lines[2:]] == [4.2, 61.5, 522.0]
     assert [text.get_text() for text in scores.texts] == ["held-out real 7.31", "blurred 4.02", "uniform noise 1.31"]
     assert distances.get_ylim()[0] == 0 and distances.get_ylim()[1] > 522
-    assert "ε prediction (ours): L, learned diagonal Σ has had the lowest distance since step 100" in said.seen
+    assert "ε prediction (the paper's): L, learned diagonal Σ has had the lowest distance since step 100" in said.seen
 
 
 def test_one_seed_has_the_bootstraps_interval_as_whiskers() -> None:

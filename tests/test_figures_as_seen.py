@@ -182,12 +182,12 @@ def test_a_cross_stands_only_where_training_diverged_and_a_failed_cell_is_called
 
 def test_an_alternative_text_says_who_is_best_and_worst_and_where_the_anchors_lie() -> None:
     seen = draw_comparison(Figure(), summaries(everywhere((0,)), GRID), NOWHERE, key="fd_train").seen
-    assert "best ε prediction (ours): ‖ε − ε_θ‖² (L_simple) 33.00" in seen
-    assert "then ε prediction (ours): L, fixed isotropic Σ 61.00" in seen
+    assert "best ε prediction (the paper's): ‖ε − ε_θ‖² (L_simple) 33.00" in seen
+    assert "then ε prediction (the paper's): L, fixed isotropic Σ 61.00" in seen
     assert "worst μ̃ prediction (baseline): ‖μ̃ − μ_θ‖² 160.00" in seen
     assert "held-out real 4.20, blurred 61.50, uniform noise 522.00" in seen
     best = draw_comparison(Figure(), summaries(everywhere((0,)), GRID), NOWHERE, key="is_mean").seen
-    assert "higher is better: best ε prediction (ours): ‖ε − ε_θ‖² (L_simple) 5.90" in best
+    assert "higher is better: best ε prediction (the paper's): ‖ε − ε_θ‖² (L_simple) 5.90" in best
 
 
 def test_axes_have_words_for_data_sets() -> None:

@@ -87,7 +87,7 @@ def test_the_caption_of_the_compact_table_stands_alone() -> None:
     text = to_latex([make_table(summary, compact=True)], "t")
     caption = " ".join(text.partition(r"\caption{")[2].partition(r"\label")[0].split())
     for said in (
-        "Fashion-MNIST (embedded), 16x16 pixels", "n training runs (seeds 0, 1, 2) of 400 steps of 64 images",
+        "fashion-mnist-10k, 16x16 pixels", "n training runs (seeds 0, 1, 2) of 400 steps of 64 images",
         "512 samples a run in 100 steps", "features: embedded", "on 640 test images", "Published: Ho, Jain, Abbeel 2020",
         r"$\pm$: sample standard deviation over n training runs",
         r"Bold: the best, and what the 95\% interval of the paired difference cannot tell from it",

@@ -391,7 +391,7 @@ def test_a_compact_table_has_score_distance_and_test_bound_beside_the_published_
     ]  # fmt: skip
     assert published(table, "eps-mse-fixed") == ["9.46 ± 0.11", "3.17", "≤ 3.75"] and table.anchors == ()
     assert "n = 3 training runs a cell (seeds 0, 1, 2) of 400 steps of 64 images" in table.setting
-    for said in ("Fashion-MNIST (embedded), 16x16 pixels", "512 samples a run in 100 steps", "on 640 test images"):
+    for said in ("fashion-mnist-10k, 16x16 pixels", "512 samples a run in 100 steps", "on 640 test images"):
         assert said in table.setting
 
 

@@ -46,10 +46,10 @@ def test_the_clipped_share_is_that_of_logged_norms_above_the_limit() -> None:
 
 def test_the_report_has_the_clipped_share_of_every_cell_that_logged_one() -> None:
     records = [logged(make_record(GRID, "mu-L-learned"), [2.0, 2.0]), logged(make_record(GRID, "eps-L-fixed"), [0.2])]
-    [table] = [block for block in training_section(summaries(records, GRID)[0]) if isinstance(block, Table)]
+    [table] = [block for block in training_section(summaries(records, GRID)[0], None) if isinstance(block, Table)]
     assert [line[1] for line in table.lines] == ["100%", "0%"]
-    assert "share of clipped steps" in to_markdown(training_section(summaries(records, GRID)[0]))
-    assert training_section(summaries([logged(one, []) for one in records], GRID)[0]) == []
+    assert "share of clipped steps" in to_markdown(training_section(summaries(records, GRID)[0], None))
+    assert training_section(summaries([logged(one, []) for one in records], GRID)[0], None) == []
 
 
 def test_an_order_is_followed_along_the_training() -> None:
@@ -57,7 +57,7 @@ def test_an_order_is_followed_along_the_training() -> None:
     early, late = by_step[BEST_SAMPLES][100], by_step[BEST_SAMPLES][400]
     assert (early.agreeing, early.compared, early.outcome) == (0, 10, "contradicted")
     assert (late.agreeing, late.compared, late.outcome) == (10, 10, "supported")
-    said = to_markdown(training_section(summaries(at_two_steps(9.0), GRID)[0]))
+    said = to_markdown(training_section(summaries(at_two_steps(9.0), GRID)[0], None))
     assert "step 100 | step 400" in said and "0 of 10, **contradicted** | 10 of 10, **supported**" in said
 
 

@@ -119,6 +119,7 @@ class ResultsTable:
     anchors: tuple[Line, ...]
     notes: tuple[tuple[str, str], ...]
     remarks: tuple[str, ...]
+    compact: bool = False
 
 
 def make_table(summary: Summary, compact: bool = False) -> ResultsTable:
@@ -161,6 +162,7 @@ def make_table(summary: Summary, compact: bool = False) -> ResultsTable:
         anchors=tuple(_anchor(name, estimates, keys, len(heads)) for name, estimates in anchors.items()),
         notes=tuple(notes.lettered()),
         remarks=tuple(said if compact else said + background(summary, keys)),
+        compact=compact,
     )
 
 

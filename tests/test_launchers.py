@@ -87,11 +87,12 @@ def test_a_stop_while_processes_begin_is_no_failure(tmp_path, bench):
 
 def test_a_stop_while_one_process_has_no_job_lets_the_other_save(tmp_path, bench):
     short, _ = tiny_jobs(tmp_path)
-    _, long = tiny_jobs(tmp_path, "training.steps=1000000", "training.checkpoint_every=1000000")
-    ended = []
+    _, long = tiny_jobs(tmp_path, *LONG[1::2], "training.log_every=1")
+    ended, log = [], bench.results / "work" / long.name / "log.jsonl"
     with Stop() as stop, pytest.raises(Interrupted):
         for job, result in Processes(2).run([short, long], bench, lambda job: Observer()):
             ended.append((job, type(result)))
+            wait_until(lambda: log.exists() and log.read_text(), 60)  # it has begun
             stop.requested = True
     assert ended == [(short, Record)]
     assert list((bench.results / "work" / long.name).glob("step-*/state.json"))

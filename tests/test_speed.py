@@ -194,11 +194,11 @@ def test_peaks_are_the_operations_that_torch_counts_by_the_shortest_time_in_the_
 
 
 def test_memory_is_what_a_call_adds() -> None:
-    if (held := memory_of(lambda: torch.ones(2**24).sum(), CPU)) is None:
+    if (held := memory_of(lambda: torch.ones(2**27).sum(), CPU)) is None:
         pytest.skip("this system does not tell")
-    assert memory_of(lambda: torch.ones(2**27).sum(), CPU) > 0.8 * 2**29  # gone again, and no part of what comes next
-    held = memory_of(lambda: torch.ones(2**24).sum(), CPU)
-    assert 0.8 * 2**26 < held < 2 * 2**26
+    assert 0.8 * 2**29 < held < 2 * 2**29
+    # Gone again, and no part of what comes next; an allocator may have kept a little of it, and the next call takes that.
+    assert memory_of(lambda: torch.ones(2**24).sum(), CPU) < 2 * 2**26
 
 
 def test_float32_precision_is_put_back() -> None:

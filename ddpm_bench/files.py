@@ -88,6 +88,21 @@ def read_text(path: Path) -> str:
     return path.read_text(next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8"))
 
 
+def known_content(path: Path, sha256: str, noun: str, unlike: str, remedy: str) -> bytes:
+    """The bytes of a file that is known by its hash, of the name `noun`. UserError, before anything of it is loaded, where it
+    cannot be read or has another; `unlike`: what it then is, if it is not damaged.
+    """
+    try:
+        content = regular(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {noun} '{path}': {error.strerror}. {remedy}") from error
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise UserError(
+            f"'{path}' is damaged or {unlike}: its SHA-256 is {found}, expected {sha256}. Nothing of it was loaded. {remedy}"
+        )
+    return content
+
+
 def read_json(path: Path, most: int | None = None) -> Any:
     """What a JSON file of at most `most` bytes holds: NaN and infinity are no JSON.
 

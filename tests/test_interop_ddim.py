@@ -1,11 +1,13 @@
 """ermongroup/ddim's and pesser/pytorch_diffusion's checkpoints: against a forward pass written from their layout."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from random_layer import put_layer
 from torch import Tensor
 
 from ddpm_bench.errors import UserError
@@ -23,10 +25,7 @@ def layout(
     """Their state dict with random weights. attention: the levels that have it."""
     state: dict[str, Tensor] = {}
 
-    def put(name: str, *shape: int) -> None:
-        weight = torch.randn(*shape) / math.sqrt(math.prod(shape[1:]))
-        state[f"{name}.weight"] = weight if len(shape) > 1 else 1 + 0.2 * weight  # one dimension: the scale of a norm
-        state[f"{name}.bias"] = 0.2 * torch.randn(shape[0])
+    put = partial(put_layer, state)
 
     def put_block(name: str, before: int, after: int) -> None:
         put(f"{name}.norm1", before)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import typer
+from random_layer import put_layer
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -31,10 +33,7 @@ def layout(
     """Their state dict with random weights. attention: the levels that have it."""
     state: dict[str, Tensor] = {}
 
-    def put(name: str, *shape: int) -> None:
-        weight = torch.randn(*shape) / math.sqrt(math.prod(shape[1:]))
-        state[f"{name}.weight"] = weight if len(shape) > 1 else 1 + 0.2 * weight  # one dimension: the scale of a norm
-        state[f"{name}.bias"] = 0.2 * torch.randn(shape[0])
+    put = partial(put_layer, state)
 
     def put_block(name: str, before: int, after: int) -> None:
         put(f"{name}.in_layers.0", before)

@@ -2,11 +2,13 @@
 
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from random_layer import put_layer
 from torch import Tensor
 
 from ddpm_bench.errors import UserError
@@ -29,10 +31,7 @@ def layout(
     """Their state dict with random weights. attention: the levels that have it."""
     state = {TABLE: table(T, base)}
 
-    def put(name: str, *shape: int) -> None:
-        weight = torch.randn(*shape) / math.sqrt(math.prod(shape[1:]))
-        state[f"{name}.weight"] = weight if len(shape) > 1 else 1 + 0.2 * weight  # one dimension: the scale of a norm
-        state[f"{name}.bias"] = 0.2 * torch.randn(shape[0])
+    put = partial(put_layer, state)
 
     def put_block(name: str, before: int, after: int, attends: bool) -> None:
         put(f"{name}.block1.0", before)

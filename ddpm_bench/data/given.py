@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ddpm_bench.config.resizing import Older, Resize
-from ddpm_bench.data.image_files import list_images, read_files, read_plain
+from ddpm_bench.data.image_files import list_images, read_files, read_images
 from ddpm_bench.data.images import content_hash
 from ddpm_bench.data.resize import Size, fitted
 from ddpm_bench.errors import UserError
@@ -69,7 +69,7 @@ def read_given(path: Path, recursive: bool = False, key: str | None = None) -> G
     passed_over: tuple[str, ...] = ()
     with noting() as notes:
         if not path.is_dir() or key is not None:
-            images, files = read_plain(path, key), {"npz": 1}
+            images, files = read_images(path, key), {"npz": 1}
         else:
             listing = list_images(path, recursive)
             images, passed_over = read_files(listing.paths), listing.passed_over

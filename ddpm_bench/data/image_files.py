@@ -17,7 +17,6 @@ import torch
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ddpm_bench.data.images import check_levels
 from ddpm_bench.data.loaded import describe
 from ddpm_bench.data.npz import read_npz
 from ddpm_bench.errors import UserError
@@ -129,13 +128,6 @@ def read_files(paths: Sequence[Path], title: str = "Reading images") -> Tensor:
 
 def read_images(path: Path, key: str | None = None) -> Tensor:
     """Anyone's images, uint8 (N, C, H, W): a folder (class folders allowed), or an .npz archive as for `read_npz`."""
-    images = read_plain(path, key)
-    check_levels(images, f"The images of '{path}'")
-    return images
-
-
-def read_plain(path: Path, key: str | None = None) -> Tensor:
-    """As `read_images`, without a word on their levels."""
     if path.is_dir():
         if key is not None:
             raise UserError(f"The key {brief(key)} names an array of an .npz archive, and '{path}' is a folder.")

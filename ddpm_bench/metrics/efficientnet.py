@@ -5,7 +5,6 @@ are known by their SHA-256 before they are opened, and read as tensors only. The
 to (x - 127) / 128 (tensorflow/tpu, models/official/efficientnet/lite/efficientnet_lite_builder.py).
 """
 
-import hashlib
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import regular
+from ddpm_bench.files import known_content
 from ddpm_bench.networks.weights import mismatch, read_pickle
 
 NAME = "efficientnet-lite0"
@@ -77,7 +76,8 @@ def efficientnet_lite0() -> EfficientNetLite0:
     import timm
 
     network = EfficientNetLite0(timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0))
-    weights = {_named_here(name): value for name, value in _read(_weights_path()).items() if name != BIAS}
+    content = known_content(_weights_path(), SHA256, "the weights", "of another release", f"Install again: {INSTALL}")
+    weights = {_named_here(name): value for name, value in read_pickle(content).items() if name != BIAS}
     if wrong := mismatch(network, weights):
         raise UserError(f"timm {version(TIMM)} has another EfficientNet-Lite0 ({wrong}). Install again: {INSTALL}")
     network.load_state_dict(weights)
@@ -88,21 +88,6 @@ def _weights_path() -> Path:
     spec = find_spec(WEIGHTS)
     assert spec and spec.submodule_search_locations
     return Path(next(iter(spec.submodule_search_locations))) / "models" / FILE
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """UserError, before anything is loaded, when the file is another."""
-    try:
-        content = regular(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"Cannot read the weights '{path}': {error.strerror}. Install again: {INSTALL}") from error
-    sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != SHA256:
-        raise UserError(
-            f"'{path}' is damaged or of another release: its SHA-256 is {sha256}, expected {SHA256}. Nothing of it was "
-            f"loaded. Install again: {INSTALL}"
-        )
-    return dict(read_pickle(content))
 
 
 def _named_here(name: str) -> str:

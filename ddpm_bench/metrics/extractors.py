@@ -4,13 +4,12 @@ Only Inception with the published weights gives numbers that are called FID and 
 ones.
 """
 
-import hashlib
 from pathlib import Path
 
 from torch import Tensor
 
 from ddpm_bench.errors import UserError, near_miss
-from ddpm_bench.files import regular
+from ddpm_bench.files import known_content
 from ddpm_bench.metrics import efficientnet
 from ddpm_bench.metrics.extractor import Extractor, is_grey
 from ddpm_bench.metrics.inception import INCEPTION_URL, find_weights, held_weights, inception_network, read_weights
@@ -138,17 +137,9 @@ def _own(path: Path) -> Extractor:
 def _small(path: Path, expected: str, name: str, remedy: str) -> Extractor:
     """The small extractor at `path`, shown as `name`, if its weights have the `expected` hash."""
     card = read_card(path)
-    try:
-        weights = regular(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"Cannot read the extractor '{path}': {error.strerror}. {remedy}") from error
-    sha256 = hashlib.sha256(weights).hexdigest()
-    if sha256 != expected:
-        raise UserError(
-            f"'{path}' is damaged or not the file of its card: its SHA-256 is {sha256}, expected {expected}. {remedy}"
-        )
+    weights = known_content(path, expected, "the extractor", "not the file of its card", remedy)
     info = ExtractorInfo(
-        name=name, sha256=sha256, verified=True, labels=(f"FD ({name})", f"IS ({name})"), feature_dim=card.feature_dim,
+        name=name, sha256=expected, verified=True, labels=(f"FD ({name})", f"IS ({name})"), feature_dim=card.feature_dim,
         classes=len(card.classes),
     )  # fmt: skip
     return Extractor(info, build(card, weights), card.channels, card.sizes, batch=256, image_bytes=4 * 2**20)

@@ -55,6 +55,11 @@ class Setup(Part):
     decoder: Literal["exact", "paper"]
 
     @property
+    def spaced(self) -> str:
+        """What stands after the number of steps where the spacing is not the usual one."""
+        return "" if self.spacing == EVEN else f" ({self.spacing})"
+
+    @property
     def conditions(self) -> dict[str, Any]:
         """What two rows must share to stand in one table."""
         shared = {"data", "extractor", "samples", "neighborhood", "test_reference"}

@@ -11,7 +11,6 @@ from itertools import groupby
 from pathlib import Path
 
 from ddpm_bench.config.metrics import BOUNDS, METRICS
-from ddpm_bench.config.settings import EVEN
 from ddpm_bench.files import write_text
 from ddpm_bench.models.model_card import KINDS
 from ddpm_bench.records.protocol import few_images, images_needed, in_words, protocol
@@ -111,8 +110,7 @@ def how_measured(bounds: Sequence[BoundTerms], exact: str, estimate: str) -> str
 
 def _about(row: Row) -> tuple[str, ...]:
     setup, model = row.setup, row.setup.model
-    spacing = "" if setup.spacing == EVEN else f" ({setup.spacing})"
-    chain = f"{setup.sampling_steps} of T = {model.T}{spacing}, {model.schedule}"
+    chain = f"{setup.sampling_steps} of T = {model.T}{setup.spaced}, {model.schedule}"
     return (
         row.name,
         KINDS[model.weights] + ("" if model.step is None else f", step {model.step:,}"),

@@ -17,7 +17,7 @@ with p = 2 * 4^-seeds, which is the most that it has among equal cells.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ddpm_bench.config.metrics import METRICS
@@ -77,9 +77,9 @@ class Examined:
         against it."""
         if self.p is None:
             return next(one for one in self.comparisons if one.p is None)
-        return max(self.comparisons, key=lambda one: (one.p or (1, 1))[0]) if self.holds else min(
-            self.comparisons, key=lambda one: (one.p or (1, 1))[1]
-        )  # fmt: skip
+        if self.holds:
+            return max(self.comparisons, key=lambda one: (one.p or (1, 1))[0])
+        return min(self.comparisons, key=lambda one: (one.p or (1, 1))[1])
 
 
 def examine_claims(summaries: Sequence[Summary]) -> list[Examined]:
@@ -96,8 +96,7 @@ def examine_claims(summaries: Sequence[Summary]) -> list[Examined]:
         found.append(Examined(claim, selection_name(summary), comparisons, _together(comparisons)))
     tested = [index for index, one in enumerate(found) if one.p]
     for index, adjusted in zip(tested, holm([min(found[index].p or ()) for index in tested]), strict=True):
-        one = found[index]
-        found[index] = Examined(one.claim, one.checkpoint, one.comparisons, one.p, adjusted)
+        found[index] = replace(found[index], adjusted=adjusted)
     return found
 
 

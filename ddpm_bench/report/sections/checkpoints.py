@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ddpm_bench.config.metrics import BOUNDS, METRICS
-from ddpm_bench.config.settings import EVEN
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.record import Record
 from ddpm_bench.records.row import Row
@@ -66,7 +65,6 @@ def _table(rows: Sequence[Row], record: Record) -> Table:
 
 def _about(row: Row) -> list[str]:
     setup, model = row.setup, row.setup.model
-    spacing = "" if setup.spacing == EVEN else f" ({setup.spacing})"
     clip = "x_0 clipped" if setup.clip_x0 else "x_0 not clipped"
     return [
         row.name,
@@ -74,7 +72,7 @@ def _about(row: Row) -> list[str]:
         NOT_SCORED if model.step is None else f"{model.step:,}",
         f"{model.parameters:,}",
         f"{model.predicts}, {model.variance}",
-        f"{setup.sampling_steps:,} of {model.T:,} steps{spacing}, {model.schedule}, {clip}",
+        f"{setup.sampling_steps:,} of {model.T:,} steps{setup.spaced}, {model.schedule}, {clip}",
     ]
 
 

@@ -10,7 +10,6 @@ import pytest
 from pydantic import Field
 
 from ddpm_bench.config.grid import (
-    AXES,
     load_coding,
     load_grid,
     load_preset,
@@ -63,12 +62,16 @@ def test_cells_of_table1_are_those_of_table2_with_the_same_conditions(table2):
     assert [cell.name for cell in table1.cells] == ["eps-L-fixed", "eps-mse-fixed"]
     assert all(cell.axes == axes[cell.name] for cell in table1.cells)
     assert table1.conditions == table2.conditions
-    assert load_coding(table1.coding).axes == axes["eps-mse-fixed"]
+    assert [load_coding(table1.coding).is_of(cell.settings["diffusion"]) for cell in table1.cells] == [False, True]
 
 
 def test_the_published_settings_are_all_that_the_paper_preset_decides(table2):
     """The defaults of the settings are the paper's; none that changes a number is missing from the conditions."""
-    named = {"training": {"steps"}, "sampling": {"samples", "steps"}, "diffusion": set(AXES)}
+    named = {
+        "training": {"steps"},
+        "sampling": {"samples", "steps"},
+        "diffusion": {axis.partition(".")[2] for axis in table2.axes},
+    }
     named["sampling"] |= {"spacing"}  # of fewer steps alone, and the paper visits all
     no_number = {"training": {"checkpoint_every", "log_every", "snapshot_every"}}
     paper = resolve(table2.cells[-1], load_preset("paper"), {})
@@ -133,7 +136,7 @@ def test_every_preset_resolves_for_every_cell_and_says_what_it_is(table2, name):
     assert preset.summary
     for cell in table2.cells:
         settings = resolve(cell, preset, {})
-        assert {axis: getattr(settings.diffusion, axis) for axis in AXES} == cell.axes
+        assert {axis: getattr(settings.diffusion, axis.removeprefix("diffusion.")) for axis in table2.axes} == cell.axes
 
 
 def test_set_overrides_the_preset_and_reads_toml_values(table2):
@@ -246,6 +249,103 @@ def test_every_grid_file_is_plain_toml_and_nothing_here_loads_torch():
         tomllib.loads(path.read_text(encoding="utf-8"))
     code = "import sys, ddpm_bench.config.grid, ddpm_bench.records.record, ddpm_bench.records.compare; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# ---- cells with settings of their own ----------------------------------------------------------------------------------
+
+CHAINS = """
+name = "chains"
+title = "t"
+source = "s"
+without.quick = ["long"]
+[conditions]
+data = "cifar10"
+size = 32
+samples = 50000
+training_steps = 800000
+extractor = "inception"
+checkpoint = "last"
+[settings.diffusion]
+parameterization = "eps"
+objective = "L_simple"
+variance = "fixed"
+[settings.training]
+learning_rate = 1e-4
+[preset.quick.training]
+steps = 7
+[[cell]]
+name = "short"
+label = "short"
+settings = { sampling = { steps = 10 } }
+preset.quick.sampling.steps = 5
+published = { fid = 4.0 }
+[[cell]]
+name = "long"
+label = "long"
+settings = { sampling = { steps = 50 }, diffusion = { variance = "fixed-beta-tilde" } }
+published = { fid = 3.0 }
+"""
+
+
+@pytest.fixture
+def chains(tmp_path):
+    return load_grid(written(tmp_path, CHAINS))
+
+
+def test_a_cells_settings_are_the_presets_then_the_grids_then_its_own_then_the_grids_for_this_preset(chains):
+    short, long = chains.cells
+    quick, smoke = load_preset("quick"), load_preset("smoke")
+    assert resolve(short, smoke, {}).training.steps == smoke.sections["training"]["steps"]
+    settings = resolve(short, quick, {})
+    assert (settings.training.steps, settings.training.learning_rate, settings.sampling.steps) == (7, 1e-4, 5)
+    assert settings.training.batch == quick.sections["training"]["batch"]
+    settings = resolve(long, quick, parse_set(["training.learning_rate=3e-4"]))
+    assert (settings.training.learning_rate, settings.sampling.steps) == (3e-4, 50)
+    assert (settings.diffusion.parameterization, settings.diffusion.variance) == ("eps", "fixed-beta-tilde")
+
+
+def test_the_axes_of_a_grid_are_what_its_cells_say_and_cannot_be_overridden(chains):
+    assert chains.axes == ("sampling.steps", "diffusion.variance")
+    assert chains.cells[0].axes_under("quick") == {"sampling.steps": 5}
+    with pytest.raises(UserError, match=r"sampling\.steps is an axis of the grid"):
+        resolve(chains.cells[0], load_preset("quick"), parse_set(["sampling.steps=3"]))
+
+
+def test_a_preset_leaves_cells_out_unless_they_are_asked_for(chains):
+    assert [cell.name for cell in chains.select(None, "quick")] == ["short"]
+    assert [cell.name for cell in chains.select(None, "paper")] == ["short", "long"]
+    assert [cell.name for cell in chains.select(["long"], "quick")] == ["long"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("steps = 10 }", "stepz = 10 }"), ["cell 'short'", "sampling.stepz", "did you mean 'steps'"]),
+        (("sampling = { steps = 10 }", "sampling = 10"), ["cell 'short', settings, sampling"]),
+        (("[preset.quick.training]\nsteps = 7", "[preset.quick]\nsteps = 7"), ["settings stand in sections"]),
+        (("learning_rate = 1e-4", "learning_rate = -1"), ["learning_rate", "greater than 0"]),
+        (('variance = "fixed"\n', ""), ["cell 'short'", "'variance' is missing", "[settings.diffusion]"]),
+        (('quick = ["long"]', 'quick = ["lung"]'), ["[without] quick", "did you mean 'long'"]),
+        (('[[cell]]\nname = "short"', '[cell]\nname = "short"'), ["cannot be read as TOML"]),
+    ],
+)
+def test_faulty_settings_of_cells_are_explained(tmp_path, change, said):
+    path = written(tmp_path, CHAINS.replace(*change, 1))
+    with pytest.raises(UserError) as error:
+        load_grid(path)
+    for part in said:
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("name", list(shipped_grids()))
+def test_every_shipped_grid_resolves_under_the_presets_of_a_laptop(name):
+    grid = load_grid(name)
+    for preset in map(load_preset, ("smoke", "quick", "study")):
+        for cell in grid.select(None, preset.name):
+            settings = resolve(cell, preset, {})
+            assert {axis: getattr(getattr(settings, axis.split(".")[0]), axis.split(".")[1]) for axis in cell.axes} == (
+                cell.axes_under(preset.name)
+            )
 
 
 # ---- kinds of network -------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ddpm_bench.cli import app
-from ddpm_bench.config.grid import load_grid, load_published, shipped_grids, shipped_published
+from ddpm_bench.config.grid import load_grid, load_published, published_names, shipped_published
 from ddpm_bench.config.published import Claim, Published
 from ddpm_bench.errors import UserError
 
@@ -71,7 +71,7 @@ def test_the_others_do_not(name: str) -> None:
     assert table.origin == table.source
 
 
-@pytest.mark.parametrize("name", [*shipped_grids(), *shipped_published()])
+@pytest.mark.parametrize("name", published_names())
 def test_every_table_names_its_source_its_data_and_its_columns(name: str) -> None:
     table = load_published(name)
     assert table.title and table.source and table.data and all(row.values for row in table.rows)
@@ -158,7 +158,7 @@ def run(*arguments: str) -> str:
 
 def test_the_command_lists_everything_and_prints_one() -> None:
     listed = run()
-    for name in [*shipped_grids(), *shipped_published()]:
+    for name in published_names():
         assert name in listed
     printed = run("ddim-celeba")
     assert "45.20" in printed and "second-hand" in printed and "sigma-hat" in printed
@@ -167,4 +167,4 @@ def test_the_command_lists_everything_and_prints_one() -> None:
 def test_the_command_prints_json_with_the_printed_digits() -> None:
     [one] = json.loads(run("ddim-celeba", "--json"))
     assert one["name"] == "ddim-celeba" and one["rows"][-1]["values"]["s100"] == "45.20" and one["second_hand"] is True
-    assert {one["name"] for one in json.loads(run("--json"))} == {*shipped_grids(), *shipped_published()}
+    assert {one["name"] for one in json.loads(run("--json"))} == {*published_names()}

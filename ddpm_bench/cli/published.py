@@ -16,10 +16,10 @@ def published(
 
     Example: `ddpm-bench published ddim-cifar10`
     """
-    from ddpm_bench.config.grid import load_published, shipped_grids, shipped_published
+    from ddpm_bench.config.grid import load_published, published_names
     from ddpm_bench.report.writers.terminal_tables import published_at_terminal
 
-    names = [name] if name else [*shipped_grids(), *shipped_published()]
+    names = [name] if name else published_names()
     tables = {each: load_published(each) for each in names}
     if as_json:
         return print_json([{"name": each, **table.model_dump(mode="json")} for each, table in tables.items()])

@@ -1,11 +1,12 @@
 """Grids and presets: TOML in, validated cells out. Imports no torch.
 
-A grid file lists the rows of a published table: each cell's axes (`AXES`), its label, and the numbers published for it.
-A preset says how large the experiment is. A cell's settings are the preset's, then the cell's own axes, then `--set`.
+A grid file lists the rows of a published table: for each cell the settings that tell it from the others (the grid's axes), its
+label, and the numbers published for it. A preset says how large the experiment is. A cell's settings are the preset's,
+then those of the whole grid, then its own, then what the grid says of this preset, then `--set`.
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +14,16 @@ from typing import Any, get_args
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from ddpm_bench.config.limits import NAME
-from ddpm_bench.config.published import Claim, Coding, Conditions, Printed, Published, PublishedTable, QuotedRow
+from ddpm_bench.config.published import (
+    Claim,
+    Coding,
+    Conditions,
+    Printed,
+    Published,
+    PublishedTable,
+    QuotedRow,
+    Sections,
+)  # fmt: skip
 from ddpm_bench.config.settings import CellSettings, section_of
 from ddpm_bench.config.values import Frozen, first_fault
 from ddpm_bench.errors import UserError, near_miss
@@ -21,29 +31,76 @@ from ddpm_bench.files import read_text
 from ddpm_bench.text import brief
 
 PACKAGE = Path(__file__).parent.parent
-AXES = ("parameterization", "objective", "variance")
-"""The choices that tell the cells of one grid apart; each names a field of `DiffusionSettings`."""
+SHORT = ("parameterization", "objective", "variance")
+"""What a cell may say without its section, `diffusion`: the axes of Table 2."""
 
 
 class Cell(Frozen):
-    """One row of a published table."""
+    """One row of a published table. `settings`: its own, by section; the table's axes are what its cells say there.
+
+    common: those of the whole grid; they come from the grid file's [settings]. presets: what the grid file says of presets by name,
+    of the whole grid or of this cell, whose axes have other values there.
+    """
 
     name: str = Field(pattern=NAME)
     group: str = ""
     label: str
-    parameterization: str
-    objective: str
-    variance: str
+    settings: Sections = Field(default_factory=dict)
+    common: Sections = Field(default_factory=dict)
+    presets: dict[str, Sections] = Field(default_factory=dict)
     published: Published
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not any(name in value for name in SHORT):
+            return value
+        short = {"diffusion": {name: value[name] for name in SHORT if name in value}}
+        rest = {name: held for name, held in value.items() if name not in SHORT}
+        return rest | {"settings": merged(rest.get("settings", {}), short)}
 
     @field_validator("published", mode="before")
     @classmethod
     def _blank(cls, value: Any) -> Any:
         return {"blank": True} if value == "blank" else value
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     @property
-    def axes(self) -> dict[str, str]:
-        return {axis: getattr(self, axis) for axis in AXES}
+    def axes(self) -> dict[str, Any]:
+        """Its own settings, by name as `diffusion.objective`."""
+        return flat(self.settings)
+
+    def under(self, preset: str) -> dict[str, dict[str, Any]]:
+        """All that the grid file says of its settings under this preset."""
+        return merged(self.common, self.settings, self.presets.get(preset, {}))
+
+    @property
+    def objective(self) -> str:
+        """What it is trained with, by name; empty where the grid file leaves that to a preset."""
+        return str(self.under("").get("diffusion", {}).get("objective", ""))
+
+    def axes_under(self, preset: str) -> dict[str, Any]:
+        """What its axes are under this preset."""
+        all_of_them = flat(self.under(preset))
+        return {axis: all_of_them[axis] for axis in self.axes}
+
+
+def merged(*layers: Any) -> dict[str, dict[str, Any]]:
+    """Settings by section; a later layer counts before an earlier one. ValueError for what holds no settings by section."""
+    found: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        if not isinstance(layer, Mapping) or not all(isinstance(values, Mapping) for values in layer.values()):
+            raise ValueError("settings stand in sections, as in settings = { training = { steps = 500 } }")
+        for section, values in layer.items():
+            found[section] = {**found.get(section, {}), **values}
+    return found
+
+
+def flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """{"training": {"steps": 5}} -> {"training.steps": 5}"""
+    return {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
 
 
 class OtherModel(Frozen):
@@ -58,7 +115,9 @@ class Grid(Frozen):
     """A published table: its cells, its rows of other models, and what its source claims of their order.
 
     coding: name of the progressive code that the same source published (see `load_coding`), if it did. blanks: what it says of
-    the rows that it left blank.
+    the rows that it left blank. without: by preset, the cells that are left out of it unless they are asked for. across: the
+    axis whose values are the groups, by name as `sampling.steps`, where cells of one label differ in it alone: such a
+    table is laid out with a column for each group.
     """
 
     name: str = Field(pattern=NAME)
@@ -70,12 +129,35 @@ class Grid(Frozen):
     cells: tuple[Cell, ...] = Field(min_length=1)
     others: tuple[OtherModel, ...] = ()
     claims: tuple[Claim, ...] = ()
+    without: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    across: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spread(cls, value: Any) -> Any:
+        """What a grid file says of the whole grid goes to each of its cells, which are then complete."""
+        if not isinstance(value, dict) or not ("settings" in value or "preset" in value):
+            return value
+        rest = {name: held for name, held in value.items() if name not in ("settings", "preset")}
+        common, presets, cells = value.get("settings", {}), value.get("preset", {}), value.get("cells", ())
+        if not isinstance(cells, list):
+            return value
+        return rest | {"cells": [_with(cell, common, presets) for cell in cells]}
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Grid":
         names = [cell.name for cell in self.cells]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two cells are named '{twice[0]}'; records are filed by cell name, so names must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _cells_are_complete(self) -> "Grid":
+        for cell in self.cells:
+            if missing := [name for name in SHORT if name not in cell.under("").get("diffusion", {})]:
+                raise ValueError(
+                    f"cell '{cell.name}', '{missing[0]}' is missing; the cell says it, or [settings.diffusion]"
+                )
         return self
 
     @model_validator(mode="after")
@@ -93,11 +175,41 @@ class Grid(Frozen):
                     raise ValueError(f"the claim '{claim.text}' is of a cell '{name}'{near_miss(name, names)}")
         return self
 
+    @model_validator(mode="after")
+    def _left_out_exist(self) -> "Grid":
+        names = [cell.name for cell in self.cells]
+        for preset, cells in self.without.items():
+            for name in cells:
+                if name not in names:
+                    raise ValueError(f"[without] {preset} names a cell '{name}'{near_miss(name, names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _across_groups(self) -> "Grid":
+        if self.across is None:
+            return self
+        values: dict[str, Any] = {}
+        for cell in self.cells:
+            if self.across not in cell.axes:
+                raise ValueError(f"cell '{cell.name}' does not say {self.across}, which stands across the table")
+            if values.setdefault(cell.group, cell.axes[self.across]) != cell.axes[self.across]:
+                raise ValueError(
+                    f"the group '{cell.group}' has several values of {self.across}, which stands across the table"
+                )
+        return self
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The settings that tell its cells apart, by name as `diffusion.objective`."""
+        return tuple(dict.fromkeys(axis for cell in self.cells for axis in cell.axes))
+
     @property
     def table(self) -> PublishedTable:
         """The published half as a table, for listings."""
         columns = {"is": "IS ↑", "fid": "FID ↓", "nll": "NLL, test (train), bits/dim ↓"}
         rows = [QuotedRow(group=row.group, label=row.label, values=_printed(row.published)) for row in self.rows]
+        if self.across:
+            columns, rows = _by_group(columns, rows)
         kept = {key: heading for key, heading in columns.items() if any(key in row.values for row in rows)}
         return PublishedTable(
             title=self.title, source=self.source, data=(self.conditions.data,), columns=kept, rows=tuple(rows)
@@ -110,13 +222,14 @@ class Grid(Frozen):
         groups = list(dict.fromkeys(row.group for row in rows))
         return sorted(rows, key=lambda row: groups.index(row.group))
 
-    def select(self, names: Sequence[str] | None) -> list[Cell]:
-        """The named cells in the grid's order, or all of them."""
+    def select(self, names: Sequence[str] | None, preset: str = "") -> list[Cell]:
+        """The named cells in the grid's order, or all of them but those that the preset leaves out."""
         known = [cell.name for cell in self.cells]
         for name in names or ():
             if name not in known:
                 raise UserError(f"Grid '{self.name}' has no cell '{name}'{near_miss(name, known)}")
-        return [cell for cell in self.cells if not names or cell.name in names]
+        wanted = names or [name for name in known if name not in self.without.get(preset, ())]
+        return [cell for cell in self.cells if cell.name in wanted]
 
 
 class Preset(Frozen):
@@ -142,6 +255,40 @@ def shipped_grids() -> dict[str, Path]:
 def shipped_presets() -> dict[str, Path]:
     """Name and file of every preset that comes with the package."""
     return _shipped("config/presets")
+
+
+def _with(cell: Any, common: Any, presets: Any) -> Any:
+    """A cell of a grid file with what is said of all cells."""
+    if not isinstance(cell, dict):
+        return cell
+    own = cell.get("preset", {})
+    for what in (presets, own):
+        if not isinstance(what, dict):
+            raise ValueError("'preset' holds settings by name of preset, as in [preset.quick.training]")
+    names = dict.fromkeys([*presets, *own])
+    rest = {name: held for name, held in cell.items() if name != "preset"}
+    both = {name: merged(presets.get(name, {}), own.get(name, {})) for name in names}
+    return {"common": common, **rest, "presets": both}
+
+
+def _by_group(columns: dict[str, str], rows: list[QuotedRow]) -> tuple[dict[str, str], list[QuotedRow]]:
+    """A column for every group, and a row for every label."""
+    groups = list(dict.fromkeys(row.group for row in rows))
+    wide = {
+        f"{key} {group}": f"{heading[:-2]}, {group} {heading[-1]}"
+        for key, heading in columns.items()
+        for group in groups
+    }
+    found: dict[str, dict[str, Printed]] = {}
+    for row in rows:
+        found.setdefault(row.label, {}).update({f"{key} {row.group}": text for key, text in row.values.items()})
+    return wide, [QuotedRow(label=label, values=values) for label, values in found.items()]
+
+
+def published_names() -> list[str]:
+    """Every shipped grid with a published number, and everything published that is no grid."""
+    grids = [name for name in shipped_grids() if any(_printed(row.published) for row in load_grid(name).rows)]
+    return [*grids, *shipped_published()]
 
 
 def _printed(published: Published) -> dict[str, Printed]:
@@ -196,6 +343,8 @@ def load_published(name: str) -> PublishedTable:
     """What a source published, as a table: a shipped one by name, a grid's or a code's too, or a file's by path."""
     grids = shipped_grids()
     if name in grids:
+        if name not in published_names():
+            raise UserError(f"Grid '{name}' has no published numbers: its source is '{load_grid(name).source}'.")
         return load_grid(name).table
     path, content = _read_toml("published table", name, shipped_published() | grids, parse_float=Decimal)
     if "point" in content:
@@ -247,18 +396,19 @@ def _set_value(assignment: str, text: str) -> Any:
 
 def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) -> CellSettings:
     """The cell's settings. An axis cannot be overridden: the row's label would no longer say what was run."""
-    for axis in AXES:
-        if axis in overrides.get("diffusion", {}):
+    sections: dict[str, dict[str, Any]] = {name: {} for name in CellSettings.model_fields}
+    for axis in cell.axes:
+        section, _, name = axis.partition(".")
+        if name in overrides.get(section, {}):
             raise UserError(
-                f"diffusion.{axis} is an axis of the grid and part of a row's label; choose rows with --cells, "
+                f"{axis} is an axis of the grid and part of a row's label; choose rows with --cells, "
                 "or write them into a grid file of your own."
             )
-    sections: dict[str, dict[str, Any]] = {name: {} for name in CellSettings.model_fields}
     data = overrides.get("data", {})
     own = preset.sections.get("data", {}).get("source")
     if data.get("source", own) != own and "resize" not in data:  # the preset's is for the preset's own images
         overrides = {**overrides, "data": {**data, "resize": None}}
-    for layer in (preset.sections, {"diffusion": cell.axes}, overrides):
+    for layer in (preset.sections, cell.under(preset.name), overrides):
         for section, values in layer.items():
             held = sections.setdefault(section, {})
             was = held.get("kind", "unet")

@@ -2,15 +2,38 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from ddpm_bench.config.limits import MOST_T
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.config.settings import CellSettings, section_of
 from ddpm_bench.config.values import Count, Frozen, first_fault
 from ddpm_bench.errors import near_miss
+
+
+def _checked(section: str, name: str, values: Mapping[str, Any]) -> Any:
+    """The value of `name` as the settings hold it; ValueError for one that they could not hold."""
+    sections = CellSettings.model_fields
+    if section not in sections:
+        raise ValueError(f"there is no section '{section}' of settings{near_miss(section, list(sections))}")
+    fields = section_of(section, values).model_fields
+    if name not in fields:
+        raise ValueError(f"there is no setting '{section}.{name}'{near_miss(name, list(fields))}")
+    field, value = fields[name], values[name]
+    try:
+        return TypeAdapter(field.rebuild_annotation()).validate_python(None if value == "none" else value)
+    except ValidationError as error:
+        raise ValueError(first_fault(error, f"{section}.{name}")) from None
+
+
+def _exist(settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {section: {name: _checked(section, name, values) for name in values} for section, values in settings.items()}
+
+
+Sections = Annotated[dict[str, dict[str, Any]], AfterValidator(_exist)]
+"""Some settings, by section and name as in `CellSettings`; "none" stands for no value."""
 
 
 class Published(Frozen):
@@ -82,7 +105,8 @@ class NllConditions(Frozen):
 class Conditions(Frozen):
     """What the published numbers depend on; the report computes the differences from a record's own.
 
-    What is None is not stated by the source, and then not compared; the report says so. data_sha256: of the prepared
+    What is None is not stated by the source, and then not compared; the report says so, unless a cell's own settings say it
+    (`training.steps`, `sampling.steps`). data_sha256: of the prepared
     pixels, as in a record. weights: the moving average's or those of the last step. quantisation: of the samples before
     they are scored. settings: by section and name (see `settings.py`), as far as the source says them; "none" stands
     for no value.
@@ -94,19 +118,12 @@ class Conditions(Frozen):
     weights: Literal["ema", "raw"] | None = None
     quantisation: str | None = None
     samples: Count
-    training_steps: Count
-    sampling_steps: Count
+    training_steps: Count | None = None
+    sampling_steps: Count | None = None
     extractor: str
     checkpoint: Literal["last", "lowest FID during training"]
     nll: NllConditions | None = None
-    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-
-    @field_validator("settings")
-    @classmethod
-    def _exist(cls, settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        return {
-            section: {name: _checked(section, name, values) for name in values} for section, values in settings.items()
-        }
+    settings: Sections = Field(default_factory=dict)
 
 
 class CodingPoint(Frozen):
@@ -128,6 +145,10 @@ class Coding(Frozen):
     rate: float
     distortion: float
     points: tuple[CodingPoint, ...] = Field(min_length=1)
+
+    def is_of(self, diffusion: Mapping[str, Any]) -> bool:
+        """Whether it is of a model with these settings of diffusion."""
+        return all(diffusion.get(name) == value for name, value in self.axes.items())
 
     @property
     def table(self) -> "PublishedTable":
@@ -233,18 +254,3 @@ class PublishedTable(Frozen):
 def printed(value: Printed) -> str:
     """7.89, or 9.475 ± 0.174."""
     return f"{value[0]} ± {value[1]}" if isinstance(value, tuple) else str(value)
-
-
-def _checked(section: str, name: str, values: Mapping[str, Any]) -> Any:
-    """The value of `name` as the settings hold it; ValueError for one that they could not hold."""
-    sections = CellSettings.model_fields
-    if section not in sections:
-        raise ValueError(f"there is no section '{section}' of settings{near_miss(section, list(sections))}")
-    fields = section_of(section, values).model_fields
-    if name not in fields:
-        raise ValueError(f"there is no setting '{section}.{name}'{near_miss(name, list(fields))}")
-    field, value = fields[name], values[name]
-    try:
-        return TypeAdapter(field.rebuild_annotation()).validate_python(None if value == "none" else value)
-    except ValidationError as error:
-        raise ValueError(first_fault(error, f"{section}.{name}")) from None

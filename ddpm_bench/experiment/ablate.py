@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from ddpm_bench.config.grid import Grid, load_preset, parse_set, resolve
+from ddpm_bench.config.grid import Grid, Preset, load_preset, parse_set, resolve
 from ddpm_bench.data.codec import check_lossless
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.diffusion.spacing import kept_steps, visited
 from ddpm_bench.errors import UserError
-from ddpm_bench.experiment.cell import Bench, Job
+from ddpm_bench.experiment.cell import Bench, Job, training_identity
 from ddpm_bench.experiment.launchers import Launcher, side_by_side
 from ddpm_bench.experiment.live_table import board
 from ddpm_bench.files import move_aside
@@ -39,7 +40,11 @@ def plan(
     Seeds are the outer order, so that a table is complete as early as possible.
     """
     size, overrides = load_preset(preset), parse_set(assignments)
-    settings = {cell: resolve(cell, size, overrides) for cell in grid.select(cells)}
+    chosen = grid.select(cells, size.name)
+    if len(chosen) < len(grid.cells) and not cells:
+        say_once(f"Preset '{size.name}' leaves out {len(grid.cells) - len(chosen)} of the {len(grid.cells)} cells; "
+                 "--cells measures any of them.")  # fmt: skip
+    settings = {cell.name: resolve(cell, size, overrides) for cell in chosen}
     for each in settings.values():
         build_objective(each.diffusion)
         codec = build_codec(each.diffusion)
@@ -49,7 +54,20 @@ def plan(
         spacing, T = build_spacing(each.sampling), each.diffusion.T
         if each.sampling.steps and each.sampling.strided(T):
             say_once(visited(kept_steps(T, each.sampling.steps, spacing), T, each.sampling.spacing))
-    return [Job(grid.name, size.name, cell, each, seed) for seed in seeds for cell, each in settings.items()]
+    jobs = [Job(grid.name, size.name, cell, settings[cell.name], seed, grid.axes) for seed in seeds for cell in chosen]
+    return [replace(job, shares=_first_alike(job, grid, size, overrides)) for job in jobs]
+
+
+def _first_alike(job: Job, grid: Grid, preset: Preset, overrides: dict[str, dict[str, Any]]) -> Job | None:
+    """The first of the preset's jobs that are trained as this one, whichever are to run now; None where it is the only one."""
+    if not any(axis.startswith(("sampling.", "scoring.")) for axis in grid.axes):
+        return None
+    alike = [
+        replace(job, cell=cell, settings=settings)
+        for cell in grid.select(None, preset.name)
+        if training_identity(settings := resolve(cell, preset, overrides)) == training_identity(job.settings)
+    ]
+    return alike[0] if len(alike) > 1 else None
 
 
 def scored_with(extractor: str, jobs: Sequence[Job]) -> list[Job]:
@@ -100,7 +118,8 @@ def set_aside(results: Path, jobs: Sequence[Job]) -> None:
     """Move aside what the jobs left in `results`: record, pictures, snapshots and samples."""
     records = {job.name: record_path(results, job.cell.name, job.seed) for job in jobs}
     pictures = [picture_path(record, name) for record in records.values() for name in PICTURES]
-    move_aside(results, [*records.values(), *pictures, *(results / "work" / name for name in records)])
+    work = dict.fromkeys(results / "work" / of for job in jobs for of in (Path(job.name), job.trained_in))
+    move_aside(results, [*records.values(), *pictures, *work])
 
 
 def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], launcher: Launcher) -> Outcome:
@@ -118,7 +137,7 @@ def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], launche
             if record := held.get(job.name):
                 table.hold(job.name, record)
                 say(f"{job.name}: measured already on {record.created}; --fresh measures it again")
-        for job, result in launcher.run(missing, bench, table.observer) if missing else ():
+        for job, result in launcher.run(_trainings_first(missing), bench, table.observer) if missing else ():
             table.settle(job.name, result)
             if isinstance(result, Record):
                 write_record(bench.results, result)
@@ -129,6 +148,12 @@ def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], launche
             say(f"{job.name}: {said} ({len(made) + len(failed)} of {len(missing)})")
     found = held | made
     return Outcome([found[job.name] for job in jobs if job.name in found], failed)
+
+
+def _trainings_first(jobs: Sequence[Job]) -> list[Job]:
+    """One job of each training comes before the others that share it: so they seldom wait for one another."""
+    firsts = list({job.trained_in: job for job in reversed(jobs)}.values())[::-1]
+    return [*firsts, *(job for job in jobs if job not in firsts)]
 
 
 def _summary(record: Record) -> str:

@@ -1,5 +1,6 @@
 """One cell from start to finish: train, then measure the snapshot as anyone would. Everything interruptible, everything resumable."""
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,15 @@ from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_objective
 from ddpm_bench.models.model import function_of, load_model
 from ddpm_bench.records.provenance import git_commit, hardware, versions
-from ddpm_bench.records.record import Checkpoint, Divergence, Measurement, Record, picture_path, record_path
+from ddpm_bench.records.record import (
+    TABLE2_AXES,
+    Checkpoint,
+    Divergence,
+    Measurement,
+    Record,
+    picture_path,
+    record_path,
+)  # fmt: skip
 from ddpm_bench.runtime.batch import training_batch
 from ddpm_bench.runtime.observer import about, observer, say
 from ddpm_bench.runtime.owner import ORPHAN_S, owned
@@ -28,17 +37,28 @@ from ddpm_bench.training.trainer import Trainer, Training
 
 @dataclass(frozen=True)
 class Job:
-    """One cell and seed of a grid, resolved."""
+    """One cell and seed of a grid, resolved.
+
+    axes: the settings that tell the grid's cells apart. shares: the first of the jobs that differ in no setting of training,
+    where there are several: they are trained once, as it says.
+    """
 
     grid: str
     preset: str
     cell: Cell
     settings: CellSettings
     seed: int
+    axes: tuple[str, ...] = TABLE2_AXES
+    shares: "Job | None" = None
 
     @property
     def name(self) -> str:
         return f"{self.cell.name}-seed{self.seed}"
+
+    @property
+    def trained_in(self) -> Path:
+        """The folder of its snapshots, below that of all work."""
+        return Path("trained", self.shares.name) if self.shares else Path(self.name)
 
 
 @dataclass(frozen=True)
@@ -61,26 +81,31 @@ class Bench:
         return Task(self.data, self.extractor, job.settings.sampling, job.settings.scoring, job.seed)
 
 
+def training_identity(settings: CellSettings) -> dict[str, Any]:
+    """All settings that the weights depend on, as JSON values."""
+    return settings.model_dump(mode="json", include={"data", "diffusion", "network", "training"})
+
+
 def make_trainer(job: Job, data: ImageData, runtime: Runtime, folder: Path) -> Trainer:
     """The job's trainer at the newest snapshot in `folder`, or at step 0."""
     settings = job.settings
     diffusion, codec = build_diffusion(settings.diffusion), build_codec(settings.diffusion)
     shape = codec.shape(data.shape)
     network = build_network(settings.network, shape, diffusion, job.seed)
-    identity = settings.model_dump(mode="json", include={"data", "diffusion", "network", "training"})
     training = Training(
         Denoiser(diffusion, network, shape, clip_x0=False),
         build_objective(settings.diffusion),
         data.train.images,
         settings.training,
         job.seed,
-        identity | {"seed": job.seed, "data_sha256": data.sha256, "channels": data.shape[0]},
+        training_identity(settings) | {"seed": job.seed, "data_sha256": data.sha256, "channels": data.shape[0]},
         codec,
         settings.sampling,
     )
     trainer = Trainer(training, folder, runtime)
     if step := trainer.resume():
-        say(f"going on at step {step} of {settings.training.steps}")
+        steps = settings.training.steps
+        say(f"going on at step {step} of {steps}" if step < steps else f"trained already, to step {step}")
     return trainer
 
 
@@ -97,11 +122,12 @@ def run_cell(job: Job, bench: Bench) -> Record:
 def _run_cell(job: Job, bench: Bench) -> Record:
     work = work_beside(bench.record(job))
     mention_older(work)
-    clock, trainer = Clock(work), make_trainer(job, bench.data, bench.runtime, work)
+    clock = Clock(work)
+    trainer = _shared_training(job, bench, clock) if job.shares else _trainer(job, job, bench)
     snapshots: list[Checkpoint] = []
     measurement: Measurement | None = None
     divergence: Divergence | None = None
-    for step in scoring_steps(job.settings):
+    for step in scoring_steps(job.settings, shared=job.shares is not None):
         with clock("training"), training_batch(job.settings.training.batch):
             divergence = trainer.run(step)
         if divergence:
@@ -110,7 +136,7 @@ def _run_cell(job: Job, bench: Bench) -> Record:
             if step < job.settings.training.steps:
                 snapshots += _scored_snapshot(job, bench, trainer, step)
             else:
-                measurement = measure(load_model(work), bench.task(job), bench.runtime, bench.record(job))
+                measurement = measure(load_model(trainer.folder), bench.task(job), bench.runtime, bench.record(job))
         except NotFinite as error:
             divergence = Divergence(step=step, reason=str(error))
             break
@@ -118,6 +144,19 @@ def _run_cell(job: Job, bench: Bench) -> Record:
         snapshots.append(Checkpoint(step=trainer.step, metrics=measurement.metrics, quantiles=measurement.quantiles))
         divergence = no_distance(measurement.metrics["fd_train"], trainer.step)
     return _record(job, bench, trainer, tuple(snapshots), measurement, divergence)
+
+
+def _trainer(job: Job, as_of: Job, bench: Bench) -> Trainer:
+    return make_trainer(as_of, bench.data, bench.runtime, bench.results / "work" / job.trained_in)
+
+
+def _shared_training(job: Job, bench: Bench, clock: Clock) -> Trainer:
+    """The finished training of the jobs that share it: whoever comes first trains, and the others wait."""
+    with owned(bench.results / "work" / job.trained_in, math.inf), clock("training"):
+        trainer = _trainer(job, job.shares or job, bench)
+        with training_batch(job.settings.training.batch):
+            trainer.run(job.settings.training.steps)
+    return trainer
 
 
 def _scored_snapshot(job: Job, bench: Bench, trainer: Trainer, step: int) -> list[Checkpoint]:
@@ -137,9 +176,9 @@ def _scored_snapshot(job: Job, bench: Bench, trainer: Trainer, step: int) -> lis
     return [Checkpoint(step=step, metrics=found.metrics, quantiles=found.quantiles)]
 
 
-def scoring_steps(settings: CellSettings) -> list[int]:
-    """Training steps after which the EMA weights are scored: every snapshot, and the end."""
-    steps, every = settings.training.steps, settings.training.snapshot_every
+def scoring_steps(settings: CellSettings, shared: bool = False) -> list[int]:
+    """Training steps after which the EMA weights are scored: every snapshot, and the end; of a shared training the end alone."""
+    steps, every = settings.training.steps, None if shared else settings.training.snapshot_every
     return sorted({*(range(every, steps, every) if every else ()), steps})
 
 
@@ -161,6 +200,7 @@ def _record(
         preset=job.preset,
         cell=job.cell.name,
         label=job.cell.label,
+        axes=job.axes,
         seed=job.seed,
         outcome="diverged" if divergence else "done",
         divergence=divergence,
@@ -173,6 +213,7 @@ def _record(
         sampling_steps=job.settings.sampling.steps or job.settings.diffusion.T,
         checkpoints=checkpoints,
         training_log=tuple(trainer.log),
+        trained_with=job.shares.cell.name if job.shares else None,
         training_commits=tuple(trainer.commits),
         **measured,
     )

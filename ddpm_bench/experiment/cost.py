@@ -110,7 +110,11 @@ def estimate(jobs: Sequence[Job], data: ImageData, runtime: Runtime, workers: in
         for network, job in networks.items():
             paces[network] = time_network(job, data, runtime, threads)
             meter.update(len(paces))
-    cells = (_cost(job, paces[_network(job.settings, data)], data, runtime) for job in jobs)
+    trains = {job.trained_in: job.name for job in reversed(jobs)}  # of those that share a training the first
+    cells = (
+        _cost(job, paces[_network(job.settings, data)], data, runtime, trains[job.trained_in] == job.name)
+        for job in jobs
+    )
     return GridCost(tuple(cells), workers if runtime.device.type == "cpu" else 1, threads)
 
 
@@ -121,17 +125,17 @@ def _network(settings: CellSettings, data: ImageData) -> Hashable:
     return settings.network.model_dump_json(), shape, diffusion.variance.outputs, batches
 
 
-def _cost(job: Job, pace: Pace, data: ImageData, runtime: Runtime) -> Cost:
+def _cost(job: Job, pace: Pace, data: ImageData, runtime: Runtime, trains: bool) -> Cost:
     settings = job.settings
-    samples = len(scoring_steps(settings)) * settings.sampling.samples
+    samples = len(scoring_steps(settings, shared=job.shares is not None)) * settings.sampling.samples
     steps = settings.sampling.steps or settings.diffusion.T
     seconds = (
-        settings.training.steps * settings.training.batch * pace.training
+        trains * settings.training.steps * settings.training.batch * pace.training
         + (samples + PROGRESSIVE) * steps * pace.sampling
         + bound_calls(settings.scoring, settings.diffusion.T) * pace.bound
     )
     # Weights, their average and Adam's two moments in float32; one more snapshot exists while a new one is written.
-    disk = (runtime.keep + 1) * 4 * 4 * pace.parameters + samples * data.train.images[0].numel()
+    disk = trains * (runtime.keep + 1) * 4 * 4 * pace.parameters + samples * data.train.images[0].numel()
     return Cost(job.name, pace.parameters, seconds / 3600, disk)
 
 

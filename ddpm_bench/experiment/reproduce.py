@@ -24,6 +24,7 @@ from ddpm_bench.experiment.cell import Job
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.records.compare import TRANSFORMS, limit_of_t, t_values
+from ddpm_bench.records.conditions import shared
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.record import RECORDS, Record
 from ddpm_bench.runtime.observer import say
@@ -70,9 +71,8 @@ def job_of(record: Record, source: str | None = None, extractor: str | None = No
     settings = settings.model_copy(
         update={"data": settings.data.model_copy(update=data), "scoring": settings.scoring.model_copy(update=scoring)}
     )
-    axes = {axis: getattr(settings.diffusion, axis) for axis in ("parameterization", "objective", "variance")}
-    cell = Cell(name=record.cell, label=record.label, published="blank", **axes)  # a run asks for no published number
-    return Job(record.grid, record.preset, cell, settings, record.seed)
+    cell = Cell(name=record.cell, label=record.label, published="blank")  # a run asks for no published number
+    return Job(record.grid, record.preset, cell, settings, record.seed, record.axes)
 
 
 def check_same(record: Record, data: ImageData, extractor: Extractor) -> None:
@@ -98,8 +98,7 @@ def siblings(path: Path, record: Record) -> list[Record]:
 
 def _conditions(record: Record) -> dict:
     """What all cells of a measured grid share."""
-    shared = {"grid", "data", "extractor", "settings"}
-    return record.model_dump(mode="json", include=shared, exclude={"settings": {"diffusion"}})
+    return {"grid": record.grid, **shared(record)}
 
 
 # ---- after it -------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ddpm_bench.config.grid import AXES, Grid
+from ddpm_bench.config.grid import Cell, Grid, flat, merged
 from ddpm_bench.config.metrics import BOUNDS, METRICS
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.records.differences import HASHED
@@ -23,6 +23,7 @@ Selection = Literal["last", "best"]
 
 QUANTISED = "rounded to uint8"
 """What samples are before anything scores them, in every record."""
+MAY_BE_UNSTATED = ("hash of the data", "training steps", "weights", "sampling steps", "quantisation")
 _BOUND_WORDS = {"evals": "network calls an image", "clip_x0": "clipping of x_0"}
 # Settings that change no number, and one that has a name of its own.
 _NO_CONDITIONS = {"training.steps", "training.checkpoint_every", "training.log_every", "training.snapshot_every"}
@@ -85,8 +86,8 @@ def _foreign(record: Record, grid: Grid) -> str:
         return f"it is of grid '{record.grid}', not of '{grid.name}'; report it with `--grid {record.grid}`"
     if record.cell not in cells:
         return f"grid '{grid.name}' has no such cell{near_miss(record.cell, cells)}"
-    measured = {axis: getattr(record.settings.diffusion, axis) for axis in AXES}
-    if lines := differing_lines(cells[record.cell].axes, measured):
+    expected, settings = cells[record.cell].axes_under(record.preset), _flat(record)
+    if lines := differing_lines(expected, {axis: settings.get(axis) for axis in expected}):
         return f"it has other axes than the grid's row:{_joined(lines)}"
     return ""
 
@@ -116,8 +117,9 @@ def _joined(lines: Sequence[str]) -> str:
 def shared(record: Record) -> dict[str, Any]:
     """What must be equal in all records of a table: all but the axes and the seed."""
     settings = record.settings.model_dump(mode="json")
-    for axis in AXES:
-        del settings["diffusion"][axis]
+    for axis in record.axes:
+        section, _, name = axis.partition(".")
+        settings[section].pop(name, None)
     del settings["data"]["resize"]
     return settings | {
         "preset": record.preset,
@@ -129,7 +131,12 @@ def shared(record: Record) -> dict[str, Any]:
 def _bound_conditions(split: str) -> Callable[[Record], dict[str, Any] | None]:
     def of(record: Record) -> dict[str, Any] | None:
         bound = _bound(record, split)
-        return {f"{split} bound": how_measured(bound)} if bound else None
+        if bound is None:
+            return None
+        how = how_measured(bound)
+        if "diffusion.T" in record.axes and bound.method == "exact":
+            del how["evals"]  # every t of a chain whose length is the cell's own
+        return {f"{split} bound": how}
 
     return of
 
@@ -197,14 +204,18 @@ def _bound_name(split: str, name: str) -> str:
     return f"bound's {_BOUND_WORDS.get(name, name)}"
 
 
-def published_conditions(grid: Grid, key: str) -> dict[str, Any]:
-    """What the grid says of the conditions of its number for the metric `key`; None where the source does not say."""
+def published_conditions(grid: Grid, key: str, cell: Cell | None = None) -> dict[str, Any]:
+    """What the grid says of the conditions of its number for the metric `key`; None where the source does not say.
+
+    Of a cell, its own settings among them; without one, of all its cells.
+    """
     stated, metric = grid.conditions, METRICS[key]
+    told = flat(merged(stated.settings, cell.under("") if cell else {}))
     conditions = {
         "data": stated.data,
         "hash of the data": stated.data_sha256,
         "size": stated.size,
-        "training steps": stated.training_steps,
+        "training steps": told.pop("training.steps", stated.training_steps),
         "weights": stated.weights,
         "checkpoint": stated.checkpoint,
     }
@@ -217,34 +228,33 @@ def published_conditions(grid: Grid, key: str) -> dict[str, Any]:
     else:
         conditions |= {
             "samples": stated.samples,
-            "sampling steps": stated.sampling_steps,
+            "sampling steps": told.pop("sampling.steps", stated.sampling_steps),
             "extractor": stated.extractor,
             "quantisation": stated.quantisation,
         }
-    no_matter = ("sampling", "scoring") if metric.is_bound else ()
-    return conditions | {
-        f"{section}.{name}": value
-        for section, values in stated.settings.items()
-        if section not in no_matter
-        for name, value in values.items()
-    }
+    no_matter = ("sampling.", "scoring.") if metric.is_bound else ()
+    return conditions | {name: value for name, value in told.items() if not name.startswith(no_matter)}
 
 
 def differences(record: Record, grid: Grid, key: str, selection: Selection) -> tuple[Difference, ...]:
-    """What is not as published in the number `key` of the checkpoint chosen by `selection`; empty means comparable."""
+    """What is not as published in the number `key` of the checkpoint chosen by `selection`; empty means comparable.
+
+    The record's cell is one of the grid's.
+    """
+    cell = next((cell for cell in grid.cells if cell.name == record.cell), None)
     here = _flat(record) | model_conditions(record, key, selection) | measurement_conditions(record, key)
     said = here | ({} if record.data.name == grid.conditions.data else {"data": record.data.name})
     return tuple(
         Difference(name, _show(value), _show(said[name]))
-        for name, value in published_conditions(grid, key).items()
-        if name in here and name not in unstated(grid, key) and here[name] != value
+        for name, value in published_conditions(grid, key, cell).items()
+        if name in here and not (value is None and name in MAY_BE_UNSTATED) and here[name] != value
     )
 
 
 def unstated(grid: Grid, key: str) -> list[str]:
-    """The conditions that the source does not state, so that nobody can compare them."""
-    may = {"hash of the data", "weights", "quantisation"}
-    return [name for name, value in published_conditions(grid, key).items() if value is None and name in may]
+    """The conditions that the source states for no cell, so that nobody can compare them."""
+    of_cells = [published_conditions(grid, key, cell) for cell in grid.cells]
+    return [name for name in of_cells[0] if name in MAY_BE_UNSTATED and all(of[name] is None for of in of_cells)]
 
 
 def _show(value: object) -> str:

@@ -33,6 +33,8 @@ from ddpm_bench.records.fields import (
 from ddpm_bench.records.reading import OwnFiles, read_part
 
 SCHEMA = 2
+TABLE2_AXES = ("diffusion.parameterization", "diffusion.objective", "diffusion.variance")
+"""The axes of the grids whose records do not name them."""
 """Version of the record's layout. A reader refuses a newer one."""
 
 
@@ -207,6 +209,8 @@ class Measurement(Part):
 class Record(Part):
     """A measurement with its cell, seed and training: what it was, where and with what it ran, and what came out.
 
+    axes: the settings that tell the cells of its grid apart, as `diffusion.objective`. trained_with: the cell whose training it
+    shares, where several cells of a seed differ in no setting of training; None where it was trained for itself.
     Where the run diverged before it could be measured, the fields of a `Measurement` are empty.
     """
 
@@ -215,6 +219,7 @@ class Record(Part):
     preset: str
     cell: Annotated[str, Field(pattern=NAME)]
     label: str
+    axes: tuple[str, ...] = TABLE2_AXES
     seed: Seed
     outcome: Literal["done", "diverged"]
     divergence: Divergence | None = None
@@ -230,6 +235,7 @@ class Record(Part):
     terms: BoundTerms | None = None  # every term, of fewer test images, where the bounds are estimates
     anchors: Scale = {}
     training_log: tuple[LogPoint, ...] = ()
+    trained_with: str | None = None
     sample_grid: PictureName | None = None  # PNG beside the record
     pictures: PictureNames = {}  # PNGs beside the record
     neighbours: Annotated[dict[str, Neighbours], Spaces] = {}

@@ -3,7 +3,7 @@
 s = sqrt( sum_i (y_i - mean)^2 / (n - 1) ),   n seeds;  not defined for n = 1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -132,6 +132,15 @@ def by_group(rows: Sequence[MeasuredCell]) -> dict[str, list[MeasuredCell]]:
     return groups
 
 
+def trainings(rows: Sequence[MeasuredCell]) -> list[MeasuredCell]:
+    """The rows, of those that share a training the first alone: what is shown of trainings is shown of each once."""
+    firsts: dict[str, MeasuredCell] = {}
+    for row in rows:
+        shared = next((record.trained_with for record in (*row.done, *row.diverged)), None)
+        firsts.setdefault(shared or row.cell.name, row)
+    return list(firsts.values())
+
+
 def chosen(record: Record, selection: Selection) -> Checkpoint | None:
     """The checkpoint of a run that finished; a run that diverged has none to show."""
     if record.outcome == "diverged":
@@ -150,7 +159,7 @@ def _summary(records: Sequence[Record], aside: Sequence[SetAside], grid: Grid, s
         records=tuple(records),
         rows=rows,
         anchors=_estimates([(name, metrics) for (name, _), metrics in by_seed.items()]),
-        differences={key: differences(_one_with(key, records), grid, key, selection) for key in _held(rows, grid)},
+        differences={key: _differences(records, grid, key, selection) for key in _held(rows, grid)},
         set_aside=tuple(aside),
     )
 
@@ -183,9 +192,24 @@ def _held(rows: Sequence[MeasuredCell], grid: Grid) -> list[str]:
     return [key for key in PUBLISHED if key in (SCORE, DISTANCE) or key in published & measured]
 
 
-def _one_with(key: str, records: Sequence[Record]) -> Record:
-    """A record that has the metric; all are measured alike."""
-    return next((record for record in records if record.last and key in record.last.metrics), records[0])
+def _differences(records: Sequence[Record], grid: Grid, key: str, selection: Selection) -> tuple[Difference, ...]:
+    """What is not as published in any cell: those of a cell are measured alike, and one that has the metric stands for them.
+
+    A condition that differs in several ways, as an axis may, is one difference with all that is published and here.
+    """
+    having = [record for record in records if record.last and key in record.last.metrics] or records[:1]
+    of_cells = {record.cell: differences(record, grid, key, selection) for record in having}
+    found: dict[str, dict[Difference, None]] = {}
+    for one in (one for several in of_cells.values() for one in several):
+        found.setdefault(one.name, {})[one] = None
+    return tuple(
+        Difference(name, _each_once(d.published for d in ones), _each_once(d.here for d in ones))
+        for name, ones in found.items()
+    )
+
+
+def _each_once(texts: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(texts))
 
 
 def _with_intervals(estimates: Mapping[str, Estimate], checkpoint: Checkpoint) -> dict[str, Estimate]:

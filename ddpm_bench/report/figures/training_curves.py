@@ -14,7 +14,7 @@ from ddpm_bench.report.figures.in_words import cell_name, ends
 from ddpm_bench.report.figures.scales import plain_log
 from ddpm_bench.report.labels import mathtext
 from ddpm_bench.report.pictures import PictureFolder, runs_of
-from ddpm_bench.report.summary import MeasuredCell, Summary
+from ddpm_bench.report.summary import MeasuredCell, Summary, trainings
 from ddpm_bench.report.table_remarks import NOT_MEASURED
 
 MANY, SHARE = 200, 100
@@ -25,7 +25,7 @@ def draw_losses(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) 
     """A line a seed, a panel a cell with its own scale, since objectives differ in unit; a cross where it diverged."""
     summary = summaries[0]
     last = max((point.step for record in summary.records for point in record.training_log), default=1)
-    for row, axes in cell_panels(figure, summary.rows, 1.5, below=0.2):
+    for row, axes in cell_panels(figure, trainings(summary.rows), 1.5, below=0.2):
         _draw_loss(axes, row, style_of(row.cell, summary.grid), last)
     figure.supxlabel("training step")
     longest = max(len(record.training_log) for record in summary.records)
@@ -33,9 +33,13 @@ def draw_losses(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) 
     return Said(
         "Training loss of every run, a line a seed; means over the steps of a tick of the log"
         f"{smooth}. Every panel has its own scale, since objectives have different units. "
-        f"{_crosses(summary)}Depends on: {measured_on(summary)}",
+        f"{_shared(summary)}{_crosses(summary)}Depends on: {measured_on(summary)}",
         _seen(summary),
     )
+
+
+def _shared(summary: Summary) -> str:
+    return "Cells that share a training are drawn once. " if len(trainings(summary.rows)) < len(summary.rows) else ""
 
 
 def _crosses(summary: Summary) -> str:
@@ -43,10 +47,11 @@ def _crosses(summary: Summary) -> str:
 
 
 def _seen(summary: Summary) -> str:
-    runs = [record for row in summary.rows for record in runs_of(row)]
+    rows = trainings(summary.rows)
+    runs = [record for row in rows for record in runs_of(row)]
     diverged = sum(record.outcome == "diverged" for record in runs)
     falls = {}
-    for row in summary.rows:
+    for row in rows:
         if found := [
             points[0][1] / points[-1][1] for record in row.done if (points := _finite(record)) and points[-1][1] > 0
         ]:

@@ -63,7 +63,7 @@ def _progressive(summary: Summary) -> list[Block]:
         Paragraph((said, source, "" if summary.bounds_comparable or not published else apart)),
     ]
     for cell, code in codes.items():
-        beside = published if published and published.axes == cell.axes else None
+        beside = published if published and published.is_of(cell.under("").get("diffusion", {})) else None
         inside = Paragraph(split_in_words(code, beside)), code_table(code, beside)
         blocks.append(Details(Symbols(code.label), inside, open=beside is not None))
     return blocks

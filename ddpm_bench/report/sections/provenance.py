@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 
-from ddpm_bench.config.grid import AXES
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.blocks import (
     Block,
@@ -37,7 +36,10 @@ FACTS: tuple[tuple[str, Callable[[Record], str]], ...] = (
 def provenance_section(summary: Summary) -> list[Block]:
     records = summary.records
     facts = tuple((name, joined(LineBreak(), _variants(records, fact))) for name, fact in FACTS)
-    settings = summary.first.settings.model_dump(mode="json", exclude={"diffusion": set(AXES)})
+    settings = summary.first.settings.model_dump(mode="json")
+    for axis in summary.first.axes:
+        section, _, name = axis.partition(".")
+        settings[section].pop(name, None)
     return [
         Heading(2, "Where the numbers come from"),
         Paragraph(f"{COMMAND}:"),

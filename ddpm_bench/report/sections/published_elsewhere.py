@@ -1,15 +1,16 @@
 """Published tables beside the report's own: quoted as they were printed, and held against nothing."""
 
-from ddpm_bench.config.grid import load_published, shipped_published
+from ddpm_bench.config.grid import load_published, published_names
 from ddpm_bench.config.published import PublishedTable
 from ddpm_bench.report.blocks import Block, Bullets, Details, Entry, Heading, Paragraph, Symbols, Table
 from ddpm_bench.report.summary import Summary
 
 
 def published_elsewhere_section(summary: Summary) -> list[Block]:
-    """The shipped tables about the images that the records are of, or that the grid's own numbers are of."""
+    """The other shipped tables about the images that the records are of, or that the grid's own numbers are of."""
     data = {summary.grid.conditions.data, summary.first.settings.data.source}
-    tables = [table for name in shipped_published() if data & set((table := load_published(name)).data)]
+    others = [name for name in published_names() if name != summary.grid.name]
+    tables = [table for name in others if data & set((table := load_published(name)).data)]
     if not tables:
         return []
     return [

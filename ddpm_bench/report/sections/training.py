@@ -9,7 +9,7 @@ from ddpm_bench.report.claims_by_step import ClaimAtStep, claims_by_step, scored
 from ddpm_bench.report.clipping import clipped_share
 from ddpm_bench.report.pictures import runs_of
 from ddpm_bench.report.results_table import number
-from ddpm_bench.report.summary import MeasuredCell, Summary, at_step
+from ddpm_bench.report.summary import MeasuredCell, Summary, at_step, trainings
 from ddpm_bench.report.table_remarks import DASH, EMPTY
 
 TITLE = "Training"
@@ -25,7 +25,7 @@ def training_section(summary: Summary, curves: Figure | None) -> list[Block]:
 
 
 def _clipping(summary: Summary) -> list[Block]:
-    shares = [(row, share) for row in summary.rows if (share := clipped_share(runs_of(row))) is not None]
+    shares = [(row, share) for row in trainings(summary.rows) if (share := clipped_share(runs_of(row))) is not None]
     if not shares:
         return []
     training = summary.first.settings.training

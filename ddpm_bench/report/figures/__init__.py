@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Canvas
 
 from ddpm_bench.config.metrics import BOUNDS, DISTANCE, SCORE
 from ddpm_bench.report.blocks import Figure, Image
-from ddpm_bench.report.figures import measured_and_published
+from ddpm_bench.report.figures import across, measured_and_published
 from ddpm_bench.report.figures.bound_terms import draw_terms
 from ddpm_bench.report.figures.drawing import Said, canvas, save
 from ddpm_bench.report.figures.forward_process import draw_schedule
@@ -56,6 +56,8 @@ PLOTS = (
     Plot("distance", "Distance, measured and published", partial(measured_and_published.draw, key=DISTANCE)),
     Plot("score", "Score, measured and published", partial(measured_and_published.draw, key=SCORE)),
     Plot("bound", "Bound, measured and published", partial(measured_and_published.draw, key=BOUNDS["test"])),
+    Plot("across-distance", "Distance, side by side", partial(across.draw, key=DISTANCE)),
+    Plot("across-bound", "Bound, side by side", partial(across.draw, key=BOUNDS["test"])),
     Plot("samples", "Samples of all cells", draw_samples),
     Plot("loss", "Training loss", draw_losses),
     Plot("scores-by-step", "Scores by training step", draw_scores),

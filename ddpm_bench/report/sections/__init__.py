@@ -7,6 +7,7 @@ from ddpm_bench.report.blocks import Block, Bold, Bullets, Heading, Paragraph, R
 from ddpm_bench.report.figures import DrawnFigure
 from ddpm_bench.report.pictures import Picture
 from ddpm_bench.report.results_table import MEASURED_HERE, PUBLISHED, ResultsTable, make_table
+from ddpm_bench.report.sections.across import FIGURES, across_section
 from ddpm_bench.report.sections.answer import SAMPLES, answer
 from ddpm_bench.report.sections.bounds import bounds_section
 from ddpm_bench.report.sections.checkpoints import checkpoints_section
@@ -41,6 +42,7 @@ def page(
     blocks += _conditions(first)
     for summary in summaries:
         blocks += published_numbers_section(summary, of_several.get(summary.selection, ""))
+    blocks += across_section(first, [drawn.pop(name) for name in FIGURES if name in drawn])
     blocks += claims_section(summaries)
     blocks += training_section(first, drawn.pop(CURVES, None))
     blocks += checkpoints_section(checkpoints, first.first)

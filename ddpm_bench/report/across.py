@@ -1,0 +1,50 @@
+"""A grid laid out along one of its axes, such as the number of sampling steps: a line for every label, a column for every group."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ddpm_bench.report.summary import MeasuredCell, Summary
+
+CALLS = "network calls an image"
+STEPS = "sampling.steps"
+
+
+@dataclass(frozen=True)
+class Across:
+    """The cells of one label, group by group."""
+
+    label: str
+    rows: tuple[MeasuredCell, ...]
+
+    def in_group(self, group: str) -> MeasuredCell | None:
+        return next((row for row in self.rows if row.cell.group == group), None)
+
+
+def lines_across(summary: Summary) -> list[Across]:
+    """Nothing where the grid has no axis across, or is measured in one of its groups alone."""
+    grid = summary.grid
+    if grid.across is None or len({row.cell.group for row in summary.rows if row.status != "not measured"}) < 2:
+        return []
+    labels = dict.fromkeys(row.cell.label for row in summary.rows)
+    return [Across(label, tuple(row for row in summary.rows if row.cell.label == label)) for label in labels]
+
+
+def axis_name(axis: str) -> str:
+    """As a figure's axis is called. Where steps stand across, samplers are compared by what they cost."""
+    return CALLS if axis == STEPS else axis.rpartition(".")[2].replace("_", " ")
+
+
+def place(row: MeasuredCell, axis: str) -> Any:
+    """Where a cell lies along the axis, as it was run: of sampling steps the network calls. None where it was not run."""
+    record = next(iter((*row.done, *row.diverged)), None)
+    if record is None:
+        return None
+    if axis == STEPS:
+        return record.network_calls
+    section, _, name = axis.partition(".")
+    return getattr(getattr(record.settings, section), name)
+
+
+def groups_of(summary: Summary) -> Sequence[str]:
+    return list(dict.fromkeys(row.cell.group for row in summary.rows))

@@ -56,7 +56,7 @@ class Setup(Part):
     samples: Count
     seed: Seed
     sampler: str = "ancestral"
-    sampler_options: Options = {}
+    sampler_options: Options = Field(default_factory=dict)
     sampling_steps: Count  # that were made
     network_calls: Count  # for a sample
     spacing: str = EVEN  # of fewer steps than T

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_bench.config.grid import Grid, Preset, load_preset, parse_set, resolve
+from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data.codec import check_lossless
 from ddpm_bench.data.images import ImageData
-from ddpm_bench.diffusion.spacing import kept_steps, visited
+from ddpm_bench.diffusion.spacing import visited
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.cell import Bench, Job, training_identity
 from ddpm_bench.experiment.launchers import Launcher, side_by_side
@@ -16,7 +17,7 @@ from ddpm_bench.experiment.live_table import board
 from ddpm_bench.files import move_aside
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.models.build import build_codec, build_objective, build_sampler, build_spacing
+from ddpm_bench.models.build import build_codec, build_diffusion, build_objective, build_sampler, strided_steps
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.failure import why_failed
 from ddpm_bench.records.record import PICTURES, RECORDS, Record, picture_path, record_path, write_record
@@ -50,10 +51,7 @@ def plan(
         codec = build_codec(each.diffusion)
         if each.scoring.bound_images:
             check_lossless(codec)
-        build_sampler(each.sampling)
-        spacing, T = build_spacing(each.sampling), each.diffusion.T
-        if each.sampling.steps and each.sampling.strided(T):
-            say_once(visited(kept_steps(T, each.sampling.steps, spacing), T, each.sampling.spacing))
+        _check_sampling(each)
     jobs = [Job(grid.name, size.name, cell, settings[cell.name], seed, grid.axes) for seed in seeds for cell in chosen]
     return [replace(job, shares=_first_alike(job, grid, size, overrides)) for job in jobs]
 
@@ -68,6 +66,17 @@ def _first_alike(job: Job, grid: Grid, preset: Preset, overrides: dict[str, dict
         if training_identity(settings := resolve(cell, preset, overrides)) == training_identity(job.settings)
     ]
     return alike[0] if len(alike) > 1 else None
+
+
+def _check_sampling(settings: CellSettings) -> None:
+    """UserError for samples that cannot be drawn; says what is not plain of those that can."""
+    sampling, T = settings.sampling, settings.diffusion.T
+    sampler, diffusion = build_sampler(sampling), build_diffusion(settings.diffusion)
+    sampler.check(diffusion)
+    if (kept := strided_steps(sampling, T)) and sampling.steps:
+        say_once(visited(kept, T, sampling.spacing, sampling.steps))
+    for remark in sampler.remarks(diffusion, sampling.clip_x0):
+        say_once(remark)
 
 
 def scored_with(extractor: str, jobs: Sequence[Job]) -> list[Job]:

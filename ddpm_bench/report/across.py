@@ -1,6 +1,5 @@
 """A grid laid out along one of its axes, such as the number of sampling steps: a line for every label, a column for every group."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,5 +45,5 @@ def place(row: MeasuredCell, axis: str) -> Any:
     return getattr(getattr(record.settings, section), name)
 
 
-def groups_of(summary: Summary) -> Sequence[str]:
+def groups_of(summary: Summary) -> list[str]:
     return list(dict.fromkeys(row.cell.group for row in summary.rows))

@@ -66,7 +66,8 @@ def _number(value: object) -> float | None:
 def _draw(axes: Axes, lines: dict[str, list[Point]], key: str, title: str, along: str) -> None:
     for index, (label, points) in enumerate(lines.items()):
         if points:
-            style, (places, values, errors) = style_at(index), zip(*sorted(points), strict=True)
+            style = style_at(index)
+            places, values, errors = map(list, zip(*sorted(points), strict=True))
             axes.errorbar(
                 places, values, yerr=errors if any(errors) else None, color=style.colour, linestyle=style.line, fmt=style.mark,
                 markersize=style.size, linewidth=1.2, capsize=2, label=mathtext(label),

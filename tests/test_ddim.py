@@ -167,7 +167,7 @@ def test_with_many_steps_the_map_is_the_solution_of_the_ode() -> None:
 
 def test_a_network_of_the_mean_is_refused_and_a_learned_variance_is_said_to_be_unused() -> None:
     mean = Diffusion(SHORT, Mu(), FixedBeta())
-    with pytest.raises(UserError, match="'ddim' takes x_0 and eps .* 'ancestral' or 'sigma-hat'"):
+    with pytest.raises(UserError, match=r"'ddim' takes x_0 and eps .* 'ancestral' or 'sigma-hat'"):
         DDIM().check(mean)
     SigmaHat().check(mean)
     learned = Diffusion(SHORT, Eps(), VARIANCES["learned-range"])

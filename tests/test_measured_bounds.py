@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from ddpm_bench.diffusion.parameterization import Eps
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.variance import FixedBeta, LearnedDiagonal, Variance
 from ddpm_bench.files import write_json
+from ddpm_bench.likelihood import bits_per_dim
 from ddpm_bench.measurement.bounds import BoundMethod, measure_bound, spread_over
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.runtime import Runtime
@@ -79,3 +81,17 @@ def test_a_bound_that_is_not_finite_is_a_result(tmp_path: Path) -> None:
 def test_a_part_of_a_split_is_spread_over_it() -> None:
     assert spread_over(torch.arange(10), 5).tolist() == [0, 2, 4, 6, 8]
     assert spread_over(torch.arange(3), 5).tolist() == [0, 1, 2]
+
+
+def test_the_bound_of_a_strided_chain_is_that_of_the_model_with_so_many_steps(tmp_path: Path) -> None:
+    """Of every step kept it is the whole chain's; of some, that of a denoiser that knows only these."""
+    plain, dots = model(some_network(), FixedBeta()), data(4)
+    method = BoundMethod(images=4, evals=None, seed=0)
+    whole = measure_bound(plain, dots, "test", method, Runtime(batch=4), tmp_path)
+    every = replace(method, kept=tuple(range(1, plain.T + 1)))
+    assert measure_bound(plain, dots, "test", every, Runtime(batch=4), tmp_path).total == pytest.approx(whole.total)
+    few = measure_bound(plain, dots, "test", replace(method, kept=(1, 9, 20)), Runtime(batch=4), tmp_path)
+    assert (few.steps, few.evals, len(few.terms), whole.steps) == (3, 3, 3, None)
+    chain = plain.whole_chain(clip_x0=True)
+    strided = replace(chain, denoiser=chain.denoiser.respaced([1, 9, 20]))
+    assert few.total == pytest.approx(float(bits_per_dim(strided, dots.test.images[:4], seed=0).total.mean()))

@@ -23,6 +23,7 @@ from ddpm_bench.config.published import (
     PublishedTable,
     QuotedRow,
     Sections,
+    in_words,
 )  # fmt: skip
 from ddpm_bench.config.settings import CellSettings, section_of
 from ddpm_bench.config.values import Frozen, first_fault
@@ -114,6 +115,7 @@ class OtherModel(Frozen):
 class Grid(Frozen):
     """A published table: its cells, its rows of other models, and what its source claims of their order.
 
+    second_hand: transcribed from another text than the source itself. notes: what else is to be known of the numbers.
     coding: name of the progressive code that the same source published (see `load_coding`), if it did. blanks: what it says of
     the rows that it left blank. without: by preset, the cells that are left out of it unless they are asked for. across: the
     axis whose values are the groups, by name as `sampling.steps`, where cells of one label differ in it alone: such a
@@ -123,6 +125,8 @@ class Grid(Frozen):
     name: str = Field(pattern=NAME)
     title: str
     source: str
+    second_hand: bool = False
+    notes: tuple[str, ...] = ()
     coding: str | None = None
     blanks: str = ""
     conditions: Conditions
@@ -212,8 +216,14 @@ class Grid(Frozen):
             columns, rows = _by_group(columns, rows)
         kept = {key: heading for key, heading in columns.items() if any(key in row.values for row in rows)}
         return PublishedTable(
-            title=self.title, source=self.source, data=(self.conditions.data,), columns=kept, rows=tuple(rows)
+            title=self.title, source=self.source, second_hand=self.second_hand, data=(self.conditions.data,), columns=kept,
+            notes=self.notes, rows=tuple(rows),
         )
+
+    @property
+    def origin(self) -> str:
+        """The source, and whether the numbers come from it at first hand."""
+        return in_words(self.source, self.second_hand)
 
     @property
     def rows(self) -> list[Cell | OtherModel]:
@@ -313,7 +323,7 @@ def _read_toml(
 
 def load_grid(name: str) -> Grid:
     """A shipped grid by name, or a user's own by path (ending in .toml). UserError for whatever is wrong with it."""
-    path, content = _read_toml("grid", name, shipped_grids())
+    path, content = _read_toml("grid", name, shipped_grids(), parse_float=Decimal)
     for kind in ("cell", "other", "claim"):
         if kind in content:
             content[f"{kind}s"] = content.pop(kind)

@@ -39,7 +39,8 @@ Sections = Annotated[dict[str, dict[str, Any]], AfterValidator(_exist)]
 class Published(Frozen):
     """The numbers that a source printed for a row. `blank`: a dash for IS and FID, so these are None.
 
-    is_std: the source's own spread, over splits of one sample set. fid: to the training set, fid_test to the test set.
+    is_std: the source's own spread, over splits of one sample set. fid: to the training set, in so many digits behind the point as
+    it was printed with; fid_test to the test set.
     nll_test, nll_train: bits/dim; upper bounds where `nll_bound`. nll_source: where they stand, if elsewhere.
     bold: the numbers that it printed in bold.
     """
@@ -47,6 +48,7 @@ class Published(Frozen):
     is_mean: float | None = None
     is_std: float | None = None
     fid: float | None = None
+    fid_digits: int = 2
     fid_test: float | None = None
     nll_test: float | None = None
     nll_train: float | None = None
@@ -54,6 +56,12 @@ class Published(Frozen):
     nll_source: str | None = None
     blank: bool = False
     bold: tuple[Literal["is_mean", "fid", "nll_test"], ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_printed(cls, value: Any) -> Any:
+        fid = value.get("fid") if isinstance(value, dict) else None
+        return value | {"fid_digits": -int(fid.as_tuple().exponent)} if isinstance(fid, Decimal) else value
 
     @model_validator(mode="after")
     def _bold_is_printed(self) -> "Published":
@@ -87,19 +95,22 @@ class Published(Frozen):
         train = "" if self.nll_train is None else f" ({self.nll_train:.2f})"
         return {
             "is": score if self.is_std is None else f"{score} ± {self.is_std:.2f}",
-            "fid": "" if self.fid is None else f"{self.fid:g}",
+            "fid": "" if self.fid is None else f"{self.fid:.{self.fid_digits}f}",
             "nll": f"{'≤ ' if self.nll_bound else ''}{test}{train}",
         }
 
 
 class NllConditions(Frozen):
-    """What published bounds depend on beyond what all the numbers do. `evals`: network calls an image."""
+    """What published bounds depend on beyond what all the numbers do; None where the source does not say.
 
-    test_images: Count
-    train_images: Count
-    evals: Count
-    clip_x0: bool
-    decoder: Literal["exact", "paper"]
+    evals: network calls an image.
+    """
+
+    test_images: Count | None = None
+    train_images: Count | None = None
+    evals: Count | None = None
+    clip_x0: bool | None = None
+    decoder: Literal["exact", "paper"] | None = None
 
 
 class Conditions(Frozen):
@@ -121,7 +132,7 @@ class Conditions(Frozen):
     training_steps: Count | None = None
     sampling_steps: Count | None = None
     extractor: str
-    checkpoint: Literal["last", "lowest FID during training"]
+    checkpoint: Literal["last", "lowest FID during training"] | None = None
     nll: NllConditions | None = None
     settings: Sections = Field(default_factory=dict)
 
@@ -244,11 +255,16 @@ class PublishedTable(Frozen):
     @property
     def origin(self) -> str:
         """The source, and whether the numbers come from it at first hand."""
-        return f"{self.source}; second-hand transcription" if self.second_hand else self.source
+        return in_words(self.source, self.second_hand)
 
     def texts(self, row: QuotedRow) -> list[str]:
         """The row's entries as they were printed, empty where the source says nothing."""
         return [printed(row.values[key]) if key in row.values else "" for key in self.columns]
+
+
+def in_words(source: str, second_hand: bool) -> str:
+    """The source, and whether what is quoted comes from it at first hand."""
+    return f"{source}; second-hand transcription" if second_hand else source
 
 
 def printed(value: Printed) -> str:

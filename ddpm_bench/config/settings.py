@@ -118,6 +118,7 @@ class ScoringSettings(Settings):
     `extractor`: inception, efficientnet-lite0, embedded, or the path of one made by `ddpm-bench extractor train`.
     `bound_images`: how many test images, and as many training images, have their variational bound measured at the end of
     training; 0 for none. `bound_evals`: by so many network calls an image, or with every t where it is None.
+    `bound_of`: the whole chain, however the model is sampled, or the strided chain that is sampled, a model of its own.
     `terms_images`: beside such an estimate, so many test images are measured with every t, for the terms and the error of
     x_0 by t; 0 for none.
     `bootstrap`: replicates behind the intervals of scores and bounds (`metrics/uncertainty.py`); 0 for no intervals.
@@ -130,6 +131,7 @@ class ScoringSettings(Settings):
     neighborhood: int = Field(3, ge=1, le=1000)
     bound_images: int = Field(10_000, ge=0, le=MOST_IMAGES)
     bound_evals: int | None = Field(None, ge=5, le=MOST_T)
+    bound_of: Literal["whole chain", "sampled chain"] = "whole chain"
     terms_images: int = Field(0, ge=0, le=MOST_IMAGES)
     decoder: Literal["exact", "paper"] = "exact"
     bootstrap: int = Field(200, ge=0, le=100_000)

@@ -133,7 +133,8 @@ def _cost(job: Job, pace: Pace, data: ImageData, runtime: Runtime, trains: bool)
     seconds = (
         trains * settings.training.steps * settings.training.batch * pace.training
         + (samples + PROGRESSIVE) * steps * pace.sampling
-        + bound_calls(settings.scoring, settings.diffusion.T) * pace.bound
+        + bound_calls(settings.scoring, settings.diffusion.T if settings.scoring.bound_of == "whole chain" else steps)
+        * pace.bound
     )
     # Weights, their average and Adam's two moments in float32; one more snapshot exists while a new one is written.
     disk = trains * (runtime.keep + 1) * 4 * 4 * pace.parameters + samples * data.train.images[0].numel()

@@ -25,6 +25,7 @@ class BoundMethod:
 
     images: so many of a split, spread evenly over it; all where there are fewer. evals: network calls an image; every t
     where that is None or no less than T. bootstrap: replicates over the images, for the quantiles of the total; 0: none.
+    kept: the steps of a strided chain, whose bound it is; None for that of the whole chain.
     """
 
     images: int
@@ -33,22 +34,28 @@ class BoundMethod:
     clip_x0: bool = True
     decoder: Literal["exact", "paper"] = "exact"
     bootstrap: int = 0
+    kept: tuple[int, ...] | None = None
+
+    def steps(self, model: Model) -> int:
+        """Of the chain."""
+        return len(self.kept) if self.kept else model.T
 
     def evals_for(self, model: Model) -> int | None:
         """Network calls an image of an estimate; None where every t is evaluated."""
-        return None if self.evals is None or self.evals >= model.T else self.evals
+        return None if self.evals is None or self.evals >= self.steps(model) else self.evals
 
 
 def measure_bound(
     model: Model, data: ImageData, split: SplitName, method: BoundMethod, runtime: Runtime, folder: Path
 ) -> BoundTerms:
-    """The bound of the model's whole chain on a split, whatever number of steps it is sampled in."""
+    """The bound of the model's whole chain on a split, or of the strided one that the method names."""
     evals, bound = method.evals_for(model), bound_of(model, data, split, method, runtime, folder)
     return BoundTerms(
         split=split,
         images=len(bound.prior),
         method="exact" if evals is None else "estimate",
-        evals=model.T if evals is None else evals,
+        evals=method.steps(model) if evals is None else evals,
+        steps=len(method.kept) if method.kept else None,
         clip_x0=method.clip_x0,
         decoder=method.decoder,
         total=float(bound.total.mean()),
@@ -70,10 +77,12 @@ def bound_of(
     """The bound image by image. What is finished is kept in `folder`, so that an interrupted call goes on."""
     images = spread_over(getattr(data, split).images, method.images)
     evals = method.evals_for(model)
-    how = {name: value for name, value in asdict(method).items() if name != "bootstrap"}
-    how |= {"images": len(images), "evals": model.T if evals is None else evals}
+    how = {
+        name: value for name, value in asdict(method).items() if name != "bootstrap" and (name, value) != ("kept", None)
+    }
+    how |= {"images": len(images), "evals": method.steps(model) if evals is None else evals}
     of = {**model.function, **how, "split": split, "data_sha256": data.sha256, **runtime.arithmetic}
-    chain = model.whole_chain(method.clip_x0)
+    chain = model.whole_chain(method.clip_x0, method.kept)
     runtime.place(model.network)
     seed, decoder = method.seed, method.decoder
     with owned(keyed_folder(folder, "bound", of)) as own:

@@ -58,7 +58,7 @@ def setup_of(model: Model, task: Task) -> Setup:
     # What these refuse is refused before anything long.
     check_task(model, task)
     protocol(sampling.samples, len(task.data.train), scoring.neighborhood)
-    evals = task.bound_method.evals_for(model)
+    evals = task.bound_method(model).evals_for(model)
     if evals is not None:
         Budget.of(evals)
     return Setup(

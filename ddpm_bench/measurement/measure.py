@@ -48,9 +48,9 @@ class Task:
     seed: int
     bound_splits: tuple[SplitName, ...] = ("test", "train")
 
-    @property
-    def bound_method(self) -> BoundMethod:
+    def bound_method(self, model: Model) -> BoundMethod:
         scoring = self.scoring
+        kept = model.kept_steps(self.sampling) if scoring.bound_of == "sampled chain" else None
         return BoundMethod(
             scoring.bound_images,
             scoring.bound_evals,
@@ -58,6 +58,7 @@ class Task:
             self.sampling.clip_x0,
             scoring.decoder,
             scoring.bootstrap,
+            tuple(kept) if kept else None,
         )
 
     @property
@@ -197,7 +198,7 @@ def _bounds(
     model: Model, task: Task, runtime: Runtime, record: Path
 ) -> tuple[tuple[BoundTerms, ...], BoundTerms | None]:
     """The bound of each split; and, where that is an estimate, every term of it for some test images."""
-    folder, method = work_beside(record), task.bound_method
+    folder, method = work_beside(record), task.bound_method(model)
     splits = task.bound_splits if method.images else ()
     bounds = tuple(measure_bound(model, task.data, split, method, runtime, folder) for split in splits)
     if not (bounds and task.scoring.terms_images) or method.evals_for(model) is None:

@@ -65,10 +65,10 @@ def compare_precisions(model: Model, task: Task, runtime: Runtime, folder: Path)
             metrics[precision] = measure(model, task, at, record).metrics
             # Both are kept by now, so that they are read and not made again.
             pixels[precision] = draw_samples(model, task.sampling, task.seed, at, work_beside(record))
-            kept = bound_of(model, task.data, "test", task.bound_method, at, work_beside(record))
+            kept = bound_of(model, task.data, "test", task.bound_method(model), at, work_beside(record))
             bounds[precision] = kept.total
     change = bounds["bfloat16"] - bounds["float32"]
-    evals = task.bound_method.evals_for(model) or model.T
+    evals = task.bound_method(model).evals_for(model) or model.T
     return Precisions(
         checkpoint=model.name,
         weights_sha256=model.weights_sha256,

@@ -11,6 +11,7 @@ model cannot be sampled or scored as something else.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -99,10 +100,11 @@ class Model:
         """See `Sampler.remarks`."""
         return build_sampler(sampling).remarks(self.diffusion, sampling.clip_x0)
 
-    def whole_chain(self, clip_x0: bool) -> Chain:
-        """All T steps, of which bounds are, however the model is sampled."""
+    def whole_chain(self, clip_x0: bool, kept: Sequence[int] | None = None) -> Chain:
+        """All T steps, or the strided chain of those that are kept: what a bound is of, however the model is sampled."""
         codec = build_codec(self.process)
-        return Chain(Denoiser(self.diffusion, self.network, codec.shape(self.shape), clip_x0), codec=codec)
+        denoiser = Denoiser(self.diffusion, self.network, codec.shape(self.shape), clip_x0)
+        return Chain(denoiser.respaced(kept) if kept else denoiser, codec=codec)
 
 
 def function_of(

@@ -24,7 +24,7 @@ Selection = Literal["last", "best"]
 
 QUANTISED = "rounded to uint8"
 """What samples are before anything scores them, in every record."""
-MAY_BE_UNSTATED = ("hash of the data", "training steps", "weights", "sampling steps", "quantisation")
+MAY_BE_UNSTATED = ("hash of the data", "training steps", "weights", "checkpoint", "sampling steps", "quantisation")
 _BOUND_WORDS = {"evals": "network calls an image", "clip_x0": "clipping of x_0"}
 # Settings that change no number, and one that has a name of its own.
 _NO_CONDITIONS = {"training.steps", "training.checkpoint_every", "training.log_every", "training.snapshot_every"}
@@ -135,8 +135,8 @@ def _bound_conditions(split: str) -> Callable[[Record], dict[str, Any] | None]:
         if bound is None:
             return None
         how = how_measured(bound)
-        if "diffusion.T" in record.axes and bound.method == "exact":
-            del how["evals"]  # every t of a chain whose length is the cell's own
+        if {"diffusion.T", "sampling.steps"} & set(record.axes):  # a chain whose length is the cell's own
+            how = {name: value for name, value in how.items() if name not in ("steps", "method", "evals")}
         return {f"{split} bound": how}
 
     return of
@@ -148,7 +148,7 @@ def _bound(record: Record, split: str) -> BoundTerms | None:
 
 def how_measured(bound: BoundTerms) -> dict[str, Any]:
     """Everything that a bound depends on beside the model, its data and the draws."""
-    return bound.model_dump(include={"images", "method", "evals", "clip_x0", "decoder"})
+    return bound.model_dump(include={"images", "method", "evals", "steps", "clip_x0", "decoder"})
 
 
 def model_conditions(record: Record, key: str, selection: Selection = "last") -> dict[str, Any]:
@@ -250,14 +250,18 @@ def differences(record: Record, grid: Grid, key: str, selection: Selection) -> t
     return tuple(
         Difference(name, _show(value), _show(said[name]))
         for name, value in published_conditions(grid, key, cell).items()
-        if name in here and not (value is None and name in MAY_BE_UNSTATED) and here[name] != value
+        if name in here and not (value is None and _may_be_unstated(name)) and here[name] != value
     )
 
 
 def unstated(grid: Grid, key: str) -> list[str]:
     """The conditions that the source states for no cell, so that nobody can compare them."""
     of_cells = [published_conditions(grid, key, cell) for cell in grid.cells]
-    return [name for name in of_cells[0] if name in MAY_BE_UNSTATED and all(of[name] is None for of in of_cells)]
+    return [name for name in of_cells[0] if _may_be_unstated(name) and all(of[name] is None for of in of_cells)]
+
+
+def _may_be_unstated(name: str) -> bool:
+    return name in MAY_BE_UNSTATED or name.startswith("bound's")
 
 
 def _show(value: object) -> str:

@@ -121,6 +121,7 @@ class BoundTerms(Part):
     images: Annotated[int, Field(ge=1, le=MOST_IMAGES)]
     method: Literal["exact", "estimate"] = "exact"
     evals: Annotated[int, Field(ge=1, le=MOST_T)]
+    steps: Annotated[int, Field(ge=1, le=MOST_T)] | None = None  # of a strided chain, whose bound it is
     clip_x0: bool = True
     decoder: Literal["exact", "paper"] = "exact"
     total: float
@@ -277,8 +278,8 @@ class Record(Part):
             raise ValueError("divergence: the run is done, and so did not diverge")
         if self.outcome == "done" and not self.checkpoints:
             raise ValueError("checkpoints: a run that is done has one")
-        T = self.settings.diffusion.T
         for bound in filter(None, (*self.bounds, self.terms)):
+            T = bound.steps or self.settings.diffusion.T
             if bound.evals > T or (bound.method == "exact" and bound.evals != T):
                 raise ValueError(f"a bound of {bound.evals} network calls an image, {bound.method}, where T = {T}")
         return self
@@ -291,7 +292,7 @@ class Record(Part):
     @property
     def every_term(self) -> BoundTerms | None:
         """The bound of test images with L_{t-1} and the error of x_0 for every t, where that was measured."""
-        return self.terms or next((b for b in self.bounds if b.split == "test" and b.mse), None)
+        return self.terms or next((b for b in self.bounds if b.split == "test" and b.mse and not b.steps), None)
 
     @property
     def last(self) -> Checkpoint | None:

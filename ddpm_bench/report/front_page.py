@@ -120,7 +120,7 @@ def _page(
     ]
     for name, same in sorted(by_grid.items(), key=lambda item: (-len(item[1]), item[0])):
         grid = same[0].summary.grid
-        blocks += [Heading(2, f"{name}: {grid.title}"), Paragraph(f"Published: {grid.source}."), *_claims(same)]
+        blocks += [Heading(2, f"{name}: {grid.title}"), Paragraph(f"Published: {grid.origin}."), *_claims(same)]
         blocks += [Paragraph(Bold("Reports")), _reports(same)]
         blocks += [pictures[name]] if name in pictures else []
         blocks += [Paragraph(Bold("Every cell with what it cost")), _costs(same)]

@@ -51,8 +51,8 @@ class SourceColumn:
     write: Callable[[Published], str]
 
 
-IS = SourceColumn("IS ↑", "is_mean", lambda p: p.has_scores, lambda p: p.texts["is"])
-FID = SourceColumn("FID ↓", "fid", lambda p: p.has_scores, lambda p: p.texts["fid"])
+IS = SourceColumn("IS ↑", "is_mean", lambda p: p.is_mean is not None, lambda p: p.texts["is"])
+FID = SourceColumn("FID ↓", "fid", lambda p: p.fid is not None, lambda p: p.texts["fid"])
 NLL = SourceColumn("NLL, test (train), bits/dim ↓", "nll_test", lambda p: p.has_nll, lambda p: p.texts["nll"])
 NLL_TEST = SourceColumn(
     "NLL, test ↓", "nll_test", lambda p: p.nll_test is not None, lambda p: p.texts["nll"].partition(" (")[0]

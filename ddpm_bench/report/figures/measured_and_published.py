@@ -64,7 +64,7 @@ def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key:
     elsewhere = f"; {METRICS[key].source_name}: {', '.join(sorted(others))}" if others else ""
     return Said(
         f"{label[0].upper()}{label[1:]}, measured and published, rows in the order of the table. {apart} "
-        f"Published: {summary.grid.source}{elsewhere}. Measured: {measured_on(summary)} {_whiskers(summary, key)}",
+        f"Published: {summary.grid.origin}{elsewhere}. Measured: {measured_on(summary)} {_whiskers(summary, key)}",
         ranking(summary, key),
     )
 

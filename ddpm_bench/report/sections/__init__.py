@@ -66,7 +66,7 @@ def _conditions(summary: Summary) -> list[Block]:
     data, settings, extractor = record.data, record.settings, record.extractor
     weights = "" if extractor.verified else " (unverified weights)"
     return [
-        Paragraph(f"{PUBLISHED}: {grid.source}. Rows, order and labels are its own."),
+        Paragraph(f"{PUBLISHED}: {grid.origin}. Rows, order and labels are its own."),
         Paragraph(
             f"{MEASURED_HERE}: {data.name}, {data.shape[1]}x{data.shape[2]} pixels, {data.train_images:,} training "
             f"and {data.test_images:,} test images; "

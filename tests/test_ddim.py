@@ -167,7 +167,7 @@ def test_with_many_steps_the_map_is_the_solution_of_the_ode() -> None:
 
 def test_a_network_of_the_mean_is_refused_and_a_learned_variance_is_said_to_be_unused() -> None:
     mean = Diffusion(SHORT, Mu(), FixedBeta())
-    with pytest.raises(UserError, match="'ddim' takes x_0 and eps .* 'ancestral' or 'sigma-hat'"):
+    with pytest.raises(UserError, match=r"'ddim' takes x_0 and eps .* 'ancestral' or 'sigma-hat'"):
         DDIM().check(mean)
     SigmaHat().check(mean)
     learned = Diffusion(SHORT, Eps(), VARIANCES["learned-range"])
@@ -200,7 +200,7 @@ def test_encoding_and_decoding_tend_to_the_identity() -> None:
         chain = Chain(denoiser_of(kept_steps(1000, steps), network=network), DDIM())
         *_, last = chain.denoise(encode(chain, x), steps, NoNoise())
         errors.append(float((last.x - x).square().mean()))
-    assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-5
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 2e-5
 
 
 def test_images_come_back_through_the_whole_way_whatever_the_batch() -> None:

@@ -12,7 +12,7 @@ from ddpm_bench.config.grid import load_published
 from ddpm_bench.config.settings import SamplingSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.data.pictures import write_labelled_grid
-from ddpm_bench.diffusion.encoding import reconstruct
+from ddpm_bench.diffusion.encoding import check_reversible, reconstruct
 from ddpm_bench.errors import UserError
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.measurement.samples import described
@@ -21,20 +21,25 @@ from ddpm_bench.runtime.runtime import Runtime
 
 PICTURED = 8
 """So many images are shown, a row each."""
+USUAL = 64
+"""So many images are encoded where nothing else is asked for, or all of fewer."""
 PUBLISHED = "ddim-reconstruction"
 OF_TABLE = {"data": "cifar10", "test images": 10_000, "T": 1000, "x_0 clipped": False}
 """What the published numbers are of, as far as the source says it."""
 
 
 def draw_reconstructions(
-    out: Path, model: Model, wishes: Sequence[SamplingSettings], data: ImageData, count: int, runtime: Runtime
+    out: Path, model: Model, wishes: Sequence[SamplingSettings], data: ImageData, count: int | None, runtime: Runtime
 ) -> dict[str, Any]:
     """Draw a PNG: a row for each of the first test images, the image and what comes back in each number of steps.
 
     wishes: alike but for their steps. Returns JSON values: what the picture says of itself, and in `errors` the mean squared
-    error a dimension of all `count` images, pixels in [0, 1], with its standard error over images, and what was published
+    error a dimension of `count` test images, pixels in [0, 1], with its standard error over images, and what was published
     for so many steps. UserError for more images than there are.
     """
+    for wish in wishes:
+        check_reversible(model.chain(wish))
+    count = count or min(USUAL, len(data.test))
     if count > len(data.test):
         raise UserError(f"--samples {count} are more than the {len(data.test)} test images of '{data.name}'.")
     runtime.place(model.network)

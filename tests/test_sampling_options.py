@@ -117,6 +117,11 @@ def test_a_row_says_its_sampler_and_another_is_another_row(call, tmp_path: Path)
     )
     header, line = (tmp_path / "rows" / "table.csv").read_text().splitlines()
     assert dict(zip(header.split(","), line.split(","), strict=True))["network_calls"] == "12"
+    held = tmp_path / "rows" / f"{row.name}.json"
+    about = json.loads(held.read_text())
+    about["setup"]["sampling_remarks"] = ["said otherwise by an older version"]
+    held.write_text(json.dumps(about))
+    assert "measured already" in call(*command, "--sampler", "probability-flow", "--corrector-steps", 1).err
     done = call(*command)
     assert done.code == 2 and "sampler: was probability-flow, now ancestral" in done.err
 

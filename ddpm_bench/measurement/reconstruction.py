@@ -60,13 +60,8 @@ def draw_reconstructions(
         })  # fmt: skip
     shown = {"columns": "a test image, then encoded to x_T and decoded in so many steps", "images": count}
     shown |= described(model, wishes[0], 0) | {"data": data_info(data).model_dump(mode="json")}
-    for of_one_chain in (
-        "seed",
-        "sampling_steps",
-        "network_calls",
-        "kept_steps",
-    ):  # nothing is drawn; each row has its own
-        shown.pop(of_one_chain, None)
+    for name in ("seed", "sampling_steps", "network_calls", "kept_steps"):  # nothing is drawn, and each row has its own
+        shown.pop(name, None)
     shown |= {"errors": errors, "otherwise": _otherwise(model, wishes[0], data, count)}
     _draw(out, images[:PICTURED], back, [wish.steps or model.T for wish in wishes], shown)
     return shown | {"out": str(out)}
@@ -74,9 +69,7 @@ def draw_reconstructions(
 
 def _otherwise(model: Model, wish: SamplingSettings, data: ImageData, count: int) -> list[str]:
     """What is not as it was for the published numbers."""
-    source = model.data.source if model.data else None
-    here = {"data": source if source == data.name else data.name, "test images": count, "T": model.T,
-            "x_0 clipped": wish.clip_x0}  # fmt: skip
+    here = {"data": data.name, "test images": count, "T": model.T, "x_0 clipped": wish.clip_x0}
     said = [f"{name}: there {there}, here {here[name]}" for name, there in OF_TABLE.items() if here[name] != there]
     return [*said, "another network, unless its weights are theirs", "the spacing of steps, which they do not name"]
 

@@ -173,7 +173,7 @@ def test_a_network_of_the_mean_is_refused_and_a_learned_variance_is_said_to_be_u
     learned = Diffusion(SHORT, Eps(), VARIANCES["learned-range"])
     (said,) = DDIM().remarks(learned, clip_x0=False)
     assert "the one that the network learned is not used" in said
-    assert ANCESTRAL.remarks(learned, clip_x0=True) == ()
+    assert ANCESTRAL.remarks(learned, clip_x0=True) == ANCESTRAL.remarks(mean, clip_x0=False) == ()
     assert "clipped, and eps derived from it again" in DDIM().remarks(mean, clip_x0=True)[0]
 
 
@@ -200,7 +200,7 @@ def test_encoding_and_decoding_tend_to_the_identity() -> None:
         chain = Chain(denoiser_of(kept_steps(1000, steps), network=network), DDIM())
         *_, last = chain.denoise(encode(chain, x), steps, NoNoise())
         errors.append(float((last.x - x).square().mean()))
-    assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-5
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 2e-5
 
 
 def test_images_come_back_through_the_whole_way_whatever_the_batch() -> None:

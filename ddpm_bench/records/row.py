@@ -138,7 +138,7 @@ def held_row(folder: Path, name: str, setup: Setup) -> Row | None:
 
 def _conditions(setup: Setup) -> dict[str, Any]:
     """The setup, its model's settings as this version would have written them."""
-    values = setup.model_dump(mode="json")
+    values = setup.model_dump(mode="json", exclude={"sampling_remarks"})  # words for what is compared
     return values | {"model": values["model"] | {"identity": completed(setup.model.identity)}}
 
 

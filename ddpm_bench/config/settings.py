@@ -27,9 +27,15 @@ class DataSettings(Settings):
     root: Path | None = Field(None, exclude=True)
 
 
+GEOMETRIC = "geometric"
+"""The schedule that is given by its sigmas, of NCSN; all others are given by their betas."""
+
+
 class ProcessSettings(Settings):
     """What a network's output means: the forward process, what is predicted, the variance, and how time is told.
 
+    beta_1, beta_T: the ends of the schedules of beta. sigma_1, sigma_T: those of the schedule `geometric`, 0.01 and 1 where they
+    are not given, in units of x_0; a process with this schedule is NCSN's, whose network is told x_0 + sigma_t z.
     codec: what x_0 is of an image (`data/codec.py`).
     `variance = "fixed"` stands for `fixed_variance`: the paper found beta_t and beta-tilde_t to give similar results.
     `rescale_timesteps`: the network is told t * 1000 / T of the 0-based t, as an option of improved-diffusion does.
@@ -39,11 +45,32 @@ class ProcessSettings(Settings):
     T: int = Field(1000, ge=2, le=MOST_T)
     beta_1: float = Field(1e-4, gt=0, lt=1)
     beta_T: float = Field(0.02, gt=0, lt=1)
+    sigma_1: float | None = Field(None, gt=0, le=1e4)
+    sigma_T: float | None = Field(None, gt=0, le=1e4)
     parameterization: str
     variance: str
     fixed_variance: str = "fixed-beta"
     rescale_timesteps: bool = False
     codec: str = "pixels"
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The two ends that the schedule runs between."""
+        if self.schedule != GEOMETRIC:
+            return self.beta_1, self.beta_T
+        return self.sigma_1 or 0.01, self.sigma_T or 1.0
+
+    @model_validator(mode="after")
+    def _ends_of_the_schedule(self) -> "ProcessSettings":
+        kind, unused = ("beta", ("sigma_1", "sigma_T"))
+        if self.schedule == GEOMETRIC:
+            kind, unused = ("sigma", ("beta_1", "beta_T"))
+        for name in unused:
+            if (value := getattr(self, name)) != ProcessSettings.model_fields[name].default:
+                raise ValueError(
+                    f"{name} = {value:g} is not used by the schedule '{self.schedule}'; give {kind}_1 and {kind}_T, or leave it out"
+                )
+        return self
 
 
 class DiffusionSettings(ProcessSettings):

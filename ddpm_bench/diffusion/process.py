@@ -33,6 +33,11 @@ def q_sample(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     return schedule.at("sqrt_alpha_bar", t, x0) * x0 + schedule.at("sqrt_one_minus_alpha_bar", t, x0) * eps
 
 
+def predicted_eps(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """The eps with which x_t = q_sample(x0, t, eps), like x_t (B, C, H, W)."""
+    return (x_t - schedule.at("sqrt_alpha_bar", t, x_t) * x0) / schedule.at("sqrt_one_minus_alpha_bar", t, x_t)
+
+
 def posterior_mean(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
     """mu_tilde_t(x_t, x_0), like x_t (B, C, H, W); x_0 itself at t = 1."""
     return schedule.at("posterior_x0", t, x_t) * x0 + schedule.at("posterior_xt", t, x_t) * x_t

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddpm_bench.config.grid import Grid, load_preset, parse_set, resolve
-from ddpm_bench.data.codec import check_lossless
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.diffusion.spacing import kept_steps, visited
 from ddpm_bench.errors import UserError
@@ -13,9 +12,10 @@ from ddpm_bench.experiment.cell import Bench, Job
 from ddpm_bench.experiment.launchers import Launcher, side_by_side
 from ddpm_bench.experiment.live_table import board
 from ddpm_bench.files import move_aside
+from ddpm_bench.likelihood.bound import check_bounded
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.models.build import build_codec, build_objective, build_sampler, build_spacing
+from ddpm_bench.models.build import build_codec, build_diffusion, build_objective, build_sampler, build_spacing
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.failure import why_failed
 from ddpm_bench.records.record import PICTURES, RECORDS, Record, picture_path, record_path, write_record
@@ -44,7 +44,7 @@ def plan(
         build_objective(each.diffusion)
         codec = build_codec(each.diffusion)
         if each.scoring.bound_images:
-            check_lossless(codec)
+            check_bounded(build_diffusion(each.diffusion).schedule, codec)
         build_sampler(each.sampling)
         spacing, T = build_spacing(each.sampling), each.diffusion.T
         if each.sampling.steps and each.sampling.strided(T):

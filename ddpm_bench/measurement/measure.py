@@ -13,9 +13,9 @@ from typing import Any
 from ddpm_bench.config.metrics import BOUNDS, OF_DATA_SETS, SplitName
 from ddpm_bench.config.settings import SamplingSettings, ScoringSettings
 from ddpm_bench.data import ImageData
-from ddpm_bench.data.codec import check_lossless
 from ddpm_bench.data.pictures import write_image_grid
 from ddpm_bench.files import keyed_folder, sha256_file
+from ddpm_bench.likelihood.bound import check_bounded
 from ddpm_bench.measurement.bounds import BoundMethod, measure_bound, spread_over
 from ddpm_bench.measurement.kept import Clock, Kept, work_beside
 from ddpm_bench.measurement.pictures import draw_neighbours, draw_progressive
@@ -127,7 +127,7 @@ def check_task(model: Model, task: Task) -> None:
     """UserError for what cannot be measured of this model."""
     chain = model.chain(task.sampling)
     if task.scoring.bound_images:
-        check_lossless(chain.codec)
+        check_bounded(chain.denoiser.schedule, chain.codec)
 
 
 def score(model: Model, task: Task, runtime: Runtime, record: Path) -> Scored:

@@ -127,6 +127,8 @@ class ScoringSettings(Settings):
     `extractor`: inception, efficientnet-lite0, embedded, or the path of one made by `ddpm-bench extractor train`.
     `bound_images`: how many test images, and as many training images, have their variational bound measured at the end of
     training; 0 for none. `bound_evals`: by so many network calls an image, or with every t where it is None.
+    `ode_images`: how many test images have their likelihood measured by the probability flow ODE (`likelihood/ode.py`), in
+    `ode_draws` draws each; 0 for none.
     `terms_images`: beside such an estimate, so many test images are measured with every t, for the terms and the error of
     x_0 by t; 0 for none.
     `bootstrap`: replicates behind the intervals of scores and bounds (`metrics/uncertainty.py`); 0 for no intervals.
@@ -140,11 +142,13 @@ class ScoringSettings(Settings):
     bound_images: int = Field(10_000, ge=0, le=MOST_IMAGES)
     bound_evals: int | None = Field(None, ge=5, le=MOST_T)
     terms_images: int = Field(0, ge=0, le=MOST_IMAGES)
+    ode_images: int = Field(0, ge=0, le=MOST_IMAGES)
+    ode_draws: int = Field(2, ge=1, le=1000)
     decoder: Literal["exact", "paper"] = "exact"
     bootstrap: int = Field(200, ge=0, le=100_000)
     neighbours: int = Field(8, ge=0, le=1000)
 
-    @field_validator("bound_images", "terms_images")
+    @field_validator("bound_images", "terms_images", "ode_images")
     @classmethod
     def _more_than_one(cls, value: int) -> int:
         if value == 1:

@@ -93,4 +93,6 @@ class DenoisingScoreMatching(LSimple):
         return error.square().flatten(1).sum(1) / 2
 
 
-OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in (L(), LSimple(), DenoisingScoreMatching())}
+OBJECTIVES: dict[str, Objective] = {
+    objective.name: objective for objective in (L(), LSimple(), DenoisingScoreMatching())
+}

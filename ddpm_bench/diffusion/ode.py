@@ -3,8 +3,9 @@
     dx/dl = 1/2 sqrt(1 - a) (eps(x, l) - sqrt(1 - a) x)          l = log sigma^2 = log((1 - a) / a),  a = alpha_bar
 
 which is their dx = [f x - 1/2 g^2 s] dt with s = -eps / sqrt(1 - a), written in the time l: there no schedule appears, and
-the ODE is that of any chain. It runs between the first step of the chain and the last. Between two steps the network is
-told a fractional step, which a monotone cubic through (l_t, its step at t) gives: exact at every step, smooth between.
+the ODE is that of any chain. Between two steps the network is told a fractional step, which a monotone cubic through
+(l_t, its step at t) gives: exact at every step, smooth between. Below the first step it is told the first, as where a chain
+takes its last step.
 
 The density changes by d log p / dl = -div (dx/dl) along the way, the divergence taken by a probe v of entries +1 and -1,
 v^T J v (Skilling, Hutchinson), or exactly, by as many products as there are dimensions.
@@ -21,20 +22,13 @@ from torch import Tensor, nn
 
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.process import precise, predicted_eps
+from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.errors import NotFinite, UserError
 from ddpm_bench.runtime.batch import Halving
 from ddpm_bench.runtime.interrupt import check_stop
 
 OnTime = Callable[[float], None]
 """watch(done): the share of the way, in 0..1."""
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Of a step of RK45, relative and absolute; those of Song et al. 2021."""
-
-    rtol: float = 1e-5
-    atol: float = 1e-5
 
 
 @dataclass(frozen=True)
@@ -51,16 +45,19 @@ class Carried:
 class FlowODE:
     """The ODE of a denoiser, whose x_0 is not clipped here: a clipped one has no smooth flow.
 
+    rtol, atol: of a step of RK45, relative and absolute; the defaults are those of Song et al. levels: l_1..l_T, (T,).
     Raises UserError for a chain of one step, and for a network whose output gives no eps.
     """
 
     denoiser: Denoiser
+    rtol: float = 1e-5
+    atol: float = 1e-5
     levels: np.ndarray = field(init=False, repr=False)
     _step_at: PchipInterpolator = field(init=False, repr=False)
     _halving: Halving = field(default_factory=Halving, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_flow(self.denoiser)
+        check_flow(self.denoiser.diffusion)
         schedule = self.denoiser.schedule
         levels = schedule.sigma.square().log().numpy()
         object.__setattr__(self, "denoiser", replace(self.denoiser, clip_x0=False))
@@ -77,7 +74,7 @@ class FlowODE:
         return noise / 2 * (eps - noise * x), noise / 2 * (trace - noise * dims)
 
     def carry(
-        self, x: Tensor, start: float, end: float, tolerance: Tolerance, probes: Tensor | None = None,
+        self, x: Tensor, start: float, end: float, probes: Tensor | None = None,
         watch: OnTime = lambda done: None,
     ) -> Carried:  # fmt: skip
         """x (B, C, H, W) at level `start` taken to level `end`, with one step size for the whole batch.
@@ -97,7 +94,7 @@ class FlowODE:
 
         like = precise(torch.zeros(0, device=x.device))
         state = np.concatenate([x.detach().cpu().double().numpy().ravel(), np.zeros(len(x))])
-        found = solve_ivp(rates, (start, end), state, method="RK45", rtol=tolerance.rtol, atol=tolerance.atol, t_eval=[end])
+        found = solve_ivp(rates, (start, end), state, method="RK45", rtol=self.rtol, atol=self.atol, t_eval=[end])
         if not found.success:
             raise NotFinite(f"the probability flow ODE cannot be followed ({found.message.rstrip('.')})")
         last = torch.from_numpy(found.y[:, -1]).to(like)
@@ -106,7 +103,8 @@ class FlowODE:
     def _between(self, level: float) -> Callable[..., tuple[Tensor, Tensor]]:
         """eps at a level, and v^T (d eps / dx) v summed over the probes v, if there are any."""
         denoiser = self.denoiser
-        schedule = denoiser.schedule.at_level(level, float(self._step_at(level)))
+        known = min(max(level, self.levels[0]), self.levels[-1])
+        schedule = denoiser.schedule.at_level(level, float(self._step_at(known)))
         diffusion, dtype = replace(denoiser.diffusion, schedule=schedule), _dtype(denoiser)
 
         def eps_of(x: Tensor) -> Tensor:
@@ -129,16 +127,15 @@ class FlowODE:
         return here
 
 
-def check_flow(denoiser: Denoiser) -> None:
+def check_flow(diffusion: Diffusion) -> None:
     """UserError for a chain that has no such ODE."""
-    name = denoiser.diffusion.parameterization.name
-    if name == "mu":
+    if diffusion.parameterization.name == "mu":
         raise UserError(
             "The probability flow ODE needs eps, and a network that predicts mu gives it with its errors divided by about 1e-4 "
             "at t = T: its likelihood by the ODE is not measured. The bound is: `ddpm-bench nll` without --ode."
         )
-    if denoiser.T < 2:
-        raise UserError("The probability flow ODE runs from the first step of a chain to the last; a chain of one step has none.")
+    if diffusion.schedule.T < 2:
+        raise UserError("The probability flow ODE runs through the steps of a chain; a chain of one step has none.")
 
 
 def _dtype(denoiser: Denoiser) -> torch.dtype:

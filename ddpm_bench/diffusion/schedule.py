@@ -196,7 +196,9 @@ def geometric(T: int, sigma_1: float = 0.01, sigma_T: float = 1.0) -> Schedule:
     sigma_T.
     """
     if not 0 < sigma_1 < sigma_T:
-        raise UserError(f"A geometric schedule rises from sigma_1 = {sigma_1:g} to sigma_T = {sigma_T:g}: give 0 < sigma_1 < sigma_T.")
+        raise UserError(
+            f"A geometric schedule rises from sigma_1 = {sigma_1:g} to sigma_T = {sigma_T:g}: give 0 < sigma_1 < sigma_T."
+        )
     variance = torch.linspace(math.log(sigma_1), math.log(sigma_T), T, dtype=torch.float64).mul(2).exp()
     before = functional.pad(variance[:-1], (1, 0))
     return Schedule((variance - before) / (1 + variance), exploding=True)  # 1 - alpha_bar_t / alpha_bar_{t-1}

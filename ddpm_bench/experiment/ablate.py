@@ -13,6 +13,7 @@ from ddpm_bench.experiment.launchers import Launcher, side_by_side
 from ddpm_bench.experiment.live_table import board
 from ddpm_bench.files import move_aside
 from ddpm_bench.likelihood.bound import check_bounded
+from ddpm_bench.likelihood.ode import check_likelihood
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.models.build import build_codec, build_diffusion, build_objective, build_sampler, build_spacing
@@ -42,9 +43,11 @@ def plan(
     settings = {cell: resolve(cell, size, overrides) for cell in grid.select(cells)}
     for each in settings.values():
         build_objective(each.diffusion)
-        codec = build_codec(each.diffusion)
+        codec, diffusion = build_codec(each.diffusion), build_diffusion(each.diffusion)
         if each.scoring.bound_images:
-            check_bounded(build_diffusion(each.diffusion).schedule, codec)
+            check_bounded(diffusion.schedule, codec)
+        if each.scoring.ode_images:
+            check_likelihood(diffusion, codec)
         build_sampler(each.sampling)
         spacing, T = build_spacing(each.sampling), each.diffusion.T
         if each.sampling.steps and each.sampling.strided(T):

@@ -25,7 +25,9 @@ Named = TypeVar("Named")
 
 def build_diffusion(settings: ProcessSettings) -> Diffusion:
     """The forward and reverse process; UserError for an unknown name."""
-    variance = _named("variance", settings.fixed_variance if settings.variance == "fixed" else settings.variance, VARIANCES)
+    variance = _named(
+        "variance", settings.fixed_variance if settings.variance == "fixed" else settings.variance, VARIANCES
+    )
     schedule = _named("schedule", settings.schedule, SCHEDULES)(settings.T, *settings.ends)
     if schedule.exploding and variance.outputs != 1:
         raise UserError(

@@ -181,8 +181,8 @@ def short_cell(call, *more: str) -> Record:
 
 def test_a_sampler_of_ones_own(call, folder, tables) -> None:
     run_example("sampler.py")
-    record = short_cell(call, "--workers", "1", "--set", "sampling.sampler=deterministic")
-    assert record.settings.sampling.sampler == "deterministic" and record.last.metrics["fd_train"] > 0
+    record = short_cell(call, "--workers", "1", "--set", "sampling.sampler=calmer", "--set", "sampling.eta=0.5")
+    assert record.settings.sampling.options == {"eta": 0.5} and record.last.metrics["fd_train"] > 0
 
 
 def test_an_objective_with_times_of_its_own(call, folder, tables) -> None:

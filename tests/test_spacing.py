@@ -5,6 +5,7 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +14,8 @@ from tiny_models import tiny_checkpoint, tiny_data, tiny_preset
 
 from ddpm_bench.cli.options import Spacing
 from ddpm_bench.config.grid import load_grid
-from ddpm_bench.config.settings import SamplingSettings
-from ddpm_bench.diffusion.spacing import SPACINGS, evenly_spaced, kept_steps
+from ddpm_bench.config.settings import SHORT_OF_T, SamplingSettings
+from ddpm_bench.diffusion.spacing import SPACINGS, evenly_spaced, kept_steps, visited
 from ddpm_bench.errors import UserError
 from ddpm_bench.measurement.samples import samples_depend_on
 from ddpm_bench.models.build import build_spacing
@@ -82,7 +83,11 @@ def test_of_the_usual_numbers_of_steps_25_alone_differs_between_openai_and_even(
     assert [n for n in steps if kept_steps(T, n) != kept_steps(T, n, SPACINGS["openai"])] == usual
 
 
-@pytest.mark.parametrize("spacing", SPACINGS)
+EXACT = [name for name in SPACINGS if name not in ("ddim-uniform", "ddim-quad", "tau-quadratic")]
+"""The spacings that visit as many steps as were asked for."""
+
+
+@pytest.mark.parametrize("spacing", EXACT)
 @given(st.data())
 @settings(max_examples=50, deadline=None)
 def test_every_spacing_keeps_so_many_increasing_steps_and_all_of_the_whole_chain(spacing, data: st.DataObject) -> None:
@@ -96,6 +101,63 @@ def test_every_spacing_keeps_so_many_increasing_steps_and_all_of_the_whole_chain
         return
     assert len(kept) == steps and kept[0] >= 1 and kept[-1] <= T
     assert all(a < b for a, b in pairwise(kept))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "T", "steps", "expected"),
+    [
+        ("ddim-uniform", 1000, 10, list(range(1, 1000, 100))),
+        ("ddim-uniform", 1000, 3, [1, 334, 667, 1000]),
+        ("ddim-quad", 1000, 5, [1, 51, 201, 451, 801]),
+        ("ddim-quad", 1000, 1, [1]),
+        ("tau-linear", 1000, 4, [250, 500, 750, 1000]),
+        ("tau-linear", 10, 4, [2, 5, 7, 10]),
+        ("tau-quadratic", 1000, 5, [40, 160, 360, 640, 1000]),
+        ("tau-quadratic", 10, 5, [1, 3, 6, 10]),  # floor(0.4 i^2) is 0 for i = 1
+    ],
+)
+def test_literal_steps_of_ddim(spacing: str, T: int, steps: int, expected: list[int]) -> None:
+    assert kept_steps(T, steps, SPACINGS[spacing]) == expected
+
+
+@pytest.mark.parametrize("steps", [10, 20, 50, 100, 300, 1000])
+def test_ddims_steps_are_those_of_its_release_without_the_repeated_ones(steps: int) -> None:
+    uniform = [t + 1 for t in range(0, 1000, 1000 // steps)]
+    quad = [int(t) + 1 for t in list(np.linspace(0, np.sqrt(1000 * 0.8), steps) ** 2)]
+    assert kept_steps(1000, steps, SPACINGS["ddim-uniform"]) == uniform
+    kept = kept_steps(1000, steps, SPACINGS["ddim-quad"])
+    assert kept == sorted(set(quad)) and kept[-1] == 801
+    repeated = {10: 0, 20: 0, 50: 1, 100: 4, 300: 28, 1000: 312}
+    assert len(kept) == steps - repeated[steps]
+    assert len(uniform) == {300: 334}.get(steps, steps)
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_every_step_of_ddim_is_one_of_the_chain_in_order(data: st.DataObject) -> None:
+    T = data.draw(st.integers(2, 2000))
+    steps, name = data.draw(st.integers(1, T)), data.draw(st.sampled_from(sorted(set(SPACINGS) - set(EXACT))))
+    kept = kept_steps(T, steps, SPACINGS[name])
+    assert kept[0] >= 1 and kept[-1] <= T and all(a < b for a, b in pairwise(kept))
+    assert len(kept) >= steps if name == "ddim-uniform" else len(kept) <= steps
+
+
+def test_the_spacings_that_leave_steps_out_of_the_whole_chain_are_known() -> None:
+    assert SHORT_OF_T == tuple(name for name in SPACINGS if len(kept_steps(1000, 1000, SPACINGS[name])) < 1000)
+    assert SamplingSettings(steps=1000, spacing="ddim-quad").spacing_of(1000) == "ddim-quad"
+    assert not SamplingSettings(steps=1000, spacing="ddim-uniform").strided(1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "said"),
+    [
+        ("ddim-uniform", 300, "visits 334 of 1,000 steps.* So many, since 300, which were asked for, does not divide 1,000"),
+        ("ddim-quad", 1000, "visits 688 of 1,000 .* 1,000 were asked for; 312 repeat a step"),
+        ("even", 300, r"visits 300 of 1,000 steps, spacing 'even', counted from 1: 1, 4, \.\.\., 1000$"),
+    ],
+)
+def test_a_number_of_steps_that_is_not_the_asked_one_is_explained(name: str, steps: int, said: str) -> None:
+    assert re.search(said, visited(kept_steps(1000, steps, SPACINGS[name]), 1000, name, steps))
 
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
@@ -160,9 +222,9 @@ def test_sample_names_the_kept_steps_and_draws_by_them(call, tmp_path: Path) -> 
     for spacing in SPACINGS:
         made, said, found[spacing] = sampled(call, ckpt, "--steps", 7, "--spacing", spacing)
         kept = kept_steps(20, 7, SPACINGS[spacing])
-        assert (made["spacing"], made["kept_steps"], made["sampling_steps"]) == (spacing, kept, 7)
-        named = ", ".join(map(str, kept))
-        assert f"The chain visits 7 of 20 steps, spacing '{spacing}', counted from 1: {named}" in said
+        assert (made["spacing"], made["kept_steps"], made["sampling_steps"]) == (spacing, kept, len(kept))
+        named, made_steps = ", ".join(map(str, kept)), len(kept)
+        assert f"The chain visits {made_steps} of 20 steps, spacing '{spacing}', counted from 1: {named}" in said
     unnamed, said, images = sampled(call, ckpt, "--steps", 7)
     assert unnamed["spacing"] == "even" and images == found["even"]
     assert len({found[name] for name in ("even", "leading", "trailing")}) == 3

@@ -14,14 +14,19 @@ from ddpm_bench.cli.options import (
     Cache,
     Clip,
     Compile,
+    CorrectorNorm,
+    CorrectorSteps,
     DataName,
     DataRoot,
     Device,
+    Eta,
     Extractor,
     Fresh,
     Json,
     Raw,
     Resizing,
+    Sampler,
+    Snr,
     Spacing,
     Steps,
     Unverified,
@@ -96,6 +101,11 @@ def evaluate(
     ] = None,
     steps: Steps = None,
     spacing: Spacing = None,
+    sampler: Sampler = None,
+    eta: Eta = None,
+    corrector_steps: CorrectorSteps = None,
+    snr: Snr = None,
+    corrector_norm: CorrectorNorm = None,
     clip: Clip = None,
     raw: Raw = False,
     evals: Annotated[
@@ -130,7 +140,8 @@ def evaluate(
     """
     of_ckpt = {
         "--name": name, "--results": results, "--count": count, "--seed": seed, "--steps": steps,
-        "--spacing": spacing, "--clip/--no-clip": None if clip is None else True, "--raw": raw,
+        "--spacing": spacing, "--sampler": sampler, "--eta": eta, "--corrector-steps": corrector_steps, "--snr": snr,
+        "--corrector-norm": corrector_norm, "--clip/--no-clip": None if clip is None else True, "--raw": raw,
         "--evals": evals, "--exact": exact, "--bound-images": bound_images, "--decoder": decoder, "--fresh": fresh,
         "--batch": batch, "--compile": compiled,
     }  # fmt: skip
@@ -187,7 +198,11 @@ def evaluate(
     if bound_images is None:
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})
-    wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), steps, clip, spacing)
+    asked = {
+        "steps": steps, "spacing": spacing, "clip_x0": clip, "sampler": sampler, "eta": eta,
+        "corrector_steps": corrector_steps, "snr": snr, "corrector_norm": corrector_norm,
+    }  # fmt: skip
+    wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), asked)
     _of_model(model, Task(of_model, features, wish, scoring, seed or 0), runtime, folder, row, fresh, as_json)
 
 

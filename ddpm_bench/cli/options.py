@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -81,8 +81,29 @@ Steps = Annotated[
 Spacing = Annotated[
     str | None,
     typer.Option(
-        help="Which steps a chain of fewer than T visits: even, openai, leading, linspace or trailing "
-        "[default: the checkpoint's own]."
+        help="Which steps a chain of fewer than T visits: even, openai, leading, linspace, trailing, ddim-uniform, "
+        "ddim-quad, tau-linear or tau-quadratic [default: the checkpoint's own]."
+    ),
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        help="How a step is taken: ancestral, ddim, sigma-hat, ancestral-sde, reverse-diffusion, probability-flow or "
+        "langevin; x_0 is clipped as its source does unless --clip or --no-clip is given [default: the checkpoint's own]."
+    ),
+]
+Eta = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Noise of ddim: 0 for none, 1 for DDPM's beta-tilde [default: 0].")
+]
+CorrectorSteps = Annotated[
+    int | None,
+    typer.Option(min=0, help="Langevin steps before each step of the last four samplers [default: 0; langevin: 1]."),
+]
+Snr = Annotated[float | None, typer.Option(help="Ratio of signal to noise of the Langevin steps [default: 0.16].")]
+CorrectorNorm = Annotated[
+    Literal["image", "batch"] | None,
+    typer.Option(
+        help="The norms behind that ratio: of each image, or the mean of the batch, as released [default: image]."
     ),
 ]
 Results = Annotated[Path | None, typer.Option(help="Folder of the records [default: results/GRID-PRESET].")]

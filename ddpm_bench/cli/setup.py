@@ -7,11 +7,12 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from ddpm_bench.config.networks import Settings
-from ddpm_bench.config.settings import CellSettings, SamplingSettings
+from ddpm_bench.config.settings import OF_SAMPLERS, CellSettings, SamplingSettings
 from ddpm_bench.config.values import first_fault
 from ddpm_bench.diffusion.spacing import visited
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics.extractors import Extractor, load_extractor
+from ddpm_bench.models.build import build_sampler
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.device import choose_device
 from ddpm_bench.runtime.observer import say
@@ -36,18 +37,25 @@ def device_runtime(
     return Runtime(choose_device(device, compiled), cache, batch, compiled=compiled, keep=keep)
 
 
-def sampling_wish(
-    model: Model, count: int, steps: int | None, clip: bool | None, spacing: str | None = None
-) -> SamplingSettings:
-    """As the checkpoint says it is sampled, where the options say nothing else. Says which steps a strided chain visits."""
-    asked = {"samples": count, "steps": steps, "spacing": spacing, "clip_x0": clip}
-    wished = {name: value for name, value in asked.items() if value is not None}
-    wish = section(SamplingSettings, model.sampling.model_dump() | wished)
-    if kept := model.kept_steps(wish):
-        say(visited(kept, model.T, wish.spacing))
-    elif spacing is not None:
+def sampling_wish(model: Model, count: int, asked: Mapping[str, object]) -> SamplingSettings:
+    """As the checkpoint says it is sampled, where `asked`, by the names of the settings, says nothing else.
+
+    Another sampler than its own comes without the options of that, and clips x_0 as its source does. Says which steps a
+    strided chain visits, and what the sampler does not use or does otherwise than its source.
+    """
+    own, wished = model.sampling.model_dump(), {name: value for name, value in asked.items() if value is not None}
+    if wished.get("sampler", own["sampler"]) != own["sampler"]:
+        sampler = build_sampler(SamplingSettings(sampler=str(wished["sampler"])))
+        own |= dict.fromkeys(OF_SAMPLERS) | {"clip_x0": sampler.clips}
+    wish = section(SamplingSettings, own | wished | {"samples": count})
+    model.chain(wish)  # refused before anything is said
+    if (kept := model.kept_steps(wish)) and wish.steps:
+        say(visited(kept, model.T, wish.spacing, wish.steps))
+    elif (spacing := wished.get("spacing")) is not None:
         raise UserError(f"--spacing {spacing} chooses among the {model.T:,} steps of the checkpoint's chain, but all of them "
                         "are visited; give fewer --steps, or leave it out.")  # fmt: skip
+    for remark in model.sampling_remarks(wish):
+        say(remark)
     return wish
 
 

@@ -124,7 +124,7 @@ def precision(
         "extractor": extractor, "bound_images": bound_images, "bound_evals": evals, "bootstrap": 0, "neighbours": 0,
     }  # fmt: skip
     scoring = section(ScoringSettings, scored)
-    task = Task(reference, features, sampling_wish(model, samples, None, None), scoring, seed, bound_splits=("test",))
+    task = Task(reference, features, sampling_wish(model, samples, {}), scoring, seed, bound_splits=("test",))
     with Stop(), owned(out):
         result = compare_precisions(model, task, runtime, out)
         write_json(out / "precision.json", result.as_json())

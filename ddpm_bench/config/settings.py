@@ -97,6 +97,12 @@ class TrainingSettings(Settings):
 
 EVEN = "even"
 """The spacing of a strided chain for which none was asked, as of all results that name none."""
+SHORT_OF_T = ("ddim-quad", "tau-quadratic")
+"""The spacings that leave steps out even where T are asked for."""
+
+
+OF_SAMPLERS = ("eta", "corrector_steps", "snr", "corrector_norm")
+"""The settings of sampling that are options of some samplers."""
 
 
 class SamplingSettings(Settings):
@@ -104,6 +110,9 @@ class SamplingSettings(Settings):
 
     steps: None is the full chain; fewer is a strided one with re-derived betas. spacing: which steps a strided one visits,
     by its name in `diffusion/spacing.py`. clip_x0: before the mean is taken.
+    The others are options of samplers (`OF_SAMPLERS`), None for what the sampler does without being asked. eta: of `ddim`,
+    the share of the ancestral step's noise. corrector_steps: Langevin steps before each step of a score sampler, with the
+    ratio of signal to noise `snr`, by the norm of each image or the mean of the batch.
     """
 
     samples: int = Field(50_000, ge=2, le=MOST_IMAGES)
@@ -111,10 +120,19 @@ class SamplingSettings(Settings):
     steps: int | None = Field(None, ge=1, le=MOST_T)
     spacing: str = EVEN
     clip_x0: bool = True
+    eta: float | None = Field(None, ge=0, le=1)
+    corrector_steps: int | None = Field(None, ge=0, le=1000)
+    snr: float | None = Field(None, gt=0, le=100)
+    corrector_norm: Literal["image", "batch"] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is asked of the sampler, by the names of its fields."""
+        return {name: value for name in OF_SAMPLERS if (value := getattr(self, name)) is not None}
 
     def strided(self, T: int) -> bool:
-        """Whether fewer steps than the T of the chain are visited."""
-        return self.steps not in (None, T)
+        """Whether not all of the T steps of the chain are visited."""
+        return self.steps is not None and (self.steps != T or self.spacing in SHORT_OF_T)
 
     def spacing_of(self, T: int) -> str:
         """The spacing that results depend on: that of the whole chain, which has none, is called the default's."""

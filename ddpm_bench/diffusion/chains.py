@@ -55,7 +55,7 @@ def interpolate(
         raise UserError(f"t = {t} is no step of this chain, whose steps are 1 to {chain.T}.")
     runtime, shape, found = runtime or Runtime(), chain.denoiser.shape, []
     x0 = chain.codec.encode(ends.to(runtime.device))
-    with progress(f"interpolation at t = {t}", t * len(weights), "network calls") as meter:
+    with progress(f"interpolation at t = {t}", t * len(weights), "steps") as meter:
         for start, size in batches(len(weights), runtime.network_batch(shape[1])):
             noise = BlockNoise(seed, 0, 1, shape, runtime.device)
             a, b = q_sample(chain.denoiser.schedule, x0, all_at(t, 2, x0.device), noise.draw())

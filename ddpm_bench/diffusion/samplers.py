@@ -1,51 +1,41 @@
-"""How x_0 is drawn: a sampler is one step of a chain; the loop is here, once.
+"""How x_0 is drawn: a sampler is one step of a chain (`step.py`); the loop is here, once.
 
     ancestral   x_{t-1} = mean + sigma_t z, with z = 0 at t = 1                                              (Algorithm 2)
 
-The last step returns its mean, and the result is rounded to uint8. A strided chain is the same loop over a respaced
-denoiser.
+The others are in `ddim.py` and `score_samplers.py`. The last step returns its mean, and the result is rounded to uint8. A
+strided chain is the same loop over a respaced denoiser.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ddpm_bench.data.codec import PIXELS, Codec
+from ddpm_bench.diffusion.ddim import DDIM, SigmaHat
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.noise import BlockNoise, batches
-from ddpm_bench.diffusion.reverse import all_at
+from ddpm_bench.diffusion.reverse import Diffusion, all_at
+from ddpm_bench.diffusion.score_samplers import AncestralSDE, Langevin, ProbabilityFlow, ReverseDiffusion
+from ddpm_bench.diffusion.step import Denoised, Sampler
 from ddpm_bench.errors import NotFinite
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress
 from ddpm_bench.runtime.runtime import Runtime
 
 
-class Denoised(NamedTuple):
-    """Step `t` of a chain, done: `x0` (B, C, H, W) is what x_t is predicted to become (eq. 15), `x` is x_{t-1}."""
-
-    t: int
-    x0: Tensor
-    x: Tensor
-
-
-class Sampler(Protocol):
-    """One step of a chain. More steps than one network call, other noise or none: all of it is here."""
-
-    @property
-    def name(self) -> str:
-        """As in settings, checkpoints and records."""
-
-    def step(self, denoiser: Denoiser, x_t: Tensor, t: int, noise: BlockNoise) -> Denoised:
-        """From x_t (B, C, H, W) to x_{t-1}. `noise.draw()` gives one draw of N(0, 1), like x_t, as often as asked."""
-
-
-class Ancestral:
+@dataclass(frozen=True)
+class Ancestral(Sampler):
     """A draw of p(x_{t-1} | x_t); its mean where t = 1."""
 
-    name = "ancestral"
+    name: ClassVar[str] = "ancestral"
+    clips: ClassVar[bool] = True
+    uses_variance: ClassVar[bool] = True
+
+    def check(self, diffusion: Diffusion) -> None:
+        """It samples every one."""
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: int, noise: BlockNoise) -> Denoised:
         reverse = denoiser(x_t, all_at(t, len(x_t), x_t.device))
@@ -55,7 +45,10 @@ class Ancestral:
 
 
 ANCESTRAL = Ancestral()
-SAMPLERS: dict[str, Sampler] = {sampler.name: sampler for sampler in (ANCESTRAL,)}
+SAMPLERS: dict[str, type[Sampler]] = {
+    sampler.name: sampler
+    for sampler in (Ancestral, DDIM, SigmaHat, AncestralSDE, ReverseDiffusion, ProbabilityFlow, Langevin)
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +63,11 @@ class Chain:
     def T(self) -> int:
         """Number of steps."""
         return self.denoiser.T
+
+    @property
+    def network_calls(self) -> int:
+        """For an image."""
+        return self.T * self.sampler.calls
 
     @torch.inference_mode()
     def denoise(self, x_t: Tensor, t: int, noise: BlockNoise) -> Iterator[Denoised]:

@@ -5,9 +5,20 @@
     leading    1, 1 + r, 1 + 2r, ... with r = floor(T / steps): from 1, short of T
     linspace   from 1 to T in floating point, halves rounded to even
     trailing   T, T - T / steps, ..., halves rounded to even: from T, short of 1
+    ddim-uniform   1, 1 + c, 1 + 2c, ... up to T, with c = floor(T / steps): from 1, short of T; where `steps` does not
+                   divide T these are more than `steps`
+    ddim-quad      1 + floor(u^2) for `steps` even values of u in 0..sqrt(0.8 T): from 1 to about 0.8 T
+    tau-linear     floor(c i) with c = T / steps, for i = 1..steps: from about c to T
+    tau-quadratic  floor(c i^2) with c = T / steps^2: from about c to T
 
-The last three are those of diffusers' schedulers (their `timestep_spacing`; names by Lin et al. 2024, "Common Diffusion
-Noise Schedules and Sample Steps are Flawed"). Theirs and OpenAI's count steps from 0, ours, as the paper's, from 1.
+"leading", "linspace" and "trailing" are those of diffusers' schedulers (their `timestep_spacing`; names by Lin et al.
+2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed"). Theirs and OpenAI's count steps from 0, ours, as the
+paper's, from 1.
+
+The last four are of DDIM (Song, Meng, Ermon 2021): `--skip_type` of its release, which counts from 0, and app. D.2 of the
+paper, which counts from 1 and says of c that it brings the last step near to T. "ddim-quad" and "tau-quadratic" name the
+lowest steps several times where `steps` is large (of 1000: ddim-quad 1 of 50, 4 of 100, 312 of 1000), and "tau-quadratic"
+a step 0: such steps change nothing, and are left out.
 
 Only the visited steps are named so. What is done between them is always `Schedule.respaced`: betas derived anew from the
 alpha_bar of the visited steps. diffusers' `DDPMScheduler` does the same, with two differences: in older versions (and in
@@ -24,7 +35,7 @@ from ddpm_bench.errors import UserError
 SHOWN = 12
 """So many steps are all named."""
 Spacing = Callable[[int, int], list[int]]
-"""spacing(T, steps): the steps that are visited, for 1 <= steps <= T."""
+"""spacing(T, steps): the steps that are visited, for 1 <= steps <= T; those of DDIM may be more or fewer than `steps`."""
 
 
 def evenly_spaced(T: int, steps: int) -> list[int]:
@@ -62,24 +73,54 @@ def trailing(T: int, steps: int) -> list[int]:
     return kept
 
 
+def ddim_uniform(T: int, steps: int) -> list[int]:
+    """`steps` of them or more."""
+    return list(range(1, T + 1, T // steps))
+
+
+def ddim_quad(T: int, steps: int) -> list[int]:
+    """`steps` of them or fewer."""
+    return sorted({1 + int(t) for t in np.linspace(0, np.sqrt(T * 0.8), steps) ** 2})
+
+
+def tau_linear(T: int, steps: int) -> list[int]:
+    return [T * i // steps for i in range(1, steps + 1)]
+
+
+def tau_quadratic(T: int, steps: int) -> list[int]:
+    """`steps` of them or fewer."""
+    return sorted({T * i**2 // steps**2 for i in range(1, steps + 1)} - {0})
+
+
 SPACINGS: dict[str, Spacing] = {
     "even": evenly_spaced,
     "openai": openai,
     "leading": leading,
     "linspace": linspace,
     "trailing": trailing,
+    "ddim-uniform": ddim_uniform,
+    "ddim-quad": ddim_quad,
+    "tau-linear": tau_linear,
+    "tau-quadratic": tau_quadratic,
 }
 
 
 def kept_steps(T: int, steps: int, spacing: Spacing = evenly_spaced) -> list[int]:
-    """The steps that a chain of `steps` visits. UserError unless 1 <= steps <= T."""
+    """The steps that a chain visits of which `steps` were asked for. UserError unless 1 <= steps <= T."""
     if not 1 <= steps <= T:
         raise UserError(f"A chain of {T} steps cannot be sampled in {steps}; choose 1 to {T} sampling steps.")
     return spacing(T, steps)
 
 
-def visited(kept: list[int], T: int, name: str) -> str:
-    """What is said of the steps of a strided chain."""
+def visited(kept: list[int], T: int, name: str, asked: int) -> str:
+    """What is said of the steps of a strided chain of which `asked` were asked for."""
     shown = kept if len(kept) <= SHOWN else [*kept[:2], "...", kept[-1]]
     steps = ", ".join(map(str, shown))
-    return f"The chain visits {len(kept):,} of {T:,} steps, spacing '{name}', counted from 1: {steps}"
+    said = f"The chain visits {len(kept):,} of {T:,} steps, spacing '{name}', counted from 1: {steps}"
+    if len(kept) > asked:
+        said += f". So many, since {asked:,}, which were asked for, does not divide {T:,}"
+    if len(kept) < asked:
+        said += (
+            f". {asked:,} were asked for; {asked - len(kept):,} repeat a step, which changes nothing, and are left out"
+        )
+    return said

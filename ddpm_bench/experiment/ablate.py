@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddpm_bench.config.grid import Grid, load_preset, parse_set, resolve
+from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data.images import ImageData
-from ddpm_bench.diffusion.spacing import kept_steps, visited
+from ddpm_bench.diffusion.spacing import visited
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.cell import Bench, Job
 from ddpm_bench.experiment.launchers import Launcher, side_by_side
@@ -16,7 +17,7 @@ from ddpm_bench.likelihood.bound import check_bounded
 from ddpm_bench.likelihood.ode import check_likelihood
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.models.build import build_codec, build_diffusion, build_objective, build_sampler, build_spacing
+from ddpm_bench.models.build import build_codec, build_diffusion, build_objective, build_sampler, strided_steps
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.failure import why_failed
 from ddpm_bench.records.record import PICTURES, RECORDS, Record, picture_path, record_path, write_record
@@ -48,11 +49,19 @@ def plan(
             check_bounded(diffusion.schedule, codec)
         if each.scoring.ode_images:
             check_likelihood(diffusion, codec)
-        build_sampler(each.sampling)
-        spacing, T = build_spacing(each.sampling), each.diffusion.T
-        if each.sampling.steps and each.sampling.strided(T):
-            say_once(visited(kept_steps(T, each.sampling.steps, spacing), T, each.sampling.spacing))
+        _check_sampling(each)
     return [Job(grid.name, size.name, cell, each, seed) for seed in seeds for cell, each in settings.items()]
+
+
+def _check_sampling(settings: CellSettings) -> None:
+    """UserError for samples that cannot be drawn; says what is not plain of those that can."""
+    sampling, T = settings.sampling, settings.diffusion.T
+    sampler, diffusion = build_sampler(sampling), build_diffusion(settings.diffusion)
+    sampler.check(diffusion)
+    if (kept := strided_steps(sampling, T)) and sampling.steps:
+        say_once(visited(kept, T, sampling.spacing, sampling.steps))
+    for remark in sampler.remarks(diffusion, sampling.clip_x0):
+        say_once(remark)
 
 
 def scored_with(extractor: str, jobs: Sequence[Job]) -> list[Job]:

@@ -13,7 +13,14 @@ from ddpm_bench.errors import NotFinite
 from ddpm_bench.measurement.kept import Clock, mention_older, work_beside
 from ddpm_bench.measurement.measure import Task, data_info, kept_scores, measure, score
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_objective
+from ddpm_bench.models.build import (
+    build_codec,
+    build_diffusion,
+    build_network,
+    build_objective,
+    build_sampler,
+    steps_made,
+)
 from ddpm_bench.models.model import function_of, load_model
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import Checkpoint, Divergence, Measurement, Record, picture_path, record_path
@@ -156,6 +163,7 @@ def _record(
         measured = {name: getattr(measurement, name) for name in shared}
     else:
         measured = _unmeasured(job, bench, scored=bool(checkpoints))
+    sampling, T, sampler = job.settings.sampling, job.settings.diffusion.T, build_sampler(job.settings.sampling)
     return Record(
         grid=job.grid,
         preset=job.preset,
@@ -169,8 +177,10 @@ def _record(
         extractor=bench.extractor.info,
         parameters=sum(p.numel() for p in trainer.network.parameters()),
         images_seen=trainer.step * job.settings.training.batch,
-        samples=job.settings.sampling.samples,
-        sampling_steps=job.settings.sampling.steps or job.settings.diffusion.T,
+        samples=sampling.samples,
+        sampling_steps=steps_made(sampling, T),
+        network_calls=steps_made(sampling, T) * sampler.calls,
+        sampling_remarks=sampler.remarks(build_diffusion(job.settings.diffusion), sampling.clip_x0),
         checkpoints=checkpoints,
         training_log=tuple(trainer.log),
         training_commits=tuple(trainer.commits),

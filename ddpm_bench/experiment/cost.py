@@ -25,7 +25,7 @@ from ddpm_bench.diffusion.noise import BOUND, BlockNoise
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.experiment.cell import Job, make_trainer, scoring_steps
 from ddpm_bench.measurement.measure import PROGRESSIVE
-from ddpm_bench.models.build import build_codec, build_diffusion, build_sampler
+from ddpm_bench.models.build import build_codec, build_diffusion, build_sampler, steps_made
 from ddpm_bench.runtime.batch import training_batch
 from ddpm_bench.runtime.device import cpu_threads
 from ddpm_bench.runtime.interrupt import check_stop
@@ -118,13 +118,14 @@ def _network(settings: CellSettings, data: ImageData) -> Hashable:
     """What the pace of a cell depends on. Its objective is no part of that: at the size of `quick` L and L_simple differ by 2%."""
     diffusion, shape = build_diffusion(settings.diffusion), build_codec(settings.diffusion).shape(data.shape)
     batches = settings.training.batch, settings.sampling.samples
-    return settings.network.model_dump_json(), shape, diffusion.variance.outputs, batches
+    sampler = build_sampler(settings.sampling)
+    return settings.network.model_dump_json(), shape, diffusion.variance.outputs, batches, sampler
 
 
 def _cost(job: Job, pace: Pace, data: ImageData, runtime: Runtime) -> Cost:
     settings = job.settings
     samples = len(scoring_steps(settings)) * settings.sampling.samples
-    steps = settings.sampling.steps or settings.diffusion.T
+    steps = steps_made(settings.sampling, settings.diffusion.T)
     seconds = (
         settings.training.steps * settings.training.batch * pace.training
         + (samples + PROGRESSIVE) * steps * pace.sampling

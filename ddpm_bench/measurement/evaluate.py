@@ -1,6 +1,7 @@
 """`ddpm-bench evaluate --ckpt`: a checkpoint measured as a row of the table of its folder."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 from ddpm_bench.files import make_folder
@@ -53,6 +54,7 @@ def row_name(model: Model, name: str | None) -> str:
 def setup_of(model: Model, task: Task) -> Setup:
     """All that the numbers will depend on. UserError for what cannot be measured."""
     scoring, sampling, diffusion = task.scoring, task.sampling, model.diffusion
+    chain = model.chain(sampling)
     # What these refuse is refused before anything long.
     check_task(model, task)
     protocol(sampling.samples, len(task.data.train), scoring.neighborhood)
@@ -76,7 +78,10 @@ def setup_of(model: Model, task: Task) -> Setup:
         samples=sampling.samples,
         seed=task.seed,
         sampler=sampling.sampler,
-        sampling_steps=sampling.steps or model.T,
+        sampler_options=asdict(chain.sampler),
+        sampling_steps=chain.T,
+        network_calls=chain.network_calls,
+        sampling_remarks=model.sampling_remarks(sampling),
         spacing=sampling.spacing_of(model.T),
         clip_x0=sampling.clip_x0,
         neighborhood=scoring.neighborhood,

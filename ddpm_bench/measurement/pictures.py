@@ -10,6 +10,8 @@ from torch import Tensor
 from ddpm_bench.config.settings import SamplingSettings
 from ddpm_bench.data.pictures import write_labelled_grid
 from ddpm_bench.diffusion.chains import interpolate, progressive, stations
+from ddpm_bench.diffusion.encoding import between, check_deterministic, codes_of
+from ddpm_bench.diffusion.noise import BlockNoise
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import check_free
 from ddpm_bench.measurement.samples import described
@@ -68,6 +70,29 @@ def draw_interpolation(
     heads = ["source", *(f"{weight:g}" for weight in WEIGHTS), "source"]
     shown = {"columns": "lambda", "lambda": WEIGHTS, "t": list(at)} | described(model, sampling, seed)
     write_labelled_grid(out, torch.stack(rows), heads, [f"t={t}" for t in at], shown)
+    return shown | {"out": str(out)}
+
+
+def draw_slerp(
+    out: Path, model: Model, sampling: SamplingSettings, ends: Tensor | tuple[int, int], seed: int, runtime: Runtime
+) -> dict[str, Any]:
+    """Draw a PNG: one row of images between two codes x_T, lambda = 0, 0.1, ..., 1 along the sphere.
+
+    ends: two images, uint8 (2, C, H, W), which are encoded and stand beside the row; or the indices of two samples, whose
+    x_T are those of `sample`. Returns what the picture says of itself, JSON values. UserError for a sampler that draws noise.
+    """
+    chain = model.chain(sampling)
+    check_deterministic(chain)
+    runtime.place(model.network)
+    if isinstance(ends, Tensor):
+        codes, heads, sides = codes_of(chain, ends, runtime.device), ["source"], [ends[:1], ends[1:]]
+    else:
+        noises = [BlockNoise(seed, index, 1, chain.denoiser.shape, runtime.device) for index in ends]
+        codes, heads, sides = torch.cat([noise.draw() for noise in noises]), [], []
+    with about("interpolation in x_T"):
+        row = torch.cat([*sides[:1], between(chain, codes, WEIGHTS, runtime), *sides[1:]])
+    shown = {"columns": "lambda, spherical in x_T", "lambda": WEIGHTS} | described(model, sampling, seed)
+    write_labelled_grid(out, row[None], [*heads, *(f"{weight:g}" for weight in WEIGHTS), *heads], ["x_T"], shown)
     return shown | {"out": str(out)}
 
 

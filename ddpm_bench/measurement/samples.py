@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ddpm_bench.config.settings import EVEN, SamplingSettings
 from ddpm_bench.data import write_images
 from ddpm_bench.diffusion.samplers import sample
 from ddpm_bench.files import check_free, in_a_row, keyed_folder
+from ddpm_bench.models.build import build_sampler
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.owner import owned
@@ -26,14 +28,18 @@ IMAGES = "images"
 def samples_depend_on(
     function: Mapping[str, Any], sampling: SamplingSettings, seed: int, runtime: Runtime
 ) -> dict[str, Any]:
-    """JSON values: all that samples depend on; each one depends on its index beside, so their number is not among it.
+    """JSON values: all that samples depend on; each one depends on its index beside, so their number is not among it,
+    unless a sampler's norms are over the batch.
 
     function: see `Model.function`. A CPU and a GPU draw other noise.
     """
     T = function["process"]["T"]
-    chain = {"sampler": sampling.sampler, "steps": sampling.steps or T, "clip_x0": sampling.clip_x0}
+    chain: dict[str, Any] = {"sampler": sampling.sampler, "steps": sampling.steps or T, "clip_x0": sampling.clip_x0}
     if (spacing := sampling.spacing_of(T)) != EVEN:
         chain["spacing"] = spacing  # the default stays unnamed, so that what is kept already is found
+    chain |= asdict(build_sampler(sampling))
+    if sampling.corrector_norm == "batch":
+        chain |= {"batch": runtime.network_batch(function["shape"][1]), "samples": sampling.samples}
     return {**function, "sampling": chain, "seed": seed, **runtime.arithmetic}
 
 
@@ -78,7 +84,7 @@ def write_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: 
 
 def described(model: Model, sampling: SamplingSettings, seed: int) -> dict[str, Any]:
     """JSON values: which model drew something, and how; of a strided chain which steps, counted from 1."""
-    kept = model.kept_steps(sampling)
+    kept, chain, remarks = model.kept_steps(sampling), model.chain(sampling), model.sampling_remarks(sampling)
     strided = {"spacing": sampling.spacing, "kept_steps": kept} if kept else {}
     return {
         "checkpoint": model.name,
@@ -87,10 +93,14 @@ def described(model: Model, sampling: SamplingSettings, seed: int) -> dict[str, 
         "step": model.step,
         "T": model.T,
         "sampler": sampling.sampler,
-        "sampling_steps": sampling.steps or model.T,
+        **asdict(chain.sampler),
+        "sampling_steps": chain.T,
+        "network_calls": chain.network_calls,
         "clip_x0": sampling.clip_x0,
         "seed": seed,
-    } | strided
+        **strided,
+        **({"remarks": list(remarks)} if remarks else {}),
+    }
 
 
 def _shards(folder: Path) -> Iterator[np.ndarray]:

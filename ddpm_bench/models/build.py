@@ -3,6 +3,7 @@
 import importlib
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TypeVar
 
 import torch
@@ -16,7 +17,7 @@ from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import SAMPLERS, Sampler
 from ddpm_bench.diffusion.schedule import SCHEDULES
-from ddpm_bench.diffusion.spacing import SPACINGS, Spacing
+from ddpm_bench.diffusion.spacing import SPACINGS, Spacing, kept_steps
 from ddpm_bench.diffusion.variance import VARIANCES
 from ddpm_bench.errors import UserError, near_miss
 
@@ -64,8 +65,19 @@ def build_codec(settings: ProcessSettings) -> Codec:
 
 
 def build_sampler(settings: SamplingSettings) -> Sampler:
-    """How a step of the chain is taken; UserError for an unknown name."""
-    return _named("sampler", settings.sampler, SAMPLERS)
+    """How a step of the chain is taken; UserError for an unknown name, and for an option that it has not."""
+    kind, asked = _named("sampler", settings.sampler, SAMPLERS), settings.options
+    for name, value in asked.items():
+        if name not in _options(kind):
+            those = ", ".join(other for other, its in SAMPLERS.items() if name in _options(its))
+            raise UserError(
+                f"The sampler '{settings.sampler}' has no {name}, which is {value} here. Of these it is an option: {those}."
+            )
+    return kind(**asked)
+
+
+def _options(kind: type[Sampler]) -> set[str]:
+    return {field.name for field in fields(kind)}
 
 
 def build_spacing(settings: SamplingSettings) -> Spacing:
@@ -76,6 +88,20 @@ def build_spacing(settings: SamplingSettings) -> Spacing:
             "evenly spaced steps, and where N divides T their ddimN is 'leading' in N steps. The number goes to --steps."
         )
     return _named("spacing", settings.spacing, SPACINGS)
+
+
+def strided_steps(settings: SamplingSettings, T: int) -> list[int] | None:
+    """The steps of 1..T that a strided chain visits; None for the whole chain. UserError for more steps than T."""
+    spacing = build_spacing(settings)
+    if settings.steps is None or not settings.strided(T):
+        return None
+    return kept_steps(T, settings.steps, spacing)
+
+
+def steps_made(settings: SamplingSettings, T: int) -> int:
+    """So many steps are made for a sample: T, or those of `strided_steps`."""
+    kept = strided_steps(settings, T)
+    return len(kept) if kept else T
 
 
 def build_network(

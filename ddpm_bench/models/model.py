@@ -25,10 +25,9 @@ from ddpm_bench.config.values import first_fault
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Chain
-from ddpm_bench.diffusion.spacing import kept_steps
 from ddpm_bench.errors import NotFinite, UserError
 from ddpm_bench.files import check_free, read_json, replacing, sha256_file, write_json
-from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler, build_spacing
+from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler, strided_steps
 from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
 from ddpm_bench.networks.weights import mismatch, not_finite, outline, read_tensors
 from ddpm_bench.runtime.observer import say
@@ -85,19 +84,20 @@ class Model:
         return function_of(self.weights_sha256, self.process, self.network_settings, self.shape)
 
     def chain(self, sampling: SamplingSettings) -> Chain:
-        """What samples are drawn by. UserError for more steps than the chain has."""
-        whole, kept = self.whole_chain(sampling.clip_x0), self.kept_steps(sampling)
-        denoiser = whole.denoiser.respaced(kept) if kept else whole.denoiser
-        return Chain(denoiser, build_sampler(sampling), whole.codec)
+        """What samples are drawn by. UserError for more steps than the chain has, and a sampler that cannot sample it."""
+        whole, kept, sampler = self.whole_chain(sampling.clip_x0), self.kept_steps(sampling), build_sampler(sampling)
+        sampler.check(self.diffusion)
+        return Chain(whole.denoiser.respaced(kept) if kept else whole.denoiser, sampler, whole.codec)
 
     def kept_steps(self, sampling: SamplingSettings) -> list[int] | None:
-        """The steps of 1..T that a strided chain visits; None for the whole chain. UserError for more steps than T."""
-        spacing, steps = build_spacing(sampling), sampling.steps
-        if steps is None or not sampling.strided(self.T):
-            return None
-        if steps > self.T:
-            raise UserError(f"--steps {steps} exceeds the {self.T} steps of the checkpoint's chain.")
-        return kept_steps(self.T, steps, spacing)
+        """See `strided_steps`."""
+        if sampling.steps is not None and sampling.steps > self.T:
+            raise UserError(f"--steps {sampling.steps} exceeds the {self.T} steps of the checkpoint's chain.")
+        return strided_steps(sampling, self.T)
+
+    def sampling_remarks(self, sampling: SamplingSettings) -> tuple[str, ...]:
+        """See `Sampler.remarks`."""
+        return build_sampler(sampling).remarks(self.diffusion, sampling.clip_x0)
 
     def whole_chain(self, clip_x0: bool) -> Chain:
         """All T steps, of which bounds are, however the model is sampled."""

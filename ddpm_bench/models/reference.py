@@ -64,7 +64,7 @@ def chosen_images(
     if resize and data is None and all(numbered):
         raise UserError(f"--resize {resize} goes with --data or the path of an image: nothing else is of another size.")
     if (data or root) and not any(numbered):
-        raise UserError("--data and --data-root say whose test images --interpolate numbers, and it names paths alone.")
+        raise UserError("--data and --data-root say whose test images are numbered, and paths alone are named.")
     test: Tensor | None = None
     if any(numbered):
         test = reference_data(model, data, root=root, resize=resize if data else None).test.images
@@ -75,7 +75,7 @@ def chosen_images(
         elif len(source) <= len(str(MOST_IMAGES)) and int(source) < len(test):
             image = test[int(source)]
         else:
-            raise UserError(f"--interpolate {brief(source)}: the test images are numbered 0 to {len(test) - 1}.")
+            raise UserError(f"{brief(source)}: the test images are numbered 0 to {len(test) - 1}.")
         images.append(image)
     return torch.stack(images)
 
@@ -87,10 +87,10 @@ def _fitted(source: str, model: Model, resize: Resize | None) -> Tensor:
     try:
         image, done = fitted(image, (size[0], size[1]), resize)
     except UserError as error:
-        raise UserError(f"--interpolate {source}: {error}") from error
+        raise UserError(f"{source}: {error}") from error
     if image.shape[1] != channels:
         raise UserError(
-            f"--interpolate {source}: the image has (C, H, W) = {tuple(image.shape[1:])}, and the checkpoint makes "
+            f"{source}: the image has (C, H, W) = {tuple(image.shape[1:])}, and the checkpoint makes "
             f"{model.shape}. Convert the image, or choose another."
         )
     if done:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ddpm_bench.config.grid import AXES, Grid
 from ddpm_bench.config.metrics import BOUNDS, METRICS
+from ddpm_bench.config.settings import OF_SAMPLERS
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.records.differences import HASHED
 from ddpm_bench.records.differences import differences as differing_lines
@@ -158,6 +159,8 @@ def model_conditions(record: Record, key: str, selection: Selection = "last") ->
         conditions["sampling steps"] = settings.sampling.steps or settings.diffusion.T
         conditions["sampling.spacing"] = settings.sampling.spacing_of(settings.diffusion.T)
         conditions["sampling.clip_x0"] = settings.sampling.clip_x0
+        conditions["sampling.sampler"] = settings.sampling.sampler
+        conditions |= {f"sampling.{name}": getattr(settings.sampling, name) for name in OF_SAMPLERS}
     sections = ("diffusion.", "network.", "training.")
     return conditions | {
         name: value for name, value in _flat(record).items() if name.startswith(sections) and name not in _NO_CONDITIONS

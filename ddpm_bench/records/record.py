@@ -230,6 +230,13 @@ class Measurement(Part):
     created: str  # ISO 8601, UTC
 
 
+def with_network_calls(value: Any) -> Any:
+    """JSON values of a chain, with the network calls that older versions do not say: one a step."""
+    if isinstance(value, dict) and "sampling_steps" in value and "network_calls" not in value:
+        return value | {"network_calls": value["sampling_steps"]}
+    return value
+
+
 class Record(Part):
     """A measurement with its cell, seed and training: what it was, where and with what it ran, and what came out.
 
@@ -250,7 +257,9 @@ class Record(Part):
     parameters: Count
     images_seen: Count
     samples: Count
-    sampling_steps: Count
+    sampling_steps: Count  # that were made
+    network_calls: Count  # for an image
+    sampling_remarks: tuple[str, ...] = ()  # what the sampler does not use, or does otherwise than its source
     checkpoints: tuple[Checkpoint, ...] = ()
     bounds: Bounds = ()
     terms: BoundTerms | None = None  # every term, of fewer test images, where the bounds are estimates
@@ -266,6 +275,11 @@ class Record(Part):
     training_commits: tuple[str, ...] = ()  # that trained the weights, in order
     hardware: Hardware
     created: str  # ISO 8601, UTC
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_call_a_step(cls, value: Any) -> Any:
+        return with_network_calls(value)
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ddpm_bench.config.limits import MOST_T
 from ddpm_bench.config.settings import EVEN, completed
@@ -13,12 +13,24 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.files import move_aside, write_json
 from ddpm_bench.records.differences import HASHED, differences
 from ddpm_bench.records.reading import OwnFiles, read_part
-from ddpm_bench.records.record import PICTURES, DataInfo, ExtractorInfo, Measurement, Part, picture_path
+from ddpm_bench.records.record import (
+    PICTURES,
+    DataInfo,
+    ExtractorInfo,
+    Measurement,
+    Part,
+    picture_path,
+    with_network_calls,
+)
 
 SCHEMA = 1
 """Version of the row's layout. A reader refuses a newer one."""
 ROW_NAME = r"^\w[\w.+-]*$"
 """Files are named after it."""
+
+
+Options = dict[str, int | float | str | None]
+"""Of a sampler, by the names of its fields."""
 
 
 class ModelInfo(Part):
@@ -44,7 +56,9 @@ class Setup(Part):
     samples: Count
     seed: Seed
     sampler: str = "ancestral"
-    sampling_steps: Count
+    sampler_options: Options = {}
+    sampling_steps: Count  # that were made
+    network_calls: Count  # for a sample
     spacing: str = EVEN  # of fewer steps than T
     clip_x0: bool
     neighborhood: Count  # k of precision and recall
@@ -53,11 +67,23 @@ class Setup(Part):
     bound_images: Count  # of each split; 0: no bound
     evals: Count | None  # network calls an image; None: exact, with every t
     decoder: Literal["exact", "paper"]
+    sampling_remarks: tuple[str, ...] = ()  # what the sampler does not use, or does otherwise than its source
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_call_a_step(cls, value: Any) -> Any:
+        return with_network_calls(value)
 
     @property
     def spaced(self) -> str:
-        """What stands after the number of steps where the spacing is not the usual one."""
-        return "" if self.spacing == EVEN else f" ({self.spacing})"
+        """What stands after the number of steps where the spacing or the sampler is not the usual one."""
+        said = [] if self.spacing == EVEN else [self.spacing]
+        if self.sampler != "ancestral":
+            options = (f"{name} = {value}" for name, value in self.sampler_options.items() if value is not None)
+            said.append(" ".join([self.sampler, ", ".join(options)]).strip())
+        if self.network_calls != self.sampling_steps:
+            said.append(f"{self.network_calls:,} network calls")
+        return f" ({'; '.join(said)})" if said else ""
 
     @property
     def conditions(self) -> dict[str, Any]:

@@ -183,6 +183,7 @@ def _remarks(rows: Sequence[Row], bounds: bool) -> list[str]:
     )
     if errors:
         said.append(f"{'; '.join(over)}; that says nothing about another training run.")
+    said += dict.fromkeys(f"{row.name}: {remark}" for row in rows for remark in row.setup.sampling_remarks)
     said += setup.data.notes
     if bounds:
         said.append(
@@ -203,7 +204,10 @@ def _flat(row: Row) -> dict[str, object]:
         "extractor_verified": setup.extractor.verified,
         "distance": setup.extractor.labels[0],
         "score": setup.extractor.labels[1],
-        **setup.model_dump(include={"samples", "seed", "sampling_steps", "spacing", "clip_x0"}),
+        **setup.model_dump(
+            include={"samples", "seed", "sampler", "sampling_steps", "network_calls", "spacing", "clip_x0"}
+        ),
+        **{f"sampler_{name}": value for name, value in setup.sampler_options.items()},
         **setup.model_dump(include={"neighborhood", "decoder"}),
         **row.metrics,
     }

@@ -111,7 +111,13 @@ def nll(
     exact = exact or progressive
     refuse({"--evals": evals} if exact else {}, "is for an estimate, and does not go with --exact or --progressive.")
     refuse({} if progressive else {"--out": out}, "goes with --progressive alone.")
-    asked: dict[str, Any] = {"draws": draws, "dequantisation": dequantisation, "sigma_0": sigma_0, "rtol": rtol, "atol": atol}
+    asked: dict[str, Any] = {
+        "draws": draws,
+        "dequantisation": dequantisation,
+        "sigma_0": sigma_0,
+        "rtol": rtol,
+        "atol": atol,
+    }
     of_ode = {f"--{name.replace('_', '-')}": value for name, value in asked.items()}
     refuse({} if ode else of_ode, "goes with --ode alone.")
     solving = Solving(**{name: value for name, value in asked.items() if value is not None})

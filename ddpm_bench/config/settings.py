@@ -101,7 +101,16 @@ SHORT_OF_T = ("ddim-quad", "tau-quadratic")
 """The spacings that leave steps out even where T are asked for."""
 
 
-OF_SAMPLERS = ("eta", "corrector_steps", "snr", "corrector_norm")
+OF_SAMPLERS = (
+    "eta",
+    "corrector_steps",
+    "snr",
+    "corrector_norm",
+    "level_steps",
+    "step_size",
+    "final_denoising",
+    "start",
+)
 """The settings of sampling that are options of some samplers."""
 
 
@@ -112,7 +121,8 @@ class SamplingSettings(Settings):
     by its name in `diffusion/spacing.py`. clip_x0: before the mean is taken.
     The others are options of samplers (`OF_SAMPLERS`), None for what the sampler does without being asked. eta: of `ddim`,
     the share of the ancestral step's noise. corrector_steps: Langevin steps before each step of a score sampler, with the
-    ratio of signal to noise `snr`, by the norm of each image or the mean of the batch.
+    ratio of signal to noise `snr`, by the norm of each image or the mean of the batch. level_steps, step_size, final_denoising,
+    start: of `annealed-langevin`.
     """
 
     samples: int = Field(50_000, ge=2, le=MOST_IMAGES)
@@ -124,6 +134,10 @@ class SamplingSettings(Settings):
     corrector_steps: int | None = Field(None, ge=0, le=1000)
     snr: float | None = Field(None, gt=0, le=100)
     corrector_norm: Literal["image", "batch"] | None = None
+    level_steps: int | None = Field(None, ge=1, le=10_000)
+    step_size: float | None = Field(None, gt=0, le=1)
+    final_denoising: bool | None = None
+    start: Literal["uniform", "normal"] | None = None
 
     @property
     def options(self) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def likelihood_table(result: Nll) -> RichTable:
         f"Likelihood by the probability flow ODE, no variational bound: RK45, rtol = {first.rtol:g}, atol = {first.atol:g}; "
         f"uniform dequantisation over the width {width}; {first.draws} draw{'s' * (first.draws > 1)} an image, each with a "
         f"Rademacher probe; density of images with noise sigma_0 = {first.sigma_0:g}; x_0 not clipped. "
-        "Standard errors: ± draws, by these alone; ± images, of these images as a sample of the data, the draws within. The 95% interval covers both.",
+        "Standard errors: ± draws, by these alone; ± images, of these images as a sample of the data, the draws within. "
+        "The 95% interval covers both.",
         *result.data.notes,
     ]
     table = RichTable(title=f"Bits/dim (ODE) of {result.checkpoint} on {result.data.name}", caption="\n".join(caption))

@@ -8,7 +8,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from ddpm_bench.config.grid import load_grid
 from ddpm_bench.config.settings import TrainingSettings
-from ddpm_bench.data.codec import CODECS, PIXELS, Codec, Shape
+from ddpm_bench.data.codec import CODECS, PIXELS, Codec, Pixels, Shape
 from ddpm_bench.data.images import to_model, to_uint8
 from ddpm_bench.diffusion.chains import interpolate, progressive
 from ddpm_bench.diffusion.denoiser import Denoiser
@@ -30,11 +30,10 @@ IMAGES, LATENT = (1, 4, 6), (4, 2, 3)
 COMMON = {"seed": 0, "runtime": Runtime(batch=8)}
 
 
-class Tiles:
+class Tiles(Pixels):
     """Each square of 2x2 pixels becomes four channels of one: another shape, and nothing is lost."""
 
     name = "tiles"
-    lossless = True
 
     def shape(self, images: Shape) -> Shape:
         channels, height, width = images

@@ -81,8 +81,9 @@ def test_images_are_read_back_as_they_were_drawn(tmp_path: Path, shape: tuple[in
 def test_schedules_drawn_are_those_that_train(process: dict) -> None:
     assert BETAS.keys() == SCHEDULES.keys()
     for name, make in SCHEDULES.items():
-        settings = ProcessSettings(schedule=name, parameterization="eps", variance="fixed", **process)
-        trained = make(settings.T, settings.beta_1, settings.beta_T)
+        ends = {key.replace("beta", "sigma") if name == "geometric" else key: value for key, value in process.items()}
+        settings = ProcessSettings(schedule=name, parameterization="eps", variance="fixed", **ends)
+        trained = make(settings.T, *settings.ends)
         assert np.allclose(BETAS[name](settings), trained.betas, rtol=1e-12)
         assert np.allclose(np.cumprod(1 - BETAS[name](settings)), trained.alpha_bar, rtol=1e-9)
 

@@ -21,14 +21,18 @@ from ddpm_bench.cli.options import (
     Device,
     Eta,
     Extractor,
+    FinalDenoising,
     Fresh,
     Json,
+    LevelSteps,
     Raw,
     Resizing,
     Sampler,
     Snr,
     Spacing,
+    Start,
     Steps,
+    StepSize,
     Unverified,
     Weights,
     plain_path,
@@ -106,6 +110,10 @@ def evaluate(
     corrector_steps: CorrectorSteps = None,
     snr: Snr = None,
     corrector_norm: CorrectorNorm = None,
+    level_steps: LevelSteps = None,
+    step_size: StepSize = None,
+    final_denoising: FinalDenoising = None,
+    start: Start = None,
     clip: Clip = None,
     raw: Raw = False,
     evals: Annotated[
@@ -141,7 +149,9 @@ def evaluate(
     of_ckpt = {
         "--name": name, "--results": results, "--count": count, "--seed": seed, "--steps": steps,
         "--spacing": spacing, "--sampler": sampler, "--eta": eta, "--corrector-steps": corrector_steps, "--snr": snr,
-        "--corrector-norm": corrector_norm, "--clip/--no-clip": None if clip is None else True, "--raw": raw,
+        "--corrector-norm": corrector_norm,
+        "--level-steps": level_steps, "--step-size": step_size, "--final-denoising/--no-final-denoising":
+            None if final_denoising is None else True, "--start": start, "--clip/--no-clip": None if clip is None else True, "--raw": raw,
         "--evals": evals, "--exact": exact, "--bound-images": bound_images, "--decoder": decoder, "--fresh": fresh,
         "--batch": batch, "--compile": compiled,
     }  # fmt: skip
@@ -201,6 +211,7 @@ def evaluate(
     asked = {
         "steps": steps, "spacing": spacing, "clip_x0": clip, "sampler": sampler, "eta": eta,
         "corrector_steps": corrector_steps, "snr": snr, "corrector_norm": corrector_norm,
+        "level_steps": level_steps, "step_size": step_size, "final_denoising": final_denoising, "start": start,
     }  # fmt: skip
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), asked)
     _of_model(model, Task(of_model, features, wish, scoring, seed or 0), runtime, folder, row, fresh, as_json)

@@ -1,7 +1,7 @@
 """Commands about bits per dimension: `nll`, `selftest`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -45,6 +45,28 @@ def nll(
             "--progressive", help="With rate and distortion by reverse step, as table and figure; implies --exact."
         ),
     ] = False,
+    ode: Annotated[
+        bool,
+        typer.Option(
+            "--ode", help="The likelihood by the probability flow ODE, too: no bound, and in a table of its own."
+        ),
+    ] = False,
+    draws: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of --ode: draws of the dequantisation and of the probe, an image [default: 2]."),
+    ] = None,
+    dequantisation: Annotated[
+        Literal["level", "released"] | None,
+        typer.Option(
+            help="Of --ode: over the width of the model's levels, or 2 (level + u) / 256 - 1 as in the release [default: level]."
+        ),
+    ] = None,
+    sigma_0: Annotated[
+        float | None,
+        typer.Option("--sigma-0", help="Of --ode: noise of the images whose density it is [default: 1e-3]."),
+    ] = None,
+    rtol: Annotated[float | None, typer.Option(help="Of --ode: relative tolerance of RK45 [default: 1e-5].")] = None,
+    atol: Annotated[float | None, typer.Option(help="Of --ode: absolute tolerance of RK45 [default: 1e-5].")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of what --progressive writes [default: reports/nll-NAME].")
     ] = None,
@@ -64,20 +86,24 @@ def nll(
     cache: Cache = CACHE,
     as_json: Json = False,
 ) -> None:
-    """Bits per dimension of a checkpoint: the variational bound with its parts and errors.
+    """Bits per dimension of a checkpoint: the variational bound with its parts and errors; with --ode the likelihood beside it.
 
     The same command goes on where it was interrupted.
 
     Example: `ddpm-bench nll --ckpt runs/eps --split both`
+
+    Example: `ddpm-bench nll --ckpt runs/eps --ode --images 256`
     """
     from ddpm_bench.cli.setup import device_runtime
     from ddpm_bench.config.grid import load_coding
     from ddpm_bench.config.metrics import SplitName
+    from ddpm_bench.likelihood.ode import Solving
     from ddpm_bench.measurement.bounds import BoundMethod
+    from ddpm_bench.measurement.likelihood import LikelihoodMethod
     from ddpm_bench.measurement.nll import measure_nll
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
-    from ddpm_bench.report.nll import PUBLISHED_CODE, code_of, nll_table, write_progressive
+    from ddpm_bench.report.nll import PUBLISHED_CODE, code_of, likelihood_table, nll_table, write_progressive
     from ddpm_bench.report.writers.terminal_tables import code_at_terminal
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import say
@@ -85,6 +111,16 @@ def nll(
     exact = exact or progressive
     refuse({"--evals": evals} if exact else {}, "is for an estimate, and does not go with --exact or --progressive.")
     refuse({} if progressive else {"--out": out}, "goes with --progressive alone.")
+    asked: dict[str, Any] = {
+        "draws": draws,
+        "dequantisation": dequantisation,
+        "sigma_0": sigma_0,
+        "rtol": rtol,
+        "atol": atol,
+    }
+    of_ode = {f"--{name.replace('_', '-')}": value for name, value in asked.items()}
+    refuse({} if ode else of_ode, "goes with --ode alone.")
+    solving = Solving(**{name: value for name, value in asked.items() if value is not None})
     model, runtime = load_model(ckpt, raw), device_runtime(device, cache, batch, compiled)
     splits: tuple[SplitName, ...] = ("test", "train") if split == "both" else (split,)
     clipped = model.sampling.clip_x0 if clip is None else clip
@@ -92,14 +128,18 @@ def nll(
         reference = reference_data(model, data, data_name, data_root, resize)
         most = max(len(reference.test), len(reference.train))
         method = BoundMethod(images or most, None if exact else evals or 10, seed, clipped, decoder)
-        result = measure_nll(model, reference, splits, method, runtime, cache.expanduser() / "bounds")
+        by_ode = LikelihoodMethod(images or most, seed, solving) if ode else None
+        result = measure_nll(model, reference, splits, method, runtime, cache.expanduser() / "bounds", by_ode)
     if progressive:
         folder = out or Path("reports") / f"nll-{model.name.replace('/', '-')}"
         write_progressive(result, folder)
         say(f"Progressive coding in '{folder}'")
     if as_json:
         return print_json(result.as_json())
-    print_table(nll_table(result))
+    if result.bounds:
+        print_table(nll_table(result))
+    if result.likelihoods:
+        print_table(likelihood_table(result))
     if progressive:
         print_table(code_at_terminal(code_of(result), load_coding(PUBLISHED_CODE)))
 

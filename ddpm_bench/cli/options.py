@@ -88,8 +88,8 @@ Spacing = Annotated[
 Sampler = Annotated[
     str | None,
     typer.Option(
-        help="How a step is taken: ancestral, ddim, sigma-hat, ancestral-sde, reverse-diffusion, probability-flow or "
-        "langevin; x_0 is clipped as its source does unless --clip or --no-clip is given [default: the checkpoint's own]."
+        help="How a step is taken: ancestral, ddim, sigma-hat, ancestral-sde, reverse-diffusion, probability-flow, langevin "
+        "or annealed-langevin; x_0 is clipped as its source does unless --clip or --no-clip is given [default: the checkpoint's own]."
     ),
 ]
 Eta = Annotated[
@@ -97,7 +97,10 @@ Eta = Annotated[
 ]
 CorrectorSteps = Annotated[
     int | None,
-    typer.Option(min=0, help="Langevin steps before each step of the last four samplers [default: 0; langevin: 1]."),
+    typer.Option(
+        min=0,
+        help="Langevin steps before each step of the four from ancestral-sde to langevin [default: 0; langevin: 1].",
+    ),
 ]
 Snr = Annotated[float | None, typer.Option(help="Ratio of signal to noise of the Langevin steps [default: 0.16].")]
 CorrectorNorm = Annotated[
@@ -105,6 +108,24 @@ CorrectorNorm = Annotated[
     typer.Option(
         help="The norms behind that ratio: of each image, or the mean of the batch, as released [default: image]."
     ),
+]
+LevelSteps = Annotated[int | None, typer.Option(min=1, help="Steps a level of annealed-langevin [default: 100].")]
+StepSize = Annotated[
+    float | None,
+    typer.Option(
+        help="Step of annealed-langevin at the least noise, half the paper's alpha [default: 2e-5, in units of x_0 squared]."
+    ),
+]
+FinalDenoising = Annotated[
+    bool | None,
+    typer.Option(
+        "--final-denoising/--no-final-denoising",
+        help="annealed-langevin ends with x + sigma^2 s(x), as NCSNv2 does [default: no].",
+    ),
+]
+Start = Annotated[
+    Literal["uniform", "normal"] | None,
+    typer.Option(help="annealed-langevin starts from uniform noise, or from x_T as others do [default: uniform]."),
 ]
 Results = Annotated[Path | None, typer.Option(help="Folder of the records [default: results/GRID-PRESET].")]
 Reports = Annotated[Path | None, typer.Option(help="Folder of the report [default: reports/GRID-PRESET].")]

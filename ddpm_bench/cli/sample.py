@@ -14,12 +14,16 @@ from ddpm_bench.cli.options import (
     DataRoot,
     Device,
     Eta,
+    FinalDenoising,
     Json,
+    LevelSteps,
     Raw,
     Resizing,
     Sampler,
     Snr,
     Spacing,
+    Start,
+    StepSize,
     plain_text,
     refuse,
 )
@@ -79,6 +83,10 @@ def sample(
     corrector_steps: CorrectorSteps = None,
     snr: Snr = None,
     corrector_norm: CorrectorNorm = None,
+    level_steps: LevelSteps = None,
+    step_size: StepSize = None,
+    final_denoising: FinalDenoising = None,
+    start: Start = None,
     clip: Clip = None,
     raw: Raw = False,
     data: Annotated[
@@ -135,6 +143,7 @@ def sample(
     asked = {
         "spacing": spacing, "clip_x0": clip, "sampler": sampler or ("ddim" if encode else None), "eta": eta,
         "corrector_steps": corrector_steps, "snr": snr, "corrector_norm": corrector_norm,
+        "level_steps": level_steps, "step_size": step_size, "final_denoising": final_denoising, "start": start,
     }  # fmt: skip
     wishes = [sampling_wish(model, samples or 64, asked | {"steps": count}) for count in steps or (None,)]
     with Stop():

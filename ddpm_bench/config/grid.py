@@ -25,7 +25,7 @@ from ddpm_bench.config.published import (
     Sections,
     in_words,
 )  # fmt: skip
-from ddpm_bench.config.settings import CellSettings, section_of
+from ddpm_bench.config.settings import GEOMETRIC, CellSettings, section_of
 from ddpm_bench.config.values import Frozen, first_fault
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import read_text
@@ -424,6 +424,9 @@ def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) ->
             was = held.get("kind", "unet")
             if section == "network" and values.get("kind", was) != was:
                 held.clear()  # another kind of network has other settings
+            if section == "diffusion" and values.get("schedule") == GEOMETRIC:
+                held.pop("beta_1", None)  # the preset's ends are of betas, and this schedule's are of sigmas
+                held.pop("beta_T", None)
             held.update(values)
     try:
         return CellSettings.model_validate(sections)

@@ -14,8 +14,8 @@ SplitName = Literal["test", "train"]
 class Metric:
     """`key` is the name in records; `label` is for prose. A table's `heading` depends on the extractor, too.
 
-    kind: what is compared of the samples, except for a `bound`, which is the model's own, and an `error`, which is
-        another metric's within one run.
+    kind: what is compared of the samples, except for a `bound` and a `likelihood`, which are the model's own, and an `error`,
+        which is another metric's within one run.
     template: may hold {score}, {distance} and {kernel}: what the extractor calls its score and its two distances.
     split: of the data set; a distance is measured against its images, a bound is that of its images.
     source_name: what sources call it. published: the field of `Published` with the number that a source printed.
@@ -27,7 +27,7 @@ class Metric:
 
     key: str
     label: str
-    kind: Literal["score", "distance", "bound", "error"]
+    kind: Literal["score", "distance", "bound", "likelihood", "error"]
     direction: Literal["up", "down"]  # where better numbers lie
     digits: int
     template: str
@@ -58,12 +58,13 @@ class Metric:
 
     @property
     def is_bound(self) -> bool:
-        return self.kind == "bound"
+        """Is it the model's own number on images of the data, whatever samples are drawn?"""
+        return self.kind in ("bound", "likelihood")
 
     @property
     def bound_split(self) -> SplitName | None:
-        """The split whose images a bound is of; None for what is no bound."""
-        return self.split if self.is_bound else None
+        """The split whose images the variational bound is of; None for what is none."""
+        return self.split if self.kind == "bound" else None
 
     @property
     def arrow(self) -> str:
@@ -152,14 +153,26 @@ METRICS = {
         ),
         _bound("test", "test", scale="log"),
         _bound("train", "training", minor=True),
+        Metric(
+            "ode_test_bits_per_dim", "likelihood by the probability flow ODE, test images", "likelihood", "down", 3,
+            "bits/dim (ODE), test", unit="bits/dim", split="test", source_name="NLL by the ODE", minor=True,
+        ),
     )
 }  # fmt: skip
 
-OF_DATA_SETS = tuple(sorted(key for key, metric in METRICS.items() if metric.kind != "distance" or metric.split))
+OF_DATA_SETS = tuple(
+    sorted(
+        key
+        for key, metric in METRICS.items()
+        if metric.kind != "likelihood" and (metric.kind != "distance" or metric.split)
+    )
+)
 """The metrics that a run may have: kept scores and anchors are made again where there is one more of them."""
 SCORE, DISTANCE = "is_mean", "fd_train"
 """What every run is scored by; the best checkpoint is the one with the lowest DISTANCE."""
 BOUNDS = {split: key for key, metric in METRICS.items() if (split := metric.bound_split)}
 """The bound's key by split, the test images' first."""
+LIKELIHOOD = "ode_test_bits_per_dim"
+"""The key of the likelihood by the ODE, which is never mixed with a bound."""
 PUBLISHED = tuple(key for key, metric in METRICS.items() if metric.published and metric.kind != "error")
 """The metrics that sources print."""

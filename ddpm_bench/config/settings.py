@@ -27,9 +27,15 @@ class DataSettings(Settings):
     root: Path | None = Field(None, exclude=True)
 
 
+GEOMETRIC = "geometric"
+"""The schedule that is given by its sigmas, of NCSN; all others are given by their betas."""
+
+
 class ProcessSettings(Settings):
     """What a network's output means: the forward process, what is predicted, the variance, and how time is told.
 
+    beta_1, beta_T: the ends of the schedules of beta. sigma_1, sigma_T: those of the schedule `geometric`, 0.01 and 1 where they
+    are not given, in units of x_0; a process with this schedule is NCSN's, whose network is told x_0 + sigma_t z.
     codec: what x_0 is of an image (`data/codec.py`).
     `variance = "fixed"` stands for `fixed_variance`: the paper found beta_t and beta-tilde_t to give similar results.
     `rescale_timesteps`: the network is told t * 1000 / T of the 0-based t, as an option of improved-diffusion does.
@@ -39,11 +45,32 @@ class ProcessSettings(Settings):
     T: int = Field(1000, ge=2, le=MOST_T)
     beta_1: float = Field(1e-4, gt=0, lt=1)
     beta_T: float = Field(0.02, gt=0, lt=1)
+    sigma_1: float | None = Field(None, gt=0, le=1e4)
+    sigma_T: float | None = Field(None, gt=0, le=1e4)
     parameterization: str
     variance: str
     fixed_variance: str = "fixed-beta"
     rescale_timesteps: bool = False
     codec: str = "pixels"
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The two ends that the schedule runs between."""
+        if self.schedule != GEOMETRIC:
+            return self.beta_1, self.beta_T
+        return self.sigma_1 or 0.01, self.sigma_T or 1.0
+
+    @model_validator(mode="after")
+    def _ends_of_the_schedule(self) -> "ProcessSettings":
+        kind, unused = ("beta", ("sigma_1", "sigma_T"))
+        if self.schedule == GEOMETRIC:
+            kind, unused = ("sigma", ("beta_1", "beta_T"))
+        for name in unused:
+            if (value := getattr(self, name)) != ProcessSettings.model_fields[name].default:
+                raise ValueError(
+                    f"{name} = {value:g} is not used by the schedule '{self.schedule}'; give {kind}_1 and {kind}_T, or leave it out"
+                )
+        return self
 
 
 class DiffusionSettings(ProcessSettings):
@@ -74,7 +101,16 @@ SHORT_OF_T = ("ddim-quad", "tau-quadratic")
 """The spacings that leave steps out even where T are asked for."""
 
 
-OF_SAMPLERS = ("eta", "corrector_steps", "snr", "corrector_norm")
+OF_SAMPLERS = (
+    "eta",
+    "corrector_steps",
+    "snr",
+    "corrector_norm",
+    "level_steps",
+    "step_size",
+    "final_denoising",
+    "start",
+)
 """The settings of sampling that are options of some samplers."""
 
 
@@ -85,7 +121,8 @@ class SamplingSettings(Settings):
     by its name in `diffusion/spacing.py`. clip_x0: before the mean is taken.
     The others are options of samplers (`OF_SAMPLERS`), None for what the sampler does without being asked. eta: of `ddim`,
     the share of the ancestral step's noise. corrector_steps: Langevin steps before each step of a score sampler, with the
-    ratio of signal to noise `snr`, by the norm of each image or the mean of the batch.
+    ratio of signal to noise `snr`, by the norm of each image or the mean of the batch. level_steps, step_size, final_denoising,
+    start: of `annealed-langevin`.
     """
 
     samples: int = Field(50_000, ge=2, le=MOST_IMAGES)
@@ -97,6 +134,10 @@ class SamplingSettings(Settings):
     corrector_steps: int | None = Field(None, ge=0, le=1000)
     snr: float | None = Field(None, gt=0, le=100)
     corrector_norm: Literal["image", "batch"] | None = None
+    level_steps: int | None = Field(None, ge=1, le=10_000)
+    step_size: float | None = Field(None, gt=0, le=1)
+    final_denoising: bool | None = None
+    start: Literal["uniform", "normal"] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -119,6 +160,8 @@ class ScoringSettings(Settings):
     `bound_images`: how many test images, and as many training images, have their variational bound measured at the end of
     training; 0 for none. `bound_evals`: by so many network calls an image, or with every t where it is None.
     `bound_of`: the whole chain, however the model is sampled, or the strided chain that is sampled, a model of its own.
+    `ode_images`: how many test images have their likelihood measured by the probability flow ODE (`likelihood/ode.py`), in
+    `ode_draws` draws each; 0 for none.
     `terms_images`: beside such an estimate, so many test images are measured with every t, for the terms and the error of
     x_0 by t; 0 for none.
     `bootstrap`: replicates behind the intervals of scores and bounds (`metrics/uncertainty.py`); 0 for no intervals.
@@ -133,11 +176,13 @@ class ScoringSettings(Settings):
     bound_evals: int | None = Field(None, ge=5, le=MOST_T)
     bound_of: Literal["whole chain", "sampled chain"] = "whole chain"
     terms_images: int = Field(0, ge=0, le=MOST_IMAGES)
+    ode_images: int = Field(0, ge=0, le=MOST_IMAGES)
+    ode_draws: int = Field(2, ge=1, le=1000)
     decoder: Literal["exact", "paper"] = "exact"
     bootstrap: int = Field(200, ge=0, le=100_000)
     neighbours: int = Field(8, ge=0, le=1000)
 
-    @field_validator("bound_images", "terms_images")
+    @field_validator("bound_images", "terms_images", "ode_images")
     @classmethod
     def _more_than_one(cls, value: int) -> int:
         if value == 1:

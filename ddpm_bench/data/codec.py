@@ -6,6 +6,7 @@ The only place that a network of latents needs beside its own file: one class he
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ddpm_bench.data.images import to_model, to_uint8
@@ -25,6 +26,18 @@ class Codec(Protocol):
     def lossless(self) -> bool:
         """Is x_0 the pixels on their 256 levels of [-1, 1], in some order? Only then is the bound in bits/dim one."""
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """What a predicted x_0 is clipped to where that is asked for."""
+
+    @property
+    def bin(self) -> float:
+        """How wide a level is in x_0, which is its middle; 0 where x_0 is not of pixels."""
+
+    @property
+    def dequantised(self) -> bool:
+        """Is x_0 spread evenly over its level's width in training?"""
+
     def shape(self, images: Shape) -> Shape:
         """Of x_0, for images of (C, H, W). UserError for images that it does not take."""
 
@@ -39,9 +52,15 @@ def check_lossless(codec: Codec) -> None:
     """UserError where a bound in bits/dim is not defined."""
     if not codec.lossless:
         raise UserError(
-            f"A bound in bits/dim is one of pixels: it is not defined for the codec '{codec.name}', which loses some of the "
-            "image. Measure a model of pixels, or leave the bound out: scoring.bound_images=0, --bound-images 0."
+            f"A bound in bits/dim is one of pixels on the 256 levels of [-1, 1]: it is not defined for the codec '{codec.name}'. "
+            "Measure a model of pixels, or leave the bound out: scoring.bound_images=0, --bound-images 0."
         )
+
+
+def dequantised(codec: Codec, images: Tensor, u: Tensor) -> Tensor:
+    """x_0 of images, uint8 (B, C, H, W), each pixel anywhere on the width of its level: u in [0, 1) of the shape of x_0, whose
+    dtype it gets."""
+    return codec.encode(images).to(u.dtype) + (u - 0.5) * codec.bin
 
 
 class Pixels:
@@ -49,6 +68,9 @@ class Pixels:
 
     name = "pixels"
     lossless = True
+    range = (-1.0, 1.0)
+    bin = 2 / 255
+    dequantised = False
 
     def shape(self, images: Shape) -> Shape:
         return images
@@ -60,5 +82,22 @@ class Pixels:
         return to_uint8(x)
 
 
+class Unit(Pixels):
+    """Pixels spread over [0, 1], in training each anywhere on its level's width, (level + u) / 256: the data of NCSN (Song, Ermon
+    2019), to whose scale its published sigmas and step sizes belong."""
+
+    name = "unit"
+    lossless = False
+    range = (0.0, 1.0)
+    bin = 1 / 256
+    dequantised = True
+
+    def encode(self, images: Tensor) -> Tensor:
+        return (images.float() + 0.5) / 256
+
+    def decode(self, x: Tensor) -> Tensor:
+        return (x.float() * 256).floor().clamp(0, 255).to(torch.uint8)
+
+
 PIXELS = Pixels()
-CODECS: dict[str, Codec] = {codec.name: codec for codec in (PIXELS,)}
+CODECS: dict[str, Codec] = {codec.name: codec for codec in (PIXELS, Unit())}

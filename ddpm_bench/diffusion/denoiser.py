@@ -16,14 +16,15 @@ from ddpm_bench.runtime.batch import Halving
 class Denoiser:
     """p(x_{t-1} | x_t) of a network and a diffusion: samplers, bounds and objectives ask it, never a network.
 
-    network: see `reverse.Network`. shape: (C, H, W) of x_t. clip_x0: the predicted x_0 is clipped to [-1, 1] before the
-    mean is taken, as in the paper's sampling and bounds; training does not clip.
+    network: see `reverse.Network`. shape: (C, H, W) of x_t. clip_x0: the predicted x_0 is clipped to `x0_range`, which is the
+    codec's, before the mean is taken, as in the paper's sampling and bounds; training does not clip.
     """
 
     diffusion: Diffusion
     network: Network
     shape: tuple[int, int, int]
     clip_x0: bool = True
+    x0_range: tuple[float, float] = (-1.0, 1.0)
     _halving: Halving = field(default_factory=Halving, init=False, repr=False, compare=False)
 
     @property
@@ -42,7 +43,7 @@ class Denoiser:
         run out. With them it is training: its batch stays whole.
         """
         network = self.network if torch.is_grad_enabled() else self._in_parts
-        return self.diffusion.reverse(network, x_t, t, self.clip_x0)
+        return self.diffusion.reverse(network, x_t, t, self.clip_x0, self.x0_range)
 
     def _in_parts(self, x_t: Tensor, step: Tensor) -> Tensor:
         first, *more = self._halving.parts(self.network, x_t, step)
@@ -50,7 +51,7 @@ class Denoiser:
 
     def head(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The output for the mean alone, (B, *shape): what the parameterization's target is compared with."""
-        return self.diffusion.split(self.network(x_t, self.schedule.network_step(t)), x_t)[0]
+        return self.diffusion.split(self.diffusion.output(self.network, x_t, t), x_t)[0]
 
     def respaced(self, kept: Sequence[int]) -> "Denoiser":
         """Of the strided chain that visits only the steps `kept`; see `Schedule.respaced`."""

@@ -13,6 +13,8 @@ NOISE_BLOCK = 64
 
 SAMPLING, BOUND, PILOT, ESTIMATE = range(4)
 """Streams: samples, exact bounds and the two passes of an estimated one are independent for the same seed."""
+ODE = 1000
+"""The first stream of likelihoods by the ODE: draw d of an image has ODE + d."""
 
 
 class BlockNoise:

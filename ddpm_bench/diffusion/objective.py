@@ -2,6 +2,7 @@
 
     L         L_{t-1} of the variational bound, in bits/dim, NOT times T; at t = 1 the exact decoder term L_0    (eq. 5)
     L_simple  mean over dimensions of (target - output)^2, the target being the parameterization's own          (eq. 14)
+    DSM       denoising score matching, weighted by sigma_t^2 and summed over dimensions: that of NCSN
 
 With `mu` L_simple is the baseline's |mu_tilde - mu|^2. As in the original experiments, x_0 is not clipped in training.
 """
@@ -74,4 +75,24 @@ class LSimple:
         return (target - denoiser.head(x_t, t)).square().flatten(1).mean(1)
 
 
-OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in (L(), LSimple())}
+class DenoisingScoreMatching(LSimple):
+    """1/2 |s + z / sigma_t|^2 sigma_t^2, summed over dimensions, for the score s at x_0 + sigma_t z (Song, Ermon 2019, eq. 5, 6).
+
+    A network that predicts eps has s = -eps / sigma_t, for which this is 1/2 |z - eps|^2.
+    """
+
+    name = "DSM"
+
+    def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        diffusion = denoiser.diffusion
+        self.check(diffusion.variance)
+        x_t = q_sample(diffusion.schedule, x0, t, eps)
+        error = diffusion.parameterization.target(diffusion.schedule, x0, x_t, eps, t) - denoiser.head(x_t, t)
+        if diffusion.parameterization.name == "score":
+            error = error * diffusion.schedule.at("sigma", t, x0)
+        return error.square().flatten(1).sum(1) / 2
+
+
+OBJECTIVES: dict[str, Objective] = {
+    objective.name: objective for objective in (L(), LSimple(), DenoisingScoreMatching())
+}

@@ -3,6 +3,8 @@
     eps:  x_0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t),  mean = mu_tilde_t(x_t, x_0)           (eq. 11)
     x0:   x_0 is the output,                                            mean = mu_tilde_t(x_t, x_0)
     mu:   the output is the mean; its target is mu_tilde_t(x_t, x_0)                                            (eq. 8)
+    score: the output is the score of x_0 + sigma_t z = x_t / sqrt(alpha_bar_t),  x_0 = x_t / sqrt(alpha_bar_t) + sigma_t^2 s
+           (NCSN; Song, Ermon 2019, eq. 5). NCSNv2's network divides its output by sigma_t: that is `eps`, up to the sign.
 
 Each converts to x_0 only, and the mean is taken from an x_0 that may have been clipped. `mu` keeps its own mean:
 clipping x_0 must not touch it, and mu_tilde -> x_0 divides by about 1e-4 at t = T.
@@ -80,4 +82,19 @@ class Mu:
         return output
 
 
-PARAMETERIZATIONS: dict[str, Parameterization] = {p.name: p for p in (Mu(), Eps(), X0())}
+class Score:
+    """grad log q(x_0 + sigma_t z): the score where noise is added and the image not shrunk, as NCSN predicts it."""
+
+    name = "score"
+
+    def target(self, schedule: Schedule, x0: Tensor, x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        return -eps / schedule.at("sigma", t, x_t)
+
+    def x0(self, schedule: Schedule, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return x_t / schedule.at("sqrt_alpha_bar", t, x_t) + schedule.at("sigma", t, x_t).square() * output
+
+    def mean(self, schedule: Schedule, output: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return posterior_mean(schedule, x0, x_t, t)
+
+
+PARAMETERIZATIONS: dict[str, Parameterization] = {p.name: p for p in (Mu(), Eps(), X0(), Score())}

@@ -17,7 +17,8 @@ from ddpm_bench.diffusion.variance import Variance
 from ddpm_bench.errors import UserError
 
 Network = Callable[[Tensor, Tensor], Tensor]
-"""network(x_t, step) -> (B, outputs * C, H, W), for x_t (B, C, H, W) and the 0-based step, int64 (B,)."""
+"""network(x_t, step) -> (B, outputs * C, H, W), for x_t (B, C, H, W), or what `Schedule.network_input` makes of it, and the
+0-based step (B,): int64, or float32 between two steps."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,24 @@ class Diffusion:
         head, raw = output.split(channels, dim=1)
         return head, raw
 
-    def reverse(self, network: Network, x_t: Tensor, t: Tensor, clip_x0: bool) -> ReverseStep:
-        """p(x_{t-1} | x_t) at x_t (B, C, H, W) and t int64 (B,) in 1..T.
+    def output(self, network: Network, x_t: Tensor, t: Tensor) -> Tensor:
+        """The network's channels at x_t (B, C, H, W) and t int64 (B,) in 1..T, told of both as it was trained."""
+        return network(self.schedule.network_input(x_t, t), self.schedule.network_step(t))
+
+    def reverse(
+        self, network: Network, x_t: Tensor, t: Tensor, clip_x0: bool, x0_range: tuple[float, float] = (-1.0, 1.0)
+    ) -> ReverseStep:
+        """p(x_{t-1} | x_t) at x_t (B, C, H, W) and t int64 (B,) in 1..T; x_0 clipped to `x0_range` if asked for.
 
         The network gets x_t as it is; what follows is computed in float64 where the device has it.
         """
-        output = network(x_t, self.schedule.network_step(t))
+        output = self.output(network, x_t, t)
         head, raw = self.split(output, x_t)
         x_t = precise(x_t)
         head = head.to(x_t.dtype)
         x0 = self.parameterization.x0(self.schedule, head, x_t, t)
         if clip_x0:
-            x0 = x0.clamp(-1, 1)
+            x0 = x0.clamp(*x0_range)
         mean = self.parameterization.mean(self.schedule, head, x0, x_t, t)
         return ReverseStep(mean, self.variance.log_variance(self.schedule, raw, t, x_t), x0, output)
 

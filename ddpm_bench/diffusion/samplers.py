@@ -2,8 +2,8 @@
 
     ancestral   x_{t-1} = mean + sigma_t z, with z = 0 at t = 1                                              (Algorithm 2)
 
-The others are in `ddim.py` and `score_samplers.py`. The last step returns its mean, and the result is rounded to uint8. A
-strided chain is the same loop over a respaced denoiser.
+The others are in `ddim.py`, `score_samplers.py` and `annealed_langevin.py`. The last step returns its mean, and the result is
+rounded to uint8. A strided chain is the same loop over a respaced denoiser.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ddpm_bench.data.codec import PIXELS, Codec
+from ddpm_bench.diffusion.annealed_langevin import AnnealedLangevin
 from ddpm_bench.diffusion.ddim import DDIM, SigmaHat
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.noise import BlockNoise, batches
@@ -51,7 +52,16 @@ class Ancestral(Sampler):
 ANCESTRAL = Ancestral()
 SAMPLERS: dict[str, type[Sampler]] = {
     sampler.name: sampler
-    for sampler in (Ancestral, DDIM, SigmaHat, AncestralSDE, ReverseDiffusion, ProbabilityFlow, Langevin)
+    for sampler in (
+        Ancestral,
+        DDIM,
+        SigmaHat,
+        AncestralSDE,
+        ReverseDiffusion,
+        ProbabilityFlow,
+        Langevin,
+        AnnealedLangevin,
+    )
 }
 
 
@@ -71,7 +81,7 @@ class Chain:
     @property
     def network_calls(self) -> int:
         """For an image."""
-        return self.T * self.sampler.calls
+        return self.sampler.network_calls(self.T)
 
     @torch.inference_mode()
     def denoise(self, x_t: Tensor, t: int, noise: BlockNoise) -> Iterator[Denoised]:
@@ -113,7 +123,7 @@ def sample(
     with progress("sampling", first + count, "images", first) as meter:
         for done, size in batches(count, runtime.network_batch(shape[1])):
             noise = BlockNoise(seed, first + done, size, shape, runtime.device)
-            x_T = noise.draw()
+            x_T = chain.sampler.begin(chain.denoiser, noise.draw())
             for now in chain.denoise(x_T, T, noise):
                 if watch is not None:
                     watch(first + done, now)

@@ -11,7 +11,7 @@ Equations are those of "Denoising Diffusion Probabilistic Models" (Ho, Jain, Abb
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -28,11 +28,13 @@ class Schedule:
     betas: (T,) float64, each inside (0, 1).
     network_steps: (T,) int64 or float32, the 0-based step that the network is told at each t. Empty means 0..T-1; a
         strided chain keeps the steps of the chain that the network was trained on.
+    exploding: the network is told x_t / sqrt(alpha_bar_t) = x_0 + sigma_t z instead of x_t: see `geometric`.
     Raises UserError for values out of range.
     """
 
     betas: Tensor
     network_steps: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    exploding: bool = False
     _tables: dict[tuple[str, torch.dtype, torch.device], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +75,11 @@ class Schedule:
     @cached_property
     def sqrt_one_minus_alpha_bar(self) -> Tensor:
         return (1 - self.alpha_bar).sqrt()
+
+    @cached_property
+    def sigma(self) -> Tensor:
+        """The noise in x_t / sqrt(alpha_bar_t) = x_0 + sigma_t z: sigma_t^2 = (1 - alpha_bar_t) / alpha_bar_t."""
+        return ((1 - self.alpha_bar) / self.alpha_bar).sqrt()
 
     @cached_property
     def beta_tilde(self) -> Tensor:
@@ -117,9 +124,19 @@ class Schedule:
         """The 0-based step, (B,) like `network_steps`, that a network is told at steps t, int64 (B,) in 1..T."""
         return self._table("network_steps", self.network_steps.dtype, t.device)[t]
 
+    def network_input(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """What a network is told of x_t (B, C, H, W) at steps t, int64 (B,) in 1..T."""
+        return x_t / self.at("sqrt_alpha_bar", t, x_t) if self.exploding else x_t
+
     def rescaled(self) -> "Schedule":
         """The same chain for a network that is told t * 1000 / T, in float32, of the 0-based t (improved-diffusion)."""
-        return Schedule(self.betas, self.network_steps.float() * (1000 / self.T))
+        return replace(self, network_steps=self.network_steps.float() * (1000 / self.T))
+
+    def at_level(self, log_variance: float, network_step: float) -> "Schedule":
+        """A chain of one step at the noise level log sigma^2, whose network is told `network_step`: a point between two steps."""
+        beta = torch.sigmoid(torch.tensor([log_variance], dtype=torch.float64))  # alpha_bar = 1 / (1 + sigma^2)
+        dtype = self.network_steps.dtype if self.network_steps.is_floating_point() else torch.float32
+        return Schedule(beta, torch.tensor([network_step], dtype=dtype), self.exploding)
 
     def respaced(self, kept: Sequence[int]) -> "Schedule":
         """The strided chain that visits only the steps `kept`, increasing and in 1..T.
@@ -132,7 +149,7 @@ class Schedule:
             raise UserError(f"The kept steps must increase from at least 1 to at most {self.T}, not {list(kept)}.")
         alpha_bar = self.alpha_bar[index]
         before = functional.pad(alpha_bar[:-1], (1, 0), value=1.0)
-        return Schedule(1 - alpha_bar / before, self.network_steps[index])
+        return Schedule(1 - alpha_bar / before, self.network_steps[index], self.exploding)
 
     def _table(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Entry t of the result belongs to step t; cast and moved once for each dtype and device."""
@@ -169,9 +186,29 @@ def cosine(T: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedule:
     return Schedule((1 - f[1:] / f[:-1]).clamp(max=0.999))
 
 
+def geometric(T: int, sigma_1: float = 0.01, sigma_T: float = 1.0) -> Schedule:
+    """sigma_t rises geometrically from sigma_1 to sigma_T: the noise levels of NCSN (Song, Ermon 2019, section 4.1).
+
+    NCSN adds noise without shrinking the image, x_0 + sigma_t z. That is x_t / sqrt(alpha_bar_t) of the chain with
+    alpha_bar_t = 1 / (1 + sigma_t^2), so everything that works on a chain works on it, and its network is told x_0 +
+    sigma_t z. The papers number levels from the largest sigma down: their level i of L is step t = L + 1 - i here, and
+    the network is told t - 1, so that 0 is the least noise as in every other schedule. UserError unless 0 < sigma_1 <
+    sigma_T.
+    """
+    if not 0 < sigma_1 < sigma_T:
+        raise UserError(
+            f"A geometric schedule rises from sigma_1 = {sigma_1:g} to sigma_T = {sigma_T:g}: give 0 < sigma_1 < sigma_T."
+        )
+    variance = torch.linspace(math.log(sigma_1), math.log(sigma_T), T, dtype=torch.float64).mul(2).exp()
+    before = functional.pad(variance[:-1], (1, 0))
+    return Schedule((variance - before) / (1 + variance), exploding=True)  # 1 - alpha_bar_t / alpha_bar_{t-1}
+
+
 SCHEDULES: dict[str, Callable[[int, float, float], Schedule]] = {
     "linear": linear,
     "quadratic": quadratic,
     "constant": constant,
     "cosine": cosine,
+    "geometric": geometric,
 }
+"""Made by (T, first end, last end): beta_1 and beta_T, or sigma_1 and sigma_T; see `ProcessSettings.ends`."""

@@ -40,6 +40,14 @@ class Sampler(ABC):
         """Network calls a step."""
         return 1
 
+    def network_calls(self, T: int) -> int:
+        """Network calls of a whole chain of T steps."""
+        return T * self.calls
+
+    def begin(self, denoiser: Denoiser, x_T: Tensor) -> Tensor:
+        """What a sample starts from, for a draw x_T (B, C, H, W) of N(0, 1)."""
+        return x_T
+
     @property
     def draws(self) -> bool:
         """Whether images depend on more noise than x_T."""

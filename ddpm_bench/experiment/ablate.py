@@ -7,7 +7,6 @@ from typing import Any
 
 from ddpm_bench.config.grid import Grid, Preset, load_preset, parse_set, resolve
 from ddpm_bench.config.settings import CellSettings
-from ddpm_bench.data.codec import check_lossless
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.diffusion.spacing import visited
 from ddpm_bench.errors import UserError
@@ -15,6 +14,8 @@ from ddpm_bench.experiment.cell import Bench, Job, training_identity
 from ddpm_bench.experiment.launchers import Launcher, side_by_side
 from ddpm_bench.experiment.live_table import board
 from ddpm_bench.files import move_aside
+from ddpm_bench.likelihood.bound import check_bounded
+from ddpm_bench.likelihood.ode import check_likelihood
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.models.build import build_codec, build_diffusion, build_objective, build_sampler, strided_steps
@@ -48,9 +49,11 @@ def plan(
     settings = {cell.name: resolve(cell, size, overrides) for cell in chosen}
     for each in settings.values():
         build_objective(each.diffusion)
-        codec = build_codec(each.diffusion)
+        codec, diffusion = build_codec(each.diffusion), build_diffusion(each.diffusion)
         if each.scoring.bound_images:
-            check_lossless(codec)
+            check_bounded(diffusion.schedule, codec)
+        if each.scoring.ode_images:
+            check_likelihood(diffusion, codec)
         _check_sampling(each)
     jobs = [Job(grid.name, size.name, cell, settings[cell.name], seed, grid.axes) for seed in seeds for cell in chosen]
     return [replace(job, shares=_first_alike(job, grid, size, overrides)) for job in jobs]

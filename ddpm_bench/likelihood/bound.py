@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm_bench.data.codec import check_lossless
+from ddpm_bench.data.codec import Codec, check_lossless
 from ddpm_bench.diffusion.bound import Term, bound_term, prior_bits_per_dim
 from ddpm_bench.diffusion.noise import BlockNoise, batches
 from ddpm_bench.diffusion.samplers import Chain
+from ddpm_bench.diffusion.schedule import Schedule
 from ddpm_bench.errors import UserError
 from ddpm_bench.runtime.runtime import Runtime
 
@@ -53,6 +54,17 @@ class Bound:
         return float(self.total.std() / len(self.prior) ** 0.5)
 
 
+def check_bounded(schedule: Schedule, codec: Codec) -> None:
+    """UserError where the bound is not defined."""
+    if schedule.exploding:
+        raise UserError(
+            "A model of a geometric schedule has no variational bound: score matching trains no p(x_{t-1} | x_t), nor a decoder. "
+            "Measure its likelihood by the ODE, `ddpm-bench nll --ode`, and leave the bound out: scoring.bound_images=0, "
+            "--bound-images 0."
+        )
+    check_lossless(codec)
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is measured, and how: the same for every image."""
@@ -70,7 +82,7 @@ class Subject:
                 f"A bound is measured on uint8 images, at least one, not on {self.images.dtype} of shape "
                 f"{tuple(self.images.shape)}. Values in [-1, 1] become uint8 with `ddpm_bench.data.images.to_uint8`."
             )
-        check_lossless(self.chain.codec)
+        check_bounded(self.chain.denoiser.schedule, self.chain.codec)
 
     @property
     def batch(self) -> int:

@@ -10,14 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ddpm_bench.config.metrics import BOUNDS, OF_DATA_SETS, SplitName
+from ddpm_bench.config.metrics import BOUNDS, LIKELIHOOD, OF_DATA_SETS, SplitName
 from ddpm_bench.config.settings import SamplingSettings, ScoringSettings
 from ddpm_bench.data import ImageData
-from ddpm_bench.data.codec import check_lossless
 from ddpm_bench.data.pictures import write_image_grid
 from ddpm_bench.files import keyed_folder, sha256_file
+from ddpm_bench.likelihood.bound import check_bounded
+from ddpm_bench.likelihood.ode import Solving, check_likelihood
 from ddpm_bench.measurement.bounds import BoundMethod, measure_bound, spread_over
 from ddpm_bench.measurement.kept import Clock, Kept, work_beside
+from ddpm_bench.measurement.likelihood import LikelihoodMethod, measure_likelihood
 from ddpm_bench.measurement.pictures import draw_neighbours, draw_progressive
 from ddpm_bench.measurement.samples import draw_samples, samples_depend_on
 from ddpm_bench.metrics.anchors import anchors
@@ -60,6 +62,11 @@ class Task:
             scoring.bootstrap,
             tuple(kept) if kept else None,
         )
+
+    @property
+    def likelihood_method(self) -> LikelihoodMethod:
+        scoring = self.scoring
+        return LikelihoodMethod(scoring.ode_images, self.seed, Solving(scoring.ode_draws), scoring.bootstrap)
 
     @property
     def info(self) -> DataInfo:
@@ -105,13 +112,19 @@ def measure(model: Model, task: Task, runtime: Runtime, record: Path) -> Measure
         shown = _show(model, task, runtime, record)
     with clock("bound"):
         bounds, terms = _bounds(model, task, runtime, record)
-    totals = {BOUNDS[bound.split]: bound.total for bound in bounds}
+    ode = None
+    if task.scoring.ode_images:
+        with clock("likelihood"):
+            ode = measure_likelihood(model, task.data, "test", task.likelihood_method, runtime, work_beside(record))
+    measured = {BOUNDS[bound.split]: bound for bound in bounds} | ({LIKELIHOOD: ode} if ode else {})
+    totals = {key: one.total for key, one in measured.items()}
     observer().scores(model.step or 0, totals)
     return Measurement(
         metrics=found.metrics | totals,
-        quantiles=found.quantiles | {BOUNDS[bound.split]: bound.quantiles for bound in bounds if bound.quantiles},
+        quantiles=found.quantiles | {key: one.quantiles for key, one in measured.items() if one.quantiles},
         bounds=bounds,
         terms=terms,
+        ode=ode,
         anchors=scale,
         sample_grid=picture_path(record).name,
         pictures=shown.pictures,
@@ -128,7 +141,9 @@ def check_task(model: Model, task: Task) -> None:
     """UserError for what cannot be measured of this model."""
     chain = model.chain(task.sampling)
     if task.scoring.bound_images:
-        check_lossless(chain.codec)
+        check_bounded(chain.denoiser.schedule, chain.codec)
+    if task.scoring.ode_images:
+        check_likelihood(model.diffusion, chain.codec)
 
 
 def score(model: Model, task: Task, runtime: Runtime, record: Path) -> Scored:

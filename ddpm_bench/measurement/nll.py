@@ -1,12 +1,16 @@
-"""`ddpm-bench nll`: the variational bound of a checkpoint on images."""
+"""`ddpm-bench nll`: the variational bound of a checkpoint on images, and its likelihood by the probability flow ODE."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from ddpm_bench.config.metrics import SplitName
 from ddpm_bench.data.images import ImageData
+from ddpm_bench.likelihood.bound import check_bounded
+from ddpm_bench.likelihood.ode import check_likelihood
 from ddpm_bench.measurement.bounds import BoundMethod, measure_bound
+from ddpm_bench.measurement.likelihood import LikelihoodMethod, measure_likelihood
 from ddpm_bench.measurement.measure import data_info
+from ddpm_bench.models.build import build_codec
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.nll import Nll, gap
 from ddpm_bench.records.provenance import git_commit, hardware, versions
@@ -15,13 +19,32 @@ from ddpm_bench.runtime.runtime import Runtime
 
 
 def measure_nll(
-    model: Model, data: ImageData, splits: Sequence[SplitName], method: BoundMethod, runtime: Runtime, folder: Path
+    model: Model,
+    data: ImageData,
+    splits: Sequence[SplitName],
+    method: BoundMethod,
+    runtime: Runtime,
+    folder: Path,
+    ode: LikelihoodMethod | None = None,
 ) -> Nll:
-    """The bound of each of the splits. Finished pieces stay in `folder`, so an interrupted call goes on and a repeated one
-    answers at once."""
+    """The bound of each of the splits; with `ode` their likelihoods too, and of a model without a bound these alone.
+
+    Finished pieces stay in `folder`, so an interrupted call goes on and a repeated one answers at once.
+    """
+    schedule, codec = model.diffusion.schedule, build_codec(model.process)
+    if ode is None:
+        check_bounded(schedule, codec)
+    else:
+        check_likelihood(model.diffusion, codec)
+    bounded = () if schedule.exploding else splits
+    if not bounded:
+        say(
+            "The model has no variational bound, since its schedule is geometric: its likelihood by the ODE is measured alone."
+        )
     if method.evals is not None and method.evals_for(model) is None:
         say(f"The chain has {model.T} steps, no more than --evals {method.evals}: every one is evaluated.")
-    bounds = tuple(measure_bound(model, data, split, method, runtime, folder) for split in splits)
+    bounds = tuple(measure_bound(model, data, split, method, runtime, folder) for split in bounded)
+    likelihoods = tuple(measure_likelihood(model, data, split, ode, runtime, folder) for split in splits if ode)
     return Nll(
         checkpoint=model.name,
         weights=model.weights,
@@ -35,6 +58,7 @@ def measure_nll(
         seed=method.seed,
         bounds=bounds,
         gap=gap({bound.split: bound for bound in bounds}),
+        likelihoods=likelihoods,
         versions=versions(),
         git_commit=git_commit(),
         hardware=hardware(runtime.device, runtime.compiled),

@@ -12,7 +12,7 @@ from torch import nn
 from ddpm_bench.config.networks import NetworkSettings
 from ddpm_bench.config.settings import DiffusionSettings, ProcessSettings, SamplingSettings
 from ddpm_bench.data.codec import CODECS, Codec
-from ddpm_bench.diffusion.objective import OBJECTIVES, Objective
+from ddpm_bench.diffusion.objective import OBJECTIVES, DenoisingScoreMatching, Objective
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import SAMPLERS, Sampler
@@ -26,19 +26,36 @@ Named = TypeVar("Named")
 
 def build_diffusion(settings: ProcessSettings) -> Diffusion:
     """The forward and reverse process; UserError for an unknown name."""
-    variance = settings.fixed_variance if settings.variance == "fixed" else settings.variance
-    schedule = _named("schedule", settings.schedule, SCHEDULES)(settings.T, settings.beta_1, settings.beta_T)
+    variance = _named(
+        "variance", settings.fixed_variance if settings.variance == "fixed" else settings.variance, VARIANCES
+    )
+    schedule = _named("schedule", settings.schedule, SCHEDULES)(settings.T, *settings.ends)
+    if schedule.exploding and variance.outputs != 1:
+        raise UserError(
+            f"The variance '{variance.name}' does not go with the schedule '{settings.schedule}': it is learned by a variational "
+            "bound, and score matching has none. Use a fixed variance."
+        )
     return Diffusion(
         schedule.rescaled() if settings.rescale_timesteps else schedule,
         _named("parameterization", settings.parameterization, PARAMETERIZATIONS),
-        _named("variance", variance, VARIANCES),
+        variance,
     )
 
 
 def build_objective(settings: DiffusionSettings) -> Objective:
     """What a cell is trained with; UserError for an unknown name, or one that cannot train the variance."""
     objective = _named("objective", settings.objective, OBJECTIVES)
-    objective.check(build_diffusion(settings).variance)
+    diffusion = build_diffusion(settings)
+    objective.check(diffusion.variance)
+    if diffusion.schedule.exploding and objective.name not in ("L_simple", DenoisingScoreMatching.name):
+        raise UserError(
+            f"The objective '{settings.objective}' does not go with the schedule '{settings.schedule}': its terms are of a "
+            f"variational bound, and score matching has none. Use '{DenoisingScoreMatching.name}' or 'L_simple'."
+        )
+    if objective.name == DenoisingScoreMatching.name and settings.parameterization not in ("score", "eps"):
+        raise UserError(
+            f"The objective '{objective.name}' is of a score, and '{settings.parameterization}' predicts none; use 'score' or 'eps'."
+        )
     return objective
 
 

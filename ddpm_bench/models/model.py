@@ -103,7 +103,7 @@ class Model:
     def whole_chain(self, clip_x0: bool, kept: Sequence[int] | None = None) -> Chain:
         """All T steps, or the strided chain of those that are kept: what a bound is of, however the model is sampled."""
         codec = build_codec(self.process)
-        denoiser = Denoiser(self.diffusion, self.network, codec.shape(self.shape), clip_x0)
+        denoiser = Denoiser(self.diffusion, self.network, codec.shape(self.shape), clip_x0, codec.range)
         return Chain(denoiser.respaced(kept) if kept else denoiser, codec=codec)
 
 
@@ -111,7 +111,8 @@ def function_of(
     weights_sha256: str, process: ProcessSettings, network: NetworkSettings, shape: tuple[int, int, int]
 ) -> dict[str, Any]:
     """See `Model.function`."""
-    meaning = process.model_dump(mode="json", include=set(ProcessSettings.model_fields))
+    # What is not set stays unnamed, so that what was kept before there was such a setting is found.
+    meaning = process.model_dump(mode="json", include=set(ProcessSettings.model_fields), exclude_none=True)
     return {
         "weights_sha256": weights_sha256,
         "process": meaning,

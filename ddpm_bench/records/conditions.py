@@ -185,6 +185,10 @@ def measurement_conditions(record: Record, key: str) -> dict[str, Any]:
         bound = _bound(record, split)
         here = how_measured(bound) if bound else {}
         return {_bound_name(split, name): value for name, value in here.items()}
+    if metric.kind == "likelihood":
+        names = {"images", "draws", "dequantisation", "sigma_0", "rtol", "atol"}
+        likelihood = record.ode.model_dump(include=names) if record.ode else {}
+        return {f"ODE's {name}": value for name, value in likelihood.items()}
     settings, extractor = record.settings, record.extractor
     # Only the setting 'inception' is Inception: an extractor of one's own may carry any name.
     named_so = extractor.name if settings.scoring.extractor == extractor.name else f"{extractor.name} (of one's own)"
@@ -228,7 +232,7 @@ def published_conditions(grid: Grid, key: str, cell: Cell | None = None) -> dict
             nll["images"] = nll[f"{split}_images"]
             names = ("images", "method", "evals", "clip_x0", "decoder")
             conditions |= {_bound_name(split, name): nll[name] for name in names}
-    else:
+    elif not metric.is_bound:
         conditions |= {
             "samples": stated.samples,
             "sampling steps": told.pop("sampling.steps", stated.sampling_steps),

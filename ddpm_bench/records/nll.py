@@ -1,10 +1,10 @@
-"""What `ddpm-bench nll` finds: the bound of a checkpoint. Imports no torch."""
+"""What `ddpm-bench nll` finds: the bound of a checkpoint, and its likelihood by the ODE. Imports no torch."""
 
 from typing import Literal
 
 from ddpm_bench.config.values import Count, Seed
 from ddpm_bench.records.fields import Hardware
-from ddpm_bench.records.record import Bounds, BoundTerms, DataInfo, Part
+from ddpm_bench.records.record import Bounds, BoundTerms, DataInfo, OdeLikelihood, Part
 
 
 class Gap(Part):
@@ -15,7 +15,7 @@ class Gap(Part):
 
 
 class Nll(Part):
-    """The bound of one checkpoint, and what it depends on."""
+    """The bound of one checkpoint, its likelihood, and what both depend on."""
 
     checkpoint: str
     weights: Literal["ema", "raw", "unknown"]
@@ -27,8 +27,9 @@ class Nll(Part):
     T: int
     data: DataInfo
     seed: Seed
-    bounds: Bounds
+    bounds: Bounds  # none where the model has no bound
     gap: Gap | None
+    likelihoods: tuple[OdeLikelihood, ...] = ()  # by the ODE, where they were asked for
     versions: dict[str, str]
     git_commit: str | None
     hardware: Hardware

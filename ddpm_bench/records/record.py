@@ -169,6 +169,31 @@ class BoundTerms(Part):
         return self
 
 
+class OdeLikelihood(Part):
+    """-log p of test or training images by the probability flow ODE, in bits/dim: total = prior + flow. No variational bound."""
+
+    split: Literal["train", "test"]
+    images: Annotated[int, Field(ge=1, le=MOST_IMAGES)]
+    draws: Count  # of the dequantisation and of the probe, an image
+    dequantisation: Literal["level", "released"]
+    sigma_0: float  # the noise of the images whose density it is
+    rtol: float
+    atol: float
+    total: float
+    standard_error: float  # of the total, the images taken as a sample of the data; holds that of the draws too
+    draw_error: float | None  # of the total, by the draws alone; None where there is one an image
+    prior: float  # -log N(x_T; 0, 1)
+    flow: float
+    calls: float  # network calls an image and draw, each with a product with the Jacobian
+    quantiles: Interval = ()  # of the total at QUANTILES, by a bootstrap over the images
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95%, for the mean over the data that the images are a sample of."""
+        half = NormalDist().inv_cdf(0.975) * self.standard_error
+        return self.total - half, self.total + half
+
+
 class Neighbours(Part):
     """Distances to the nearest training image: of generated samples and, as a scale, of as many held-out test images.
 
@@ -196,6 +221,7 @@ class Measurement(Part):
     quantiles: Intervals = {}
     bounds: Bounds = ()
     terms: BoundTerms | None = None  # every term, of fewer test images, where the bounds are estimates
+    ode: OdeLikelihood | None = None  # of test images
     anchors: Scale = {}
     sample_grid: PictureName  # PNG beside the record
     pictures: PictureNames = {}  # PNGs beside the record
@@ -243,6 +269,7 @@ class Record(Part):
     checkpoints: tuple[Checkpoint, ...] = ()
     bounds: Bounds = ()
     terms: BoundTerms | None = None  # every term, of fewer test images, where the bounds are estimates
+    ode: OdeLikelihood | None = None  # of test images
     anchors: Scale = {}
     training_log: tuple[LogPoint, ...] = ()
     trained_with: str | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from ddpm_bench.config.grid import Cell
-from ddpm_bench.config.metrics import BOUNDS, DISTANCE, METRICS, SCORE
+from ddpm_bench.config.metrics import BOUNDS, DISTANCE, LIKELIHOOD, METRICS, SCORE
 from ddpm_bench.config.published import Published
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.best import best_cells, bold_in_words
@@ -35,7 +35,7 @@ from ddpm_bench.report.table_remarks import (
 BOUND_TEST = BOUNDS["test"]
 ANCHORS = "Anchors: known images, scored in the same way"
 MEASURED_HERE, PUBLISHED = "Measured here", "Published"
-COLUMNS = (SCORE, DISTANCE, "fd_infinity", "fd_test", "kid_mean", "precision", "recall", *BOUNDS.values())
+COLUMNS = (SCORE, DISTANCE, "fd_infinity", "fd_test", "kid_mean", "precision", "recall", *BOUNDS.values(), LIKELIHOOD)
 """Metrics of the measured columns, in order; one that no run has gets no column."""
 COMPACT = (SCORE, DISTANCE, BOUND_TEST)
 """Those of a compact table."""

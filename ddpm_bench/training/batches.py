@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_bench.data.codec import PIXELS, Codec
+from ddpm_bench.data.codec import PIXELS, Codec, dequantised
 from ddpm_bench.diffusion.times import TimeSampler
 from ddpm_bench.errors import UserError
 from ddpm_bench.runtime.device import float32_as
@@ -60,6 +60,8 @@ class Batches:
             flipped = torch.rand((len(images), 1, 1, 1), generator=generator, device=self.device) < 0.5
             images = torch.where(flipped, images.flip(3), images)
         x0 = self.codec.encode(images)
+        if self.codec.dequantised:
+            x0 = dequantised(self.codec, images, torch.rand(x0.shape, generator=generator, device=self.device))
         t, weight = self.times.draw(len(x0), generator)
         eps = torch.randn(x0.shape, generator=generator, device=self.device)
         torch.manual_seed(self._number(DROPOUT, step))  # layers draw from the global generator

@@ -30,11 +30,17 @@ def _cosine(process: ProcessSettings) -> np.ndarray:
     return np.minimum(1 - f[1:] / f[:-1], 0.999)
 
 
+def _geometric(process: ProcessSettings) -> np.ndarray:
+    variance = np.geomspace(*process.ends, process.T) ** 2
+    return np.diff(variance, prepend=0) / (1 + variance)
+
+
 BETAS: dict[str, Callable[[ProcessSettings], np.ndarray]] = {
     "linear": lambda process: np.linspace(process.beta_1, process.beta_T, process.T),
     "quadratic": lambda process: np.linspace(process.beta_1**0.5, process.beta_T**0.5, process.T) ** 2,
     "constant": lambda process: np.full(process.T, process.beta_T),
     "cosine": _cosine,
+    "geometric": _geometric,
 }
 """beta_1..beta_T, float64 (T,), by name of the schedule."""
 

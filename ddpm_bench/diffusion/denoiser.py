@@ -48,9 +48,10 @@ class Denoiser:
         first, *more = self._halving.parts(self.network, x_t, step)
         return torch.cat([first, *more]) if more else first
 
-    def head(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The output for the mean alone, (B, *shape): what the parameterization's target is compared with."""
-        return self.diffusion.split(self.network(x_t, self.schedule.network_step(t)), x_t)[0]
+    def heads(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The output for the mean, with which the parameterization's target is compared, and the raw one for the variance,
+        (B, *shape) each; the latter None where the variance is fixed."""
+        return self.diffusion.split(self.network(x_t, self.schedule.network_step(t)), x_t)
 
     def respaced(self, kept: Sequence[int]) -> "Denoiser":
         """Of the strided chain that visits only the steps `kept`; see `Schedule.respaced`."""

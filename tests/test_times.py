@@ -110,5 +110,5 @@ def test_what_was_learned_is_taken_up_bitwise() -> None:
 def test_nothing_waits_for_the_device(times) -> None:
     draws = generator()
     with NoReading():
-        t, weight = times.draw(40, draws)
+        t, _ = times.draw(40, draws)
         times.learn(t, torch.ones(40))

@@ -10,6 +10,7 @@ given, 130 interrupted.
     evaluate.py     evaluate
     likelihood.py   nll, selftest
     imports.py      import
+    mix.py          mix
     published.py    published
     speed.py        speed, precision
     extractors.py   extractor train
@@ -24,7 +25,7 @@ from typing import Annotated
 import typer
 
 from ddpm_bench import __version__
-from ddpm_bench.cli import evaluate, extractors, grids, imports, likelihood, published, records, sample, speed
+from ddpm_bench.cli import evaluate, extractors, grids, imports, likelihood, mix, published, records, sample, speed
 from ddpm_bench.cli.show import print_line
 from ddpm_bench.errors import Interrupted, UserError
 
@@ -59,6 +60,7 @@ for command in (
     evaluate.evaluate,
     likelihood.nll,
     likelihood.selftest,
+    mix.mix,
     grids.report,
     records.compare,
     records.merge,

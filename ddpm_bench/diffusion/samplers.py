@@ -16,7 +16,6 @@ from torch import Tensor
 from ddpm_bench.data.codec import PIXELS, Codec
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.noise import BlockNoise, batches
-from ddpm_bench.diffusion.reverse import all_at
 from ddpm_bench.errors import NotFinite
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress
@@ -48,7 +47,7 @@ class Ancestral:
     name = "ancestral"
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: int, noise: BlockNoise) -> Denoised:
-        reverse = denoiser(x_t, all_at(t, len(x_t), x_t.device))
+        reverse = denoiser(x_t, t)
         z = noise.draw()
         x = reverse.mean if t == 1 else reverse.mean + torch.exp(0.5 * reverse.log_variance) * z
         return Denoised(t, reverse.x0, x.to(x_t.dtype))

@@ -13,6 +13,7 @@ given, 130 interrupted.
     mix.py          mix
     published.py    published
     speed.py        speed, precision
+    gradient_noise.py  gradient-noise
     extractors.py   extractor train
     show.py         results on stdout
 """
@@ -25,7 +26,19 @@ from typing import Annotated
 import typer
 
 from ddpm_bench import __version__
-from ddpm_bench.cli import evaluate, extractors, grids, imports, likelihood, mix, published, records, sample, speed
+from ddpm_bench.cli import (
+    evaluate,
+    extractors,
+    gradient_noise,
+    grids,
+    imports,
+    likelihood,
+    mix,
+    published,
+    records,
+    sample,
+    speed,
+)
 from ddpm_bench.cli.show import print_line
 from ddpm_bench.errors import Interrupted, UserError
 
@@ -69,6 +82,7 @@ for command in (
     published.published,
     speed.speed,
     speed.precision,
+    gradient_noise.gradient_noise,
 ):
     app.command()(command)
 app.command("import")(imports.import_)

@@ -52,25 +52,25 @@ def mix(ends: Model, middle: Model, below: int, name: str | None = None) -> tupl
 def _differences(ends: Model, middle: Model) -> list[tuple[str, Any, Any]]:
     """Name and both values of all in which two models differ beside weights and training; data count where both say theirs."""
     a, b = (_meaning(model) for model in (ends, middle))
-    sections = [section for section in a if a[section] is not None and b[section] is not None]
     return [
-        (f"{section}.{key}", a[section].get(key), b[section].get(key))
-        for section in sections
-        for key in a[section] | b[section]
-        if a[section].get(key) != b[section].get(key)
+        (f"{section}.{key}", was.get(key), b[section].get(key))
+        for section, was in a.items()
+        if section in b
+        for key in was | b[section]
+        if was.get(key) != b[section].get(key)
     ]
 
 
-def _meaning(model: Model) -> dict[str, dict[str, Any] | None]:
-    """All that two models must share, by section; None for data that are not known."""
-    data = model.data and model.data.model_dump(mode="json") | {"sha256": model.identity.get("data_sha256")}
+def _meaning(model: Model) -> dict[str, dict[str, Any]]:
+    """All that two models must share, by section."""
+    data = model.data
+    known = data and {"data": data.model_dump(mode="json") | {"sha256": model.identity.get("data_sha256")}}
     return {
         "process": _process(model),
         "network": model.network_settings.model_dump(mode="json"),
         "model": {"shape": list(model.shape), "weights": KINDS[model.weights]},
         "sampling": model.sampling.model_dump(mode="json", exclude={"samples"}),
-        "data": data,
-    }
+    } | (known or {})
 
 
 def _process(model: Model) -> dict[str, Any]:

@@ -54,9 +54,9 @@ def draw_gradient_noise(found: Sequence[GradientNoise], png: Path) -> Path:
                 axes.plot([x, x], _halves(noise), color=style.colour, linewidth=1)
         axes.set_yscale("log")
         plain_log(axes.yaxis)
-        axes.set_xticks(range(len(found)), [one.checkpoint if one.step is None else f"{one.step:,}" for one in found])
-        axes.set_xlim(-0.5, len(found) - 0.5)
-        axes.set(xlabel="training step", ylabel="noise scale, images")
+        places = [one.checkpoint if one.step is None else f"{one.checkpoint}\n{one.step:,}" for one in found]
+        axes.set_xticks(range(len(found)), places)
+        axes.set(xlim=(-0.5, len(found) - 0.5), xlabel="checkpoint, training step", ylabel="noise scale, images")
         axes.grid(axis="y")
         figure.legend(loc="outside right center", frameon=False)
         return save(figure, png)

@@ -7,7 +7,10 @@ from conftest import SMALL
 from tiny_models import tiny_checkpoint, tiny_data
 from torch import nn
 
+from ddpm_bench.config.networks import MixedSettings, UNetSettings
+from ddpm_bench.networks.mixed import Mixed
 from ddpm_bench.records.record import read_record
+from ddpm_bench.runtime.runtime import Runtime
 
 
 @pytest.fixture
@@ -46,3 +49,10 @@ def test_a_checkpoint_is_scored_compiled(call, compiled, tmp_path, command) -> N
     answer = call(*command, *options, "--compile")
     assert answer.code == 0, answer.err
     assert len(compiled) == 1 and json.loads(answer.out)["hardware"]["compiled"] is True
+
+
+def test_both_networks_of_a_mix_are_compiled_since_each_is_called_alone(compiled) -> None:
+    settings = MixedSettings(network=UNetSettings(base=4, multipliers=(1,), attention=(), groups=2), below=1, above=2)
+    network = Mixed(1, 1, 8, settings)
+    Runtime(compiled=True).place(Runtime(compiled=True).place(network))
+    assert sorted(name for name, _ in compiled) == ["Mixed", "UNet", "UNet"]

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ddpm_bench.cli import app
-from ddpm_bench.config.grid import load_grid, load_published, published_names, shipped_published
+from ddpm_bench.config.grid import load_grid, load_published, published_names
 from ddpm_bench.config.published import Claim, Published
 from ddpm_bench.errors import UserError
 
@@ -165,5 +165,9 @@ def test_the_command_lists_everything_and_prints_one() -> None:
 
 def test_the_command_prints_json_with_the_printed_digits() -> None:
     [one] = json.loads(run("ddim-celeba", "--json"))
-    assert one["name"] == "ddim-celeba" and one["rows"][-1]["values"]["fid S = 100"] == "45.20" and one["second_hand"] is False
+    assert (
+        one["name"] == "ddim-celeba"
+        and one["rows"][-1]["values"]["fid S = 100"] == "45.20"
+        and one["second_hand"] is False
+    )
     assert {one["name"] for one in json.loads(run("--json"))} == {*published_names()}

@@ -2,18 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
 from diffusion_cases import SHORT, all_steps
 
-from ddpm_bench.diffusion.schedule import SCHEDULES, Schedule, cosine, linear, quadratic
+from ddpm_bench.diffusion.schedule import SCHEDULES, Schedule, cosine, linear, linear_openai, quadratic
 from ddpm_bench.errors import UserError
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_table_agrees_with_plain_arithmetic(name: str) -> None:
-    schedule = SCHEDULES[name](50, 1e-3, 0.2)
+    schedule = SCHEDULES[name](50, 1e-4, 0.04)
     alpha_bar = 1.0
     for i, beta in enumerate(schedule.betas.tolist()):
         previous, alpha_bar = alpha_bar, alpha_bar * (1 - beta)
@@ -39,6 +40,23 @@ def test_the_paper_schedule_has_the_paper_values() -> None:
     assert schedule.betas[-1].item() == pytest.approx(0.02, rel=1e-15)
     assert schedule.betas.diff().std() < 1e-17
     assert schedule.alpha_bar[-1].item() == pytest.approx(4.0358e-5, rel=1e-4)
+
+
+@pytest.mark.parametrize("T", [500, 1000, 4000])
+def test_openais_linear_scales_both_ends_by_1000_over_T(T: int) -> None:
+    """Theirs, written out: `linspace(1000 / T * 1e-4, 1000 / T * 0.02, T)`."""
+    schedule = linear_openai(T)
+    expected = np.linspace(1000 / T * 1e-4, 1000 / T * 0.02, T, dtype=np.float64)
+    np.testing.assert_allclose(schedule.betas.numpy(), expected, rtol=1e-13)
+    assert schedule.alpha_bar[-1].log().item() == pytest.approx(linear(1000).alpha_bar[-1].log().item(), rel=0.02)
+    assert torch.equal(linear_openai(1000).betas, linear(1000).betas)
+
+
+def test_openais_linear_refuses_a_chain_too_short_for_its_last_beta() -> None:
+    with pytest.raises(
+        UserError, match=r"'linear-openai' takes beta_T \* 1000 / T .* 0.02 \* 1000 / 20 is not below 1"
+    ):
+        linear_openai(20)
 
 
 def test_quadratic_is_linear_in_the_square_root() -> None:

@@ -26,7 +26,7 @@ from ddpm_bench.diffusion.objective import LSimple
 from ddpm_bench.diffusion.parameterization import Eps
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.schedule import linear
-from ddpm_bench.diffusion.times import TimeSampler, Uniform
+from ddpm_bench.diffusion.times import LossSecondMoment, TimeSampler, Uniform
 from ddpm_bench.diffusion.variance import FixedBeta
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.files import sha256_file
@@ -104,6 +104,13 @@ class SizedLoss(Loss):
 
     def times(self, T: int) -> TimeSampler:
         return Sized(T)
+
+
+class SquaresLoss(Loss):
+    """Trained at the t that improved DDPM's sampler draws."""
+
+    def times(self, T: int) -> TimeSampler:
+        return LossSecondMoment(T)
 
 
 def images(count: int = 10) -> Tensor:
@@ -350,7 +357,7 @@ def test_a_run_goes_on_with_what_it_had_learned_of_t_or_not_at_all(tmp_path: Pat
 # ---- stopping and going on ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [Loss, SizedLoss])
+@pytest.mark.parametrize("kind", [Loss, SizedLoss, SquaresLoss])
 @pytest.mark.parametrize("stops", [[4], [5], [1, 2, 7]])
 def test_stopped_and_resumed_equals_uninterrupted_bitwise(tmp_path: Path, stops: list[int], kind: type[Loss]) -> None:
     straight = trainer(tmp_path / "a", loss=kind())
@@ -364,7 +371,27 @@ def test_stopped_and_resumed_equals_uninterrupted_bitwise(tmp_path: Path, stops:
     assert [line["step"] for line in lines(tmp_path / "b")] == [3, 6, 9]
 
 
-@pytest.mark.parametrize("kind", [Loss, SizedLoss])
+@pytest.mark.parametrize("stops", [[2], [14], [2, 14]])
+def test_importance_sampling_goes_on_bitwise_from_before_and_after_it_began(tmp_path: Path, stops: list[int]) -> None:
+    def begun(run: Trainer) -> bool:
+        return bool((run.times.state()["heard"][1:] >= 10).all())
+
+    settings = SETTINGS.model_copy(update={"batch": 16})
+    straight = trainer(tmp_path / "a", loss=SquaresLoss(), settings=settings)
+    straight.run(18)
+    for stop in stops:
+        part = resumed(tmp_path / "b", loss=SquaresLoss(), settings=settings)
+        part.run(stop)
+        assert begun(part) == (stop == 14)
+    again = resumed(tmp_path / "b", loss=SquaresLoss(), settings=settings)
+    assert begun(again) == (stops[-1] == 14)
+    again.run(18)
+    assert begun(again)
+    assert_same(again, straight)
+    assert (straight.batches.at(18).weight != 1).all()
+
+
+@pytest.mark.parametrize("kind", [Loss, SizedLoss, SquaresLoss])
 def test_killed_by_the_system_and_resumed_equals_uninterrupted_bitwise(tmp_path: Path, kind: type[Loss]) -> None:
     program = f"""
         import sys

@@ -7,11 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ddpm_bench.config.grid import Cell, load_preset, resolve
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.errors import UserError
+from ddpm_bench.models.build import build_diffusion, build_network
 from ddpm_bench.networks.blocks import Attention, Block, Downsample, TimeEmbedding, Upsample
 from ddpm_bench.networks.cpu import Dropout, GroupNorm, norm_silu
 from ddpm_bench.networks.unet import UNet
+from ddpm_bench.networks.weights import outline
 
 SMALL = UNetSettings(base=16, multipliers=(1, 2), blocks=1, attention=(8,), groups=8)
 
@@ -108,6 +111,25 @@ def inputs(batch: int, channels: int, size: int) -> tuple[Tensor, Tensor]:
 def test_paper_size_has_the_papers_number_of_parameters(out_channels: int, parameters: int) -> None:
     with torch.device("meta"):
         network = UNet(3, out_channels, 32, UNetSettings())
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("preset", "variance", "parameters"),
+    [
+        ("iddpm-cifar10", "fixed", 52_542_979),
+        ("iddpm-cifar10", "learned-range", 52_546_438),
+        ("iddpm-imagenet64", "learned-range", 121_063_942),
+    ],
+)
+def test_presets_of_improved_ddpm_have_its_releases_numbers_of_parameters(
+    preset: str, variance: str, parameters: int
+) -> None:
+    axes = {"parameterization": "eps", "objective": "L", "variance": variance, "published": {}}
+    settings = resolve(Cell(name="cell", label="", **axes), load_preset(preset), {})
+    shape, diffusion = (3, settings.data.size, settings.data.size), build_diffusion(settings.diffusion)
+    with outline():
+        network = build_network(settings.network, shape, diffusion)
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 

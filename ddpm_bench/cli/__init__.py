@@ -10,8 +10,10 @@ given, 130 interrupted.
     evaluate.py     evaluate
     likelihood.py   nll, selftest
     imports.py      import
+    mix.py          mix
     published.py    published
     speed.py        speed, precision
+    gradient_noise.py  gradient-noise
     extractors.py   extractor train
     show.py         results on stdout
 """
@@ -24,7 +26,19 @@ from typing import Annotated
 import typer
 
 from ddpm_bench import __version__
-from ddpm_bench.cli import evaluate, extractors, grids, imports, likelihood, published, records, sample, speed
+from ddpm_bench.cli import (
+    evaluate,
+    extractors,
+    gradient_noise,
+    grids,
+    imports,
+    likelihood,
+    mix,
+    published,
+    records,
+    sample,
+    speed,
+)
 from ddpm_bench.cli.show import print_line
 from ddpm_bench.errors import Interrupted, UserError
 
@@ -59,6 +73,7 @@ for command in (
     evaluate.evaluate,
     likelihood.nll,
     likelihood.selftest,
+    mix.mix,
     grids.report,
     records.compare,
     records.merge,
@@ -67,6 +82,7 @@ for command in (
     published.published,
     speed.speed,
     speed.precision,
+    gradient_noise.gradient_noise,
 ):
     app.command()(command)
 app.command("import")(imports.import_)

@@ -216,8 +216,13 @@ class Grid(Frozen):
             columns, rows = _by_group(columns, rows)
         kept = {key: heading for key, heading in columns.items() if any(key in row.values for row in rows)}
         return PublishedTable(
-            title=self.title, source=self.source, second_hand=self.second_hand, data=(self.conditions.data,), columns=kept,
-            notes=self.notes, rows=tuple(rows),
+            title=self.title,
+            source=self.source,
+            second_hand=self.second_hand,
+            data=(self.conditions.data,),
+            columns=kept,
+            notes=self.notes,
+            rows=tuple(rows),
         )
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from ddpm_bench.config.values import Frozen
 from ddpm_bench.errors import UserError, near_miss
@@ -84,10 +84,6 @@ class UNetSettings(NetworkSettings):
                 )
 
 
-NETWORKS: dict[str, type[NetworkSettings]] = {"unet": UNetSettings}
-"""Every kind of network, by the name that `network.kind` gives."""
-
-
 def network_settings(values: Any) -> Any:
     """The settings of the kind of network that the values name; the paper's U-Net where they name none."""
     if not isinstance(values, Mapping):
@@ -99,3 +95,38 @@ def network_settings(values: Any) -> Any:
 
 
 AnyNetworkSettings = Annotated[SerializeAsAny[NetworkSettings], BeforeValidator(network_settings)]
+
+
+class MixedSettings(NetworkSettings):
+    """Two networks of the same settings: `ends` at steps below `below` and from `above` on, `middle` between them.
+
+    below, above: in the 0-based steps that networks are told, which `rescale_timesteps` changes. `ddpm-bench mix` makes it of
+    two checkpoints: the combined model of "Improved DDPM" (Nichol, Dhariwal 2021).
+    """
+
+    built_by = "ddpm_bench.networks.mixed:Mixed"
+    kind: Literal["mixed"] = "mixed"
+    network: AnyNetworkSettings
+    below: float = Field(ge=0)
+    above: float = Field(ge=0)
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _of_one(cls, values: Any) -> Any:
+        if isinstance(values, MixedSettings) or (isinstance(values, Mapping) and values.get("kind") == "mixed"):
+            raise ValueError(
+                "a mix of networks that are mixed themselves cannot be had; mix those that they are made of"
+            )
+        return values
+
+    def check(self, side: int) -> None:
+        """UserError where the steps of the middle end before they begin, or the networks cannot take x_t of `side` pixels."""
+        if self.above < self.below:
+            raise UserError(
+                f"network.above = {self.above:g} is less than network.below = {self.below:g}; the middle lies between."
+            )
+        self.network.check(side)
+
+
+NETWORKS: dict[str, type[NetworkSettings]] = {"unet": UNetSettings, "mixed": MixedSettings}
+"""Every kind of network, by the name that `network.kind` gives."""

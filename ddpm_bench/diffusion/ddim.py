@@ -55,7 +55,7 @@ class SigmaHat(Sampler):
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: int, noise: BlockNoise) -> Denoised:
         steps = all_at(t, len(x_t), x_t.device)
-        reverse = denoiser(x_t, steps)
+        reverse = denoiser(x_t, t)
         x = reverse.mean
         if t > 1:
             x = x + denoiser.schedule.at("betas", steps, x).sqrt() * noise.draw()

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep
+from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep, all_at
 from ddpm_bench.diffusion.schedule import Schedule
+from ddpm_bench.networks.mixed import Mixed
 from ddpm_bench.runtime.batch import Halving
 
 
@@ -36,22 +38,30 @@ class Denoiser:
         """Number of steps."""
         return self.schedule.T
 
-    def __call__(self, x_t: Tensor, t: Tensor) -> ReverseStep:
-        """p(x_{t-1} | x_t) at x_t (B, *shape) and t int64 (B,) in 1..T.
+    def __call__(self, x_t: Tensor, t: Tensor | int) -> ReverseStep:
+        """p(x_{t-1} | x_t) at x_t (B, *shape) and t in 1..T: int64 (B,), or an int where all images are at one step.
+
+        Of two networks for different steps, an int calls the one that it needs, and never waits for the device.
 
         Without gradients, as in sampling and in bounds, the network is called with fewer images at a time once memory has
         run out. With them it is training: its batch stays whole.
         """
-        network = self.network if torch.is_grad_enabled() else self._in_parts
-        return self.diffusion.reverse(network, x_t, t, self.clip_x0, self.x0_range)
+        network = self.network
+        if isinstance(t, int):
+            if isinstance(network, Mixed):
+                network = network.at(self.schedule.network_steps[t - 1].item())  # a table on the CPU
+            t = all_at(t, len(x_t), x_t.device)
+        called = network if torch.is_grad_enabled() else partial(self._in_parts, network)
+        return self.diffusion.reverse(called, x_t, t, self.clip_x0, self.x0_range)
 
-    def _in_parts(self, x_t: Tensor, step: Tensor) -> Tensor:
-        first, *more = self._halving.parts(self.network, x_t, step)
+    def _in_parts(self, network: Network, x_t: Tensor, step: Tensor) -> Tensor:
+        first, *more = self._halving.parts(network, x_t, step)
         return torch.cat([first, *more]) if more else first
 
-    def head(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The output for the mean alone, (B, *shape): what the parameterization's target is compared with."""
-        return self.diffusion.split(self.diffusion.output(self.network, x_t, t), x_t)[0]
+    def heads(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The output for the mean, with which the parameterization's target is compared, and the raw one for the variance,
+        (B, *shape) each; the latter None where the variance is fixed."""
+        return self.diffusion.split(self.diffusion.output(self.network, x_t, t), x_t)
 
     def respaced(self, kept: Sequence[int]) -> "Denoiser":
         """Of the strided chain that visits only the steps `kept`; see `Schedule.respaced`."""

@@ -4,17 +4,30 @@
     L_simple  mean over dimensions of (target - output)^2, the target being the parameterization's own          (eq. 14)
     DSM       denoising score matching, weighted by sigma_t^2 and summed over dimensions: that of NCSN
 
+and of "Improved Denoising Diffusion Probabilistic Models" (Nichol, Dhariwal 2021), which learns the variance:
+
+    L_hybrid           L_simple + lambda L_vlb, lambda = 0.001, whose second term trains the variance alone     (eq. 16)
+    L_hybrid-unscaled  L_simple + L, lambda = 1 / T: improved-diffusion without its --rescale_learned_sigmas, and the default
+                       of guided-diffusion and DiT
+    L_vlb              T L, t drawn by the second moment of past losses                                    (section 3.3)
+    L_vlb-uniform      T L, every t alike
+
 With `mu` L_simple is the baseline's |mu_tilde - mu|^2. As in the original experiments, x_0 is not clipped in training.
+
+L_0 is the exact decoder of `decoder.py` wherever the bound is trained, as it is scored: the releases' tanh approximation has
+a floor, beyond which a variance has no gradient. Where variances fit the errors, L_0 differs by 0.0005 bits/dim.
 """
 
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ddpm_bench.diffusion.bound import bound_term
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.process import q_sample
-from ddpm_bench.diffusion.times import TimeSampler, Uniform
+from ddpm_bench.diffusion.times import LossSecondMoment, TimeSampler, Uniform
 from ddpm_bench.diffusion.variance import Variance
 from ddpm_bench.errors import UserError
 
@@ -51,6 +64,27 @@ class L:
         return bound_term(denoiser, x0, t, eps).bits.to(x0.dtype)
 
 
+class LVlb(L):
+    """T L_{t-1}, whose mean over t is the bound without L_T, in bits/dim; t is drawn by `LossSecondMoment`."""
+
+    name = "L_vlb"
+
+    def times(self, T: int) -> TimeSampler:
+        return LossSecondMoment(T)
+
+    def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        return denoiser.T * super().__call__(denoiser, x0, t, eps)
+
+
+class LVlbUniform(LVlb):
+    """The same with every t alike: what the paper found too noisy to train."""
+
+    name = "L_vlb-uniform"
+
+    def times(self, T: int) -> TimeSampler:
+        return Uniform(T)
+
+
 class LSimple:
     """The unweighted squared error; says nothing about a variance, so it refuses to train one."""
 
@@ -60,19 +94,17 @@ class LSimple:
         if variance.outputs != 1:
             raise UserError(
                 f"The objective '{self.name}' cannot train the variance '{variance.name}': the squared error does not "
-                "depend on it, and half of the network's output would stay as it began. Use objective 'L', or a fixed "
-                "variance."
+                "depend on it, and half of the network's output would stay as it began. Use objective 'L' or 'L_hybrid', "
+                "or a fixed variance."
             )
 
     def times(self, T: int) -> TimeSampler:
         return Uniform(T)
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        diffusion = denoiser.diffusion
-        self.check(diffusion.variance)
-        x_t = q_sample(diffusion.schedule, x0, t, eps)
-        target = diffusion.parameterization.target(diffusion.schedule, x0, x_t, eps, t)
-        return (target - denoiser.head(x_t, t)).square().flatten(1).mean(1)
+        self.check(denoiser.diffusion.variance)
+        x_t = q_sample(denoiser.schedule, x0, t, eps)
+        return _squared_error(denoiser, denoiser.heads(x_t, t)[0], x0, x_t, t, eps)
 
 
 class DenoisingScoreMatching(LSimple):
@@ -84,15 +116,63 @@ class DenoisingScoreMatching(LSimple):
     name = "DSM"
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        diffusion = denoiser.diffusion
-        self.check(diffusion.variance)
-        x_t = q_sample(diffusion.schedule, x0, t, eps)
-        error = diffusion.parameterization.target(diffusion.schedule, x0, x_t, eps, t) - denoiser.head(x_t, t)
-        if diffusion.parameterization.name == "score":
-            error = error * diffusion.schedule.at("sigma", t, x0)
+        schedule, parameterization = denoiser.schedule, denoiser.diffusion.parameterization
+        self.check(denoiser.diffusion.variance)
+        x_t = q_sample(schedule, x0, t, eps)
+        error = parameterization.target(schedule, x0, x_t, eps, t) - denoiser.heads(x_t, t)[0]
+        if parameterization.name == "score":
+            error = error * schedule.at("sigma", t, x0)
         return error.square().flatten(1).sum(1) / 2
 
 
+@dataclass(frozen=True)
+class LHybrid:
+    """L_simple, which trains the mean, + weight L_{t-1}, which trains the variance: there the mean is detached.
+
+    lambda_: the paper's lambda, 0.001, where the weight is lambda T; None: the weight is 1, whatever T is. The network is
+    called once.
+    """
+
+    name: str
+    lambda_: float | None
+
+    def check(self, variance: Variance) -> None:
+        if variance.outputs != 2:
+            raise UserError(
+                f"The objective '{self.name}' cannot train with the variance '{variance.name}': its second term is there to "
+                "learn a variance, and this one is fixed. Use variance 'learned-range', which is the paper's, or "
+                "'learned'; or objective 'L_simple'."
+            )
+
+    def times(self, T: int) -> TimeSampler:
+        return Uniform(T)
+
+    def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        self.check(denoiser.diffusion.variance)
+        x_t = q_sample(denoiser.schedule, x0, t, eps)
+        head, raw = denoiser.heads(x_t, t)
+        assert raw is not None  # checked above
+        output = torch.cat([head.detach(), raw], 1)
+        bits = bound_term(replace(denoiser, network=lambda x_t, step: output), x0, t, eps).bits.to(x0.dtype)
+        weight = 1.0 if self.lambda_ is None else self.lambda_ * denoiser.T
+        return _squared_error(denoiser, head, x0, x_t, t, eps) + weight * bits
+
+
+def _squared_error(denoiser: Denoiser, head: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """(B,) mean over dimensions of (target - head)^2."""
+    target = denoiser.diffusion.parameterization.target(denoiser.schedule, x0, x_t, eps, t)
+    return (target - head).square().flatten(1).mean(1)
+
+
 OBJECTIVES: dict[str, Objective] = {
-    objective.name: objective for objective in (L(), LSimple(), DenoisingScoreMatching())
+    objective.name: objective
+    for objective in (
+        L(),
+        LSimple(),
+        DenoisingScoreMatching(),
+        LHybrid("L_hybrid", 0.001),
+        LHybrid("L_hybrid-unscaled", None),
+        LVlb(),
+        LVlbUniform(),
+    )
 }

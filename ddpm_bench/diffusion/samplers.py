@@ -18,7 +18,7 @@ from ddpm_bench.diffusion.annealed_langevin import AnnealedLangevin
 from ddpm_bench.diffusion.ddim import DDIM, SigmaHat
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.noise import BlockNoise, batches
-from ddpm_bench.diffusion.reverse import Diffusion, all_at
+from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.score_samplers import AncestralSDE, Langevin, ProbabilityFlow, ReverseDiffusion
 from ddpm_bench.diffusion.step import Denoised, Sampler
 from ddpm_bench.errors import NotFinite
@@ -43,7 +43,7 @@ class Ancestral(Sampler):
         return ()
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: int, noise: BlockNoise) -> Denoised:
-        reverse = denoiser(x_t, all_at(t, len(x_t), x_t.device))
+        reverse = denoiser(x_t, t)
         z = noise.draw()
         x = reverse.mean if t == 1 else reverse.mean + torch.exp(0.5 * reverse.log_variance) * z
         return Denoised(t, reverse.x0, x.to(x_t.dtype))

@@ -166,6 +166,20 @@ def linear(T: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedule:
     return Schedule(torch.linspace(beta_1, beta_T, T, dtype=torch.float64))
 
 
+def linear_openai(T: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedule:
+    """'linear' of improved-diffusion and guided-diffusion: linear from beta_1 * 1000 / T to beta_T * 1000 / T.
+
+    So chains of any T add about the noise of T = 1000. UserError where T is too small for beta_T.
+    """
+    scale = 1000 / T
+    if beta_T * scale >= 1:
+        raise UserError(
+            f"The schedule 'linear-openai' takes beta_T * 1000 / T as its last beta, and {beta_T:g} * 1000 / {T} is not below 1. "
+            "Choose a larger T, a smaller beta_T, or the schedule 'linear', whose betas are as given."
+        )
+    return linear(T, beta_1 * scale, beta_T * scale)
+
+
 def quadratic(T: int, beta_1: float = 1e-4, beta_T: float = 0.02) -> Schedule:
     """sqrt(beta) rises linearly from sqrt(beta_1) to sqrt(beta_T): 'quad' of the original release."""
     return Schedule(torch.linspace(math.sqrt(beta_1), math.sqrt(beta_T), T, dtype=torch.float64).square())
@@ -206,6 +220,7 @@ def geometric(T: int, sigma_1: float = 0.01, sigma_T: float = 1.0) -> Schedule:
 
 SCHEDULES: dict[str, Callable[[int, float, float], Schedule]] = {
     "linear": linear,
+    "linear-openai": linear_openai,
     "quadratic": quadratic,
     "constant": constant,
     "cosine": cosine,

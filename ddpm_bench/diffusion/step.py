@@ -87,5 +87,5 @@ def predict(denoiser: Denoiser, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
     Where x_0 is clipped, eps is derived from the clipped one, so that x_t still consists of the two.
     """
     steps = all_at(t, len(x_t), x_t.device)
-    x0 = denoiser(x_t, steps).x0
+    x0 = denoiser(x_t, t).x0
     return x0, predicted_eps(denoiser.schedule, x0, precise(x_t), steps)

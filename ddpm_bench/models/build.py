@@ -1,6 +1,5 @@
 """Names become objects: the one place where settings turn into a denoiser, a chain and an objective."""
 
-import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -20,6 +19,7 @@ from ddpm_bench.diffusion.schedule import SCHEDULES
 from ddpm_bench.diffusion.spacing import SPACINGS, Spacing, kept_steps
 from ddpm_bench.diffusion.variance import VARIANCES
 from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.networks.built import built
 
 Named = TypeVar("Named")
 
@@ -110,11 +110,9 @@ def build_network(
     """The network for x_t of `shape` (C, H, W), initial values drawn from `seed`; the variance decides its outputs."""
     channels, side, _ = shape
     settings.check(side)
-    module, _, name = settings.built_by.partition(":")
-    network = getattr(importlib.import_module(module), name)
     with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it was
         torch.manual_seed(seed)
-        return network(channels, channels * diffusion.variance.outputs, side, settings)
+        return built(settings, channels, channels * diffusion.variance.outputs, side)
 
 
 def _named(axis: str, name: str, known: Mapping[str, Named]) -> Named:

@@ -4,11 +4,14 @@ import torch
 from torch import nn
 
 from ddpm_bench.errors import UserError
+from ddpm_bench.networks.mixed import Mixed
 
 
 def compile_network(network: nn.Module) -> None:
     """Have the network compiled, in place, at its first call with each shape: sizes hardly ever change in a run."""
-    network.compile(dynamic=False)
+    parts = (network.ends, network.middle) if isinstance(network, Mixed) else ()  # each is called alone, too
+    for each in (network, *parts):
+        each.compile(dynamic=False)
 
 
 def is_compiled(network: nn.Module) -> bool:

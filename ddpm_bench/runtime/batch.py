@@ -88,7 +88,9 @@ class Halving:
 
 
 @contextlib.contextmanager
-def training_batch(batch: int) -> Iterator[None]:
+def training_batch(
+    batch: int, name: str = "training.batch", remedy: str = "--set training.batch=N, which is another experiment"
+) -> Iterator[None]:
     """Where the block, training with so many images a step, runs out of memory: OutOfMemory, which names the setting."""
     try:
         yield
@@ -96,8 +98,8 @@ def training_batch(batch: int) -> Iterator[None]:
         if not _is_out_of_memory(error):
             raise
         raise OutOfMemory(
-            f"training ran out of memory with training.batch = {batch}. The batch is part of the experiment and is never changed "
-            "in silence: free some memory, or choose a smaller one with --set training.batch=N, which is another experiment."
+            f"training ran out of memory with {name} = {batch}. The batch is part of the experiment and is never changed "
+            f"in silence: free some memory, or choose a smaller one with {remedy}."
         ) from error
 
 

@@ -37,6 +37,7 @@ def _geometric(process: ProcessSettings) -> np.ndarray:
 
 BETAS: dict[str, Callable[[ProcessSettings], np.ndarray]] = {
     "linear": lambda process: np.linspace(process.beta_1, process.beta_T, process.T),
+    "linear-openai": lambda process: np.linspace(process.beta_1, process.beta_T, process.T) * 1000 / process.T,
     "quadratic": lambda process: np.linspace(process.beta_1**0.5, process.beta_T**0.5, process.T) ** 2,
     "constant": lambda process: np.full(process.T, process.beta_T),
     "cosine": _cosine,

@@ -118,8 +118,8 @@ class Grid(Frozen):
     second_hand: transcribed from another text than the source itself. notes: what else is to be known of the numbers.
     coding: name of the progressive code that the same source published (see `load_coding`), if it did. blanks: what it says of
     the rows that it left blank. without: by preset, the cells that are left out of it unless they are asked for. across: the
-    axis whose values are the groups, by name as `sampling.steps`, where cells of one label differ in it alone: such a
-    table is laid out with a column for each group.
+    axis that tells the groups apart, by name as `sampling.steps`, where labels come again in each: such a table is laid out
+    with a column for each group.
     """
 
     name: str = Field(pattern=NAME)
@@ -189,17 +189,10 @@ class Grid(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _across_groups(self) -> "Grid":
-        if self.across is None:
-            return self
-        values: dict[str, Any] = {}
-        for cell in self.cells:
+    def _cells_say_across(self) -> "Grid":
+        for cell in self.cells if self.across else ():
             if self.across not in cell.axes:
                 raise ValueError(f"cell '{cell.name}' does not say {self.across}, which stands across the table")
-            if values.setdefault(cell.group, cell.axes[self.across]) != cell.axes[self.across]:
-                raise ValueError(
-                    f"the group '{cell.group}' has several values of {self.across}, which stands across the table"
-                )
         return self
 
     @property

@@ -232,6 +232,10 @@ def test_the_terminal_spells_out_what_it_would_obey(capsys) -> None:
         ("train", "--cell", "eps-mse-fixed", "--out", "o", "--set", "data.resize=stretch"),
         ("train", "--cell", "eps-mse-fixed", "--out", "o", "--resize", ""),
         ("precision", "--ckpt", "C", "--out", "p", "--data", "embedded", "--samples", "1" * 30),
+        ("gradient-noise", "--ckpt", "C", "--data", "D", "--batch", "1" * 30),
+        ("gradient-noise", "--ckpt", "C", "--data", "D", "--batches", "1" * 30),
+        ("gradient-noise", "--ckpt", "C", "--data", "D", "--objective", "\x1b"),
+        ("gradient-noise", "--ckpt", "a\nb", "--data", "D"),
     ],
 )  # fmt: skip
 def test_no_option_of_any_command_ends_in_a_traceback(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_training import assert_same, trainer
 from tiny_models import tiny_checkpoint, tiny_data
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from ddpm_bench.models.mix import mix
 from ddpm_bench.models.model import load_model, save_model
 from ddpm_bench.networks.mixed import Mixed
 from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.training.trainer import Trainer
 
 T = 6
 SETTINGS = MixedSettings(
@@ -44,7 +46,7 @@ class Counted(nn.Module):
 def numbers() -> Mixed:
     network = Mixed(1, 1, 16, SETTINGS)
     network.ends, network.middle = Counted(1.0), Counted(2.0)
-    return network
+    return network.eval()
 
 
 def denoiser(network: nn.Module, **changed: object) -> Denoiser:
@@ -74,6 +76,26 @@ def test_a_sampler_calls_the_one_network_of_its_step_without_asking_the_device(m
     assert (network.ends.seen, network.middle.seen) == (3 * 2, 3 * 4)
     list(sample(Chain(denoiser(network).respaced([1, 2, 6])), count=3, seed=0))
     assert (network.ends.seen, network.middle.seen) == (3 * 4, 3 * 5)
+
+
+def test_a_mix_is_trained_as_any_network_and_goes_on_bitwise_where_it_stopped(tmp_path: Path) -> None:
+    """Of batches of 4 steps of 10 many hold none of the two that are the ends': still every parameter has its gradient."""
+
+    def run(folder: str) -> Trainer:
+        torch.manual_seed(0)
+        settings = SETTINGS.model_copy(update={"above": 9.0})
+        started = trainer(tmp_path / folder, network=Mixed(1, 1, 8, settings))
+        started.resume()
+        return started
+
+    straight = run("a")
+    straight.run(9)
+    run("b").run(5)
+    again = run("b")
+    again.run(9)
+    assert_same(again, straight)
+    fresh = run("c").network.state_dict()
+    assert all(not torch.equal(held, fresh[name]) for name, held in straight.network.state_dict().items())
 
 
 def mixture(folder: Path, below: int = 2, **changed: object) -> Path:

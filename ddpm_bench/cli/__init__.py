@@ -13,7 +13,7 @@ given, 130 interrupted.
     mix.py          mix
     published.py    published
     speed.py        speed, precision
-    gradient_noise.py  gradient-noise
+    noise.py        gradient-noise
     extractors.py   extractor train
     show.py         results on stdout
 """
@@ -29,11 +29,11 @@ from ddpm_bench import __version__
 from ddpm_bench.cli import (
     evaluate,
     extractors,
-    gradient_noise,
     grids,
     imports,
     likelihood,
     mix,
+    noise,
     published,
     records,
     sample,
@@ -82,7 +82,7 @@ for command in (
     published.published,
     speed.speed,
     speed.precision,
-    gradient_noise.gradient_noise,
+    noise.gradient_noise,
 ):
     app.command()(command)
 app.command("import")(imports.import_)

@@ -78,7 +78,10 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(self, denoiser: Denoiser, x_t: Tensor, t: int, noise: BlockNoise) -> Denoised:
-        """From x_t (B, C, H, W) to x_{t-1}. `noise.draw()` gives one draw of N(0, 1), like x_t, as often as asked."""
+        """From x_t (B, C, H, W) to x_{t-1}. `noise.draw()` gives one draw of N(0, 1), like x_t, as often as asked.
+
+        The denoiser is best told an int, as t is: of two networks for different steps it then calls one.
+        """
 
 
 def predict(denoiser: Denoiser, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:

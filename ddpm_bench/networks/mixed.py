@@ -24,9 +24,12 @@ class Mixed(nn.Module):
         return self.middle if self.below <= step < self.above else self.ends
 
     def forward(self, x_t: Tensor, step: Tensor) -> Tensor:
-        """Both networks are called where the batch needs both, or where it would take a host synchronisation to know."""
+        """Both networks are called where the batch needs both, or where it would take a host synchronisation to know.
+
+        In training they always are, so that every parameter has a gradient, which is 0 where its network was not asked.
+        """
         inner = (step >= self.below) & (step < self.above)
-        if step.is_cpu and not torch.compiler.is_compiling():
+        if step.is_cpu and not (self.training or torch.compiler.is_compiling()):
             if inner.all():
                 return self.middle(x_t, step)
             if not inner.any():

@@ -16,8 +16,8 @@ def gradient_noise(
             help="Repeatable [default: L_simple, L_hybrid, L_vlb-uniform and L_vlb, as far as they can train the variance]."
         ),
     ] = None,
-    batches: Annotated[int, typer.Option(min=4, help="So many gradients of each objective.")] = 100,
-    batch: Annotated[int, typer.Option(min=1, help="Images a gradient.")] = 128,
+    batches: Annotated[int, typer.Option(min=4, max=1_000_000, help="So many gradients of each objective.")] = 100,
+    batch: Annotated[int, typer.Option(min=1, max=100_000, help="Images a gradient.")] = 128,
     out: Annotated[Path | None, typer.Option(help="Draw a picture: a .png file, and a .pdf beside it.")] = None,
     seed: Seed = 0,
     raw: Raw = False,

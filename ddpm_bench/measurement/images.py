@@ -24,7 +24,14 @@ from ddpm_bench.metrics.anchors import anchors, noise_anchor
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.metrics.fidelity import distance_to_statistics, scores
 from ddpm_bench.metrics.statistics import GivenStatistics
-from ddpm_bench.records.protocol import ScoreProtocol, few_for_distance, few_images, in_words, protocol
+from ddpm_bench.records.protocol import (
+    ScoreProtocol,
+    few_for_distance,
+    few_images,
+    in_words,
+    protocol,
+    quality_in_words,
+)
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import DataInfo, ExtractorInfo
 from ddpm_bench.runtime.runtime import Runtime
@@ -69,6 +76,7 @@ class Evaluation:
             "reference": self.reference,
             "extractor": self.extractor.model_dump(),
             "neighborhood": self.how and self.how.neighborhood,
+            "density_neighborhood": self.how and self.how.density_neighborhood,
             "protocol": (asdict(self.how) if self.how else {}) | {"extractor_input": self.extractor.input},
             "metrics": self.metrics,
             "anchors": self.anchors,
@@ -100,9 +108,11 @@ def evaluate_images(
 def _against_data(
     samples: GivenImages, data: ImageData, extractor: Extractor, scoring: ScoringSettings, runtime: Runtime
 ) -> Evaluation:
-    how = protocol(len(samples.images), len(data.train), scoring.neighborhood)
+    how = protocol(len(samples.images), len(data.train), scoring.neighborhood, scoring.density_k)
     test = data.test.images if scoring.test_reference else None
-    found = scores(samples.images, data.train.images, extractor, scoring, runtime, test_reference=test)
+    found = scores(
+        samples.images, data.train.images, extractor, scoring, runtime, test_reference=test, held_out=data.test.images
+    )
     scale = anchors(data, extractor, len(samples.images), scoring, runtime)
     warnings = few_images(how, len(samples.images), len(data.train), extractor.info)
     if scoring.test_reference:
@@ -119,14 +129,15 @@ def _against_images(
     samples: GivenImages, reference: GivenImages, extractor: Extractor, scoring: ScoringSettings, runtime: Runtime
 ) -> Evaluation:
     count, of = len(samples.images), len(reference.images)
-    how = protocol(count, of, scoring.neighborhood)
+    how = protocol(count, of, scoring.neighborhood, scoring.density_k)
     found = scores(samples.images, reference.images, extractor, scoring, runtime, distance="fd_reference")
 
     def compare(noise: Tensor) -> dict[str, float]:
         return scores(noise, reference.images, extractor, scoring, runtime, distance="fd_reference").metrics
 
     depends_on = asdict(how) | {
-        "reference": reference.sha256, "extractor": extractor.info.sha256, "precision_recall": scoring.precision_recall
+        "reference": reference.sha256, "extractor": extractor.info.sha256, "precision_recall": scoring.precision_recall,
+        "quality": scoring.quality,
     }  # fmt: skip
     same = ["Samples and reference are the same images."] if samples.sha256 == reference.sha256 else []
     few = few_images(how, count, of, extractor.info)
@@ -200,6 +211,8 @@ def evaluation_table(result: Evaluation) -> Group:
     lines = [f"{how}Extractor: {info.name}{inside}, SHA-256 {info.sha256}. Samples are scored at their own size."]
     if info.name != "inception" or not info.verified:
         lines.append("Not comparable with published FID and IS.")
+    if result.how:
+        lines += quality_in_words(result.metrics, info, result.how.density_neighborhood or 0)
     warnings = [f"Warning: {warning}" for warning in result.warnings]
     return Group(table, *map(Text, (*lines, *warnings, *result.notes)))
 

@@ -11,9 +11,16 @@ from torch import Tensor
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import known_content
 from ddpm_bench.metrics import efficientnet
-from ddpm_bench.metrics.extractor import Extractor, is_grey
-from ddpm_bench.metrics.inception import INCEPTION_URL, find_weights, held_weights, inception_network, read_weights
-from ddpm_bench.metrics.small_cnn import RESERVED, SHIPPED, build, read_card
+from ddpm_bench.metrics.extractor import Extractor, SpatialLayer, is_grey
+from ddpm_bench.metrics.inception import (
+    INCEPTION_URL,
+    find_weights,
+    held_weights,
+    inception_network,
+    read_weights,
+    spatial_layer,
+)
+from ddpm_bench.metrics.small_cnn import GRID, RESERVED, SHIPPED, SPATIAL_CHANNELS, build, read_card
 from ddpm_bench.records.record import ExtractorInfo
 from ddpm_bench.runtime.observer import say
 
@@ -105,7 +112,9 @@ def _inception(given: Path | None, allow_unverified: bool, cache: Path) -> Extra
         feature_dim=2048,
         classes=1008,
     )
-    return Extractor(info, network, channels=3, sizes=None, batch=64, image_bytes=32 * 2**20)
+    return Extractor(
+        info, network, channels=3, sizes=None, batch=64, image_bytes=32 * 2**20, spatial=spatial_layer(network)
+    )
 
 
 def _path(name: str) -> Path:
@@ -142,4 +151,8 @@ def _small(path: Path, expected: str, name: str, remedy: str) -> Extractor:
         name=name, sha256=expected, verified=True, labels=(f"FD ({name})", f"IS ({name})"), feature_dim=card.feature_dim,
         classes=len(card.classes),
     )  # fmt: skip
-    return Extractor(info, build(card, weights), card.channels, card.sizes, batch=256, image_bytes=4 * 2**20)
+    network = build(card, weights)
+    return Extractor(
+        info, network, card.channels, card.sizes, batch=256, image_bytes=4 * 2**20,
+        spatial=SpatialLayer(network.widen, SPATIAL_CHANNELS, GRID),
+    )  # fmt: skip

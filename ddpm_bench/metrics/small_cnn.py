@@ -31,6 +31,8 @@ RESERVED = ("inception", "efficientnet-lite0", "embedded")
 FEATURES = 64
 WIDTHS = (24, 48, 64)
 GRID = 4  # positions a side that the features tell apart
+SPATIAL_CHANNELS = 4
+"""Of the map before the features; a spatial distance is of these alone, at GRID x GRID places, as many numbers as features."""
 
 
 class Card(BaseModel):

@@ -13,7 +13,7 @@ from pathlib import Path
 from ddpm_bench.config.metrics import BOUNDS, METRICS
 from ddpm_bench.files import write_text
 from ddpm_bench.models.model_card import KINDS
-from ddpm_bench.records.protocol import few_images, images_needed, in_words, protocol
+from ddpm_bench.records.protocol import few_images, images_needed, in_words, protocol, quality_in_words
 from ddpm_bench.records.record import BoundTerms
 from ddpm_bench.records.row import ROWS, Row
 from ddpm_bench.report.blocks import Block, Bullets, Heading, Table
@@ -173,6 +173,7 @@ def _remarks(rows: Sequence[Row], bounds: bool) -> list[str]:
     if min(counts) >= images_needed(setup.neighborhood):  # a row may come from anywhere
         how = protocol(*counts, setup.neighborhood)
         said += [*few_images(how, *counts, setup.extractor), in_words(how, setup.extractor)]
+    said += quality_in_words({key for row in rows for key in row.metrics}, setup.extractor, setup.density_neighborhood)
     if setup.extractor.input:
         said.append(f"For the extractor: {setup.extractor.input}.")
     errors = {
@@ -204,7 +205,7 @@ def _flat(row: Row) -> dict[str, object]:
         "distance": setup.extractor.labels[0],
         "score": setup.extractor.labels[1],
         **setup.model_dump(include={"samples", "seed", "sampling_steps", "spacing", "clip_x0"}),
-        **setup.model_dump(include={"neighborhood", "decoder"}),
+        **setup.model_dump(include={"neighborhood", "density_neighborhood", "decoder"}),
         **row.metrics,
     }
     for bound in row.bounds:

@@ -28,6 +28,7 @@ from ddpm_bench.records.protocol import (
     ScoreProtocol,
     few_for_distance,
     few_images,
+    has_score,
     in_words,
     protocol,
     quality_in_words,
@@ -60,6 +61,7 @@ class Evaluation:
     reference: dict[str, Any] | None
     extractor: ExtractorInfo
     how: ScoreProtocol | None
+    compared_with: int
     metrics: dict[str, float]
     anchors: dict[str, dict[str, float]]
     warnings: tuple[str, ...]
@@ -118,7 +120,7 @@ def _against_data(
     if scoring.test_reference:
         warnings += few_for_distance(len(samples.images), len(data.test), extractor.info)
     return Evaluation(
-        samples, f"{data.name} ({len(data.train):,} training images)", data_info(data), None, extractor.info, how,
+        samples, f"{data.name} ({len(data.train):,} training images)", data_info(data), None, extractor.info, how, len(data.train),
         found.metrics, scale, _once(*warnings, *_doubts(samples, extractor.info)),
         (*data.notes, *_told(samples)),
         hardware(runtime.device), versions(*extractor.packages),
@@ -142,7 +144,7 @@ def _against_images(
     same = ["Samples and reference are the same images."] if samples.sha256 == reference.sha256 else []
     few = few_images(how, count, of, extractor.info)
     return Evaluation(
-        samples, f"{reference.path} ({of:,} images)", None, reference.info, extractor.info, how, found.metrics,
+        samples, f"{reference.path} ({of:,} images)", None, reference.info, extractor.info, how, of, found.metrics,
         noise_anchor(tuple(samples.images.shape[1:]), count, compare, depends_on, runtime),
         _once(*same, *few, *_doubts(samples, extractor.info), *_doubts(reference, extractor.info)),
         (NO_TEST_SPLIT, *_told(samples), *_told(reference)), hardware(runtime.device), versions(*extractor.packages),
@@ -172,7 +174,7 @@ def _against_statistics(
     count = len(samples.images)
     return Evaluation(
         samples, f"the statistics of {len(reference.mean):,} features in {reference.path}", None, reference.info,
-        extractor.info, None, compare(samples.images),
+        extractor.info, None, 0, compare(samples.images),
         noise_anchor(tuple(samples.images.shape[1:]), count, compare, depends_on, runtime),
         (unknown, *few_for_distance(count, None, extractor.info), *_doubts(samples, extractor.info)), tuple(notes),
         hardware(runtime.device), versions(*extractor.packages),
@@ -209,10 +211,12 @@ def evaluation_table(result: Evaluation) -> Group:
     how = in_words(result.how, info) + " " if result.how else ""
     inside = f" ({info.input})" if info.input else ""
     lines = [f"{how}Extractor: {info.name}{inside}, SHA-256 {info.sha256}. Samples are scored at their own size."]
-    if info.name != "inception" or not info.verified:
+    if not info.verified or (info.name != "inception" and has_score(info)):
         lines.append("Not comparable with published FID and IS.")
     if result.how:
-        lines += quality_in_words(result.metrics, info, result.how.density_neighborhood or 0)
+        lines += quality_in_words(
+            result.metrics, info, result.how.density_neighborhood or 0, len(result.samples.images), result.compared_with
+        )
     warnings = [f"Warning: {warning}" for warning in result.warnings]
     return Group(table, *map(Text, (*lines, *warnings, *result.notes)))
 

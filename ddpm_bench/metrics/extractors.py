@@ -1,4 +1,5 @@
-"""Names turned into extractors: Inception, EfficientNet-Lite0, the shipped small one, or one of `ddpm-bench extractor train`.
+"""Names turned into extractors: Inception, EfficientNet-Lite0, the shipped small one, one of `ddpm-bench extractor train`,
+and DINOv2 and CLIP where their weights are given.
 
 Only Inception with the published weights gives numbers that are called FID and IS, and that may stand beside published
 ones.
@@ -21,6 +22,7 @@ from ddpm_bench.metrics.inception import (
     spatial_layer,
 )
 from ddpm_bench.metrics.small_cnn import GRID, RESERVED, SHIPPED, SPATIAL_CHANNELS, build, read_card
+from ddpm_bench.metrics.vision import VISION, Vision, load_vision
 from ddpm_bench.records.record import ExtractorInfo
 from ddpm_bench.runtime.observer import say
 
@@ -33,7 +35,8 @@ def load_extractor(
     name: str, *, size: int | None = None, inception_weights: Path | None = None, allow_unverified: bool = False,
     cache: Path,
 ) -> Extractor:  # fmt: skip
-    """The extractor `name`: "inception", "efficientnet-lite0", "embedded", or the path of a .safetensors file with its card beside it.
+    """The extractor `name`: "inception", "efficientnet-lite0", "embedded", "dinov2:WEIGHTS", "clip:WEIGHTS", or the path of a
+    .safetensors file with its card beside it.
 
     `size`: the side in pixels of the images that it is to measure. `inception_weights`: a file to use instead of a
     download to `cache`. UserError when it cannot be had, is not what it says it is, or was not made for images of
@@ -41,6 +44,9 @@ def load_extractor(
     """
     if name == "inception":
         return _inception(inception_weights, allow_unverified, cache.expanduser())
+    word, _, path = name.partition(":")
+    if word in VISION and not inception_weights:
+        return _vision(VISION[word], path, allow_unverified)
     if inception_weights or allow_unverified:
         option = "--inception-weights" if inception_weights else "--allow-unverified-weights"
         raise UserError(
@@ -90,6 +96,25 @@ def _efficientnet() -> Extractor:
     network = efficientnet.efficientnet_lite0()
     return Extractor(
         info, network, channels=3, sizes=None, batch=32, image_bytes=8 * 2**20, packages=(efficientnet.TIMM,)
+    )
+
+
+def _vision(of: Vision, path: str, allow_unverified: bool) -> Extractor:
+    if not path:
+        raise UserError(f"The extractor '{of.name}' is given as {of.name}:PATH, the file '{of.file}'.")
+    network, sha256 = load_vision(of, Path(path).expanduser(), allow_unverified)
+    verified = sha256 == of.sha256
+    info = ExtractorInfo(
+        name=of.name,
+        sha256=sha256,
+        verified=verified,
+        labels=(of.distance if verified else f"FD ({of.name}, unverified)", "no score"),
+        feature_dim=of.features,
+        classes=0,
+        input=of.input,
+    )
+    return Extractor(
+        info, network, channels=3, sizes=None, batch=16, image_bytes=128 * 2**20, packages=(efficientnet.TIMM,)
     )
 
 

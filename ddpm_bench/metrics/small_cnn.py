@@ -25,7 +25,7 @@ from ddpm_bench.files import read_json, replacing, write_text
 from ddpm_bench.networks.weights import mismatch, outline, read_tensors
 
 SHIPPED = Path(__file__).with_name("embedded") / "extractor.safetensors"
-RESERVED = ("inception", "efficientnet-lite0", "embedded")
+RESERVED = ("inception", "efficientnet-lite0", "embedded", "dinov2", "clip")
 """Names that no other extractor may have."""
 
 FEATURES = 64

@@ -160,7 +160,9 @@ def background(summary: Summary, keys: Sequence[str]) -> list[str]:
         said.append(
             f"Precision and recall: the same features ({summary.first.extractor.name}), k = {scoring.neighborhood}."
         )
-    said += quality_in_words(keys, summary.first.extractor, scoring.density_neighborhood)
+    said += quality_in_words(
+        keys, summary.first.extractor, scoring.density_neighborhood, samples, summary.first.data.train_images
+    )
     if "fd_infinity" in keys:
         said.append(
             f"{METRICS['fd_infinity'].heading(labels)}: extrapolated to infinitely many samples (Chong and Forsyth 2020), "

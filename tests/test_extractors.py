@@ -316,7 +316,8 @@ def test_spatial_features_of_inception_are_seven_channels_of_the_tensor_that_adm
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found = outputs_of(MeasuredImages("images", images, extractor), extractor, Runtime(), spatial=True)
     assert found.spatial.shape == (2, 2023)
-    network, x = extractor.network, interpolate_bilinear_2d_like_tensorflow1x(images.float(), size=(299, 299))
+    network = extractor.network
+    x = interpolate_bilinear_2d_like_tensorflow1x(images.float(), size=(299, 299), align_corners=False)
     blocks = [name for name, _ in network.named_children() if name.startswith("Mixed_")]
     with torch.no_grad():
         x = (x - 128) / 128

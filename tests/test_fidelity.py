@@ -337,9 +337,9 @@ def test_a_damaged_or_foreign_cache_entry_is_said_and_made_again(tmp_path, damag
 def test_features_made_on_another_kind_of_device_are_not_taken(tmp_path, monkeypatch):
     made, real = [], features.outputs_of
 
-    def on_the_cpu(images, extractor, runtime):
+    def on_the_cpu(images, extractor, runtime, spatial):
         made.append(runtime.device.type)
-        return real(images, extractor, Runtime())
+        return real(images, extractor, Runtime(), spatial)
 
     monkeypatch.setattr(features, "outputs_of", on_the_cpu)
     for device in ("cpu", "cuda", "cpu", "cuda"):

@@ -9,6 +9,7 @@ from tiny_models import tiny_checkpoint, tiny_data, tiny_preset
 from torch import nn
 from torch.nn import functional
 
+from ddpm_bench.config.grid import load_grid
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.config.settings import DataSettings, ScoringSettings
 from ddpm_bench.data import load_data
@@ -23,7 +24,9 @@ from ddpm_bench.metrics.features import outputs_of
 from ddpm_bench.metrics.mmd import scaled_mmd
 from ddpm_bench.metrics.uncertainty import frechet
 from ddpm_bench.records.protocol import expected_coverage
-from ddpm_bench.records.record import ExtractorInfo
+from ddpm_bench.records.record import ExtractorInfo, read_record
+from ddpm_bench.report.results_table import make_table
+from ddpm_bench.report.summary import summaries
 from ddpm_bench.runtime.interrupt import Stop
 from ddpm_bench.runtime.runtime import Runtime
 
@@ -330,21 +333,22 @@ def test_a_checkpoints_row_keeps_what_was_asked_for_and_another_wish_is_another_
     assert again.code == 2 and "quality" in again.err
 
 
-def test_a_grid_records_and_reports_them_in_the_full_table_alone(call, tmp_path):
+def test_a_grid_records_them_and_shows_them_in_the_full_table_alone(call, tmp_path, data):
     answer = call(
-        "ablate", "--preset", tiny_preset(tmp_path), "--cells", "eps-mse-fixed", "--device", "cpu", "--workers", 1,
-        "--results", tmp_path / "results", "--reports", tmp_path / "report", "--cache", tmp_path / "cache",
+        "ablate", "--preset", tiny_preset(tmp_path), "--cells", "eps-mse-fixed", "--device", "cpu", "--workers", 1, "--data", data,
+        "--results", tmp_path / "results", "--no-report", "--cache", tmp_path / "cache",
         "--set", 'scoring.quality=["density","copies","mmd"]', "--set", "scoring.bootstrap=40",
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    record = json.loads((tmp_path / "results" / "eps-mse-fixed-seed0.json").read_text())
-    assert record["settings"]["scoring"]["quality"] == ["density", "copies", "mmd"]
-    assert {"density", "coverage", "copies", "copy_distance", "mmd_train"} <= set(record["checkpoints"][-1]["metrics"])
-    assert "density" in record["checkpoints"][-1]["quantiles"] and "density" in record["anchors"]["held-out real"]
-    report = (tmp_path / "report" / "report.md").read_text()
-    assert "MMD (embedded) ↓" in report and "Copies: the share of samples" in report
-    compact = [path for path in (tmp_path / "report").glob("*.tex") if "density" in path.read_text()]
-    assert not any("compact" in path.name for path in compact)
+    record = read_record(tmp_path / "results" / "eps-mse-fixed-seed0.json")
+    keys = ("density", "coverage", "copies", "copy_distance", "mmd_train")
+    assert record.settings.scoring.quality == ("density", "copies", "mmd")
+    assert {"density", "copies"} <= set(record.final.quantiles) and set(keys) <= set(record.anchors["held-out real"])
+    [summary] = summaries([record], load_grid("table2"))
+    full, compact = make_table(summary), make_table(summary, compact=True)
+    assert full.columns[full.columns.index("recall") + 1 :][:5] == keys and not set(keys) & set(compact.columns)
+    assert any("k = 5, balls without their surface" in remark for remark in full.remarks)
+    assert any(remark.startswith("MMD (embedded): 1000 times") for remark in full.remarks)
 
 
 def test_cells_are_not_scored_by_an_extractor_without_a_score(tmp_path):

@@ -11,6 +11,7 @@ Both networks are timm's ViT-L/14, with everything around them as the metric's o
 The published files are known by their SHA-256 before they are opened; others are refused, or marked as unverified.
 """
 
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -121,9 +122,9 @@ def network(of: Vision) -> nn.Module:
 def _state(of: Vision, path: Path, content: bytes) -> State:
     try:
         state = read_tensors(content) if path.suffix == ".safetensors" else read_pickle(content)
-    except ValueError as error:
+    except (pickle.UnpicklingError, ValueError) as error:
         raise UserError(
-            f"'{path}' is damaged or holds no tensors ({error}). Give the published '{of.file}'."
+            f"'{path}' is damaged or holds something other than tensors; nothing in it was run. Give the published '{of.file}'."
         ) from error
     if not isinstance(state, dict) or odd(state):
         raise UserError(f"'{path}' holds no tensors by name. Give the published '{of.file}'.")

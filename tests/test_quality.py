@@ -25,6 +25,7 @@ from ddpm_bench.metrics.mmd import scaled_mmd
 from ddpm_bench.metrics.uncertainty import frechet
 from ddpm_bench.records.protocol import expected_coverage
 from ddpm_bench.records.record import ExtractorInfo, read_record
+from ddpm_bench.records.row import Row
 from ddpm_bench.report.results_table import make_table
 from ddpm_bench.report.summary import summaries
 from ddpm_bench.runtime.interrupt import Stop
@@ -326,6 +327,9 @@ def test_a_checkpoints_row_keeps_what_was_asked_for_and_another_wish_is_another_
     assert answer.code == 0, answer.err
     row = json.loads(answer.out)
     assert row["setup"]["quality"] == ["density", "copies"] and row["setup"]["density_neighborhood"] == 5
+    setup = Row.model_validate(row).setup
+    assert setup.conditions == setup.model_copy(update={"quality": ()}).conditions  # they share a table
+    assert setup.conditions != setup.model_copy(update={"density_neighborhood": 4}).conditions
     assert {"density", "coverage", "copies", "copy_distance"} <= set(row["metrics"])
     table = (tmp_path / "rows" / "table.md").read_text()
     assert "| density ↑ | coverage ↑ | copies ↓ | calibrated distance ↑ |" in table and "k = 5" in table

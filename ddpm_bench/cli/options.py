@@ -102,7 +102,10 @@ Extractor = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option(help="The Inception weights file, where it cannot be downloaded.")]
 Unverified = Annotated[
-    bool, typer.Option("--allow-unverified-weights", help="Accept other Inception weights; every table will say so.")
+    bool,
+    typer.Option(
+        "--allow-unverified-weights", help="Accept other weights of Inception, DINOv2 or CLIP; every table will say so."
+    ),
 ]
 Cache = Annotated[
     Path, typer.Option(help="Folder for downloaded weights, reference features, anchors, and what `nll` has finished.")

@@ -80,7 +80,7 @@ def scores(
     given = {"samples": samples, "reference images": reference}
     if test_reference is not None:
         given["test images"] = test_reference
-    if held_out is not None:
+    if held_out is not None and "copies" in scoring.quality:
         given["held-out images"] = held_out
     _check_alike(given)
     shown = {title: MeasuredImages(title, images, extractor) for title, images in given.items()}

@@ -3,7 +3,7 @@
     1000 MMD^2 = 1000 ( mean k(x, x') + mean k(y, y') - 2 mean k(x, y) ),    k(x, y) = exp( -|x - y|^2 / (2 * 10^2) )
 
 over all pairs, those of an image with itself among them (the biased estimator, Gretton et al. 2012, eq. 5), of features
-divided by their norm. The kernel is so wide that 10 |mean x - mean y|^2 comes out, but for a few per mille.
+divided by their norm. The kernel is so wide that 10 |mean x - mean y|^2 comes out, to within 2%.
 """
 
 import torch

@@ -92,15 +92,21 @@ def known_content(path: Path, sha256: str, noun: str, unlike: str, remedy: str) 
     """The bytes of a file that is known by its hash, of the name `noun`. UserError, before anything of it is loaded, where it
     cannot be read or has another; `unlike`: what it then is, if it is not damaged.
     """
-    try:
-        content = regular(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"Cannot read {noun} '{path}': {error.strerror}. {remedy}") from error
-    if (found := hashlib.sha256(content).hexdigest()) != sha256:
+    content, found = given_content(path, noun, remedy)
+    if found != sha256:
         raise UserError(
             f"'{path}' is damaged or {unlike}: its SHA-256 is {found}, expected {sha256}. Nothing of it was loaded. {remedy}"
         )
     return content
+
+
+def given_content(path: Path, noun: str, remedy: str) -> tuple[bytes, str]:
+    """The bytes of a file of the name `noun`, and their SHA-256. UserError where it cannot be read."""
+    try:
+        content = regular(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {noun} '{path}': {error.strerror}. {remedy}") from error
+    return content, hashlib.sha256(content).hexdigest()
 
 
 def read_json(path: Path, most: int | None = None) -> Any:

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from ddpm_bench.config.settings import DataSettings, ScoringSettings
 from ddpm_bench.data import load_data
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.metrics import extractors, inception
 from ddpm_bench.metrics.embedded import ExtractorTraining, train_extractor
+from ddpm_bench.metrics.extractor import MeasuredImages
 from ddpm_bench.metrics.extractors import SHIPPED_SHA256, load_extractor
+from ddpm_bench.metrics.features import outputs_of
 from ddpm_bench.metrics.fidelity import score
 from ddpm_bench.metrics.inception import INCEPTION_URL
 from ddpm_bench.metrics.small_cnn import SHIPPED, Card, card_path, read_card
@@ -303,6 +306,29 @@ def test_unverified_inception_scores_and_says_so(random_weights, tmp_path, monke
     assert features.shape == (2, 2048)
     assert torch.allclose(logits, features @ extractor.network.fc.weight.T, atol=1e-5)  # trap 7: without the bias
     assert extractor.network.fc.bias.abs().max() > 0
+
+
+def test_spatial_features_of_inception_are_seven_channels_of_the_tensor_that_adms_evaluator_takes(
+    random_weights, tmp_path
+):
+    """mixed_6/conv:0 of TensorFlow's graph, rectified: the first branch of the seventh block `mixed...`, on 17x17 places."""
+    extractor = load_extractor("inception", inception_weights=random_weights, allow_unverified=True, cache=tmp_path)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = outputs_of(MeasuredImages("images", images, extractor), extractor, Runtime(), spatial=True)
+    assert found.spatial.shape == (2, 2023)
+    network = extractor.network
+    x = interpolate_bilinear_2d_like_tensorflow1x(images.float(), size=(299, 299), align_corners=False)
+    blocks = [name for name, _ in network.named_children() if name.startswith("Mixed_")]
+    with torch.no_grad():
+        x = (x - 128) / 128
+        for name, layer in network.named_children():
+            if name == blocks[6]:
+                break
+            x = layer(x)
+        block = getattr(network, blocks[6])
+        expected = block.branch1x1.bn(block.branch1x1.conv(x)).clamp(min=0)[:, :7].permute(0, 2, 3, 1).flatten(1)
+    assert torch.allclose(found.spatial.float(), expected, atol=1e-5) and expected.std() > 0
+    assert found.features.shape == (2, 2048)
 
 
 def test_weights_with_the_published_hash_are_inceptions(random_weights, tmp_path, monkeypatch):

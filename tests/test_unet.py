@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm_bench.config.grid import Cell, load_preset, resolve
+from ddpm_bench.config.grid import Cell, load_grid, load_preset, resolve
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import build_diffusion, build_network
@@ -29,7 +29,7 @@ def reference(settings: UNetSettings, channels: int, out_channels: int, size: in
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
         attention_head_dim=settings.head_channels, norm_num_groups=settings.groups, norm_eps=settings.eps,
         attn_norm_num_groups=settings.groups, downsample_padding={"end": 0, "both": 1}[settings.padding],
-        freq_shift=settings.time_shift, flip_sin_to_cos=False, add_attention=True, dropout=settings.dropout,
+        freq_shift=settings.time_shift, flip_sin_to_cos=False, add_attention=settings.middle_attention, dropout=settings.dropout,
         act_fn="silu",
         resnet_time_scale_shift="scale_shift" if settings.scale_shift else "default", center_input_sample=False,
         downsample_type={"conv": "conv", "block": "resnet"}[settings.resample],
@@ -153,6 +153,7 @@ def test_paper_size_equals_diffusers_with_copied_weights() -> None:
         (SMALL.model_copy(update={"time_shift": 0}), 1, 1, 16),
         (SMALL.model_copy(update={"scale_shift": True}), 1, 1, 16),
         (SMALL.model_copy(update={"head_channels": 8}), 1, 1, 16),
+        (SMALL.model_copy(update={"attention": (), "middle_attention": False}), 1, 1, 16),
         (SMALL.model_copy(update={"resample": "block", "attention": (16, 8)}), 1, 1, 16),
         (SMALL.model_copy(update={"resample": "block", "attention": (16, 8), "scale_shift": True}), 1, 1, 16),
     ],
@@ -314,3 +315,30 @@ def test_downsampling_pads_right_and_bottom_only() -> None:
 def test_sizes_that_do_not_fit_together_are_refused_with_the_remedy(settings, size: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
         UNet(1, 1, size, settings)
+
+
+def test_the_preset_of_mnist_has_the_parameters_that_its_source_states_and_no_self_attention():
+    settings = resolve(load_grid("table2").select(["eps-mse-fixed"])[0], load_preset("mnist"), {})
+    with outline():
+        network = UNet(1, 1, settings.data.size, settings.network)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 7_339_297
+    assert not any(isinstance(module, Attention) for module in network.modules())
+    assert (settings.training.learning_rate, settings.diffusion.T, settings.diffusion.schedule) == (
+        1e-4,
+        1000,
+        "linear",
+    )
+
+
+def test_without_attention_in_the_middle_its_parameters_are_gone_and_nothing_else():
+    with_it, without = (
+        UNet(1, 1, 16, SMALL.model_copy(update={"middle_attention": held})).state_dict() for held in (True, False)
+    )
+    gone = with_it.keys() - without.keys()
+    assert gone == {name for name in with_it if name.startswith("middle.0.attention.")} and gone
+    assert without.keys() < with_it.keys()
+    # Heads have to divide only channels that have attention.
+    settings = UNetSettings(base=6, multipliers=(1,), attention=(), heads=4, groups=2, middle_attention=False)
+    settings.check(8)
+    with pytest.raises(UserError, match="attention heads"):
+        settings.model_copy(update={"middle_attention": True}).check(8)

@@ -38,6 +38,7 @@ from ddpm_bench.cli.options import (
     plain_path,
     plain_text,
     refuse,
+    words,
 )
 from ddpm_bench.cli.show import print_json, print_table
 from ddpm_bench.config.limits import LARGEST_SEED
@@ -97,6 +98,16 @@ def evaluate(
         bool, typer.Option("--test-reference", help="Also score against the test split.")
     ] = False,
     neighborhood: Annotated[int | None, typer.Option(min=1, help="k of precision and recall [default: 3].")] = None,
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            help="What is measured beside the usual, separated by commas: density (and coverage), copies (of training images), "
+            "spatial (sFID with inception), mmd (CMMD with clip) [default: none; mmd with clip]."
+        ),
+    ] = None,
+    density_neighborhood: Annotated[
+        int | None, typer.Option(min=1, help="k of density and coverage [default: 5].")
+    ] = None,
     count: Annotated[
         int | None, typer.Option(min=2, help="Samples of --ckpt [default: 50000 for inception, 512 for any other].")
     ] = None,
@@ -185,7 +196,10 @@ def evaluate(
     # What is compared is read and refused before the extractor, whose weights may have to be fetched.
     if samples:
         wanted = {"source": data or "embedded", "name": data_name, "root": data_root, "resize": resize}
-        given, against = _compared(samples, key, reference, reference_key, recursive, wanted, extractor, neighborhood)
+        of_images = {
+            "--neighborhood": neighborhood, "--quality": quality, "--density-neighborhood": density_neighborhood
+        }  # fmt: skip
+        given, against = _compared(samples, key, reference, reference_key, recursive, wanted, extractor, of_images)
         images = given.images
     else:
         assert ckpt is not None  # one of the two was given
@@ -194,8 +208,12 @@ def evaluate(
         of_model = reference_data(model, data, data_name, data_root, resize)
         images = of_model.train.images
     extractor = extractor or choose_extractor("embedded", images, inception_weights, cache)
+    asked = words(quality or ("mmd" if extractor.startswith("clip:") else ""))
+    if density_neighborhood and "density" not in asked:
+        raise UserError("--density-neighborhood is the k of density and coverage; add --quality density.")
     scored = {
-        "extractor": extractor, "test_reference": test_reference, "neighborhood": neighborhood or 3, "bound_images": bound_images or 0,
+        "extractor": extractor, "test_reference": test_reference, "neighborhood": neighborhood or 3,
+        "quality": asked, "density_neighborhood": density_neighborhood or 5, "bound_images": bound_images or 0,
         "bound_evals": None if exact else evals or 10, "decoder": decoder or "exact", "neighbours": 0,
     }  # fmt: skip
     scoring = section(ScoringSettings, scored)
@@ -208,20 +226,23 @@ def evaluate(
     if bound_images is None:
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})
-    asked = {
+    of_chain = {
         "steps": steps, "spacing": spacing, "clip_x0": clip, "sampler": sampler, "eta": eta,
         "corrector_steps": corrector_steps, "snr": snr, "corrector_norm": corrector_norm,
         "level_steps": level_steps, "step_size": step_size, "final_denoising": final_denoising, "start": start,
     }  # fmt: skip
-    wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), asked)
+    wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), of_chain)
     _of_model(model, Task(of_model, features, wish, scoring, seed or 0), runtime, folder, row, fresh, as_json)
 
 
 def _compared(
     samples: Path, key: str | None, reference: Path | None, reference_key: str | None, recursive: bool,
-    wanted: Mapping[str, object], extractor: str | None, neighborhood: int | None,
+    wanted: Mapping[str, object], extractor: str | None, of_images: Mapping[str, object],
 ) -> "tuple[GivenImages, ImageData | GivenImages | GivenStatistics]":  # fmt: skip
-    """The samples and what they are compared with: `reference`, or the data set `wanted`, at the samples' size."""
+    """The samples and what they are compared with: `reference`, or the data set `wanted`, at the samples' size.
+
+    of_images: options that take the reference's images, by name.
+    """
     from ddpm_bench.cli.setup import section
     from ddpm_bench.config.settings import DataSettings
     from ddpm_bench.data import load_data
@@ -232,7 +253,7 @@ def _compared(
     settings = section(DataSettings, wanted)
     if reference and not reference_key and (statistics := read_statistics(reference)):
         refuse(
-            {"--neighborhood": neighborhood, "--resize": settings.resize},
+            {**of_images, "--resize": settings.resize},
             f"is not used: '{reference}' holds statistics, which give a distance alone.",
         )
         if extractor is None:

@@ -36,7 +36,9 @@ Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas: each cell 
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of every random draw.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value, e.g. training.steps=1000. Repeatable.")]
 DATA_HELP = "embedded (fashion-mnist-10k, in the package), cifar10, mnist, fashion-mnist, folder:PATH or npz:PATH."
-EXTRACTOR_HELP = "inception, efficientnet-lite0, embedded, or the path of an extractor of your own"
+EXTRACTOR_HELP = (
+    "inception, efficientnet-lite0, embedded, dinov2:WEIGHTS, clip:WEIGHTS, or the path of an extractor of your own"
+)
 IN_COLOUR = "inception where its weights are at hand, else efficientnet-lite0"
 Data = Annotated[str | None, typer.Option(callback=plain_text, help=DATA_HELP)]
 DataName = Annotated[
@@ -142,7 +144,10 @@ Extractor = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option(help="The Inception weights file, where it cannot be downloaded.")]
 Unverified = Annotated[
-    bool, typer.Option("--allow-unverified-weights", help="Accept other Inception weights; every table will say so.")
+    bool,
+    typer.Option(
+        "--allow-unverified-weights", help="Accept other weights of Inception, DINOv2 or CLIP; every table will say so."
+    ),
 ]
 Cache = Annotated[
     Path, typer.Option(help="Folder for downloaded weights, reference features, anchors, and what `nll` has finished.")

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 SplitName = Literal["test", "train"]
+FID, FID_UNVERIFIED, FD_DINOV2, CLIP_DISTANCE = "FID", "FID (unverified)", "FD-DINOv2", "FD (clip)"
+"""Distances of extractors with names of their own; the last one is of CLIP with the published weights."""
+_OF_EXTRACTOR = {FID: "(inception)", FID_UNVERIFIED: "(inception, unverified)", FD_DINOV2: "(dinov2)"}
+"""By a distance whose label is not "FD (extractor)": what stands after the name of another of its numbers."""
 
 
 @dataclass(frozen=True)
@@ -16,13 +20,13 @@ class Metric:
 
     kind: what is compared of the samples, except for a `bound` and a `likelihood`, which are the model's own, and an `error`,
         which is another metric's within one run.
-    template: may hold {score}, {distance} and {kernel}: what the extractor calls its score and its two distances.
+    template: may hold {score}, {distance}, {kernel}, {spatial} and {mmd}: what the extractor calls its score and its distances.
     split: of the data set; a distance is measured against its images, a bound is that of its images.
     source_name: what sources call it. published: the field of `Published` with the number that a source printed.
     error: the metric that is this one's scatter within one run, and `error_over`: over what.
     infinite: the metric that is this one for infinitely many samples.
     scale: on which good and bad cells scatter alike over seeds: relative for sizes, arcsine for fractions.
-    of_neighbours: does it depend on the k of precision and recall? minor: a narrow terminal goes without it.
+    neighbours: the setting of the k that it depends on, if it does. minor: a narrow terminal goes without it.
     """
 
     key: str
@@ -39,18 +43,21 @@ class Metric:
     error_over: str = ""
     infinite: str = ""
     scale: Literal["log", "arcsine"] | None = None
-    of_neighbours: bool = False
+    neighbours: Literal["", "neighborhood", "density_neighborhood"] = ""
     minor: bool = False
 
     def heading(self, labels: tuple[str, str]) -> str:
         """The heading under an extractor with these `labels` (ExtractorInfo.labels: distance, score).
 
-        Only Inception's own may be called FID, IS and KID; another's are called, say, FD (embedded), IS (embedded), KD
-        (embedded).
+        Only Inception's own may be called FID, sFID, IS and KID, and only CLIP's CMMD; another's are called, say, FD
+        (embedded), sFD (embedded), IS (embedded), KD (embedded), MMD (embedded).
         """
         distance, score = labels
         kernel = distance.replace("FID", "KID", 1) if distance.startswith("FID") else distance.replace("FD", "KD", 1)
-        return self.template.format(distance=distance, score=score, kernel=kernel)
+        of = _OF_EXTRACTOR.get(distance) or distance.removeprefix("FD ")
+        spatial = "sFID" if distance == FID else f"sFD {of}"
+        mmd = "CMMD" if distance == CLIP_DISTANCE else f"MMD {of}"
+        return self.template.format(distance=distance, score=score, kernel=kernel, spatial=spatial, mmd=mmd)
 
     def column(self, labels: tuple[str, str]) -> str:
         """The heading of a column, with the arrow; an error has none, since a small one is no merit."""
@@ -145,11 +152,35 @@ METRICS = {
         Metric("kid_std", "spread of the kernel distance over subsets", "error", "down", 4, "{kernel}, std"),
         Metric(
             "precision", "precision", "score", "up", 3, "precision", split="train", scale="arcsine",
-            of_neighbours=True, minor=True,
+            neighbours="neighborhood", minor=True,
         ),
         Metric(
-            "recall", "recall", "score", "up", 3, "recall", split="train", scale="arcsine", of_neighbours=True,
+            "recall", "recall", "score", "up", 3, "recall", split="train", scale="arcsine", neighbours="neighborhood",
             minor=True,
+        ),
+        Metric(
+            "density", "density", "score", "up", 3, "density", split="train", neighbours="density_neighborhood",
+            minor=True,
+        ),
+        Metric(
+            "coverage", "coverage", "score", "up", 3, "coverage", split="train", scale="arcsine",
+            neighbours="density_neighborhood", minor=True,
+        ),
+        Metric(
+            "copies", "share of samples nearer to a training image than all but 1% of test images", "score", "down", 3,
+            "copies", split="train", scale="arcsine", minor=True,
+        ),
+        Metric(
+            "copy_distance", "median calibrated distance to the nearest training image", "score", "up", 3,
+            "calibrated distance", split="train", minor=True,
+        ),
+        Metric(
+            "sfd_train", "Frechet distance of spatial features to the training set", "distance", "down", 2, "{spatial}",
+            split="train", scale="log", minor=True,
+        ),
+        Metric(
+            "mmd_train", "squared MMD with a Gaussian kernel to the training set, times 1000", "distance", "down", 3,
+            "{mmd}", split="train", minor=True,
         ),
         _bound("test", "test", scale="log"),
         _bound("train", "training", minor=True),

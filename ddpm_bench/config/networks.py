@@ -33,6 +33,7 @@ class NetworkSettings(Settings):
 class UNetSettings(NetworkSettings):
     """The paper's U-Net at any size, and the dialects of other releases; the defaults are the paper's.
 
+    attention: the sides at which every block has self-attention; middle_attention: whether the middle has it, too.
     heads, head_channels: attention heads a layer, or channels a head where that is given. time_shift: the frequencies of the time
     embedding are 10000^(-i / (half - time_shift)). scale_shift: the time embedding scales the second norm's output and
     shifts it, instead of being added before it. padding: stride-2 convolutions pad at the "end" (right and bottom) or on
@@ -45,6 +46,7 @@ class UNetSettings(NetworkSettings):
     multipliers: tuple[Annotated[int, Field(le=64)], ...] = Field((1, 2, 2, 2), max_length=11)
     blocks: int = Field(2, ge=1, le=32)
     attention: tuple[int, ...] = Field((16,), max_length=11)
+    middle_attention: bool = True
     groups: int = Field(32, ge=1, le=8192)
     dropout: float = Field(0.1, ge=0, lt=1)
     heads: int = Field(1, ge=1, le=8192)
@@ -76,7 +78,8 @@ class UNetSettings(NetworkSettings):
                     f"attention at side {attended}: the levels of this network have sides {sides}; choose among these."
                 )
         with_heads = [m for each, m in zip(sides, self.multipliers, strict=True) if each in self.attention]
-        for channels in (self.base * multiplier for multiplier in (*with_heads, self.multipliers[-1])):
+        in_middle = (self.multipliers[-1],) if self.middle_attention else ()
+        for channels in (self.base * multiplier for multiplier in (*with_heads, *in_middle)):
             if channels % (self.head_channels or self.heads):
                 raise UserError(
                     f"The {channels} channels of a level cannot be shared out among attention heads with heads "

@@ -6,7 +6,7 @@ here are shapes, ranges and the rules between fields. No torch is imported.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -153,10 +153,17 @@ class SamplingSettings(Settings):
         return self.spacing if self.strided(T) else EVEN
 
 
+Quality = Literal["density", "copies", "spatial", "mmd"]
+"""What may be measured of samples beyond their score, their distances, precision and recall: `metrics/quality.py`."""
+
+
 class ScoringSettings(Settings):
     """With what samples are scored, and how the bound is measured.
 
     `extractor`: inception, efficientnet-lite0, embedded, or the path of one made by `ddpm-bench extractor train`.
+    `quality`: what is measured beside: "density" (and coverage), "copies" (of training images), "spatial" (the distance of
+    features that know where things are), "mmd" (with a Gaussian kernel). `neighborhood`: k of precision and recall;
+    `density_neighborhood`: that of density and coverage.
     `bound_images`: how many test images, and as many training images, have their variational bound measured at the end of
     training; 0 for none. `bound_evals`: by so many network calls an image, or with every t where it is None.
     `bound_of`: the whole chain, however the model is sampled, or the strided chain that is sampled, a model of its own.
@@ -172,6 +179,8 @@ class ScoringSettings(Settings):
     test_reference: bool = False
     precision_recall: bool = True
     neighborhood: int = Field(3, ge=1, le=1000)
+    quality: tuple[Quality, ...] = ()
+    density_neighborhood: int = Field(5, ge=1, le=1000)
     bound_images: int = Field(10_000, ge=0, le=MOST_IMAGES)
     bound_evals: int | None = Field(None, ge=5, le=MOST_T)
     bound_of: Literal["whole chain", "sampled chain"] = "whole chain"
@@ -181,6 +190,17 @@ class ScoringSettings(Settings):
     decoder: Literal["exact", "paper"] = "exact"
     bootstrap: int = Field(200, ge=0, le=100_000)
     neighbours: int = Field(8, ge=0, le=1000)
+
+    @property
+    def density_k(self) -> int | None:
+        """The k of density and coverage; None where they are not measured."""
+        return self.density_neighborhood if "density" in self.quality else None
+
+    @field_validator("quality")
+    @classmethod
+    def _once(cls, names: tuple[Quality, ...]) -> tuple[Quality, ...]:
+        """In one order, each once: which were asked for is what results depend on."""
+        return tuple(name for name in get_args(Quality) if name in names)
 
     @field_validator("bound_images", "terms_images", "ode_images")
     @classmethod

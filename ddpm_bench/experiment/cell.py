@@ -10,7 +10,7 @@ from ddpm_bench.config.grid import Cell
 from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.diffusion.denoiser import Denoiser
-from ddpm_bench.errors import NotFinite
+from ddpm_bench.errors import NotFinite, UserError
 from ddpm_bench.measurement.kept import Clock, mention_older, work_beside
 from ddpm_bench.measurement.measure import Task, data_info, kept_scores, measure, score
 from ddpm_bench.metrics.extractors import Extractor
@@ -23,6 +23,7 @@ from ddpm_bench.models.build import (
     steps_made,
 )
 from ddpm_bench.models.model import function_of, load_model
+from ddpm_bench.records.protocol import has_score
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import (
     TABLE2_AXES,
@@ -72,7 +73,7 @@ class Job:
 class Bench:
     """Shared by all jobs of one command. `results` receives records; snapshots and samples lie in its folder `work`.
 
-    tensorboard: folder of event files, where those are wanted.
+    tensorboard: folder of event files, where those are wanted. UserError for an extractor without a score.
     """
 
     results: Path
@@ -80,6 +81,13 @@ class Bench:
     extractor: Extractor
     runtime: Runtime
     tensorboard: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not has_score(self.extractor.info):
+            raise UserError(
+                f"The cells of a grid are scored, and the extractor '{self.extractor.info.name}' tells no classes apart, so that "
+                "there is no score. Measure their checkpoints with it: `ddpm-bench evaluate --ckpt`."
+            )
 
     def record(self, job: Job) -> Path:
         return record_path(self.results, job.cell.name, job.seed)

@@ -57,7 +57,7 @@ def setup_of(model: Model, task: Task) -> Setup:
     chain = model.chain(sampling)
     # What these refuse is refused before anything long.
     check_task(model, task)
-    protocol(sampling.samples, len(task.data.train), scoring.neighborhood)
+    protocol(sampling.samples, len(task.data.train), scoring.neighborhood, scoring.density_k)
     evals = task.bound_method(model).evals_for(model)
     if evals is not None:
         Budget.of(evals)
@@ -85,6 +85,8 @@ def setup_of(model: Model, task: Task) -> Setup:
         spacing=sampling.spacing_of(model.T),
         clip_x0=sampling.clip_x0,
         neighborhood=scoring.neighborhood,
+        quality=scoring.quality,
+        density_neighborhood=scoring.density_neighborhood,
         test_reference=scoring.test_reference,
         bootstrap=scoring.bootstrap,
         bound_images=scoring.bound_images,

@@ -24,7 +24,15 @@ from ddpm_bench.metrics.anchors import anchors, noise_anchor
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.metrics.fidelity import distance_to_statistics, scores
 from ddpm_bench.metrics.statistics import GivenStatistics
-from ddpm_bench.records.protocol import ScoreProtocol, few_for_distance, few_images, in_words, protocol
+from ddpm_bench.records.protocol import (
+    ScoreProtocol,
+    few_for_distance,
+    few_images,
+    has_score,
+    in_words,
+    protocol,
+    quality_in_words,
+)
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import DataInfo, ExtractorInfo
 from ddpm_bench.runtime.runtime import Runtime
@@ -53,6 +61,7 @@ class Evaluation:
     reference: dict[str, Any] | None
     extractor: ExtractorInfo
     how: ScoreProtocol | None
+    compared_with: int
     metrics: dict[str, float]
     anchors: dict[str, dict[str, float]]
     warnings: tuple[str, ...]
@@ -69,6 +78,7 @@ class Evaluation:
             "reference": self.reference,
             "extractor": self.extractor.model_dump(),
             "neighborhood": self.how and self.how.neighborhood,
+            "density_neighborhood": self.how and self.how.density_neighborhood,
             "protocol": (asdict(self.how) if self.how else {}) | {"extractor_input": self.extractor.input},
             "metrics": self.metrics,
             "anchors": self.anchors,
@@ -100,15 +110,17 @@ def evaluate_images(
 def _against_data(
     samples: GivenImages, data: ImageData, extractor: Extractor, scoring: ScoringSettings, runtime: Runtime
 ) -> Evaluation:
-    how = protocol(len(samples.images), len(data.train), scoring.neighborhood)
+    how = protocol(len(samples.images), len(data.train), scoring.neighborhood, scoring.density_k)
     test = data.test.images if scoring.test_reference else None
-    found = scores(samples.images, data.train.images, extractor, scoring, runtime, test_reference=test)
+    found = scores(
+        samples.images, data.train.images, extractor, scoring, runtime, test_reference=test, held_out=data.test.images
+    )
     scale = anchors(data, extractor, len(samples.images), scoring, runtime)
     warnings = few_images(how, len(samples.images), len(data.train), extractor.info)
     if scoring.test_reference:
         warnings += few_for_distance(len(samples.images), len(data.test), extractor.info)
     return Evaluation(
-        samples, f"{data.name} ({len(data.train):,} training images)", data_info(data), None, extractor.info, how,
+        samples, f"{data.name} ({len(data.train):,} training images)", data_info(data), None, extractor.info, how, len(data.train),
         found.metrics, scale, _once(*warnings, *_doubts(samples, extractor.info)),
         (*data.notes, *_told(samples)),
         hardware(runtime.device), versions(*extractor.packages),
@@ -119,19 +131,20 @@ def _against_images(
     samples: GivenImages, reference: GivenImages, extractor: Extractor, scoring: ScoringSettings, runtime: Runtime
 ) -> Evaluation:
     count, of = len(samples.images), len(reference.images)
-    how = protocol(count, of, scoring.neighborhood)
+    how = protocol(count, of, scoring.neighborhood, scoring.density_k)
     found = scores(samples.images, reference.images, extractor, scoring, runtime, distance="fd_reference")
 
     def compare(noise: Tensor) -> dict[str, float]:
         return scores(noise, reference.images, extractor, scoring, runtime, distance="fd_reference").metrics
 
     depends_on = asdict(how) | {
-        "reference": reference.sha256, "extractor": extractor.info.sha256, "precision_recall": scoring.precision_recall
+        "reference": reference.sha256, "extractor": extractor.info.sha256, "precision_recall": scoring.precision_recall,
+        "quality": scoring.quality,
     }  # fmt: skip
     same = ["Samples and reference are the same images."] if samples.sha256 == reference.sha256 else []
     few = few_images(how, count, of, extractor.info)
     return Evaluation(
-        samples, f"{reference.path} ({of:,} images)", None, reference.info, extractor.info, how, found.metrics,
+        samples, f"{reference.path} ({of:,} images)", None, reference.info, extractor.info, how, of, found.metrics,
         noise_anchor(tuple(samples.images.shape[1:]), count, compare, depends_on, runtime),
         _once(*same, *few, *_doubts(samples, extractor.info), *_doubts(reference, extractor.info)),
         (NO_TEST_SPLIT, *_told(samples), *_told(reference)), hardware(runtime.device), versions(*extractor.packages),
@@ -161,7 +174,7 @@ def _against_statistics(
     count = len(samples.images)
     return Evaluation(
         samples, f"the statistics of {len(reference.mean):,} features in {reference.path}", None, reference.info,
-        extractor.info, None, compare(samples.images),
+        extractor.info, None, 0, compare(samples.images),
         noise_anchor(tuple(samples.images.shape[1:]), count, compare, depends_on, runtime),
         (unknown, *few_for_distance(count, None, extractor.info), *_doubts(samples, extractor.info)), tuple(notes),
         hardware(runtime.device), versions(*extractor.packages),
@@ -198,8 +211,12 @@ def evaluation_table(result: Evaluation) -> Group:
     how = in_words(result.how, info) + " " if result.how else ""
     inside = f" ({info.input})" if info.input else ""
     lines = [f"{how}Extractor: {info.name}{inside}, SHA-256 {info.sha256}. Samples are scored at their own size."]
-    if info.name != "inception" or not info.verified:
+    if not info.verified or (info.name != "inception" and has_score(info)):
         lines.append("Not comparable with published FID and IS.")
+    if result.how:
+        lines += quality_in_words(
+            result.metrics, info, result.how.density_neighborhood or 0, len(result.samples.images), result.compared_with
+        )
     warnings = [f"Warning: {warning}" for warning in result.warnings]
     return Group(table, *map(Text, (*lines, *warnings, *result.notes)))
 

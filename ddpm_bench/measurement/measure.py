@@ -26,6 +26,7 @@ from ddpm_bench.metrics.anchors import anchors
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.metrics.fidelity import scores
 from ddpm_bench.metrics.neighbours import find_neighbours
+from ddpm_bench.metrics.quality import check_quality
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.protocol import protocol
 from ddpm_bench.records.provenance import git_commit, hardware, versions
@@ -140,6 +141,7 @@ def measure(model: Model, task: Task, runtime: Runtime, record: Path) -> Measure
 def check_task(model: Model, task: Task) -> None:
     """UserError for what cannot be measured of this model."""
     chain = model.chain(task.sampling)
+    check_quality(task.scoring, task.extractor)
     if task.scoring.bound_images:
         check_bounded(chain.denoiser.schedule, chain.codec)
     if task.scoring.ode_images:
@@ -158,7 +160,7 @@ def score(model: Model, task: Task, runtime: Runtime, record: Path) -> Scored:
         with clock("scoring"):
             made = scores(
                 samples, data.train.images, task.extractor, task.scoring, runtime,
-                seed=task.seed, test_reference=test,
+                seed=task.seed, test_reference=test, held_out=data.test.images,
             )  # fmt: skip
         found = kept.write(Scored(metrics=made.metrics, quantiles=made.quantiles))
     observer().scores(model.step or 0, found.metrics)
@@ -167,13 +169,15 @@ def score(model: Model, task: Task, runtime: Runtime, record: Path) -> Scored:
 
 def kept_scores(function: dict[str, Any], task: Task, runtime: Runtime, record: Path) -> "Kept[Scored]":
     """Where the scores of a model are kept that computes `function` (`Model.function`)."""
-    scoring = ("test_reference", "precision_recall", "neighborhood", "bootstrap")
+    scoring = ("test_reference", "precision_recall", "neighborhood", "bootstrap", "quality")
     of = samples_depend_on(function, task.sampling, task.seed, runtime) | {
         "samples": task.sampling.samples,
         "data_sha256": task.data.sha256,
         "extractor_sha256": task.extractor.info.sha256,
         "scoring": task.scoring.model_dump(mode="json", include=set(scoring)),
-        "protocol": asdict(protocol(task.sampling.samples, len(task.data.train), task.scoring.neighborhood)),
+        "protocol": asdict(
+            protocol(task.sampling.samples, len(task.data.train), task.scoring.neighborhood, task.scoring.density_k)
+        ),
         "keys": list(OF_DATA_SETS),
     }
     return Kept(Scored, keyed_folder(work_beside(record), "scores", of))

@@ -10,9 +10,6 @@ Distances are biased upwards for few images, so anchors have as many images as t
 there are fewer; their names then say how many.
 """
 
-import hashlib
-import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -25,13 +22,12 @@ from ddpm_bench.config.metrics import METRICS, OF_DATA_SETS
 from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.errors import UserError
+from ddpm_bench.metrics.cached import cached
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.fidelity import score
 from ddpm_bench.records.failure import NOISE
 from ddpm_bench.records.protocol import images_needed, protocol
-from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
-from ddpm_bench.sealed import read_sealed, write_sealed
 
 REAL, BLURRED = "held-out real", "blurred"
 BLUR = 1 / 16  # standard deviation, in sides of the image
@@ -55,7 +51,7 @@ def anchors(
     UserError for too few images, of the test set too.
     """
     identity = _identity(data, extractor, n, scoring, runtime)
-    return _kept(identity, runtime, lambda: _measured(data, extractor, n, scoring, runtime))
+    return cached("anchors", identity, runtime, lambda: _measured(data, extractor, n, scoring, runtime))
 
 
 def noise_anchor(
@@ -75,30 +71,14 @@ def noise_anchor(
         noise = torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         return {NOISE: compare(noise)}
 
-    return _kept(identity, runtime, make)
-
-
-def _kept(
-    identity: dict[str, Any], runtime: Runtime, make: Callable[[], dict[str, dict[str, float]]]
-) -> dict[str, dict[str, float]]:
-    """What `make` gives, kept in the runtime's cache under a hash of all that it depends on."""
-    if runtime.cache is None:
-        return make()
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    kept = runtime.cache / "anchors" / f"{key}.json"
-    with owned(kept.parent, math.inf, key):  # of two processes that want the same, one makes them
-        found = read_sealed(kept)
-        if found is None:
-            found = make()
-            write_sealed(kept, found)
-        return found
+    return cached("anchors", identity, runtime, make)
 
 
 def _measured(
     data: ImageData, extractor: Extractor, n: int, scoring: ScoringSettings, runtime: Runtime
 ) -> dict[str, dict[str, float]]:
     """`anchors`, whatever is kept."""
-    if len(data.test) < (needed := images_needed(scoring.neighborhood)):
+    if len(data.test) < (needed := images_needed(scoring.neighborhood, scoring.density_k)):
         raise UserError(
             f"The anchors of '{data.name}' are test images, of which it has {len(data.test)}; "
             f"{needed} or more are needed."
@@ -107,7 +87,9 @@ def _measured(
     for name, images in anchor_images(data, n).items():
         # Test images are no match for themselves.
         test = data.test.images if scoring.test_reference and not name.startswith(REAL) else None
-        found[name] = score(images, data.train.images, extractor, scoring, runtime, test_reference=test)
+        found[name] = score(
+            images, data.train.images, extractor, scoring, runtime, test_reference=test, held_out=data.test.images
+        )
     return found
 
 
@@ -115,9 +97,10 @@ def _identity(
     data: ImageData, extractor: Extractor, n: int, scoring: ScoringSettings, runtime: Runtime
 ) -> dict[str, Any]:
     """All that the anchors' scores depend on."""
-    return asdict(protocol(n, len(data.train), scoring.neighborhood)) | {
+    return asdict(protocol(n, len(data.train), scoring.neighborhood, scoring.density_k)) | {
         "data": data.sha256, "extractor": extractor.info.sha256, "n": n, "blur": BLUR, "device": runtime.device.type,
-        "precision_recall": scoring.precision_recall, "test": scoring.test_reference, "keys": list(OF_DATA_SETS),
+        "precision_recall": scoring.precision_recall, "quality": scoring.quality, "test": scoring.test_reference,
+        "keys": list(OF_DATA_SETS),
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.record import ExtractorInfo
@@ -18,10 +19,28 @@ BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)
+class SpatialLayer:
+    """The layer of an extractor whose map tells where in an image something is: its first `channels`, at side x side places."""
+
+    layer: nn.Module
+    channels: int
+    side: int
+
+    def features(self, output: Tensor) -> Tensor:
+        """Of the layer's output (B, C, h, w): rectified, averaged to side x side, (B, side * side * channels).
+
+        Channels last, as TensorFlow has them.
+        """
+        kept = functional.adaptive_avg_pool2d(functional.relu(output[:, : self.channels]), self.side)
+        return kept.permute(0, 2, 3, 1).flatten(1)
+
+
+@dataclass(frozen=True, eq=False)
 class Extractor:
     """A network that measures images, and what it may be given.
 
-    `network`: uint8 (B, channels, H, W) -> features (B, info.feature_dim) and logits without bias (B, classes).
+    `network`: uint8 (B, channels, H, W) -> features (B, info.feature_dim) and logits without bias (B, classes); none of
+    these, (B, 0), where it tells no classes apart, so that there is no score. `spatial`: where features with a place are.
     `sizes`: the sides in pixels that it was made for; None when it takes any. `batch`: images at once on a CPU;
     `image_bytes`: what an image needs on a GPU, generously. `packages`: whose versions its numbers depend on, beside those
     of every extractor's.
@@ -34,6 +53,7 @@ class Extractor:
     batch: int
     image_bytes: int
     packages: tuple[str, ...] = ()
+    spatial: SpatialLayer | None = None
 
     def batch_on(self, device: torch.device) -> int:
         """Images at once: on a GPU the most that fit."""

@@ -1,4 +1,5 @@
-"""Names turned into extractors: Inception, EfficientNet-Lite0, the shipped small one, or one of `ddpm-bench extractor train`.
+"""Names turned into extractors: Inception, EfficientNet-Lite0, the shipped small one, one of `ddpm-bench extractor train`,
+and DINOv2 and CLIP where their weights are given.
 
 Only Inception with the published weights gives numbers that are called FID and IS, and that may stand beside published
 ones.
@@ -11,9 +12,17 @@ from torch import Tensor
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import known_content
 from ddpm_bench.metrics import efficientnet
-from ddpm_bench.metrics.extractor import Extractor, is_grey
-from ddpm_bench.metrics.inception import INCEPTION_URL, find_weights, held_weights, inception_network, read_weights
-from ddpm_bench.metrics.small_cnn import RESERVED, SHIPPED, build, read_card
+from ddpm_bench.metrics.extractor import Extractor, SpatialLayer, is_grey
+from ddpm_bench.metrics.inception import (
+    INCEPTION_URL,
+    find_weights,
+    held_weights,
+    inception_network,
+    read_weights,
+    spatial_layer,
+)
+from ddpm_bench.metrics.small_cnn import GRID, RESERVED, SHIPPED, SPATIAL_CHANNELS, build, read_card
+from ddpm_bench.metrics.vision import VISION, Vision, load_vision
 from ddpm_bench.records.record import ExtractorInfo
 from ddpm_bench.runtime.observer import say
 
@@ -26,7 +35,8 @@ def load_extractor(
     name: str, *, size: int | None = None, inception_weights: Path | None = None, allow_unverified: bool = False,
     cache: Path,
 ) -> Extractor:  # fmt: skip
-    """The extractor `name`: "inception", "efficientnet-lite0", "embedded", or the path of a .safetensors file with its card beside it.
+    """The extractor `name`: "inception", "efficientnet-lite0", "embedded", "dinov2:WEIGHTS", "clip:WEIGHTS", or the path of a
+    .safetensors file with its card beside it.
 
     `size`: the side in pixels of the images that it is to measure. `inception_weights`: a file to use instead of a
     download to `cache`. UserError when it cannot be had, is not what it says it is, or was not made for images of
@@ -34,6 +44,9 @@ def load_extractor(
     """
     if name == "inception":
         return _inception(inception_weights, allow_unverified, cache.expanduser())
+    word, _, path = name.partition(":")
+    if word in VISION and not inception_weights:
+        return _vision(VISION[word], path, allow_unverified)
     if inception_weights or allow_unverified:
         option = "--inception-weights" if inception_weights else "--allow-unverified-weights"
         raise UserError(
@@ -86,6 +99,25 @@ def _efficientnet() -> Extractor:
     )
 
 
+def _vision(of: Vision, path: str, allow_unverified: bool) -> Extractor:
+    if not path:
+        raise UserError(f"The extractor '{of.name}' is given as {of.name}:PATH, the file '{of.file}'.")
+    network, sha256 = load_vision(of, Path(path).expanduser(), allow_unverified)
+    verified = sha256 == of.sha256
+    info = ExtractorInfo(
+        name=of.name,
+        sha256=sha256,
+        verified=verified,
+        labels=(of.distance if verified else f"FD ({of.name}, unverified)", "no score"),
+        feature_dim=of.features,
+        classes=0,
+        input=of.input,
+    )
+    return Extractor(
+        info, network, channels=3, sizes=None, batch=16, image_bytes=128 * 2**20, packages=(efficientnet.TIMM,)
+    )
+
+
 def _inception(given: Path | None, allow_unverified: bool, cache: Path) -> Extractor:
     path = given or find_weights(cache, INCEPTION_URL)
     weights = read_weights(path, allow_unverified)
@@ -105,7 +137,9 @@ def _inception(given: Path | None, allow_unverified: bool, cache: Path) -> Extra
         feature_dim=2048,
         classes=1008,
     )
-    return Extractor(info, network, channels=3, sizes=None, batch=64, image_bytes=32 * 2**20)
+    return Extractor(
+        info, network, channels=3, sizes=None, batch=64, image_bytes=32 * 2**20, spatial=spatial_layer(network)
+    )
 
 
 def _path(name: str) -> Path:
@@ -142,4 +176,8 @@ def _small(path: Path, expected: str, name: str, remedy: str) -> Extractor:
         name=name, sha256=expected, verified=True, labels=(f"FD ({name})", f"IS ({name})"), feature_dim=card.feature_dim,
         classes=len(card.classes),
     )  # fmt: skip
-    return Extractor(info, build(card, weights), card.channels, card.sizes, batch=256, image_bytes=4 * 2**20)
+    network = build(card, weights)
+    return Extractor(
+        info, network, card.channels, card.sizes, batch=256, image_bytes=4 * 2**20,
+        spatial=SpatialLayer(network.widen, SPATIAL_CHANNELS, GRID),
+    )  # fmt: skip

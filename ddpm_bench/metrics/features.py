@@ -4,17 +4,19 @@ A kept file is named after all that its numbers depend on: the pixels, the extra
 since a CPU and a GPU round differently. So a new checkpoint can never get old features.
 """
 
+import contextlib
 import math
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm_bench.files import make_folder
-from ddpm_bench.metrics.extractor import Extractor, MeasuredImages
+from ddpm_bench.metrics.extractor import Extractor, MeasuredImages, SpatialLayer
 from ddpm_bench.runtime.batch import Halving
 from ddpm_bench.runtime.device import float32_as
 from ddpm_bench.runtime.interrupt import check_stop
@@ -29,13 +31,17 @@ NAME = "features"
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What an extractor makes of N images: features (N, info.feature_dim), logits (N, classes); float64, on the CPU."""
+    """What an extractor makes of N images: features (N, info.feature_dim), logits (N, classes); float64, on the CPU.
+
+    spatial: those of its spatial layer, (N, ...), where it has one and they were asked for.
+    """
 
     features: Tensor
     logits: Tensor
+    spatial: Tensor | None = None
 
 
-def outputs_of(images: MeasuredImages, extractor: Extractor, runtime: Runtime) -> Outputs:
+def outputs_of(images: MeasuredImages, extractor: Extractor, runtime: Runtime, spatial: bool = False) -> Outputs:
     """The extractor's outputs for all images in order. Raises Interrupted between batches.
 
     The network computes in float32, in full whatever training has chosen; what is taken of its outputs, in float64. Where
@@ -43,16 +49,36 @@ def outputs_of(images: MeasuredImages, extractor: Extractor, runtime: Runtime) -
     """
     network, made, halving = extractor.network.to(runtime.device).eval(), [], Halving()
     title = f"measuring {len(images):,} {images.title} ({extractor.info.name})"
-    with progress(title, len(images), "images") as meter, float32_as("ieee"), torch.no_grad():
+    with (
+        progress(title, len(images), "images") as meter, float32_as("ieee"), torch.no_grad(),
+        _watching(extractor.spatial if spatial else None) as seen,
+    ):  # fmt: skip
         done = 0
         for batch in images.batches(extractor.batch_on(runtime.device)):
             check_stop()
             for outputs in halving.parts(network, batch.to(runtime.device)):
-                made.append([output.cpu().double() for output in outputs])
+                made.append([output.cpu().double() for output in (*outputs, *seen)])
             done += len(batch)
             meter.update(done)
-    features, logits = (torch.cat(batches) for batches in zip(*made, strict=True))
-    return Outputs(features, logits)
+    return Outputs(*(torch.cat(batches) for batches in zip(*made, strict=True)))
+
+
+@contextlib.contextmanager
+def _watching(spatial: SpatialLayer | None) -> Iterator[list[Tensor]]:
+    """What the spatial layer gave in the last call of its network, alone in a list; empty where nobody asked for it."""
+    seen: list[Tensor] = []
+    if spatial is None:
+        yield seen
+        return
+
+    def see(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+        seen[:] = [spatial.features(output)]
+
+    handle = spatial.layer.register_forward_hook(see)
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 def features_of(images: Tensor | np.ndarray, extractor: Extractor, runtime: Runtime) -> Tensor:
@@ -64,26 +90,34 @@ def features_of(images: Tensor | np.ndarray, extractor: Extractor, runtime: Runt
     return kept_features(MeasuredImages("images", images, extractor), extractor, runtime)
 
 
-def kept_features(images: MeasuredImages, extractor: Extractor, runtime: Runtime) -> Tensor:
-    """`features_of` of images that have been checked. Of two processes that want the same, one makes them."""
-    path = _path(images, extractor, runtime)
+def kept_features(images: MeasuredImages, extractor: Extractor, runtime: Runtime, spatial: bool = False) -> Tensor:
+    """`features_of` of images that have been checked; or those of the spatial layer, which are kept in a file of their own.
+
+    Of two processes that want the same, one makes them.
+    """
+
+    def make() -> Tensor:
+        made = outputs_of(images, extractor, runtime, spatial)
+        return made.features if made.spatial is None else made.spatial
+
+    path = _path(images, extractor, runtime, spatial)
     if path is None:
-        return outputs_of(images, extractor, runtime).features
+        return make()
     with owned(path.parent, math.inf, path.stem):
         if held := read_arrays(path):
             return torch.from_numpy(held[NAME])
-        features = outputs_of(images, extractor, runtime).features
+        features = make()
         if _has_room(path.parent, features):
             write_arrays(path, {NAME: features.numpy()})
         return features
 
 
-def _path(images: MeasuredImages, extractor: Extractor, runtime: Runtime) -> Path | None:
+def _path(images: MeasuredImages, extractor: Extractor, runtime: Runtime, spatial: bool) -> Path | None:
     """Where the features are, or shall be, kept; None without a cache."""
     if runtime.cache is None:
         return None
-    name = f"{images.sha256()}-{extractor.info.sha256}-{runtime.device.type}.safetensors"
-    return make_folder(runtime.cache / NAME) / name
+    of = f"{images.sha256()}-{extractor.info.sha256}-{runtime.device.type}{'-spatial' if spatial else ''}"
+    return make_folder(runtime.cache / NAME) / f"{of}.safetensors"
 
 
 def _has_room(folder: Path, features: Tensor) -> bool:

@@ -5,16 +5,15 @@
     KID     unbiased squared MMD, kernel (x.y / d + 1)^3, over 100 subsets            Binkowski et al. 2018, section 4
     FD at infinity, and bootstrap intervals: `uncertainty.py`
     precision, recall: shares of images within k-nearest-neighbour balls of others    Kynkaanniemi et al. 2019, eq. 1, 2
+    what may be asked for beside these: `quality.py`
 
 torch-fidelity 0.4's own command does otherwise: it takes precision and recall from VGG16 unless an extractor is named,
 builds N x N matrices for them, wants 1000 samples for KID, and keeps features under a name, not under their content.
 """
 
 import threading
-from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
@@ -27,6 +26,7 @@ from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics.extractor import Extractor, MeasuredImages
 from ddpm_bench.metrics.features import Outputs, kept_features, outputs_of
+from ddpm_bench.metrics.quality import Compared, Scores, check_quality, quality
 from ddpm_bench.metrics.uncertainty import Quantiles, frechet, replicates_for, score_quantiles
 from ddpm_bench.records.protocol import ScoreProtocol, protocol
 from ddpm_bench.runtime.runtime import Runtime
@@ -47,54 +47,53 @@ Statistics = dict[str, np.ndarray]
 """Of features: their mean "mu" (d,) and covariance "sigma" (d, d)."""
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Values by their key in `config.metrics.METRICS`; of some, their interval at `record.QUANTILES`."""
-
-    metrics: dict[str, float]
-    quantiles: dict[str, Quantiles]
-
-
 def score(
     samples: Tensor | np.ndarray, reference: Tensor | np.ndarray, extractor: Extractor, scoring: ScoringSettings,
-    runtime: Runtime, *, test_reference: Tensor | np.ndarray | None = None,
+    runtime: Runtime, *, test_reference: Tensor | np.ndarray | None = None, held_out: Tensor | np.ndarray | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """The metrics of `scores` alone, without intervals; arguments as there."""
     without = scoring.model_copy(update={"bootstrap": 0})
-    return scores(samples, reference, extractor, without, runtime, test_reference=test_reference).metrics
+    return scores(
+        samples, reference, extractor, without, runtime, test_reference=test_reference, held_out=held_out
+    ).metrics
 
 
 def scores(
     samples: Tensor | np.ndarray, reference: Tensor | np.ndarray, extractor: Extractor, scoring: ScoringSettings,
-    runtime: Runtime, *, seed: int = 0, test_reference: Tensor | np.ndarray | None = None, distance: str = DISTANCE,
+    runtime: Runtime, *, seed: int = 0, test_reference: Tensor | np.ndarray | None = None,
+    held_out: Tensor | np.ndarray | None = None, distance: str = DISTANCE,
 ) -> Scores:  # fmt: skip
     """Score `samples` against `reference` (the complete training set, not flipped), both uint8 (N, C, H, W).
 
-    Metrics: is_mean, is_std, fd_train (called `distance` where the reference is no training set), kid_mean, kid_std;
-    precision and recall (with k = `scoring.neighborhood`) if `scoring.precision_recall`; fd_infinity where there are
-    samples enough for the number of features; fd_test where a `test_reference` is given. The same images, extractor and
-    device give the same numbers. `seed` is for the intervals of is_mean and the distances, by `scoring.bootstrap`
-    replicates.
+    Metrics: is_mean and is_std, if the extractor tells classes apart; fd_train (called `distance` where the reference is no
+    training set), kid_mean, kid_std; precision and recall (with k = `scoring.neighborhood`) if `scoring.precision_recall`;
+    fd_infinity where there are samples enough for the number of features; fd_test where a `test_reference` is given; what
+    `scoring.quality` names. The same images, extractor and device give the same numbers. `seed` is for the intervals of
+    is_mean, means and distances, by `scoring.bootstrap` replicates. `held_out`: test images, by which copies are told.
 
     The references' features are kept in the runtime's cache; nothing of the samples stays. UserError for images that
     are not uint8, that differ in shape, that the extractor was not made for, or that are too few. Raises Interrupted
     between batches and replicates.
     """
-    how = protocol(len(samples), len(reference), scoring.neighborhood)
+    how = protocol(len(samples), len(reference), scoring.neighborhood, scoring.density_k)
+    check_quality(scoring, extractor)
     given = {"samples": samples, "reference images": reference}
     if test_reference is not None:
         given["test images"] = test_reference
+    if held_out is not None and "copies" in scoring.quality:
+        given["held-out images"] = held_out
     _check_alike(given)
-    shown, *sets = [MeasuredImages(title, images, extractor) for title, images in given.items()]
-    outputs = outputs_of(shown, extractor, runtime)
-    training, *test = [kept_features(images, extractor, runtime) for images in sets]
+    shown = {title: MeasuredImages(title, images, extractor) for title, images in given.items()}
+    outputs = outputs_of(shown["samples"], extractor, runtime, spatial="spatial" in scoring.quality)
+    training = kept_features(shown["reference images"], extractor, runtime)
+    test = kept_features(shown["test images"], extractor, runtime) if test_reference is not None else None
     statistics = {distance: fid_features_to_statistics(training)}
-    if test:
-        statistics["fd_test"] = fid_features_to_statistics(test[0])
+    if test is not None:
+        statistics["fd_test"] = fid_features_to_statistics(test)
     metrics = _compared(outputs, training, how, scoring.precision_recall) | _distances(outputs.features, statistics)
-    on = runtime.device if runtime.device.type == "cuda" else torch.device("cpu")  # which have float64
+    on = runtime.float64_device
     features, quantiles = outputs.features.to(on), {}
-    if scoring.bootstrap:
+    if scoring.bootstrap and outputs.logits.shape[1]:
         quantiles["is_mean"] = _score_interval(outputs.logits.to(on), how, scoring.bootstrap, seed)
     replicates = replicates_for(scoring.bootstrap, features.shape[1])
     for key, of in statistics.items():
@@ -102,7 +101,11 @@ def scores(
         quantiles[key] = found.quantiles
         if key == distance and found.infinity is not None:
             metrics["fd_infinity"], quantiles["fd_infinity"] = found.infinity, found.infinity_quantiles
-    return Scores(metrics, {key: interval for key, interval in quantiles.items() if interval})
+    compared = Compared(
+        shown["samples"], outputs, shown["reference images"], training, shown.get("held-out images"), extractor, runtime
+    )
+    known = Scores(metrics, {key: interval for key, interval in quantiles.items() if interval})
+    return known | quality(compared, scoring, seed)
 
 
 def distance_to_statistics(
@@ -123,7 +126,9 @@ def _compared(outputs: Outputs, training: Tensor, how: ScoreProtocol, precision_
     of = outputs.features, training
     if not hasattr(tqdm, "_lock"):  # KID's hidden bar would make one in the system, which a killed process leaves there
         tqdm.set_lock(threading.RLock())
-    found = isc_features_to_metric(outputs.logits, how.is_parts, shuffle=True, rng_seed=how.seed)
+    found: dict[str, float] = {}
+    if outputs.logits.shape[1]:
+        found |= isc_features_to_metric(outputs.logits, how.is_parts, shuffle=True, rng_seed=how.seed)
     found |= kid_features_to_metric(
         *of, kid_subsets=how.kid_subsets, kid_subset_size=how.kid_subset_size, rng_seed=how.seed, verbose=False
     )

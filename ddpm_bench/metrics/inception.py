@@ -18,6 +18,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import regular, replacing, sha256_file
+from ddpm_bench.metrics.extractor import SpatialLayer
 from ddpm_bench.networks.weights import odd, read_pickle
 from ddpm_bench.runtime.observer import progress
 
@@ -31,6 +32,10 @@ REMEDY = (
     "extractor's PATH."
 )
 TIMEOUT_S = 30.0
+
+
+SPATIAL_CHANNELS, SPATIAL_SIDE = 7, 17
+"""Of sFID's features: 2,023 numbers (guided-diffusion, evaluations/evaluator.py)."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,16 @@ def inception_network(state: dict[str, Tensor]) -> nn.Module:
     torch.save(state, buffer)
     buffer.seek(0)
     return FeatureExtractorInceptionV3("inception-v3-compat", LAYERS, feature_extractor_weights_path=buffer)
+
+
+def spatial_layer(network: nn.Module) -> SpatialLayer:
+    """Where sFID's features come from, of the network of `inception_network`.
+
+    ADM's evaluator takes them from the tensor mixed_6/conv:0 of TensorFlow's graph, the rectified output of a 1x1
+    convolution. The graph counts from `mixed`, which is torch's Mixed_5b; so mixed_6 is Mixed_6d, and not Mixed_6e or Mixed_6b
+    (torch-fidelity, utils/util_convert_inception_weights.py).
+    """
+    return SpatialLayer(network.get_submodule("Mixed_6d.branch1x1"), SPATIAL_CHANNELS, SPATIAL_SIDE)
 
 
 def read_weights(path: Path, allow_unverified: bool) -> Weights:

@@ -25,12 +25,14 @@ from ddpm_bench.files import read_json, replacing, write_text
 from ddpm_bench.networks.weights import mismatch, outline, read_tensors
 
 SHIPPED = Path(__file__).with_name("embedded") / "extractor.safetensors"
-RESERVED = ("inception", "efficientnet-lite0", "embedded")
+RESERVED = ("inception", "efficientnet-lite0", "embedded", "dinov2", "clip")
 """Names that no other extractor may have."""
 
 FEATURES = 64
 WIDTHS = (24, 48, 64)
 GRID = 4  # positions a side that the features tell apart
+SPATIAL_CHANNELS = 4
+"""Of the map before the features; a spatial distance is of these alone, at GRID x GRID places, as many numbers as features."""
 
 
 class Card(BaseModel):

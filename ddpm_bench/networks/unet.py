@@ -1,10 +1,10 @@
 """The U-Net of Ho, Jain, Abbeel 2020 (appendix B): x_t and the 0-based step in, one map a predicted quantity out.
 
 Two residual blocks a level (at the paper's size), GroupNorm and SiLU before each convolution, the time embedding added
-between the two, one-head self-attention where the level's side is listed and in the middle, skips from every step down
-to the blocks up. With the defaults of `UNetSettings` and 3 channels it has the paper's 35.7 M parameters, and its
-outputs equal those of diffusers' `UNet2DModel` in the google/ddpm-cifar10-32 configuration when weights are copied.
-Other settings make it the networks of other releases, for `ddpm_bench/models/interop`.
+between the two, one-head self-attention where the level's side is listed and, unless it is switched off, in the middle,
+skips from every step down to the blocks up. With the defaults of `UNetSettings` and 3 channels it has the paper's 35.7 M
+parameters, and its outputs equal those of diffusers' `UNet2DModel` in the google/ddpm-cifar10-32 configuration when
+weights are copied. Other settings make it the networks of other releases, for `ddpm_bench/models/interop`.
 
 Written for two cores: channels-last memory, one product for q, k and v, and upsampling as one transposed convolution.
 On a GPU it computes in bfloat16 by autocast, in training, sampling and bounds; weights and predictions are float32.
@@ -52,7 +52,8 @@ class UNet(nn.Module):
                 self.down.append(downsample(channels, time, settings))
                 skips.append(channels)
 
-        self.middle = nn.ModuleList(Block(channels, channels, time, settings, attention) for attention in (True, False))
+        attended = (settings.middle_attention, False)
+        self.middle = nn.ModuleList(Block(channels, channels, time, settings, attention) for attention in attended)
 
         self.up = nn.ModuleList()
         for level, multiplier in reversed(list(enumerate(settings.multipliers))):

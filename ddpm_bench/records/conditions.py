@@ -200,8 +200,8 @@ def measurement_conditions(record: Record, key: str) -> dict[str, Any]:
     }
     if metric.split:
         conditions["reference split"] = metric.split
-    if metric.of_neighbours:
-        conditions["neighborhood"] = settings.scoring.neighborhood
+    if metric.neighbours:
+        conditions[metric.neighbours] = getattr(settings.scoring, metric.neighbours)
     return conditions
 
 

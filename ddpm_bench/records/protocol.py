@@ -1,5 +1,7 @@
 """How samples are scored beside the extractor, and which numbers so many images are too few for. Imports no torch."""
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ddpm_bench.config.metrics import METRICS
@@ -27,41 +29,87 @@ SHARED = 1000
 
 @dataclass(frozen=True)
 class ScoreProtocol:
-    """What scores depend on besides images and extractor: parts of the IS, subsets of KID, neighbours k, and the seed."""
+    """What scores depend on besides images and extractor: parts of the IS, subsets of KID, neighbours k, and the seed.
+
+    density_neighborhood: the k of density and coverage; None where these are not measured.
+    """
 
     is_parts: int
     kid_subsets: int
     kid_subset_size: int
     neighborhood: int
     seed: int
+    density_neighborhood: int | None = None
 
 
-def protocol(samples: int, reference: int, neighborhood: int = 3) -> ScoreProtocol:
-    """How so many samples are scored against so many reference images.
+def protocol(samples: int, reference: int, neighborhood: int = 3, density_k: int | None = None) -> ScoreProtocol:
+    """How so many samples are scored against so many reference images. `density_k`: None where density is not measured.
 
     KID's subsets have the usual 1000 images where both sets hold twice that, else half of the smaller set, so that they
     differ. UserError when a set is too small.
     """
-    fewest, needed = min(samples, reference), images_needed(neighborhood)
+    fewest, needed = min(samples, reference), images_needed(neighborhood, density_k)
     if fewest < needed:
         raise UserError(
             f"{samples:,} samples against {reference:,} reference images are too few: the score is over {IS_PARTS} "
-            f"parts and precision over {neighborhood} neighbours, which need {needed} images or more. Give more."
+            f"parts and precision over {neighborhood} neighbours{f', density over {density_k}' if density_k else ''}, which "
+            f"need {needed} images or more. Give more."
         )
-    return ScoreProtocol(IS_PARTS, KID_SUBSETS, min(KID_SUBSET_SIZE, fewest // 2), neighborhood, SEED)
+    return ScoreProtocol(IS_PARTS, KID_SUBSETS, min(KID_SUBSET_SIZE, fewest // 2), neighborhood, SEED, density_k)
 
 
-def images_needed(neighborhood: int) -> int:
-    """Fewest images of a set: one for each part of the score, and k + 1 for `neighborhood` = k neighbours."""
-    return max(IS_PARTS, neighborhood + 1)
+def images_needed(neighborhood: int, density_k: int | None = None) -> int:
+    """Fewest images of a set: one for each part of the score, and k + 1 for k neighbours."""
+    return max(IS_PARTS, neighborhood + 1, (density_k or 0) + 1)
 
 
 def in_words(how: ScoreProtocol, info: ExtractorInfo) -> str:
     """The protocol as it stands under a table."""
+    score = f"{info.labels[1]} over {how.is_parts} shuffled parts; " if has_score(info) else ""
     return (
-        f"{info.labels[1]} over {how.is_parts} shuffled parts; {_kernel(info)} over {how.kid_subsets} subsets of "
+        f"{score}{_kernel(info)} over {how.kid_subsets} subsets of "
         f"{how.kid_subset_size:,} images; precision and recall: the same features, k = {how.neighborhood}."
     )
+
+
+def expected_coverage(samples: int, reference: int, k: int) -> float:
+    """Of samples that are as the reference images are: 1 - prod_{j=1..k} (N - j) / (M + N - j), as Naeem et al. 2020 say.
+
+    A real image is not covered where the k points nearest to it, among M samples and N - 1 others, are all real.
+    """
+    return 1 - math.prod((reference - j) / (samples + reference - j) for j in range(1, k + 1))
+
+
+def quality_in_words(
+    keys: Collection[str], info: ExtractorInfo, density_k: int, samples: int, reference: int
+) -> list[str]:
+    """What those of `keys` mean that were asked for beside the usual, a sentence each."""
+    coverage = expected_coverage(samples, reference, density_k)
+    said = {
+        "density": (
+            f"Density and coverage (Naeem et al. 2020): the same features, k = {density_k}, balls without their surface. "
+            f"{samples:,} samples no different from the {reference:,} real images have a density of 1 and a coverage of "
+            f"{coverage:.3f}."
+        ),
+        "copies": (
+            "Copies: the share of samples with a calibrated distance to the nearest training image below that of all but 1% of "
+            "the test images; 0.010 is what as many new images have."
+        ),
+        "copy_distance": (
+            "Calibrated distance (Carlini et al. 2023): of pixels to the nearest training image, over half the mean to the 50 "
+            "nearest; the median over samples. 0: a copy; 2: no image is nearer than another."
+        ),
+        "sfd_train": f"{_heading('sfd_train', info)}: the Fréchet distance of features that know where in the image they are.",
+        "mmd_train": (
+            f"{_heading('mmd_train', info)}: 1000 times the squared MMD of features of unit norm, Gaussian kernel of width 10."
+        ),
+    }
+    return [text for key, text in said.items() if key in keys]
+
+
+def has_score(info: ExtractorInfo) -> bool:
+    """Whether the extractor tells classes apart, of which the Inception Score is taken."""
+    return info.classes != 0
 
 
 def few_images(how: ScoreProtocol, samples: int, reference: int, info: ExtractorInfo) -> list[str]:
@@ -73,7 +121,7 @@ def few_images(how: ScoreProtocol, samples: int, reference: int, info: Extractor
         said.append(
             f"{score} comes out low: published ones are of {PUBLISHED_SAMPLES:,} samples, these are {samples:,}."
         )
-    elif not published and part < IMAGES_A_CLASS * classes:
+    elif has_score(info) and not published and part < IMAGES_A_CLASS * classes:
         needed = how.is_parts * IMAGES_A_CLASS * classes
         said.append(
             f"{score} comes out low: each of its {how.is_parts} parts has {_images(part)}"
@@ -116,7 +164,11 @@ def few_for_distance(samples: int, reference: int | None, info: ExtractorInfo) -
 
 
 def _kernel(info: ExtractorInfo) -> str:
-    return METRICS["kid_mean"].heading(info.labels)
+    return _heading("kid_mean", info)
+
+
+def _heading(key: str, info: ExtractorInfo) -> str:
+    return METRICS[key].heading(info.labels)
 
 
 def _images(count: int) -> str:

@@ -62,8 +62,8 @@ class DataInfo(Part):
 class ExtractorInfo(Part):
     """What produced the features. `verified`: the weights' hash is the one that published numbers rest on, or that of their own card.
 
-    classes: that its logits tell apart, the most that the score can be; None in older files. `input`: what is done to images
-    first, where neither the name nor the images' own size says it.
+    classes: that its logits tell apart, the most that the score can be; None in older files, 0 where there are none, and so
+    no score. `input`: what is done to images first, where neither the name nor the images' own size says it.
     """
 
     name: str

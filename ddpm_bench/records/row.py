@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ddpm_bench.config.limits import MOST_T
-from ddpm_bench.config.settings import EVEN, completed
+from ddpm_bench.config.settings import EVEN, Quality, completed
 from ddpm_bench.config.values import Count, Seed
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import move_aside, write_json
@@ -62,6 +62,8 @@ class Setup(Part):
     spacing: str = EVEN  # of fewer steps than T
     clip_x0: bool
     neighborhood: Count  # k of precision and recall
+    quality: tuple[Quality, ...] = ()
+    density_neighborhood: Count = 5  # k of density and coverage
     test_reference: bool
     bootstrap: Count = 0  # replicates behind intervals; 0: none
     bound_images: Count  # of each split; 0: no bound
@@ -88,7 +90,7 @@ class Setup(Part):
     @property
     def conditions(self) -> dict[str, Any]:
         """What two rows must share to stand in one table."""
-        shared = {"data", "extractor", "samples", "neighborhood", "test_reference"}
+        shared = {"data", "extractor", "samples", "neighborhood", "density_neighborhood", "test_reference"}
         return self.model_dump(include=shared, exclude={"data": set(HASHED), "extractor": set(HASHED)})
 
 

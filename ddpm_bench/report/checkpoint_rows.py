@@ -13,7 +13,7 @@ from pathlib import Path
 from ddpm_bench.config.metrics import BOUNDS, METRICS
 from ddpm_bench.files import write_text
 from ddpm_bench.models.model_card import KINDS
-from ddpm_bench.records.protocol import few_images, images_needed, in_words, protocol
+from ddpm_bench.records.protocol import few_images, has_score, images_needed, in_words, protocol, quality_in_words
 from ddpm_bench.records.record import BoundTerms
 from ddpm_bench.records.row import ROWS, Row
 from ddpm_bench.report.blocks import Block, Bullets, Heading, Table
@@ -167,12 +167,14 @@ def _table(rows: list[Row]) -> RowsTable:
 def _remarks(rows: Sequence[Row], bounds: bool) -> list[str]:
     setup = rows[0].setup
     said = []
-    if setup.extractor.name != "inception" or not setup.extractor.verified:
+    if not setup.extractor.verified or (setup.extractor.name != "inception" and has_score(setup.extractor)):
         said.append("Not comparable with published FID and IS: other features.")
     counts = setup.samples, setup.data.train_images
     if min(counts) >= images_needed(setup.neighborhood):  # a row may come from anywhere
         how = protocol(*counts, setup.neighborhood)
         said += [*few_images(how, *counts, setup.extractor), in_words(how, setup.extractor)]
+    found = {key for row in rows for key in row.metrics}
+    said += quality_in_words(found, setup.extractor, setup.density_neighborhood, *counts)
     if setup.extractor.input:
         said.append(f"For the extractor: {setup.extractor.input}.")
     errors = {
@@ -208,7 +210,7 @@ def _flat(row: Row) -> dict[str, object]:
             include={"samples", "seed", "sampler", "sampling_steps", "network_calls", "spacing", "clip_x0"}
         ),
         **{f"sampler_{name}": value for name, value in setup.sampler_options.items()},
-        **setup.model_dump(include={"neighborhood", "decoder"}),
+        **setup.model_dump(include={"neighborhood", "density_neighborhood", "decoder"}),
         **row.metrics,
     }
     for bound in row.bounds:

@@ -35,7 +35,19 @@ from ddpm_bench.report.table_remarks import (
 BOUND_TEST = BOUNDS["test"]
 ANCHORS = "Anchors: known images, scored in the same way"
 MEASURED_HERE, PUBLISHED = "Measured here", "Published"
-COLUMNS = (SCORE, DISTANCE, "fd_infinity", "fd_test", "kid_mean", "precision", "recall", *BOUNDS.values(), LIKELIHOOD)
+QUALITY = ("density", "coverage", "copies", "copy_distance", "sfd_train", "mmd_train")
+COLUMNS = (
+    SCORE,
+    DISTANCE,
+    "fd_infinity",
+    "fd_test",
+    "kid_mean",
+    "precision",
+    "recall",
+    *QUALITY,
+    *BOUNDS.values(),
+    LIKELIHOOD,
+)
 """Metrics of the measured columns, in order; one that no run has gets no column."""
 COMPACT = (SCORE, DISTANCE, BOUND_TEST)
 """Those of a compact table."""
@@ -231,7 +243,7 @@ def _estimate(key: str, row: MeasuredCell, notes: Notes) -> Field:
     if key not in row.estimates:
         return Field(NOT_SCORED, notes.letter(f"{NOT_SCORED}: this metric was not measured for this checkpoint"))
     metric, estimate = METRICS[key], row.estimates[key]
-    return Field(number(key, estimate), brief=metric.text(estimate.mean) if metric.of_neighbours else "")
+    return Field(number(key, estimate), brief=metric.text(estimate.mean) if metric.neighbours else "")
 
 
 def _source(published: Published, sources: Sequence[SourceColumn], notes: Notes, blanks: str) -> list[Field]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.records.conditions import Difference
 from ddpm_bench.records.failure import why_failed
+from ddpm_bench.records.protocol import quality_in_words
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.bounds import bound_remarks
 from ddpm_bench.report.summary import MeasuredCell, Summary
@@ -155,10 +156,13 @@ def background(summary: Summary, keys: Sequence[str]) -> list[str]:
     scoring, labels = summary.first.settings.scoring, summary.first.extractor.labels
     samples = summary.first.settings.sampling.samples
     said = [f"{samples:,} samples a run; fewer samples bias a Fréchet distance upwards."]
-    if any(METRICS[key].of_neighbours for key in keys):
+    if "precision" in keys:
         said.append(
             f"Precision and recall: the same features ({summary.first.extractor.name}), k = {scoring.neighborhood}."
         )
+    said += quality_in_words(
+        keys, summary.first.extractor, scoring.density_neighborhood, samples, summary.first.data.train_images
+    )
     if "fd_infinity" in keys:
         said.append(
             f"{METRICS['fd_infinity'].heading(labels)}: extrapolated to infinitely many samples (Chong and Forsyth 2020), "

@@ -50,6 +50,11 @@ class Runtime:
         lowered = self.precision or ("bfloat16" if self.device.type == "cuda" else "float32")
         return {"device": self.device.type, "precision": lowered, "compiled": self.compiled}
 
+    @property
+    def float64_device(self) -> torch.device:
+        """Where numbers are taken of features: the device, unless that has no float64, as MPS."""
+        return self.device if self.device.type == "cuda" else torch.device("cpu")
+
     def place(self, network: Network) -> Network:
         """The network, moved to the device in place and made ready to compute there as asked."""
         network.to(self.device)

@@ -44,11 +44,12 @@ def _conditions(record: Record) -> dict[str, Any]:
         "extractor": record.extractor.model_dump(),
         "samples": record.settings.sampling.samples,
         "neighborhood": scoring.neighborhood,
+        "density_neighborhood": scoring.density_neighborhood,
     }
 
 
 def _of_row(row: Row) -> dict[str, Any]:
-    return row.setup.model_dump(include={"data", "extractor", "samples", "neighborhood"})
+    return row.setup.model_dump(include={"data", "extractor", "samples", "neighborhood", "density_neighborhood"})
 
 
 def _table(rows: Sequence[Row], record: Record) -> Table:

@@ -90,7 +90,10 @@ class FlowODE:
             watch((level - start) / (end - start))
             at = torch.from_numpy(state[:size]).to(like).reshape(shape)
             rate, divergence = self.velocity(at, level, probes)
-            return torch.cat([rate.flatten(), divergence]).cpu().double().numpy()
+            made = torch.cat([rate.flatten(), divergence]).cpu().double().numpy()
+            if not np.isfinite(made).all():
+                raise NotFinite("the probability flow ODE cannot be followed: the network's output is not finite")
+            return made
 
         like = precise(torch.zeros(0, device=x.device))
         state = np.concatenate([x.detach().cpu().double().numpy().ravel(), np.zeros(len(x))])

@@ -41,7 +41,7 @@ def measure_nll(
         say(
             "The model has no variational bound, since its schedule is geometric: its likelihood by the ODE is measured alone."
         )
-    if method.evals is not None and method.evals_for(model) is None:
+    if bounded and method.evals is not None and method.evals_for(model) is None:
         say(f"The chain has {model.T} steps, no more than --evals {method.evals}: every one is evaluated.")
     bounds = tuple(measure_bound(model, data, split, method, runtime, folder) for split in bounded)
     likelihoods = tuple(measure_likelihood(model, data, split, ode, runtime, folder) for split in splits if ode)

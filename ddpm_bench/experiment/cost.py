@@ -37,6 +37,8 @@ from ddpm_bench.training.trainer import Trainer
 LONGEST_CALL_S = 1.0
 """Of a call that is timed on a CPU. Where the cell's own batch takes longer, fewer images are timed: a core that is busy
 so long is as busy as with more. A GPU gets the cell's own batch, since a small one would leave it idle."""
+ODE_CALLS = 300
+"""Network calls that take about as long as one solution of the ODE, which has 100 to 200, each with a product with the Jacobian."""
 FEWEST = 4
 """Images that are timed at least, and those by which it is seen how many are affordable."""
 STEADY, GAIN, LONGEST_S = 4, 0.02, 10.0
@@ -130,11 +132,11 @@ def _cost(job: Job, pace: Pace, data: ImageData, runtime: Runtime, trains: bool)
     settings = job.settings
     samples = len(scoring_steps(settings, shared=job.shares is not None)) * settings.sampling.samples
     steps = steps_made(settings.sampling, settings.diffusion.T)
+    bounded = steps if settings.scoring.bound_of == "sampled chain" else settings.diffusion.T
     seconds = (
         trains * settings.training.steps * settings.training.batch * pace.training
         + (samples + PROGRESSIVE) * steps * pace.sampling
-        + bound_calls(settings.scoring, settings.diffusion.T if settings.scoring.bound_of == "whole chain" else steps)
-        * pace.bound
+        + (bound_calls(settings.scoring, bounded) + ode_calls(settings.scoring)) * pace.bound
     )
     # Weights, their average and Adam's two moments in float32; one more snapshot exists while a new one is written.
     disk = trains * (runtime.keep + 1) * 4 * 4 * pace.parameters + samples * data.train.images[0].numel()
@@ -146,6 +148,11 @@ def bound_calls(scoring: ScoringSettings, T: int) -> int:
     if scoring.bound_evals is None or scoring.bound_evals >= T:
         return 2 * scoring.bound_images * T
     return 2 * scoring.bound_images * scoring.bound_evals + scoring.terms_images * T
+
+
+def ode_calls(scoring: ScoringSettings) -> int:
+    """Network calls that take about as long as the likelihood by the ODE."""
+    return scoring.ode_images * scoring.ode_draws * ODE_CALLS
 
 
 # ---- timing ---------------------------------------------------------------------------------------------------------

@@ -123,7 +123,9 @@ def ode_bits_per_dim(
             f"A likelihood is measured on uint8 images, at least one, not on {len(images)} of {images.dtype}."
         )
     runtime, pieces, count = runtime or Runtime(), pieces or Pieces(), len(images)
-    flow, batch = FlowODE(chain.denoiser, solving.rtol, solving.atol), runtime.network_batch(chain.denoiser.shape[1])
+    flow = FlowODE(chain.denoiser, solving.rtol, solving.atol)
+    # Fewer than a network call takes elsewhere: the product with the Jacobian holds every layer, and a stop loses a batch.
+    batch = runtime.batch or max(1, runtime.network_batch(chain.denoiser.shape[1]) // 4)
     said = progress("likelihood by the ODE", count * solving.draws, "images")
     with float32_as("ieee"), chain.denoiser.evaluating(), said as meter:
         for draw in range(solving.draws):

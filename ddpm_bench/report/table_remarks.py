@@ -169,4 +169,10 @@ def background(summary: Summary, keys: Sequence[str]) -> list[str]:
             "which takes the bias of few samples away (3 to 10% too much of it at 4 to 8 samples a feature), not their "
             "scatter."
         )
+    if ode := next((record.ode for row in summary.rows for record in row.done if record.ode), None):
+        said.append(
+            f"Bits/dim (ODE): likelihood by the probability flow ODE of {ode.images:,} images in {ode.draws} draws each (RK45, rtol = "
+            f"{ode.rtol:g}, atol = {ode.atol:g}, uniform dequantisation, sigma_0 = {ode.sigma_0:g}); no variational bound, and "
+            "comparable with none."
+        )
     return said + bound_remarks(summary)

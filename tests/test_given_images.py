@@ -275,7 +275,8 @@ def test_the_protocol_and_all_that_numbers_depend_on_are_in_table_and_json(evalu
     answer = evaluate("--samples", pair[1], "--data", data)
     found = numbers("--samples", pair[1], "--data", data)
     assert found["protocol"] == {
-        "is_parts": 10, "kid_subsets": 100, "kid_subset_size": 20, "neighborhood": 3, "seed": 0, "extractor_input": None
+        "is_parts": 10, "kid_subsets": 100, "kid_subset_size": 20, "neighborhood": 3, "seed": 0, "density_neighborhood": None,
+        "extractor_input": None,
     }  # fmt: skip
     said = flat(answer.out)
     assert (

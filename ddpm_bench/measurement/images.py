@@ -78,7 +78,6 @@ class Evaluation:
             "reference": self.reference,
             "extractor": self.extractor.model_dump(),
             "neighborhood": self.how and self.how.neighborhood,
-            "density_neighborhood": self.how and self.how.density_neighborhood,
             "protocol": (asdict(self.how) if self.how else {}) | {"extractor_input": self.extractor.input},
             "metrics": self.metrics,
             "anchors": self.anchors,

@@ -116,6 +116,7 @@ class Grid(Frozen):
     """A published table: its cells, its rows of other models, and what its source claims of their order.
 
     second_hand: transcribed from another text than the source itself. notes: what else is to be known of the numbers.
+    labels_are: the heading over the rows' labels.
     coding: name of the progressive code that the same source published (see `load_coding`), if it did. blanks: what it says of
     the rows that it left blank. without: by preset, the cells that are left out of it unless they are asked for. across: the
     axis that tells the groups apart, by name as `sampling.steps`, where labels come again in each: such a table is laid out
@@ -127,6 +128,7 @@ class Grid(Frozen):
     source: str
     second_hand: bool = False
     notes: tuple[str, ...] = ()
+    labels_are: str = "Objective"
     coding: str | None = None
     blanks: str = ""
     conditions: Conditions

@@ -48,8 +48,9 @@ def render(records: Sequence[Record], grid: Grid, out: Path, results: Path) -> l
     rows = rows_beside(results)
     make_folder(out)
     beside = PictureFolder(results)
-    pictures = copy_pictures(measured[0].rows, beside, out / "samples")
-    figures = draw_figures(measured, beside, out)
+    shown = [summary.shown for summary in measured]
+    pictures = copy_pictures(shown[0].rows, beside, out / "samples")
+    figures = draw_figures(shown, beside, out)
     with replacing(out / "table.csv") as temporary:
         to_frame(measured).to_csv(temporary, index=False, float_format="%.6g")
     blocks = page(measured, tables, pictures, rows, figures)

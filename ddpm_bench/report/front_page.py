@@ -197,7 +197,7 @@ def _costs(same: Sequence[Reported]) -> Table:
     first = same[0].summary.first
     alike = all(one.summary.first.extractor.labels == first.extractor.labels for one in same)
     named = [heading(key, first) if alike else key for key in (DISTANCE, SCORE)]
-    heads = ("report", "Objective", "outcome", "runs", "compute", *named, "bound, test, bits/dim ↓")
+    heads = ("report", "cell", "outcome", "runs", "compute", *named, "bound, test, bits/dim ↓")
     lines = tuple(
         _cost(one.name, row) for one in same for row in one.summary.rows if row.status != "not measured"
     )  # fmt: skip

@@ -124,6 +124,7 @@ class ResultsTable:
     title: str
     setting: str
     verdict: str
+    labels_are: str  # heads the labels
     columns: tuple[str, ...]  # a metric's key, or what the heading says
     heads: tuple[Field, ...]
     published: int
@@ -167,6 +168,7 @@ def make_table(summary: Summary, compact: bool = False) -> ResultsTable:
         title=title(summary),
         setting=setting(summary, bounds=any(METRICS[key].is_bound for key in keys)),
         verdict=verdict(summary) if sources else "",
+        labels_are=grid.labels_are,
         columns=(*keys, *(head.text for head in heads[len(keys) :])),
         heads=tuple(heads),
         published=len(sources),

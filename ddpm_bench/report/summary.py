@@ -85,6 +85,14 @@ class Summary:
     differences: Mapping[str, tuple[Difference, ...]]
     set_aside: tuple[SetAside, ...] = ()
 
+    @property
+    def shown(self) -> "Summary":
+        """Without the cells that its preset leaves out, and that were not measured: in pictures they have no place."""
+        left_out = self.grid.without.get(self.first.preset, ())
+        return replace(
+            self, rows=tuple(r for r in self.rows if r.status != "not measured" or r.cell.name not in left_out)
+        )
+
     def comparable_in(self, key: str) -> bool:
         """Is this metric measured under the published conditions, as far as the source states them?"""
         return key in self.differences and not self.differences[key]
@@ -136,9 +144,13 @@ def trainings(rows: Sequence[MeasuredCell]) -> list[MeasuredCell]:
     """The rows, of those that share a training the first alone: what is shown of trainings is shown of each once."""
     firsts: dict[str, MeasuredCell] = {}
     for row in rows:
-        shared = next((record.trained_with for record in (*row.done, *row.diverged)), None)
-        firsts.setdefault(shared or row.cell.name, row)
-    return list(firsts.values())
+        firsts.setdefault(_trained_with(row) or row.cell.name, row)
+    shared = any(map(_trained_with, rows))  # then a row that was not measured would most likely share it, too
+    return [row for row in firsts.values() if not (shared and row.status == "not measured")]
+
+
+def _trained_with(row: MeasuredCell) -> str | None:
+    return next((record.trained_with for record in (*row.done, *row.diverged)), None)
 
 
 def chosen(record: Record, selection: Selection) -> Checkpoint | None:

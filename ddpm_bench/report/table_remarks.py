@@ -127,7 +127,7 @@ def _bounds_of(summary: Summary) -> str:
 def meanings(summary: Summary, keys: Sequence[str]) -> list[str]:
     """What the entries mean and what stands beside the numbers; `keys` are the metrics that have a column."""
     counts = {len(row.done) for row in summary.rows if row.done}
-    said = []
+    said = [scaled] if (scaled := other_axes(summary)) else []
     if max(counts, default=0) > 1:
         said.append("±: sample standard deviation over n training runs with different seeds.")
     single = [row.estimates[key] for row in summary.rows if len(row.done) == 1 for key in keys if key in row.estimates]
@@ -149,6 +149,21 @@ def meanings(summary: Summary, keys: Sequence[str]) -> list[str]:
     if any(row.published.bold for row in summary.grid.rows):
         said.append("Published numbers are bold where the source has them so.")
     return said
+
+
+def other_axes(summary: Summary) -> str:
+    """Where the preset gives axes other values than the labels say; empty where it does not."""
+    preset, found = summary.first.preset, dict[str, dict[str, None]]()
+    for cell in summary.grid.cells:
+        for axis, here in cell.axes_under(preset).items():
+            if here != cell.axes[axis]:
+                found.setdefault(axis, {})[f"{_plain(here)} for {_plain(cell.axes[axis])}"] = None
+    said = "; ".join(f"{axis} {', '.join(values)}" for axis, values in found.items())
+    return f"Labels are the source's. Measured here under preset {preset}: {said}." if said else ""
+
+
+def _plain(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else "all" if value is None else str(value)
 
 
 def background(summary: Summary, keys: Sequence[str]) -> list[str]:

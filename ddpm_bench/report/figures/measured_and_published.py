@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.records.failure import UNIFORM_BITS_PER_DIM
+from ddpm_bench.report.across import lines_across
 from ddpm_bench.report.figures.cell_styles import style_of
 from ddpm_bench.report.figures.drawing import BLACK, GREY, SMALL, WIDTH, Said, data_in_words, measured_on
 from ddpm_bench.report.figures.in_words import ranking
@@ -46,7 +47,12 @@ class Layout:
 
 
 def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key: str) -> Said | None:
-    """The metric `key`, which sources print, of all rows; of bounds nothing where none is measured."""
+    """The metric `key`, which sources print, of all rows; of bounds nothing where none is measured.
+
+    Nothing of a table that is laid out across an axis: that has a figure of its own (`across.py`).
+    """
+    if lines_across(summaries[0]):
+        return None
     if METRICS[key].is_bound:
         summaries = summaries[:1]  # bounds are those of the last checkpoint
     summary = summaries[-1]

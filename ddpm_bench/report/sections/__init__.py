@@ -33,22 +33,23 @@ def page(
     `checkpoints`: rows of `evaluate --ckpt`, shown in a table of their own.
     """
     first, drawn = summaries[0], {figure.name: figure.block for figure in figures}
-    blocks = [
-        *_head(first), answer(summaries, drawn.pop(SAMPLES, None)), Results(make_table(first, compact=True)), *_set_aside(first),
-    ]  # fmt: skip
+    if wide := across_section(first, [drawn.pop(name) for name in FIGURES[1:] if name in drawn]):
+        begin: list[Block] = [answer(summaries, drawn.pop(FIGURES[0], None)), *wide]
+    else:
+        begin = [answer(summaries, drawn.pop(SAMPLES, None)), Results(make_table(first, compact=True))]
+    blocks = [*_head(first), *begin, *_set_aside(first)]
     of_several = {summary.selection: f": {selection_name(summary)}" for summary in summaries if len(summaries) > 1}
     for summary, table in zip(summaries, tables, strict=True):
         blocks += [Heading(2, f"Table{of_several.get(summary.selection, '')}"), Results(table)]
     blocks += _conditions(first)
     for summary in summaries:
         blocks += published_numbers_section(summary, of_several.get(summary.selection, ""))
-    blocks += across_section(first, [drawn.pop(name) for name in FIGURES if name in drawn])
     blocks += claims_section(summaries)
     blocks += training_section(first, drawn.pop(CURVES, None))
     blocks += checkpoints_section(checkpoints, first.first)
     blocks += bounds_section(first)
     blocks += [Heading(2, "Plots"), *drawn.values()] if drawn else []
-    blocks += samples_section(first.rows, pictures)
+    blocks += samples_section(first.shown.rows, pictures)
     blocks += published_elsewhere_section(first)
     return blocks + provenance_section(first)
 

@@ -5,10 +5,11 @@ from ddpm_bench.report.across import Across, groups_of, lines_across
 from ddpm_bench.report.blocks import Block, Bold, Entry, Figure, Heading, Paragraph, Symbols, Table, Words
 from ddpm_bench.report.results_table import number
 from ddpm_bench.report.summary import Summary
-from ddpm_bench.report.table_remarks import DASH, EMPTY, NOT_MEASURED
+from ddpm_bench.report.table_remarks import DASH, EMPTY, NOT_MEASURED, other_axes
 
+TITLE = "Side by side"
 FIGURES = ("across-distance", "across-bound")
-"""The names of the figures that draw them."""
+"""The names of the figures that draw them; the first stands beside the answer."""
 KEYS = (DISTANCE, SCORE, BOUNDS["test"])
 
 
@@ -18,7 +19,8 @@ def across_section(summary: Summary, curves: list[Figure]) -> list[Block]:
     if not lines:
         return []
     tables = [block for key in KEYS for block in _tables(key, lines, summary)]
-    return [Heading(2, "Side by side"), *curves, *tables]
+    scaled = [Paragraph(said)] if (said := other_axes(summary)) else []
+    return [Heading(2, TITLE), *scaled, *tables, *curves]
 
 
 def _tables(key: str, lines: list[Across], summary: Summary) -> list[Block]:
@@ -30,9 +32,10 @@ def _tables(key: str, lines: list[Across], summary: Summary) -> list[Block]:
         found += _table(
             title, groups, [(line.label, [_measured(key, line, group) for group in groups]) for line in lines]
         )
-    published = [(line.label, [_published(key, line, group) for group in groups]) for line in lines]
-    if any(entry for _, entries in published for entry in entries):
-        found += _table(f"{metric.published_name}, published", groups, published)
+    printed = [group for group in groups if any(_published(key, line, group) for line in lines)]
+    rows = [(line.label, [_published(key, line, group) for group in printed]) for line in lines]
+    if rows := [(label, entries) for label, entries in rows if any(entries)]:
+        found += _table(f"{metric.published_name}, published", printed, rows)
     return found
 
 
@@ -53,5 +56,7 @@ def _measured(key: str, line: Across, group: str) -> str:
 
 def _published(key: str, line: Across, group: str) -> str:
     row = line.in_group(group)
-    value = row.cell.published.of(key) if row else None
-    return "" if value is None else f"{value:g}"
+    if row is None or row.cell.published.of(key) is None:
+        return ""
+    texts = row.cell.published.texts
+    return texts["fid"] if key == DISTANCE else texts["is"] if key == SCORE else texts["nll"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ddpm_bench.report.blocks import Figure, Lead, Symbols, Words, joined
 from ddpm_bench.report.claims import SEEDS, Examined, examine_claims
-from ddpm_bench.report.summary import Summary
+from ddpm_bench.report.summary import Summary, trainings
 
 SAMPLES = "samples"
 """The name of the figure that stands beside the answer."""
@@ -32,8 +32,10 @@ def _measured(summary: Summary, comparable: bool) -> str:
         if comparable
         else "these are not the published conditions, so the order of cells can be compared and their numbers cannot"
     )
+    shared = record.trained_with is not None
+    done = f"were measured, {_count(len(trainings(summary.rows)), 'model')} trained" if shared else "were trained"
     said = [
-        f"{'All' if trained == total else f'{trained} of'} {total} cells were trained for {settings.training.steps:,} steps of "
+        f"{'All' if trained == total else f'{trained} of'} {total} cells {done} for {settings.training.steps:,} steps of "
         f"{settings.training.batch} images, with {_count(counts[-1], 'seed', seeds)} each ({data.name} at "
         f"{data.shape[1]}x{data.shape[2]}), and scored on {settings.sampling.samples:,} samples a run by the extractor "
         f"“{record.extractor.name}”",

@@ -14,7 +14,7 @@ from ddpm_bench.report.summary import MeasuredCell, Summary
 TITLE = "Rate and distortion"
 L_0 = ("L", Subscript("0"))
 HEADS = (
-    "Objective", "split", "images", "bound", "standard error", "95% interval", ("rate: L", Subscript("T")),
+    "cell", "split", "images", "bound", "standard error", "95% interval", ("rate: L", Subscript("T")),
     ("rate: L", Subscript("1"), " + … + L", Subscript("T−1")), ("distortion: ", L_0),
 )  # fmt: skip
 

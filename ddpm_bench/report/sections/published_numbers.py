@@ -64,4 +64,4 @@ def _verdicts(found: Sequence[PublishedVerdict], caption: str) -> Table:
         )
         for one in found
     )  # fmt: skip
-    return Table(caption, "llrrl", ("Objective", "number", "measured", "published", "verdict"), lines)
+    return Table(caption, "llrrl", ("cell", "number", "measured", "published", "verdict"), lines)

@@ -133,7 +133,7 @@ def _rows(table: ResultsTable) -> str:
     if table.anchors:
         lines.append([f"**{ANCHORS}**", *empty])
         lines += [[escape_markdown(anchor.label), *_fields(anchor)] for anchor in table.anchors]
-    return markdown_table("l" + "r" * len(heads), ["Objective", *heads], lines)
+    return markdown_table("l" + "r" * len(heads), [escape_markdown(table.labels_are), *heads], lines)
 
 
 def _fields(line: Line) -> list[str]:

@@ -48,7 +48,7 @@ class TerminalTable:
         grid = RichTable(
             title=Text(table.title), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0)
         )
-        grid.add_column("Objective", width=first)
+        grid.add_column(Text(table.labels_are), width=first)
         for column in columns:
             more = max(0, min(spare, column.widest - column.narrowest))
             spare -= more

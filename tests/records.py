@@ -127,6 +127,7 @@ def make_record(
         images_seen=end * settings.training.batch,
         samples=settings.sampling.samples,
         sampling_steps=settings.sampling.steps or settings.diffusion.T,
+        network_calls=settings.sampling.steps or settings.diffusion.T,
         checkpoints=checkpoints,
         bounds=() if diverged else tuple(bounds),
         anchors=ANCHORS,

@@ -93,7 +93,7 @@ Sampler = Annotated[
     ),
 ]
 Eta = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Noise of ddim: 0 for none, 1 for DDPM's beta-tilde [default: 0].")
+    float | None, typer.Option(help="Noise of ddim, 0 to 1: 0 for none, 1 for DDPM's beta-tilde [default: 0].")
 ]
 CorrectorSteps = Annotated[
     int | None,

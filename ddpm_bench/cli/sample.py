@@ -161,7 +161,7 @@ def sample(
             made |= {"sources": named, "notes": notes}
         elif encode:
             test = reference_data(model, data, root=data_root, resize=resize)
-            made = draw_reconstructions(out, model, wishes, test, samples or 64, runtime)
+            made = draw_reconstructions(out, model, wishes, test, samples, runtime)
         else:
             made = write_samples(model, wishes[0], seed or 0, runtime, out)
     say(f"Made '{out}'")

@@ -15,7 +15,7 @@ from ddpm_bench.metrics.extractors import Extractor, load_extractor
 from ddpm_bench.models.build import build_sampler
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.device import choose_device
-from ddpm_bench.runtime.observer import say
+from ddpm_bench.runtime.observer import say, say_once
 from ddpm_bench.runtime.runtime import Runtime
 
 Section = TypeVar("Section", bound=Settings)
@@ -55,7 +55,7 @@ def sampling_wish(model: Model, count: int, asked: Mapping[str, object]) -> Samp
         raise UserError(f"--spacing {spacing} chooses among the {model.T:,} steps of the checkpoint's chain, but all of them "
                         "are visited; give fewer --steps, or leave it out.")  # fmt: skip
     for remark in model.sampling_remarks(wish):
-        say(remark)
+        say_once(remark)
     return wish
 
 

@@ -38,6 +38,10 @@ class Ancestral(Sampler):
     def check(self, diffusion: Diffusion) -> None:
         """It samples every one."""
 
+    def remarks(self, diffusion: Diffusion, clip_x0: bool) -> tuple[str, ...]:
+        """It uses all of the diffusion, and whether x_0 is clipped stands with every result."""
+        return ()
+
     def step(self, denoiser: Denoiser, x_t: Tensor, t: int, noise: BlockNoise) -> Denoised:
         reverse = denoiser(x_t, all_at(t, len(x_t), x_t.device))
         z = noise.draw()

@@ -12,7 +12,7 @@ from ddpm_bench.config.grid import load_published
 from ddpm_bench.config.settings import SamplingSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.data.pictures import write_labelled_grid
-from ddpm_bench.diffusion.encoding import reconstruct
+from ddpm_bench.diffusion.encoding import check_reversible, reconstruct
 from ddpm_bench.errors import UserError
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.measurement.samples import described
@@ -21,20 +21,25 @@ from ddpm_bench.runtime.runtime import Runtime
 
 PICTURED = 8
 """So many images are shown, a row each."""
+USUAL = 64
+"""So many images are encoded where nothing else is asked for, or all of fewer."""
 PUBLISHED = "ddim-reconstruction"
 OF_TABLE = {"data": "cifar10", "test images": 10_000, "T": 1000, "x_0 clipped": False}
 """What the published numbers are of, as far as the source says it."""
 
 
 def draw_reconstructions(
-    out: Path, model: Model, wishes: Sequence[SamplingSettings], data: ImageData, count: int, runtime: Runtime
+    out: Path, model: Model, wishes: Sequence[SamplingSettings], data: ImageData, count: int | None, runtime: Runtime
 ) -> dict[str, Any]:
     """Draw a PNG: a row for each of the first test images, the image and what comes back in each number of steps.
 
     wishes: alike but for their steps. Returns JSON values: what the picture says of itself, and in `errors` the mean squared
-    error a dimension of all `count` images, pixels in [0, 1], with its standard error over images, and what was published
+    error a dimension of `count` test images, pixels in [0, 1], with its standard error over images, and what was published
     for so many steps. UserError for more images than there are.
     """
+    for wish in wishes:
+        check_reversible(model.chain(wish))
+    count = count or min(USUAL, len(data.test))
     if count > len(data.test):
         raise UserError(f"--samples {count} are more than the {len(data.test)} test images of '{data.name}'.")
     runtime.place(model.network)
@@ -55,13 +60,8 @@ def draw_reconstructions(
         })  # fmt: skip
     shown = {"columns": "a test image, then encoded to x_T and decoded in so many steps", "images": count}
     shown |= described(model, wishes[0], 0) | {"data": data_info(data).model_dump(mode="json")}
-    for of_one_chain in (
-        "seed",
-        "sampling_steps",
-        "network_calls",
-        "kept_steps",
-    ):  # nothing is drawn; each row has its own
-        shown.pop(of_one_chain, None)
+    for name in ("seed", "sampling_steps", "network_calls", "kept_steps"):  # nothing is drawn, and each row has its own
+        shown.pop(name, None)
     shown |= {"errors": errors, "otherwise": _otherwise(model, wishes[0], data, count)}
     _draw(out, images[:PICTURED], back, [wish.steps or model.T for wish in wishes], shown)
     return shown | {"out": str(out)}
@@ -69,9 +69,7 @@ def draw_reconstructions(
 
 def _otherwise(model: Model, wish: SamplingSettings, data: ImageData, count: int) -> list[str]:
     """What is not as it was for the published numbers."""
-    source = model.data.source if model.data else None
-    here = {"data": source if source == data.name else data.name, "test images": count, "T": model.T,
-            "x_0 clipped": wish.clip_x0}  # fmt: skip
+    here = {"data": data.name, "test images": count, "T": model.T, "x_0 clipped": wish.clip_x0}
     said = [f"{name}: there {there}, here {here[name]}" for name, there in OF_TABLE.items() if here[name] != there]
     return [*said, "another network, unless its weights are theirs", "the spacing of steps, which they do not name"]
 

@@ -56,7 +56,7 @@ class Setup(Part):
     samples: Count
     seed: Seed
     sampler: str = "ancestral"
-    sampler_options: Options = {}
+    sampler_options: Options = Field(default_factory=dict)
     sampling_steps: Count  # that were made
     network_calls: Count  # for a sample
     spacing: str = EVEN  # of fewer steps than T
@@ -138,7 +138,7 @@ def held_row(folder: Path, name: str, setup: Setup) -> Row | None:
 
 def _conditions(setup: Setup) -> dict[str, Any]:
     """The setup, its model's settings as this version would have written them."""
-    values = setup.model_dump(mode="json")
+    values = setup.model_dump(mode="json", exclude={"sampling_remarks"})  # words for what is compared
     return values | {"model": values["model"] | {"identity": completed(setup.model.identity)}}
 
 

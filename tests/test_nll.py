@@ -49,6 +49,13 @@ def test_an_estimate_agrees_with_the_exact_bound_of_the_same_images(nll) -> None
     assert abs(estimate["total"] - exact["total"]) < 5 * estimate["estimate_error"]
 
 
+def test_the_bound_of_a_strided_chain_is_of_its_own_steps(nll) -> None:
+    whole, few = nll("--exact")["bounds"][0], nll("--exact", "--steps", "5", "--spacing", "trailing")["bounds"][0]
+    assert (few["steps"], few["evals"], len(few["terms"]), whole["steps"]) == (5, 5, 5, None)
+    assert few["prior"] == pytest.approx(whole["prior"]) and few["total"] > whole["total"]
+    assert nll("--exact", "--steps", "10")["bounds"][0] == whole
+
+
 def test_clipping_and_decoder_are_chosen_and_said(nll, call, ckpt, tmp_path) -> None:
     usual, other = nll("--exact")["bounds"][0], nll("--exact", "--no-clip", "--decoder", "paper")["bounds"][0]
     assert (other["clip_x0"], other["decoder"]) == (False, "paper")
@@ -116,6 +123,9 @@ def test_progressive_coding_beside_the_published(nll, tmp_path) -> None:
         (["--decoder", "exat"], "'exat' is not one of"),
         (["--data", "mnits"], "did you mean 'mnist'"),
         (["--exact", "--evals", "7"], "--evals is for an estimate"),
+        (["--steps", "3", "--progressive"], "--progressive is of the whole chain"),
+        (["--steps", "11"], "--steps 11 exceeds the 10 steps"),
+        (["--spacing", "trailing"], "--spacing chooses among the steps of a chain; give --steps"),
         (["--out", "somewhere"], "--out goes with --progressive alone"),
     ],
 )

@@ -20,6 +20,7 @@ from ddpm_bench.cli.options import (
     Raw,
     Resizing,
     Seed,
+    Spacing,
     refuse,
 )
 from ddpm_bench.cli.show import print_json, print_table
@@ -67,6 +68,11 @@ def nll(
     ] = None,
     rtol: Annotated[float | None, typer.Option(help="Of --ode: relative tolerance of RK45 [default: 1e-5].")] = None,
     atol: Annotated[float | None, typer.Option(help="Of --ode: absolute tolerance of RK45 [default: 1e-5].")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="The bound of the strided chain of so many steps [default: of the whole chain]."),
+    ] = None,
+    spacing: Spacing = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of what --progressive writes [default: reports/nll-NAME].")
     ] = None,
@@ -94,7 +100,7 @@ def nll(
 
     Example: `ddpm-bench nll --ckpt runs/eps --ode --images 256`
     """
-    from ddpm_bench.cli.setup import device_runtime
+    from ddpm_bench.cli.setup import device_runtime, strided
     from ddpm_bench.config.grid import load_coding
     from ddpm_bench.config.metrics import SplitName
     from ddpm_bench.likelihood.ode import Solving
@@ -119,6 +125,8 @@ def nll(
         "atol": atol,
     }
     of_ode = {f"--{name.replace('_', '-')}": value for name, value in asked.items()}
+    refuse({"--progressive": progressive} if steps else {}, "is of the whole chain; leave --steps out.")
+    refuse({} if steps else {"--spacing": spacing}, "chooses among the steps of a chain; give --steps.")
     refuse({} if ode else of_ode, "goes with --ode alone.")
     solving = Solving(**{name: value for name, value in asked.items() if value is not None})
     model, runtime = load_model(ckpt, raw), device_runtime(device, cache, batch, compiled)
@@ -127,7 +135,8 @@ def nll(
     with Stop():
         reference = reference_data(model, data, data_name, data_root, resize)
         most = max(len(reference.test), len(reference.train))
-        method = BoundMethod(images or most, None if exact else evals or 10, seed, clipped, decoder)
+        kept = strided(model, steps, spacing) if steps else None
+        method = BoundMethod(images or most, None if exact else evals or 10, seed, clipped, decoder, kept=kept)
         by_ode = LikelihoodMethod(images or most, seed, solving) if ode else None
         result = measure_nll(model, reference, splits, method, runtime, cache.expanduser() / "bounds", by_ode)
     if progressive:

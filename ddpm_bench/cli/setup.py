@@ -59,6 +59,15 @@ def sampling_wish(model: Model, count: int, asked: Mapping[str, object]) -> Samp
     return wish
 
 
+def strided(model: Model, steps: int, spacing: str | None) -> tuple[int, ...] | None:
+    """The steps that a strided chain visits, which are said; None for all. UserError for more than the model has."""
+    wish = section(SamplingSettings, {"steps": steps, "spacing": spacing or model.sampling.spacing})
+    kept = model.kept_steps(wish)
+    if kept:
+        say(visited(kept, model.T, wish.spacing, steps))
+    return tuple(kept) if kept else None
+
+
 def extractor_of(settings: CellSettings, weights: Path | None, allow_unverified: bool, cache: Path) -> Extractor:
     """The extractor that the settings name, for images of their size."""
     return load_extractor(

@@ -68,7 +68,8 @@ def _method(bounds: Sequence[BoundTerms]) -> str:
     )
     counts = ", ".join(f"{count:,} {split}" for split, count in sorted({(b.split, b.images) for b in bounds}))
     clip = "x_0 clipped" if one.clip_x0 else "x_0 not clipped"
-    return f"Bound: upper bound on the code length; {how}; {clip}; {DECODERS[one.decoder]}; images: {counts}."
+    own = " Of a cell in fewer steps than T it is that of its strided chain." if any(b.steps for b in bounds) else ""
+    return f"Bound: upper bound on the code length; {how}; {clip}; {DECODERS[one.decoder]}; images: {counts}.{own}"
 
 
 def _errors(bounds: Sequence[BoundTerms]) -> str:

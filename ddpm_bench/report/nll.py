@@ -73,8 +73,9 @@ def nll_table(result: Nll) -> RichTable:
     first = result.bounds[0]
     how = "every t" if first.method == "exact" else f"estimate from {first.evals} network calls an image"
     step = "" if result.step is None else f", step {result.step:,}"
+    chain = f"of the strided chain of {first.steps} steps; " if first.steps else ""
     caption = [
-        f"{how}; x_0 {'clipped' if first.clip_x0 else 'not clipped'}; decoder: {first.decoder}; upper bounds on -log p(x_0). "
+        f"{chain}{how}; x_0 {'clipped' if first.clip_x0 else 'not clipped'}; decoder: {first.decoder}; upper bounds on -log p(x_0). "
         "Standard errors: ± estimate, against the exact bound of the same images; ± images, of these images as a sample of the "
         "data. The 95% interval covers both.",
     ]

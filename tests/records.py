@@ -103,7 +103,8 @@ def make_record(
         )
         for step in ticks
     ]
-    bounds = [make_bound(cell, seed, split, settings) for split in ("test", "train")]
+    splits = ("test", "train") if settings.scoring.bound_images else ()
+    bounds = [make_bound(cell, seed, split, settings) for split in splits]
     side = settings.data.size
     cifar = settings.data.source == "cifar10"
     return Record(
@@ -111,6 +112,7 @@ def make_record(
         preset=preset,
         cell=cell,
         label=row.label,
+        axes=grid.axes,
         seed=seed,
         outcome="diverged" if diverged else "done",
         divergence=diverged,

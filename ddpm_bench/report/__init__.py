@@ -9,6 +9,7 @@ from ddpm_bench.config.grid import Grid
 from ddpm_bench.files import make_folder, replacing, write_text
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.checkpoint_rows import rows_beside
+from ddpm_bench.report.compact_table import compact_table
 from ddpm_bench.report.figures import draw_figures
 from ddpm_bench.report.pictures import PictureFolder, copy_pictures
 from ddpm_bench.report.results_table import make_table
@@ -57,7 +58,7 @@ def render(records: Sequence[Record], grid: Grid, out: Path, results: Path) -> l
     texts = {
         "report.md": to_markdown(blocks),
         "report.html": html_page(blocks, measured, tables, pictures, out),
-        "table.tex": to_latex([make_table(summary, compact=True) for summary in measured], grid.name),
+        "table.tex": to_latex([compact_table(summary) for summary in measured], grid.name),
         "table-document.tex": latex_document(),
         "table-full.tex": to_latex(tables, grid.name, full=True),
         "table-full-document.tex": latex_document(full=True),

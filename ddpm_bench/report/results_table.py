@@ -90,11 +90,12 @@ class Field:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the table. `label` is a grid's label (see `labels.py`) unless it is an anchor's."""
+    """A row of the table. `label` is a grid's label (see `labels.py`) unless it is an anchor's. `cell`: whose numbers they are."""
 
     group: str
     label: str
     fields: tuple[Field, ...]
+    cell: str = ""
 
 
 @dataclass
@@ -158,10 +159,11 @@ def make_table(summary: Summary, compact: bool = False) -> ResultsTable:
         fields = [Field(EMPTY)] * len(own)
         if isinstance(row, Cell):
             found = measured[row.name]
-            fields = _measured(found, keys, notes, best)[: len(keys) + counts]
+            fields = measured_fields(found, keys, notes, best)[: len(keys) + counts]
             if summary.selection == "best":
                 fields.append(Field(", ".join(f"{step:,}" for step in sorted(set(found.steps)))))
-        lines.append(Line(row.group, row.label, (*fields, *_source(row.published, sources, notes, grid.blanks))))
+        entries = (*fields, *_source(row.published, sources, notes, grid.blanks))
+        lines.append(Line(row.group, row.label, entries, row.name if isinstance(row, Cell) else ""))
     anchors = {} if compact else summary.anchors
     said = [bold_in_words(keys, summary.rows), *meanings(summary, keys)]
     return ResultsTable(
@@ -221,7 +223,9 @@ def number(key: str, estimate: Estimate) -> str:
     return metric.text(estimate.mean)
 
 
-def _measured(row: MeasuredCell, keys: Sequence[str], notes: Notes, best: Mapping[str, frozenset[str]]) -> list[Field]:
+def measured_fields(
+    row: MeasuredCell, keys: Sequence[str], notes: Notes, best: Mapping[str, frozenset[str]]
+) -> list[Field]:
     if row.status == "not measured":
         return [Field(NOT_MEASURED), *[Field(EMPTY)] * (len(keys) - 1), Field("0")]
     if row.status == "diverged":

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from ddpm_bench.records.row import Row as EvaluatedRow
 from ddpm_bench.report.blocks import Block, Bold, Bullets, Heading, Paragraph, Results
+from ddpm_bench.report.compact_table import compact_table
 from ddpm_bench.report.figures import DrawnFigure
 from ddpm_bench.report.pictures import Picture
-from ddpm_bench.report.results_table import MEASURED_HERE, PUBLISHED, ResultsTable, make_table
+from ddpm_bench.report.results_table import MEASURED_HERE, PUBLISHED, ResultsTable
 from ddpm_bench.report.sections.across import FIGURES, across_section
 from ddpm_bench.report.sections.answer import SAMPLES, answer
 from ddpm_bench.report.sections.bounds import bounds_section
@@ -33,11 +34,9 @@ def page(
     `checkpoints`: rows of `evaluate --ckpt`, shown in a table of their own.
     """
     first, drawn = summaries[0], {figure.name: figure.block for figure in figures}
-    if wide := across_section(first, [drawn.pop(name) for name in FIGURES[1:] if name in drawn]):
-        begin: list[Block] = [answer(summaries, drawn.pop(FIGURES[0], None)), *wide]
-    else:
-        begin = [answer(summaries, drawn.pop(SAMPLES, None)), Results(make_table(first, compact=True))]
-    blocks = [*_head(first), *begin, *_set_aside(first)]
+    beside = drawn.pop(FIGURES[0] if FIGURES[0] in drawn else SAMPLES, None)
+    blocks = [*_head(first), answer(summaries, beside), Results(compact_table(first)), *_set_aside(first)]
+    blocks += across_section(first, [drawn.pop(name) for name in FIGURES[1:] if name in drawn])
     of_several = {summary.selection: f": {selection_name(summary)}" for summary in summaries if len(summaries) > 1}
     for summary, table in zip(summaries, tables, strict=True):
         blocks += [Heading(2, f"Table{of_several.get(summary.selection, '')}"), Results(table)]

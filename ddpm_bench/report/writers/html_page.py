@@ -34,7 +34,7 @@ def html_page(
     """
     shown = {row.cell.name: row for row in summaries[0].rows if row.done or row.diverged}
     cells = [cell_in_full(summaries[0], row, tables[0], pictures.get(name)) for name, row in shown.items()]
-    return _document(blocks, _parts(blocks, out, summaries[0], shown), [_cell(cell, out) for cell in cells], out)
+    return _document(blocks, _parts(blocks, out, shown), [_cell(cell, out) for cell in cells], out)
 
 
 def front_html(blocks: Sequence[Block], out: Path) -> str:
@@ -67,27 +67,25 @@ def _document(
     )
 
 
-def _parts(
-    blocks: Sequence[Block], folder: Path, summary: Summary, shown: Mapping[str, MeasuredCell]
-) -> Iterator[Markup]:
+def _parts(blocks: Sequence[Block], folder: Path, shown: Mapping[str, MeasuredCell]) -> Iterator[Markup]:
     """Every block; of the results table each line leads to its cell."""
     number = 0
     for block in blocks:
         if isinstance(block, Results):
             number += 1
-            lines = _grouped(summary, block.table, shown)
+            lines = _grouped(block.table, shown)
             template = environment().get_template("results_table.html")
             yield Markup(template.render(table=block.table, index=number, groups=lines))
         else:
             yield block_html(block, folder)
 
 
-def _grouped(
-    summary: Summary, table: ResultsTable, shown: Mapping[str, MeasuredCell]
-) -> list[tuple[str, list[tuple[str, Line]]]]:
+def _grouped(table: ResultsTable, shown: Mapping[str, MeasuredCell]) -> list[tuple[str, list[tuple[str, Line]]]]:
     """The lines by group, each with the name of the cell that it leads to, if there is one."""
-    names = iter([name if (name := getattr(row, "name", "")) in shown else "" for row in summary.grid.rows])
-    return [(group, [(next(names), line) for line in lines]) for group, lines in grouped(table.lines)]
+    return [
+        (group, [(line.cell if line.cell in shown else "", line) for line in lines])
+        for group, lines in grouped(table.lines)
+    ]
 
 
 def _cell(cell: CellInFull, out: Path) -> dict[str, object]:

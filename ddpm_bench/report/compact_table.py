@@ -1,0 +1,87 @@
+"""The table that a page of text has room for: of a table laid out across an axis one metric, a column for every group."""
+
+from collections.abc import Sequence
+
+from ddpm_bench.config.metrics import DISTANCE, METRICS, SCORE
+from ddpm_bench.config.published import Published
+from ddpm_bench.report.across import Across, groups_of, lines_across
+from ddpm_bench.report.best import best_cells, bold_in_words
+from ddpm_bench.report.results_table import (
+    FID,
+    IS,
+    NLL_TEST,
+    Field,
+    Line,
+    Notes,
+    ResultsTable,
+    SourceColumn,
+    heading,
+    make_table,
+    measured_fields,
+)
+from ddpm_bench.report.summary import Summary
+from ddpm_bench.report.table_remarks import EMPTY, NOT_MEASURED, meanings, setting, title, unverified, verdict
+
+DOTS = "…"
+
+
+def compact_table(summary: Summary) -> ResultsTable:
+    """Distances across the axis where the grid has one; score, distance and test bound of every row where it has none."""
+    lines = lines_across(summary)
+    return across_table(summary, lines, DISTANCE) if lines else make_table(summary, compact=True)
+
+
+def across_table(summary: Summary, lines: Sequence[Across], key: str) -> ResultsTable:
+    """The metric of every label, group by group; beside it what was published of it, where anything was."""
+    notes, metric, source = Notes(), METRICS[key], _source_of(key)
+    rows = {(row.cell.group, row.cell.label): row for line in lines for row in line.rows}
+    groups = groups_of(summary)
+    measured = [
+        group for group in groups if any(key in row.estimates for row in rows.values() if row.cell.group == group)
+    ]
+    printed = [
+        group for group in groups
+        if any(source.write(row.cell.published) for row in rows.values() if row.cell.group == group)
+    ]  # fmt: skip
+    best = {group: best_cells(key, [row for row in rows.values() if row.cell.group == group]) for group in measured}
+    weights = "" if summary.first.extractor.verified or metric.is_bound else notes.letter(unverified(summary.first))
+
+    def fields(label: str) -> list[Field]:
+        found = [rows.get((group, label)) for group in measured]
+        ours = [
+            measured_fields(row, (key,), notes, {key: best[group]})[0] if row else Field(EMPTY)
+            for group, row in zip(measured, found, strict=True)
+        ]
+        ours = [Field(DOTS) if field.text == NOT_MEASURED else field for field in ours]
+        theirs = [rows.get((group, label)) for group in printed]
+        return [*ours, *(_published(source, row.cell.published) if row else Field(EMPTY) for row in theirs)]
+
+    heads = [Field(group, weights) for group in measured] + [Field(group) for group in printed]
+    name, arrow = heading(key, summary.first)[:-2], metric.arrow
+    beside = f", beside {metric.published_name}" if printed else ""
+    all_rows = list(rows.values())
+    return ResultsTable(
+        title=f"{title(summary)}: {name} {arrow}{beside}",
+        setting=setting(summary, bounds=metric.is_bound),
+        verdict=verdict(summary) if printed else "",
+        labels_are=summary.grid.labels_are,
+        columns=tuple(head.text for head in heads),
+        heads=tuple(heads),
+        published=len(printed),
+        lines=tuple(Line("", line.label, tuple(fields(line.label))) for line in lines),
+        anchors=(),
+        notes=tuple(notes.lettered()),
+        remarks=(
+            bold_in_words([key], all_rows).replace("the best,", "the best of a column,"),
+            *(said.replace(f"{NOT_MEASURED.capitalize()}:", f"{DOTS}:") for said in meanings(summary, [key])),
+        ),
+        compact=True,
+    )
+
+
+def _source_of(key: str) -> SourceColumn:
+    return {DISTANCE: FID, SCORE: IS}.get(key, NLL_TEST)
+
+
+def _published(source: SourceColumn, published: Published) -> Field:
+    return Field(source.write(published), bold=source.number in published.bold)

@@ -1,0 +1,107 @@
+"""A table that is laid out across an axis: its figure, its table in every format, and what the page leads with."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from records import make_checkpoint, make_record
+from test_latex import compiled, faults
+
+from ddpm_bench.config.grid import load_grid
+from ddpm_bench.records.record import Record
+from ddpm_bench.report import render
+from ddpm_bench.report.across import lines_across, place
+from ddpm_bench.report.compact_table import across_table, compact_table
+from ddpm_bench.report.figures import across
+from ddpm_bench.report.pictures import PictureFolder
+from ddpm_bench.report.summary import summaries
+from ddpm_bench.report.table_remarks import other_axes
+from ddpm_bench.report.writers.latex import to_latex
+
+GRID = load_grid("ddim-cifar10")
+DISTANCES = {"eta-0.0-s10": 6.0, "eta-1.0-s10": 9.0, "sigma-hat-s10": 30.0, "eta-0.0-s50": 4.0, "eta-1.0-s50": 5.0}
+
+
+def measured(seeds: tuple[int, ...] = (0, 1, 2)) -> list[Record]:
+    """Five of the cells; network calls twice the steps, as of a sampler that asks the network twice."""
+    found = []
+    for seed in seeds:
+        for cell, distance in DISTANCES.items():
+            checkpoint = make_checkpoint(1600, {"is_mean": 3.0, "is_std": 0.1, "fd_train": distance + 0.1 * seed})
+            record = make_record(GRID, cell, seed, checkpoints=(checkpoint,))
+            calls = 2 * record.sampling_steps
+            found.append(
+                record.model_copy(update={"bounds": (), "trained_with": "eta-0.0-s10", "network_calls": calls})
+            )
+    return found
+
+
+def test_the_compact_table_has_a_line_for_every_label_and_a_column_for_every_group() -> None:
+    [summary] = summaries(measured(), GRID)
+    table = compact_table(summary)
+    assert [line.label for line in table.lines] == ["eta = 0.0", "eta = 0.2", "eta = 0.5", "eta = 1.0", "sigma-hat"]
+    assert [head.text for head in table.heads] == [
+        "S = 10",
+        "S = 50",
+        "S = 10",
+        "S = 20",
+        "S = 50",
+        "S = 100",
+        "S = 1000",
+    ]
+    assert table.published == 5 and "FD (embedded) ↓, beside FID" in table.title
+    first = table.lines[0].fields
+    assert [field.text for field in first[2:]] == ["13.36", "6.84", "4.67", "4.16", "4.04"]
+    assert first[0].text.startswith("6.1") and first[0].bold and first[1].bold  # the best of each column
+    assert [field.text for field in table.lines[1].fields[:2]] == ["…", "…"] and not table.lines[3].fields[0].bold
+    assert table.lines[4].fields[1].text == "…" and any(
+        said.startswith("…: there is no record") for said in table.remarks
+    )
+    scores = across_table(summary, lines_across(summary), "is_mean")
+    assert scores.published == 0 and "beside" not in scores.title and len(scores.heads) == 2
+
+
+def test_a_grid_without_such_an_axis_keeps_its_table() -> None:
+    grid = load_grid("table2")
+    [summary] = summaries([make_record(grid, "eps-mse-fixed")], grid)
+    assert lines_across(summary) == [] and compact_table(summary).anchors == ()
+    assert across.draw(Figure(), [summary], PictureFolder(Path()), key="fd_train") is None
+
+
+def test_cells_lie_where_their_network_calls_are() -> None:
+    [summary] = summaries(measured((0,)), GRID)
+    rows = {row.cell.name: row for row in summary.rows}
+    assert place(rows["eta-0.0-s10"], "sampling.steps") == 20 and place(rows["eta-0.2-s10"], "sampling.steps") is None
+    figure = Figure()
+    said = across.draw(figure, [summary], PictureFolder(Path()), key="fd_train")
+    published, ours = figure.axes
+    assert said and "network calls an image" in said.caption
+    assert [list(line.get_xdata()) for line in published.lines[:1]] == [[10, 20, 50, 100, 1000]]
+    drawn = {tuple(line.get_xdata()): list(line.get_ydata()) for line in ours.lines}
+    assert drawn[20, 100] == [6.0, 4.0]
+
+
+def test_axes_that_a_preset_gives_other_values_are_said() -> None:
+    grid = load_grid("iddpm-cifar10")
+    [summary] = summaries([make_record(grid, "cosine-hybrid"), make_record(grid, "cosine-hybrid-k25")], grid)
+    assert other_axes(summary) == (
+        "Labels are the source's. Measured here under preset quick: diffusion.T 100 for 1,000, 400 for 4,000."
+    )
+    assert not other_axes(summaries(measured((0,)), GRID)[0])
+
+
+def test_the_page_leads_with_the_axis_and_shows_no_cell_that_its_preset_leaves_out(tmp_path: Path) -> None:
+    render(measured(), GRID, tmp_path / "report", tmp_path)
+    page = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert page.index("across-distance.png") < page.index("| Sampler |") < page.index("## Table")
+    assert "5 of 25 cells were measured, 1 model trained for 1,600 steps" in page
+    assert not (tmp_path / "report" / "distance.png").exists()  # every cell one below the other
+    samples = page[page.index("## Samples") :]
+    assert "S = 100" in samples and "**S = 1000**" not in samples
+    html = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert 'href="#cell-eta-0.0-s10"' in html
+
+
+def test_it_fits_a_column(tmp_path: Path) -> None:
+    [summary] = summaries(measured(), GRID)
+    (tmp_path / "table.tex").write_text(to_latex([compact_table(summary)], "t"), encoding="utf-8")
+    assert faults(compiled(tmp_path, full=False)) == []

@@ -76,8 +76,8 @@ def test_cells_lie_where_their_network_calls_are() -> None:
     published, ours = figure.axes
     assert said and "network calls an image" in said.caption
     assert [list(line.get_xdata()) for line in published.lines[:1]] == [[10, 20, 50, 100, 1000]]
-    drawn = {tuple(line.get_xdata()): list(line.get_ydata()) for line in ours.lines}
-    assert drawn[20, 100] == [6.0, 4.0]
+    drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in ours.lines]
+    assert ([20, 100], [6.0, 4.0]) in drawn and ([20, 100], [9.0, 5.0]) in drawn
 
 
 def test_axes_that_a_preset_gives_other_values_are_said() -> None:

@@ -2,7 +2,7 @@
 
 A grid file lists the rows of a published table: for each cell the settings that tell it from the others (the grid's axes), its
 label, and the numbers published for it. A preset says how large the experiment is. A cell's settings are the preset's,
-then those of the whole grid, then its own, then what the grid says of this preset, then `--set`.
+then those of the whole grid, then its own, then what the grid says of this preset for all cells and for this one, then `--set`.
 """
 
 import tomllib

@@ -104,6 +104,19 @@ def flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
 
 
+COLUMNS = {
+    "is": "IS ↑",
+    "fid": "FID ↓",
+    "nll": "NLL, test (train), bits/dim ↓",
+    "nll_ode": "NLL by the ODE, test, bits/dim ↓",
+    "parameters": "parameters",
+    "epoch": "training, s an epoch",
+    "image": "sampling, s an image",
+    "hardware": "on",
+}
+"""Of the published half of a grid, by key of `Published.texts`."""
+
+
 class OtherModel(Frozen):
     """A published row that is no cell: another model, which nothing here measures."""
 
@@ -173,6 +186,12 @@ class Grid(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _ode_has_conditions(self) -> "Grid":
+        if self.conditions.ode is None and any(cell.published.nll_ode is not None for cell in self.cells):
+            raise ValueError("a cell has a published nll_ode, so [conditions.ode] must say what it depends on")
+        return self
+
+    @model_validator(mode="after")
     def _claims_are_of_cells(self) -> "Grid":
         names = [cell.name for cell in self.cells]
         for claim in self.claims:
@@ -205,7 +224,7 @@ class Grid(Frozen):
     @property
     def table(self) -> PublishedTable:
         """The published half as a table, for listings."""
-        columns = {"is": "IS ↑", "fid": "FID ↓", "nll": "NLL, test (train), bits/dim ↓"}
+        columns = dict(COLUMNS)
         rows = [QuotedRow(group=row.group, label=row.label, values=_printed(row.published)) for row in self.rows]
         if self.across:
             columns, rows = _by_group(columns, rows)
@@ -284,11 +303,10 @@ def _with(cell: Any, common: Any, presets: Any) -> Any:
 def _by_group(columns: dict[str, str], rows: list[QuotedRow]) -> tuple[dict[str, str], list[QuotedRow]]:
     """A column for every group, and a row for every label."""
     groups = list(dict.fromkeys(row.group for row in rows))
-    wide = {
-        f"{key} {group}": f"{heading[:-2]}, {group} {heading[-1]}"
-        for key, heading in columns.items()
-        for group in groups
-    }
+    wide = {}
+    for key, heading in columns.items():
+        name = heading.rstrip(" ↑↓")
+        wide |= {f"{key} {group}": f"{name}, {group}{heading.removeprefix(name)}" for group in groups}
     found: dict[str, dict[str, Printed]] = {}
     for row in rows:
         found.setdefault(row.label, {}).update({f"{key} {row.group}": text for key, text in row.values.items()})

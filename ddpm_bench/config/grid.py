@@ -223,7 +223,7 @@ class Grid(Frozen):
 
     @property
     def table(self) -> PublishedTable:
-        """The published half as a table, for listings."""
+        """The published half as a table, for listings: of rows that the source has."""
         columns = dict(COLUMNS)
         rows = [QuotedRow(group=row.group, label=row.label, values=_printed(row.published)) for row in self.rows]
         if self.across:
@@ -236,7 +236,7 @@ class Grid(Frozen):
             data=(self.conditions.data,),
             columns=kept,
             notes=self.notes,
-            rows=tuple(rows),
+            rows=tuple(row for row in rows if row.values),
         )
 
     @property
@@ -303,7 +303,7 @@ def _with(cell: Any, common: Any, presets: Any) -> Any:
 def _by_group(columns: dict[str, str], rows: list[QuotedRow]) -> tuple[dict[str, str], list[QuotedRow]]:
     """A column for every group, and a row for every label."""
     groups = list(dict.fromkeys(row.group for row in rows))
-    wide = {}
+    wide: dict[str, str] = {}
     for key, heading in columns.items():
         name = heading.rstrip(" ↑↓")
         wide |= {f"{key} {group}": f"{name}, {group}{heading.removeprefix(name)}" for group in groups}

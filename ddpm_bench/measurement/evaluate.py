@@ -92,4 +92,6 @@ def setup_of(model: Model, task: Task) -> Setup:
         bound_images=scoring.bound_images,
         evals=evals,
         decoder=scoring.decoder,
+        ode_images=scoring.ode_images,
+        ode_draws=scoring.ode_draws,
     )

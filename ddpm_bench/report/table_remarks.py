@@ -168,6 +168,8 @@ def other_axes(summary: Summary) -> str:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
     return f"{value:,}" if isinstance(value, int) else "all" if value is None else str(value)
 
 

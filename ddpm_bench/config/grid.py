@@ -25,7 +25,7 @@ from ddpm_bench.config.published import (
     Sections,
     in_words,
 )  # fmt: skip
-from ddpm_bench.config.settings import GEOMETRIC, CellSettings, section_of
+from ddpm_bench.config.settings import GEOMETRIC, CellSettings, SamplingSettings, ScoringSettings, section_of
 from ddpm_bench.config.values import Frozen, first_fault
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import read_text
@@ -424,6 +424,28 @@ def _set_value(assignment: str, text: str) -> Any:
 
 def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) -> CellSettings:
     """The cell's settings. An axis cannot be overridden: the row's label would no longer say what was run."""
+    sections = _layered(cell, preset, overrides)
+    try:
+        return CellSettings.model_validate(sections)
+    except ValidationError as error:
+        raise UserError(f"Settings of cell '{cell.name}': {_explain(error, CellSettings, sections)}") from error
+
+
+def resolve_sampling(
+    cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]
+) -> tuple[SamplingSettings, ScoringSettings]:
+    """The cell's settings of sampling and scoring alone, as for a model that is there already."""
+    sections = _layered(cell, preset, overrides)
+    try:
+        return SamplingSettings.model_validate(sections["sampling"]), ScoringSettings.model_validate(
+            sections["scoring"]
+        )
+    except ValidationError as error:
+        raise UserError(f"Settings of cell '{cell.name}': {first_fault(error)}.") from error
+
+
+def _layered(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """All values by section, unchecked; UserError for an axis that is overridden."""
     sections: dict[str, dict[str, Any]] = {name: {} for name in CellSettings.model_fields}
     for axis in cell.axes:
         section, _, name = axis.partition(".")
@@ -446,10 +468,7 @@ def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) ->
                 held.pop("beta_1", None)  # the preset's ends are of betas, and this schedule's are of sigmas
                 held.pop("beta_T", None)
             held.update(values)
-    try:
-        return CellSettings.model_validate(sections)
-    except ValidationError as error:
-        raise UserError(f"Settings of cell '{cell.name}': {_explain(error, CellSettings, sections)}") from error
+    return sections
 
 
 def _explain(error: ValidationError, model: type[BaseModel], content: Any = None) -> str:

@@ -71,7 +71,7 @@ class Setup(Part):
     decoder: Literal["exact", "paper"]
     ode_images: Count = 0  # test images whose likelihood is measured by the ODE; 0: none
     ode_draws: Count = 2  # of each of them
-    sampling_remarks: tuple[str, ...] = ()  # what the sampler does not use, or does otherwise than its source
+    sampling_remarks: tuple[str, ...] = ()  # what the sampler does not use, or does otherwise than its source or grid
 
     @model_validator(mode="before")
     @classmethod

@@ -196,7 +196,11 @@ def _remarks(rows: Sequence[Row], bounds: bool) -> list[str]:
     )
     if errors:
         said.append(f"{'; '.join(over)}; that says nothing about another training run.")
-    said += dict.fromkeys(f"{row.name}: {remark}" for row in rows for remark in row.setup.sampling_remarks)
+    remarks: dict[str, list[str]] = {}
+    for row in rows:
+        for remark in row.setup.sampling_remarks:
+            remarks.setdefault(remark, []).append(row.name)
+    said += [f"{', '.join(names)}: {remark}" for remark, names in remarks.items()]
     said += setup.data.notes
     if bounds:
         said.append(

@@ -107,6 +107,32 @@ def test_the_bound_is_that_of_the_whole_chain_and_may_be_exact(evaluate, tmp_pat
     assert rows(tmp_path)["none"].bounds == ()
 
 
+def test_the_likelihood_by_the_ode_is_measured_where_it_is_asked_for_beside_the_bound(evaluate, tmp_path):
+    answer = evaluate("eps", "--ode-images", 4)
+    assert answer.code == 0, answer.err
+    row = rows(tmp_path)["eps"]
+    assert (row.setup.ode_images, row.setup.ode_draws) == (row.ode.images, row.ode.draws) == (4, 2)
+    assert row.metrics["ode_test_bits_per_dim"] == row.ode.total != row.metrics["bound_test_bits_per_dim"]
+    [table] = make_tables([row])
+    assert table.heads[-1] == "bits/dim (ODE), test ↓" and table.lines[0][-1].startswith(f"{row.ode.total:.2f}")
+    assert any("of 4 images in 2 draws each" in remark and "no variational bound" in remark for remark in table.remarks)
+    [line] = csv.DictReader(to_csv([row]).splitlines())
+    assert line["ode_test_images"] == "4" and float(line["ode_test_bits_per_dim"]) == pytest.approx(row.ode.total)
+    answer = evaluate("eps")
+    assert answer.code == 2 and "ode_images: was 4, now 0" in answer.err
+
+
+def test_a_row_of_an_older_version_has_no_likelihood_and_stays_valid(evaluate, tmp_path):
+    evaluate("eps")
+    path = tmp_path / "rows" / "eps.json"
+    held = json.loads(path.read_text())
+    held["setup"] = {key: value for key, value in held["setup"].items() if not key.startswith("ode_")}
+    path.write_text(json.dumps(held))
+    assert rows(tmp_path)["eps"].ode is None
+    answer = evaluate("eps")
+    assert answer.code == 0 and "measured already" in answer.err
+
+
 def test_the_same_command_again_measures_nothing(evaluate, monkeypatch, tmp_path):
     evaluate("eps")
     before = (tmp_path / "rows" / "eps.json").read_bytes()
@@ -221,6 +247,12 @@ def test_tables_say_what_may_not_be_compared(evaluate, tmp_path):
             ["--ckpt", "CKPT", "--data", "DATA", "--bound-images", "1"],
             "bound_images: 1 image gives a mean without an error",
         ),
+        (["--samples", "x", "--ode-images", "4"], "--ode-images does not go with --samples"),
+        (
+            ["--ckpt", "CKPT", "--data", "DATA", "--ode-images", "1"],
+            "ode_images: 1 image gives a mean without an error",
+        ),
+        (["--ckpt", "MU", "--data", "DATA", "--ode-images", "4"], "is learned for the variational bound"),
         (["--ckpt", "CKPT", "--data", "DATA", "--steps", "7"], "--steps 7 exceeds the 6"),
         (["--ckpt", "CKPT", "--data", "DATA", "--raw"], "without --raw"),
         (["--ckpt", "none", "--data", "DATA"], "no checkpoint"),
@@ -230,7 +262,12 @@ def test_a_mistake_is_said_before_anything_is_sampled(call, place, monkeypatch, 
     _, ckpts, data = place
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measuring, "draw_samples", lambda *_, **__: pytest.fail("sampled"))
-    given = {"CKPT": ckpts["eps"], "DATA": data, "COLOUR": tiny_data(tmp_path / "colour.npz", channels=3)}
+    given = {
+        "CKPT": ckpts["eps"],
+        "MU": ckpts["mu"],
+        "DATA": data,
+        "COLOUR": tiny_data(tmp_path / "colour.npz", channels=3),
+    }
     answer = call(
         "evaluate", *(given.get(word, word) for word in arguments), "--device", "cpu", "--cache", tmp_path / "c"
     )

@@ -26,6 +26,12 @@ NUMBERS = {
         "17.33 13.73 9.17 6.53 3.51 | 17.66 14.11 9.51 6.79 3.64 | 19.86 16.06 11.01 8.09 4.28 | "
         "33.12 26.03 18.48 13.93 5.98 | 299.71 183.83 71.71 45.20 3.26"
     ),
+    "score-sde-cifar10": (
+        "3.24 4.98 4.88 3.24 - | 3.19 4.79 4.74 3.21 - | 3.23 15.41 10.54 3.59 3.28 | - 3.62 - 3.21 - | - 3.60 - 3.18 - | "
+        "- 3.51 - 3.06 - | - 20.43 - 19.06 -"
+    ),
+    "ncsn": "8.87±0.12 25.32 | 7.32±0.12 29.8 | 8.73±0.13 31.75 | 8.40±0.07 10.87",
+    "mnist": "7,339,297 70 13.4 AppleM2Pro,MPS",
     "ddim-reconstruction": "0.014 0.0065 0.0023 0.0009 0.0004 0.0001 0.0001",
     "ddpm-lsun": "7.89 | 4.90",
     "reproductions": "9.475±0.174 3.249 | - 3.24 | 11.2368±0.0951 -",
@@ -58,12 +64,12 @@ def test_labels_pair_the_numbers_with_the_right_setting() -> None:
     assert [row.label for row in load_published("ddim-celeba").rows][-1] == "sigma-hat"
 
 
-@pytest.mark.parametrize("name", ["iddpm-cifar10", "iddpm-imagenet64", "nll"])
+@pytest.mark.parametrize("name", ["iddpm-cifar10", "iddpm-imagenet64", "ncsn", "nll", "score-sde-cifar10"])
 def test_second_hand_transcriptions_say_so(name: str) -> None:
     assert load_published(name).origin.endswith("second-hand transcription")
 
 
-@pytest.mark.parametrize("name", ["ddpm-lsun", "ddpm-table4", "reproductions", "table1", "table2"])
+@pytest.mark.parametrize("name", ["ddpm-lsun", "ddpm-table4", "mnist", "reproductions", "table1", "table2"])
 def test_the_others_do_not(name: str) -> None:
     table = load_published(name)
     assert table.origin == table.source

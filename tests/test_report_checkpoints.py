@@ -7,6 +7,7 @@ import pytest
 from records import ANCHORS, make_record
 
 from ddpm_bench.config.grid import load_grid
+from ddpm_bench.records.record import OdeLikelihood
 from ddpm_bench.records.row import ModelInfo, Row, Setup, write_row
 from ddpm_bench.report import render
 from ddpm_bench.report.checkpoint_rows import rows_beside
@@ -40,6 +41,19 @@ def make_row(name: str = "theirs", **setup: object) -> Row:
         sample_grid=f"{name}.png", wall_time_s={}, versions={}, git_commit=None, hardware={},
         created="2026-11-21T21:00:00+00:00",
     )  # fmt: skip
+
+
+def test_a_likelihood_by_the_ode_has_a_column_of_its_own_where_a_row_has_one() -> None:
+    ode = OdeLikelihood(
+        split="test", images=16, draws=2, dequantisation="level", sigma_0=1e-3, rtol=1e-5, atol=1e-5, total=4.25,
+        standard_error=0.5, draw_error=0.1, prior=2.0, flow=2.25, calls=100.0,
+    )  # fmt: skip
+    both = [make_row("bound"), make_row("ode").model_copy(update={"ode": ode})]
+    lines = [line for line in to_markdown(checkpoints_section(both, RECORD)).splitlines() if line.startswith("|")]
+    assert lines[0].endswith("| bits/dim (ODE), test ↓ | likelihood of |")
+    assert lines[2].endswith("| n/a |  |")
+    assert lines[3].endswith(r"| 4.25 \[3.27, 5.23\] | 16 images in 2 draws |")
+    assert "(ODE)" not in to_markdown(checkpoints_section(both[:1], RECORD))
 
 
 def test_no_rows_make_no_section(tmp_path: Path) -> None:

@@ -140,6 +140,13 @@ def evaluate(
     decoder: Annotated[
         Literal["exact", "paper"] | None, typer.Option(help="Of the bound; paper is the release's [default: exact].")
     ] = None,
+    ode_images: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Test images for the likelihood by the probability flow ODE, which is no bound [default: 0, none].",
+        ),
+    ] = None,
     fresh: Fresh = False,
     device: Device = "auto",
     batch: Batch = None,
@@ -163,7 +170,8 @@ def evaluate(
         "--corrector-norm": corrector_norm,
         "--level-steps": level_steps, "--step-size": step_size, "--final-denoising/--no-final-denoising":
             None if final_denoising is None else True, "--start": start, "--clip/--no-clip": None if clip is None else True, "--raw": raw,
-        "--evals": evals, "--exact": exact, "--bound-images": bound_images, "--decoder": decoder, "--fresh": fresh,
+        "--evals": evals, "--exact": exact, "--bound-images": bound_images, "--decoder": decoder,
+        "--ode-images": ode_images, "--fresh": fresh,
         "--batch": batch, "--compile": compiled,
     }  # fmt: skip
     if exact and evals:
@@ -214,7 +222,8 @@ def evaluate(
     scored = {
         "extractor": extractor, "test_reference": test_reference, "neighborhood": neighborhood or 3,
         "quality": asked, "density_neighborhood": density_neighborhood or 5, "bound_images": bound_images or 0,
-        "bound_evals": None if exact else evals or 10, "decoder": decoder or "exact", "neighbours": 0,
+        "bound_evals": None if exact else evals or 10, "decoder": decoder or "exact",
+        "ode_images": ode_images or 0, "neighbours": 0,
     }  # fmt: skip
     scoring = section(ScoringSettings, scored)
     features = load_extractor(

@@ -8,6 +8,7 @@ import typer
 
 from ddpm_bench.cli.options import (
     CACHE,
+    CKPT_HELP,
     EXTRACTOR_HELP,
     IN_COLOUR,
     Batch,
@@ -24,6 +25,7 @@ from ddpm_bench.cli.options import (
     Keep,
     Launcher,
     Preset,
+    Raw,
     Reports,
     Resizing,
     Results,
@@ -36,9 +38,11 @@ from ddpm_bench.cli.options import (
     Workers,
     assignments,
     numbers,
+    plain_path,
     refuse,
     words,
 )
+from ddpm_bench.cli.sample_grid import sample_grid
 from ddpm_bench.cli.show import print_json, print_line, print_table
 from ddpm_bench.errors import UserError
 
@@ -84,6 +88,15 @@ def ablate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list the cells with their cost and disk space.")
     ] = False,
+    ckpt: Annotated[
+        Path | None,
+        typer.Option(
+            callback=plain_path,
+            help=f"{CKPT_HELP} Instead of training, where the cells differ in sampling and scoring alone: each becomes a row, as "
+            "of `evaluate` [default of --results: results/checkpoints/GRID].",
+        ),
+    ] = None,
+    raw: Raw = False,
     as_json: Json = False,
 ) -> None:
     """Measure a grid: train, sample and score every cell, then render the report.
@@ -91,7 +104,21 @@ def ablate(
     The same command goes on where it was interrupted.
 
     Example: `ddpm-bench ablate --grid table2 --preset quick --seeds 0,1,2`
+
+    Example: `ddpm-bench ablate --grid ddim-cifar10 --preset quick --ckpt runs/eps`
     """
+    if ckpt:
+        of_records = {
+            "--reports": reports, "--no-report": no_report, "--workers": workers, "--launcher": launcher,
+            "--tensorboard": tensorboard, "--dry-run": dry_run,
+        }  # fmt: skip
+        refuse(of_records, "does not go with --ckpt, which trains nothing and makes rows of a table, one by one.")
+        return sample_grid(
+            ckpt, grid, preset, words(cells), seeds, assign or (), raw, data, data_name, data_root, resize,
+            extractor, inception_weights, allow_unverified_weights, device, batch, compiled, cache, results, fresh,
+            as_json,
+        )  # fmt: skip
+    refuse({"--raw": raw}, "goes with --ckpt alone.")
     from ddpm_bench.cli.setup import device_runtime, extractor_of
     from ddpm_bench.config.grid import load_grid, parse_set
     from ddpm_bench.data import load_data

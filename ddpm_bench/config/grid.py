@@ -25,7 +25,7 @@ from ddpm_bench.config.published import (
     Sections,
     in_words,
 )  # fmt: skip
-from ddpm_bench.config.settings import GEOMETRIC, CellSettings, section_of
+from ddpm_bench.config.settings import GEOMETRIC, CellSettings, SamplingSettings, ScoringSettings, section_of
 from ddpm_bench.config.values import Frozen, first_fault
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import read_text
@@ -104,6 +104,19 @@ def flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
 
 
+COLUMNS = {
+    "is": "IS ↑",
+    "fid": "FID ↓",
+    "nll": "NLL, test (train), bits/dim ↓",
+    "nll_ode": "NLL by the ODE, test, bits/dim ↓",
+    "parameters": "parameters",
+    "epoch": "training, s an epoch",
+    "image": "sampling, s an image",
+    "hardware": "on",
+}
+"""Of the published half of a grid, by key of `Published.texts`."""
+
+
 class OtherModel(Frozen):
     """A published row that is no cell: another model, which nothing here measures."""
 
@@ -173,6 +186,12 @@ class Grid(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _ode_has_conditions(self) -> "Grid":
+        if self.conditions.ode is None and any(cell.published.nll_ode is not None for cell in self.cells):
+            raise ValueError("a cell has a published nll_ode, so [conditions.ode] must say what it depends on")
+        return self
+
+    @model_validator(mode="after")
     def _claims_are_of_cells(self) -> "Grid":
         names = [cell.name for cell in self.cells]
         for claim in self.claims:
@@ -204,8 +223,8 @@ class Grid(Frozen):
 
     @property
     def table(self) -> PublishedTable:
-        """The published half as a table, for listings."""
-        columns = {"is": "IS ↑", "fid": "FID ↓", "nll": "NLL, test (train), bits/dim ↓"}
+        """The published half as a table, for listings: of rows that the source has."""
+        columns = dict(COLUMNS)
         rows = [QuotedRow(group=row.group, label=row.label, values=_printed(row.published)) for row in self.rows]
         if self.across:
             columns, rows = _by_group(columns, rows)
@@ -217,7 +236,7 @@ class Grid(Frozen):
             data=(self.conditions.data,),
             columns=kept,
             notes=self.notes,
-            rows=tuple(rows),
+            rows=tuple(row for row in rows if row.values),
         )
 
     @property
@@ -284,11 +303,10 @@ def _with(cell: Any, common: Any, presets: Any) -> Any:
 def _by_group(columns: dict[str, str], rows: list[QuotedRow]) -> tuple[dict[str, str], list[QuotedRow]]:
     """A column for every group, and a row for every label."""
     groups = list(dict.fromkeys(row.group for row in rows))
-    wide = {
-        f"{key} {group}": f"{heading[:-2]}, {group} {heading[-1]}"
-        for key, heading in columns.items()
-        for group in groups
-    }
+    wide: dict[str, str] = {}
+    for key, heading in columns.items():
+        name = heading.rstrip(" ↑↓")
+        wide |= {f"{key} {group}": f"{name}, {group}{heading.removeprefix(name)}" for group in groups}
     found: dict[str, dict[str, Printed]] = {}
     for row in rows:
         found.setdefault(row.label, {}).update({f"{key} {row.group}": text for key, text in row.values.items()})
@@ -406,6 +424,28 @@ def _set_value(assignment: str, text: str) -> Any:
 
 def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) -> CellSettings:
     """The cell's settings. An axis cannot be overridden: the row's label would no longer say what was run."""
+    sections = _layered(cell, preset, overrides)
+    try:
+        return CellSettings.model_validate(sections)
+    except ValidationError as error:
+        raise UserError(f"Settings of cell '{cell.name}': {_explain(error, CellSettings, sections)}") from error
+
+
+def resolve_sampling(
+    cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]
+) -> tuple[SamplingSettings, ScoringSettings]:
+    """The cell's settings of sampling and scoring alone, as for a model that is there already."""
+    sections = _layered(cell, preset, overrides)
+    try:
+        return SamplingSettings.model_validate(sections["sampling"]), ScoringSettings.model_validate(
+            sections["scoring"]
+        )
+    except ValidationError as error:
+        raise UserError(f"Settings of cell '{cell.name}': {first_fault(error)}.") from error
+
+
+def _layered(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """All values by section, unchecked; UserError for an axis that is overridden."""
     sections: dict[str, dict[str, Any]] = {name: {} for name in CellSettings.model_fields}
     for axis in cell.axes:
         section, _, name = axis.partition(".")
@@ -428,10 +468,7 @@ def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) ->
                 held.pop("beta_1", None)  # the preset's ends are of betas, and this schedule's are of sigmas
                 held.pop("beta_T", None)
             held.update(values)
-    try:
-        return CellSettings.model_validate(sections)
-    except ValidationError as error:
-        raise UserError(f"Settings of cell '{cell.name}': {_explain(error, CellSettings, sections)}") from error
+    return sections
 
 
 def _explain(error: ValidationError, model: type[BaseModel], content: Any = None) -> str:

@@ -186,7 +186,8 @@ METRICS = {
         _bound("train", "training", minor=True),
         Metric(
             "ode_test_bits_per_dim", "likelihood by the probability flow ODE, test images", "likelihood", "down", 3,
-            "bits/dim (ODE), test", unit="bits/dim", split="test", source_name="NLL by the ODE", minor=True,
+            "bits/dim (ODE), test", unit="bits/dim", split="test", source_name="NLL by the ODE",
+            published="nll_ode", minor=True,
         ),
     )
 }  # fmt: skip

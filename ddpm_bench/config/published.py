@@ -36,12 +36,41 @@ Sections = Annotated[dict[str, dict[str, Any]], AfterValidator(_exist)]
 """Some settings, by section and name as in `CellSettings`; "none" stands for no value."""
 
 
+class PublishedCost(Frozen):
+    """What a source says of a model's size and of its times, which are those of its own `hardware`.
+
+    epoch_s, image_s: seconds for training on every image once, and for sampling one.
+    """
+
+    parameters: Count | None = None
+    epoch_s: float | None = None
+    image_s: float | None = None
+    hardware: str = ""
+
+    @model_validator(mode="after")
+    def _times_are_of_a_machine(self) -> "PublishedCost":
+        if not self.hardware and (self.epoch_s is not None or self.image_s is not None):
+            raise ValueError("times are of a machine, so 'hardware' must say which")
+        return self
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """As tables print them, empty where the source says nothing."""
+        return {
+            "parameters": "" if self.parameters is None else f"{self.parameters:,}",
+            "epoch": "" if self.epoch_s is None else f"{self.epoch_s:g}",
+            "image": "" if self.image_s is None else f"{self.image_s:g}",
+            "hardware": self.hardware,
+        }
+
+
 class Published(Frozen):
     """The numbers that a source printed for a row. `blank`: a dash for IS and FID, so these are None.
 
     is_std: the source's own spread, over splits of one sample set. fid: to the training set, in so many digits behind the point as
     it was printed with; fid_test to the test set.
     nll_test, nll_train: bits/dim; upper bounds where `nll_bound`. nll_source: where they stand, if elsewhere.
+    nll_ode: bits/dim of test images by the probability flow ODE, which is no bound. nll_ode_source: likewise.
     bold: the numbers that it printed in bold.
     """
 
@@ -54,6 +83,9 @@ class Published(Frozen):
     nll_train: float | None = None
     nll_bound: bool = False
     nll_source: str | None = None
+    nll_ode: float | None = None
+    nll_ode_source: str | None = None
+    cost: PublishedCost | None = None
     blank: bool = False
     bold: tuple[Literal["is_mean", "fid", "nll_test"], ...] = ()
 
@@ -88,8 +120,13 @@ class Published(Frozen):
         return self.nll_test is not None or self.nll_train is not None
 
     @property
+    def has_likelihood(self) -> bool:
+        """A bound, or a likelihood by the ODE."""
+        return self.has_nll or self.nll_ode is not None
+
+    @property
     def texts(self) -> dict[str, str]:
-        """As tables print them: IS ± spread, FID in as many digits as it was printed with, NLL test (train)."""
+        """As tables print them: IS ± spread, FID in as many digits as it was printed with, NLL test (train), cost."""
         score = "" if self.is_mean is None else f"{self.is_mean:.2f}"
         test = "" if self.nll_test is None else f"{self.nll_test:.2f}"
         train = "" if self.nll_train is None else f" ({self.nll_train:.2f})"
@@ -97,6 +134,8 @@ class Published(Frozen):
             "is": score if self.is_std is None else f"{score} ± {self.is_std:.2f}",
             "fid": "" if self.fid is None else f"{self.fid:.{self.fid_digits}f}",
             "nll": f"{'≤ ' if self.nll_bound else ''}{test}{train}",
+            "nll_ode": "" if self.nll_ode is None else f"{self.nll_ode:.2f}",
+            **(self.cost or PublishedCost()).texts,
         }
 
 
@@ -111,6 +150,21 @@ class NllConditions(Frozen):
     evals: Count | None = None
     clip_x0: bool | None = None
     decoder: Literal["exact", "paper"] | None = None
+
+
+class OdeConditions(Frozen):
+    """What published likelihoods by the ODE depend on beyond what all the numbers do (see `likelihood/ode.py`).
+
+    None where the source does not say. checkpoint: theirs, where it is another than that of the scores.
+    """
+
+    images: Count | None = None
+    draws: Count | None = None
+    dequantisation: Literal["level", "released"] | None = None
+    sigma_0: float | None = None
+    rtol: float | None = None
+    atol: float | None = None
+    checkpoint: Literal["last", "lowest FID during training"] | None = None
 
 
 class Conditions(Frozen):
@@ -134,6 +188,7 @@ class Conditions(Frozen):
     extractor: str
     checkpoint: Literal["last", "lowest FID during training"] | None = None
     nll: NllConditions | None = None
+    ode: OdeConditions | None = None
     settings: Sections = Field(default_factory=dict)
 
 

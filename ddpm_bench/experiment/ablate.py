@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ddpm_bench.config.grid import Grid, Preset, load_preset, parse_set, resolve
+from ddpm_bench.config.grid import Cell, Grid, Preset, load_preset, parse_set, resolve
 from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.diffusion.spacing import visited
@@ -42,10 +42,7 @@ def plan(
     Seeds are the outer order, so that a table is complete as early as possible.
     """
     size, overrides = load_preset(preset), parse_set(assignments)
-    chosen = grid.select(cells, size.name)
-    if len(chosen) < len(grid.cells) and not cells:
-        say_once(f"Preset '{size.name}' leaves out {len(grid.cells) - len(chosen)} of the {len(grid.cells)} cells; "
-                 "--cells measures any of them.")  # fmt: skip
+    chosen = chosen_cells(grid, size, cells)
     settings = {cell.name: resolve(cell, size, overrides) for cell in chosen}
     for each in settings.values():
         build_objective(each.diffusion)
@@ -57,6 +54,15 @@ def plan(
         _check_sampling(each)
     jobs = [Job(grid.name, size.name, cell, settings[cell.name], seed, grid.axes) for seed in seeds for cell in chosen]
     return [replace(job, shares=_first_alike(job, grid, size, overrides)) for job in jobs]
+
+
+def chosen_cells(grid: Grid, preset: Preset, cells: Sequence[str] | None) -> list[Cell]:
+    """The named cells, or those that the preset does not leave out, which is said."""
+    chosen = grid.select(cells, preset.name)
+    if len(chosen) < len(grid.cells) and not cells:
+        say_once(f"Preset '{preset.name}' leaves out {len(grid.cells) - len(chosen)} of the {len(grid.cells)} cells; "
+                 "--cells measures any of them.")  # fmt: skip
+    return chosen
 
 
 def _first_alike(job: Job, grid: Grid, preset: Preset, overrides: dict[str, dict[str, Any]]) -> Job | None:

@@ -94,8 +94,8 @@ def check_likelihood(diffusion: Diffusion, codec: Codec) -> None:
     if diffusion.variance.outputs != 1:
         raise UserError(
             f"The variance '{diffusion.variance.name}' is learned for the variational bound, and the ODE has no use of it: it "
-            "would measure the mean alone, which is another model. Measure the bound: `ddpm-bench nll` without --ode, "
-            "scoring.ode_images=0."
+            "would measure the mean alone, which is another model. Measure the bound: `ddpm-bench nll` without --ode, `evaluate` "
+            "without --ode-images, scoring.ode_images=0."
         )
     if not codec.bin:
         raise UserError(f"A likelihood in bits/dim is one of pixels: it is not defined for the codec '{codec.name}'.")

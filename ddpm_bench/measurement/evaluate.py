@@ -21,15 +21,17 @@ FEWER = 512
 
 
 def evaluate(
-    model: Model, task: Task, runtime: Runtime, results: Path, name: str | None = None, fresh: bool = False
-) -> Row:
+    model: Model, task: Task, runtime: Runtime, results: Path, name: str | None = None, fresh: bool = False,
+    remarks: tuple[str, ...] = (),
+) -> Row:  # fmt: skip
     """The row `name` of the folder `results`, measured unless it is there. An interrupted measurement goes on.
 
-    fresh: the row that is there is set aside, once all that can be refused was not. UserError when the row there was
-    measured otherwise. Raises Interrupted after saving.
+    fresh: the row that is there is set aside, once all that can be refused was not. remarks: what else is to be said of it.
+    UserError when the row there was measured otherwise. Raises Interrupted after saving.
     """
     name = row_name(model, name)
     setup = setup_of(model, task)
+    setup = setup.model_copy(update={"sampling_remarks": (*setup.sampling_remarks, *remarks)})
     if fresh:
         set_aside(results, name)
     if row := held_row(results, name, setup):
@@ -92,4 +94,6 @@ def setup_of(model: Model, task: Task) -> Setup:
         bound_images=scoring.bound_images,
         evals=evals,
         decoder=scoring.decoder,
+        ode_images=scoring.ode_images,
+        ode_draws=scoring.ode_draws,
     )

@@ -232,7 +232,12 @@ def published_conditions(grid: Grid, key: str, cell: Cell | None = None) -> dict
             nll["images"] = nll[f"{split}_images"]
             names = ("images", "method", "evals", "clip_x0", "decoder")
             conditions |= {_bound_name(split, name): nll[name] for name in names}
-    elif not metric.is_bound:
+    elif metric.kind == "likelihood":
+        if stated.ode:
+            ode = stated.ode.model_dump()
+            conditions["checkpoint"] = ode.pop("checkpoint") or stated.checkpoint
+            conditions |= {f"ODE's {name}": value for name, value in ode.items()}
+    else:
         conditions |= {
             "samples": stated.samples,
             "sampling steps": told.pop("sampling.steps", stated.sampling_steps),
@@ -265,7 +270,7 @@ def unstated(grid: Grid, key: str) -> list[str]:
 
 
 def _may_be_unstated(name: str) -> bool:
-    return name in MAY_BE_UNSTATED or name.startswith("bound's")
+    return name in MAY_BE_UNSTATED or name.startswith(("bound's", "ODE's"))
 
 
 def _show(value: object) -> str:

@@ -69,7 +69,9 @@ class Setup(Part):
     bound_images: Count  # of each split; 0: no bound
     evals: Count | None  # network calls an image; None: exact, with every t
     decoder: Literal["exact", "paper"]
-    sampling_remarks: tuple[str, ...] = ()  # what the sampler does not use, or does otherwise than its source
+    ode_images: Count = 0  # test images whose likelihood is measured by the ODE; 0: none
+    ode_draws: Count = 2  # of each of them
+    sampling_remarks: tuple[str, ...] = ()  # what the sampler does not use, or does otherwise than its source or grid
 
     @model_validator(mode="before")
     @classmethod

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from ddpm_bench.config.metrics import BOUNDS, METRICS
+from ddpm_bench.config.metrics import BOUNDS, LIKELIHOOD, METRICS
 from ddpm_bench.files import write_text
 from ddpm_bench.models.model_card import KINDS
 from ddpm_bench.records.protocol import few_images, has_score, images_needed, in_words, protocol, quality_in_words
@@ -18,7 +18,7 @@ from ddpm_bench.records.record import BoundTerms
 from ddpm_bench.records.row import ROWS, Row
 from ddpm_bench.report.blocks import Block, Bullets, Heading, Table
 from ddpm_bench.report.labels import csv_value
-from ddpm_bench.report.table_remarks import EMPTY, NOT_MEASURED, NOT_SCORED
+from ddpm_bench.report.table_remarks import EMPTY, NOT_MEASURED, NOT_SCORED, ode_in_words
 from ddpm_bench.report.writers.markdown import to_markdown
 from ddpm_bench.runtime.observer import say
 
@@ -100,6 +100,11 @@ def bound_of(row: Row, split: str) -> str:
     return METRICS[BOUNDS[found[0].split]].with_interval(found[0].total, *found[0].interval)
 
 
+def likelihood_of(row: Row) -> str:
+    """By the ODE, with its 95% interval for the mean over the data."""
+    return METRICS[LIKELIHOOD].with_interval(row.ode.total, *row.ode.interval) if row.ode else NOT_SCORED
+
+
 def how_measured(bounds: Sequence[BoundTerms], exact: str, estimate: str) -> str:
     """What the bounds of a row are of; `exact` and `estimate` say by which calls of the network."""
     images = ", ".join(f"{bound.images:,} {bound.split}" for bound in bounds)
@@ -143,10 +148,16 @@ def _table(rows: list[Row]) -> RowsTable:
     with_errors = [name for key in SCORES for name in (key, METRICS[key].error)]
     scores = [name for name in with_errors if any(name in row.metrics for row in rows)]
     splits = [split for split, key in BOUNDS.items() if any(key in row.metrics for row in rows)]
-    keys = [*scores, *(BOUNDS[split] for split in splits)]
+    by_ode = any(row.ode for row in rows)
+    keys = [*scores, *(BOUNDS[split] for split in splits), *([LIKELIHOOD] if by_ode else [])]
     heads = [METRICS[key].column(first.extractor.labels) for key in keys]
     lines = [
-        (*_about(row), *(score_of(row, key) for key in scores), *(bound_of(row, split) for split in splits))
+        (
+            *_about(row),
+            *(score_of(row, key) for key in scores),
+            *(bound_of(row, split) for split in splits),
+            *([likelihood_of(row)] if by_ode else []),
+        )
         for row in rows
     ]
     empty = [EMPTY] * (len(ABOUT) - 1)
@@ -185,13 +196,20 @@ def _remarks(rows: Sequence[Row], bounds: bool) -> list[str]:
     )
     if errors:
         said.append(f"{'; '.join(over)}; that says nothing about another training run.")
-    said += dict.fromkeys(f"{row.name}: {remark}" for row in rows for remark in row.setup.sampling_remarks)
+    remarks: dict[str, list[str]] = {}
+    for row in rows:
+        for remark in row.setup.sampling_remarks:
+            remarks.setdefault(remark, []).append(row.name)
+    said += [f"{', '.join(names)}: {remark}" for remark, names in remarks.items()]
     said += setup.data.notes
     if bounds:
         said.append(
             "Bound: of the whole chain, whatever number of steps was sampled in; in brackets a 95% interval for the mean "
             "over the data."
         )
+    of_ode = {row.name: ode_in_words(row.ode) for row in rows if row.ode}
+    alike = len(set(of_ode.values())) == 1
+    said += dict.fromkeys(words if alike else f"{name}: {words}" for name, words in of_ode.items())
     return said
 
 
@@ -225,5 +243,8 @@ def _flat(row: Row) -> dict[str, object]:
                 "high": high,
             }.items()
         }
+    if ode := row.ode:
+        low, high = ode.interval
+        line |= {"ode_test_images": ode.images, "ode_test_draws": ode.draws, "ode_test_low": low, "ode_test_high": high}
     line |= {"device": row.hardware.get("device"), "git_commit": row.git_commit, "created": row.created}
     return line | {f"version_{name}": version for name, version in row.versions.items()}

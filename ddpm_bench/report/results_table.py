@@ -69,7 +69,10 @@ NLL = SourceColumn("NLL, test (train), bits/dim ↓", "nll_test", lambda p: p.ha
 NLL_TEST = SourceColumn(
     "NLL, test ↓", "nll_test", lambda p: p.nll_test is not None, lambda p: p.texts["nll"].partition(" (")[0]
 )
-SOURCES, COMPACT_SOURCES = (IS, FID, NLL), (IS, FID, NLL_TEST)
+NLL_ODE = SourceColumn(
+    "NLL by the ODE, test, bits/dim ↓", "nll_ode", lambda p: p.nll_ode is not None, lambda p: p.texts["nll_ode"]
+)
+SOURCES, COMPACT_SOURCES = (IS, FID, NLL, NLL_ODE), (IS, FID, NLL_TEST)
 SPLITS = "published ± is the source's own: the spread over splits of one sample set, not over runs"
 
 
@@ -255,15 +258,23 @@ def _estimate(key: str, row: MeasuredCell, notes: Notes) -> Field:
 def _source(published: Published, sources: Sequence[SourceColumn], notes: Notes, blanks: str) -> list[Field]:
     fields: list[Field] = []
     for column in sources:
-        if column.number != "nll_test" and published.blank:
+        if column in (IS, FID) and published.blank:
             # The note stands at the first dash of a row.
             why = "left blank by the source" + (f": “{blanks}”" if blanks else "")
             fields.append(Field(DASH, "" if fields else notes.letter(why)))
         else:
-            elsewhere = column.number == "nll_test" and column.stands_in(published) and published.nll_source
-            note = notes.letter(f"from {elsewhere} of the source") if elsewhere else ""
+            elsewhere = _elsewhere(column, published)
+            note = notes.letter(f"from {elsewhere}") if elsewhere else ""
             fields.append(Field(column.write(published), note, bold=column.number in published.bold))
     return fields
+
+
+def _elsewhere(column: SourceColumn, published: Published) -> str:
+    """Where the source has the number, if that is not the table's own place."""
+    if column is NLL_ODE:
+        return published.nll_ode_source or ""
+    own = column in (NLL, NLL_TEST) and column.stands_in(published) and published.nll_source
+    return f"{own} of the source" if own else ""
 
 
 def _anchor(name: str, estimates: Mapping[str, Estimate], keys: Sequence[str], width: int) -> Line:

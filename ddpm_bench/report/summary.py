@@ -105,7 +105,7 @@ class Summary:
     @property
     def bounds_comparable(self) -> bool:
         """Were the bounds made under the published conditions? Not if none is published or measured."""
-        found = [found for key, found in self.differences.items() if METRICS[key].is_bound]
+        found = [found for key, found in self.differences.items() if METRICS[key].kind == "bound"]
         return bool(found) and not any(found)
 
     @property

@@ -6,11 +6,13 @@ from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.records.conditions import Difference
 from ddpm_bench.records.failure import why_failed
 from ddpm_bench.records.protocol import quality_in_words
-from ddpm_bench.records.record import Record
+from ddpm_bench.records.record import OdeLikelihood, Record
 from ddpm_bench.report.bounds import bound_remarks
 from ddpm_bench.report.summary import MeasuredCell, Summary
 
 DASH, NOT_MEASURED, NOT_SCORED, EMPTY = "–", "not measured", "n/a", ""
+SCORES = ("score", "distance")
+"""The kinds of metrics that are of samples."""
 
 
 def title(summary: Summary) -> str:
@@ -29,26 +31,29 @@ def selection_name(summary: Summary) -> str:
 
 def verdict(summary: Summary) -> str:
     """Why measured and published numbers cannot be compared; empty when all that is checked is as published."""
-    of_scores, of_bounds = (_union(summary, bounds) for bounds in (False, True))
-    if not of_scores and not of_bounds:
+    of_scores, of_bounds, of_ode = (_union(summary, *kinds) for kinds in (SCORES, ("bound",), ("likelihood",)))
+    if not (of_scores or of_bounds or of_ode):
         return ""
     if not of_scores:
-        names = ", ".join(condition_names(of_bounds))
-        return f"Bounds are not comparable with the published NLL. Not as published: {names}."
+        what = "Bounds are" if of_bounds else "The likelihood by the ODE is"
+        names = ", ".join(condition_names(list(dict.fromkeys((*of_bounds, *of_ode)))))
+        return f"{what} not comparable with the published NLL. Not as published: {names}."
     distance, score = summary.first.extractor.labels
     other = f" {distance} is not FID and {score} is not IS: another network computes the features."
     bounds_are = " The bounds are comparable." if summary.bounds_comparable else ""
-    differing = condition_names(of_scores) + (["how the bound was measured"] if set(of_bounds) - set(of_scores) else [])
+    differing = condition_names(of_scores)
+    for what, found in (("bound", of_bounds), ("likelihood by the ODE", of_ode)):
+        differing += [f"how the {what} was measured"] if set(found) - set(of_scores) else []
     return (
         f"{'Scores are not' if bounds_are else 'Not'} comparable with published numbers."
         f"{'' if distance == 'FID' else other} Not as published: {', '.join(differing)}.{bounds_are}"
     )
 
 
-def _union(summary: Summary, bounds: bool) -> list[Difference]:
-    """What is not as published in any of the bounds, or in any of the scores; each once."""
-    kinds = [found for key, found in summary.differences.items() if METRICS[key].is_bound == bounds]
-    return list(dict.fromkeys(difference for found in kinds for difference in found))
+def _union(summary: Summary, *kinds: str) -> list[Difference]:
+    """What is not as published in any metric of these kinds; each once."""
+    of_kinds = [found for key, found in summary.differences.items() if METRICS[key].kind in kinds]
+    return list(dict.fromkeys(difference for found in of_kinds for difference in found))
 
 
 def condition_names(differences: Sequence[Difference]) -> list[str]:
@@ -163,7 +168,18 @@ def other_axes(summary: Summary) -> str:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
     return f"{value:,}" if isinstance(value, int) else "all" if value is None else str(value)
+
+
+def ode_in_words(ode: OdeLikelihood) -> str:
+    """How a likelihood by the ODE was measured, and what it is not."""
+    return (
+        f"Bits/dim (ODE): likelihood by the probability flow ODE of {ode.images:,} images in {ode.draws} draws each (RK45, rtol = "
+        f"{ode.rtol:g}, atol = {ode.atol:g}, uniform dequantisation, sigma_0 = {ode.sigma_0:g}); no variational bound, and "
+        "comparable with none."
+    )
 
 
 def background(summary: Summary, keys: Sequence[str]) -> list[str]:
@@ -185,9 +201,5 @@ def background(summary: Summary, keys: Sequence[str]) -> list[str]:
             "scatter."
         )
     if ode := next((record.ode for row in summary.rows for record in row.done if record.ode), None):
-        said.append(
-            f"Bits/dim (ODE): likelihood by the probability flow ODE of {ode.images:,} images in {ode.draws} draws each (RK45, rtol = "
-            f"{ode.rtol:g}, atol = {ode.atol:g}, uniform dequantisation, sigma_0 = {ode.sigma_0:g}); no variational bound, and "
-            "comparable with none."
-        )
+        said.append(ode_in_words(ode))
     return said + bound_remarks(summary)

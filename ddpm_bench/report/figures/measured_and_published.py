@@ -61,30 +61,49 @@ def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key:
     height = 0.21 if len(summaries) == 1 else 0.27
     figure.set_size_inches(WIDTH, 1.95 - height * _layout(summary, key).bottom)
     draw_comparison(figure, summaries, key)
-    apart = "They are comparable and share an axis." if summary.comparable_in(key) else (
-        "They are not comparable, so each has an axis of its own: orders can be compared, lengths cannot."
-    )  # fmt: skip
+    if not _has_published(summary, key):
+        which, apart, published = "measured", "The source has no such number.", ""
+    else:
+        which = "measured and published"
+        apart = "They are comparable and share an axis." if summary.comparable_in(key) else (
+            "They are not comparable, so each has an axis of its own: orders can be compared, lengths cannot."
+        )  # fmt: skip
+        published = f"Published: {summary.grid.origin}{_elsewhere(summary, key)}. "
     label = METRICS[key].label
-    sources = (row.cell.published.nll_source for row in summary.rows if METRICS[key].is_bound)
-    others = {source for source in sources if source is not None}
-    elsewhere = f"; {METRICS[key].source_name}: {', '.join(sorted(others))}" if others else ""
     return Said(
-        f"{label[0].upper()}{label[1:]}, measured and published, rows in the order of the table. {apart} "
-        f"Published: {summary.grid.origin}{elsewhere}. Measured: {measured_on(summary)} {_whiskers(summary, key)}",
+        f"{label[0].upper()}{label[1:]}, {which}, rows in the order of the table. {apart} "
+        f"{published}Measured: {measured_on(summary)} {_whiskers(summary, key)}",
         ranking(summary, key),
     )
 
 
+def _has_published(summary: Summary, key: str) -> bool:
+    """Did the source print the metric of any cell, or say that it has none?"""
+    printed = [row.cell.published for row in summary.rows]
+    return any(one.of(key) is not None or (one.blank and not METRICS[key].is_bound) for one in printed)
+
+
+def _elsewhere(summary: Summary, key: str) -> str:
+    """Where else the source has bounds."""
+    sources = (row.cell.published.nll_source for row in summary.rows if METRICS[key].is_bound)
+    others = {source for source in sources if source is not None}
+    return f"; {METRICS[key].source_name}: {', '.join(sorted(others))}" if others else ""
+
+
 def draw_comparison(figure: Figure, summaries: Sequence[Summary], key: str) -> tuple[Axes, Axes]:
-    """Fill `figure`; return the axes of the published and of the measured values, the same only if they compare."""
+    """Fill `figure`; return the axes of the published and of the measured values, the same if they compare or none is published."""
     summary = summaries[-1]  # the best checkpoints where there are several: what the source reports
     layout, together = _layout(summary, key), summary.comparable_in(key)
-    if together:
+    if not _has_published(summary, key):
+        published = measured = figure.subplots()
+        _head_measured(measured, summary, key)
+    elif together:
         published = measured = figure.subplots()
         measured.set_xlabel(f"{METRICS[key].source_name}{_unit(key)}, {METRICS[key].better}")
     else:
         published, measured = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.3))
-        _head(published, measured, summary, key)
+        _head_published(published, summary, key)
+        _head_measured(measured, summary, key, "\nnot comparable with\npublished values")
     theirs = _draw_published(published, summary, layout, key)
     ours = [
         value for each in summaries for value in _draw_measured(measured, each, layout, key, apart=len(summaries) > 1)
@@ -117,15 +136,18 @@ def _legend(figure: Figure, published: Axes, measured: Axes) -> None:
     )  # fmt: skip
 
 
-def _head(published: Axes, measured: Axes, summary: Summary, key: str) -> None:
-    record, conditions = summary.first, summary.grid.conditions
+def _head_published(axes: Axes, summary: Summary, key: str) -> None:
+    conditions = summary.grid.conditions
+    axes.set_title(f"Published {METRICS[key].source_name}")
+    axes.set_xlabel(_lines(key, conditions.data, f"{conditions.samples:,} samples"))
+
+
+def _head_measured(axes: Axes, summary: Summary, key: str, apart: str = "") -> None:
+    record = summary.first
     weights = "" if record.extractor.verified or METRICS[key].is_bound else "\n(unverified extractor weights)"
-    published.set_title(f"Published {METRICS[key].source_name}")
     heading = METRICS[key].heading(record.extractor.labels).removesuffix(" (bits/dim)")
-    measured.set_title(f"Measured {escape_mathtext(heading)}{weights}")
-    theirs, ours = (f"{count:,} samples" for count in (conditions.samples, record.settings.sampling.samples))
-    published.set_xlabel(_lines(key, conditions.data, theirs))
-    measured.set_xlabel(_lines(key, record.data.name, ours) + "\nnot comparable with\npublished values")
+    axes.set_title(f"Measured {escape_mathtext(heading)}{weights}")
+    axes.set_xlabel(_lines(key, record.data.name, f"{record.settings.sampling.samples:,} samples") + apart)
 
 
 def _lines(key: str, data: str, samples: str) -> str:

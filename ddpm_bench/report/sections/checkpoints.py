@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ddpm_bench.config.metrics import BOUNDS, METRICS
+from ddpm_bench.config.metrics import BOUNDS, LIKELIHOOD, METRICS
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.record import Record
 from ddpm_bench.records.row import Row
 from ddpm_bench.report.blocks import Block, Bullets, Heading, Paragraph, Table
-from ddpm_bench.report.checkpoint_rows import bound_of, how_measured, score_of
+from ddpm_bench.report.checkpoint_rows import bound_of, how_measured, likelihood_of, score_of
 from ddpm_bench.report.results_table import COLUMNS, heading
 from ddpm_bench.report.table_remarks import EMPTY, NOT_SCORED
 
@@ -27,7 +27,7 @@ def checkpoints_section(rows: Sequence[Row], record: Record) -> list[Block]:
         blocks += [
             _table(alike, record),
             Paragraph(
-                "Data, extractor and number of samples are those of the records. Brackets: 95% interval of a bound over the data."
+                "Data, extractor and number of samples are those of the records. Brackets: 95% interval over the data."
             ),
         ]
     others = [f"{name}:{';'.join(line[1:] for line in lines)}" for name, lines in unlike.items() if lines]
@@ -60,6 +60,9 @@ def _table(rows: Sequence[Row], record: Record) -> Table:
         bounds = [METRICS[key] for key in BOUNDS.values()]
         heads += [f"bound, {bound.split}, {bound.unit} {bound.arrow}" for bound in bounds] + ["bound measured by"]
         lines = [[*line, *_bounds(row)] for line, row in zip(lines, rows, strict=True)]
+    if any(row.ode for row in rows):
+        heads += [heading(LIKELIHOOD, record), "likelihood of"]
+        lines = [[*line, *_likelihood(row)] for line, row in zip(lines, rows, strict=True)]
     align = "l" * len(ABOUT) + "r" * (len(heads) - len(ABOUT))
     return Table(TITLE, align, tuple(heads), tuple(map(tuple, lines)))
 
@@ -75,6 +78,10 @@ def _about(row: Row) -> list[str]:
         f"{model.predicts}, {model.variance}",
         f"{setup.sampling_steps:,} of {model.T:,} steps{setup.spaced}, {model.schedule}, {clip}",
     ]
+
+
+def _likelihood(row: Row) -> list[str]:
+    return [likelihood_of(row), f"{row.ode.images:,} images in {row.ode.draws} draws" if row.ode else EMPTY]
 
 
 def _bounds(row: Row) -> list[str]:

@@ -21,7 +21,7 @@ NOTE = (
 
 def published_numbers_section(summary: Summary, which: str = "") -> list[Block]:
     """Nothing where the grid's rows have no published numbers. `which`: of several selections of checkpoints."""
-    if not any(row.published.has_scores or row.published.has_nll for row in summary.grid.rows):
+    if not any(row.published.has_scores or row.published.has_likelihood for row in summary.grid.rows):
         return []
     blocks: list[Block] = [Paragraph(Bold(f"{TITLE}{which}")), _comparable(summary)]
     if any(summary.differences.values()):

@@ -51,6 +51,7 @@ def _numbers(summary: Summary) -> Iterator[dict[str, object]]:
             "published_nll_test": published.nll_test,
             "published_nll_train": published.nll_train,
             "published_nll_is_upper_bound": published.nll_bound if published.has_nll else None,
+            **({} if published.nll_ode is None else {"published_nll_ode": published.nll_ode}),
             "published_blank": published.blank,
             **(_metrics(found) if found else {}),
         }

@@ -1,0 +1,65 @@
+"""`ablate --ckpt`: a grid of samplers measured of one checkpoint."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from ddpm_bench.cli.options import numbers
+from ddpm_bench.cli.show import print_json, print_table
+from ddpm_bench.config.resizing import Resize
+from ddpm_bench.errors import UserError
+
+
+def sample_grid(
+    ckpt: Path, grid: str, preset: str, cells: Sequence[str], seeds: str, assign: Sequence[str], raw: bool,
+    data: str | None, data_name: str | None, data_root: Path | None, resize: Resize | None,
+    extractor: str | None, weights: Path | None, unverified: bool,
+    device: str, batch: int | None, compiled: bool, cache: Path, results: Path | None, fresh: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure a row for every cell, render their table, and print it. Exit code 1 if one failed."""
+    from ddpm_bench.cli.setup import device_runtime
+    from ddpm_bench.config.grid import load_grid, parse_set
+    from ddpm_bench.experiment.sample_grid import check_rows, measure_rows, plan_rows
+    from ddpm_bench.measurement.measure import Task
+    from ddpm_bench.metrics.extractors import choose_extractor, load_extractor
+    from ddpm_bench.models.model import load_model
+    from ddpm_bench.models.reference import reference_data
+    from ddpm_bench.records.row import read_rows
+    from ddpm_bench.report.checkpoint_rows import make_tables, write_tables
+    from ddpm_bench.report.writers.terminal_tables import rows_at_terminal
+    from ddpm_bench.runtime.interrupt import Stop
+    from ddpm_bench.runtime.observer import say, say_once
+    from ddpm_bench.runtime.owner import RENDERING_S, owned
+
+    seed, *more = numbers("--seeds", seeds)
+    if more:
+        raise UserError(f"--seeds {seeds}: a row is of samples of one seed. Give one, and each a folder: --results.")
+    table, model, runtime = load_grid(grid), load_model(ckpt, raw), device_runtime(device, cache, batch, compiled)
+    planned = plan_rows(table, preset, cells, assign, model)
+    for remark in dict.fromkeys(remark for one in planned for remark in one.remarks):
+        say_once(remark)
+    folder = results or Path("results/checkpoints") / table.name
+    with Stop():
+        images = reference_data(model, data, data_name, data_root, resize)
+        asked = extractor or parse_set(assign).get("scoring", {}).get("extractor")
+        usual = planned[0].scoring.extractor
+        name = str(asked or choose_extractor(usual, images.train.images, weights, cache))
+        features = load_extractor(name, inception_weights=weights, allow_unverified=unverified, cache=cache)
+        features.check_size(*images.shape[1:])
+        tasks = [
+            Task(images, features, one.sampling, one.scoring.model_copy(update={"extractor": name}), seed)
+            for one in planned
+        ]
+        check_rows(planned, model, tasks)
+        rows, failed = measure_rows(planned, model, tasks, runtime, folder, fresh)
+        with owned(folder, RENDERING_S):
+            held = read_rows(folder)
+            write_tables(folder, held)
+    if as_json:
+        print_json([row.as_json() for row in rows])
+    else:
+        print_table(rows_at_terminal(make_tables(held)))
+    say(f"{len(rows)} rows of '{model.name}' and the tables are in '{folder}'")
+    if failed:
+        raise typer.Exit(1)

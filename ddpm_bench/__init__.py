@@ -53,7 +53,7 @@ PUBLIC = {
     "SamplingSettings": "config.settings",
     "ScoringSettings": "config.settings",
     "CellSettings": "config.settings",
-    "load_grid": "config.grid",
+    "load_grid": "config.shipped",
     # what comes out
     "Measurement": "records.record",
     "Record": "records.record",

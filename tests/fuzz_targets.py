@@ -24,9 +24,9 @@ from test_report_checkpoints import make_row
 from tiny_models import PRESET, tiny_checkpoint
 
 from ddpm_bench.cli.options import numbers, words
-from ddpm_bench.config.grid import load_grid, shipped_grids
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.config.settings import DataSettings, DiffusionSettings
+from ddpm_bench.config.shipped import load_grid, shipped_grids
 from ddpm_bench.data import load_data, read_images
 from ddpm_bench.experiment.ablate import plan
 from ddpm_bench.files import sha256_file

@@ -5,8 +5,10 @@ from typing import Any
 
 from PIL import Image
 
-from ddpm_bench.config.grid import Grid, load_grid, load_preset, resolve
+from ddpm_bench.config.grid import Grid
+from ddpm_bench.config.preset import load_preset, resolve
 from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.record import (
     BoundTerms,
     Checkpoint,

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from tiny_models import tiny_checkpoint, tiny_data
 
-from ddpm_bench.config.grid import load_grid, load_preset, parse_set
 from ddpm_bench.config.limits import LARGEST_SEED
+from ddpm_bench.config.preset import load_preset, parse_set
 from ddpm_bench.config.settings import CellSettings, DataSettings, section_of
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.ablate import plan
 from ddpm_bench.files import make_folder
@@ -252,7 +253,7 @@ def test_a_validation_error_from_anywhere_is_one_message_at_the_command_line(cal
     def broken(*_: object, **__: object) -> None:
         DataSettings(size=4)
 
-    monkeypatch.setattr("ddpm_bench.config.grid.load_grid", broken)
+    monkeypatch.setattr("ddpm_bench.config.shipped.load_grid", broken)
     done = call("grids")
     assert done.code == 2
     assert (
@@ -263,6 +264,6 @@ def test_a_validation_error_from_anywhere_is_one_message_at_the_command_line(cal
     def mistaken(*_: object, **__: object) -> None:
         raise ValueError("a fault of ours")
 
-    monkeypatch.setattr("ddpm_bench.config.grid.load_grid", mistaken)
+    monkeypatch.setattr("ddpm_bench.config.shipped.load_grid", mistaken)
     with pytest.raises(ValueError, match="a fault of ours"):
         call("grids")

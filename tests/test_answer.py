@@ -3,7 +3,7 @@
 import pytest
 from records import make_record, paper_records, quick_records
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.blocks import Heading, Lead
 from ddpm_bench.report.sections import page

@@ -4,8 +4,8 @@ import pytest
 from records import make_checkpoint, make_record, metrics, quick_records
 from rich.console import Console
 
-from ddpm_bench.config.grid import load_grid
 from ddpm_bench.config.published import Published
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.record import Divergence, Record
 from ddpm_bench.report import terminal_table
 from ddpm_bench.report.best import best_cells, bold_in_words

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from records import make_record, paper_records, quick_records
 
-from ddpm_bench.config.grid import Grid, load_grid
+from ddpm_bench.config.grid import Grid
 from ddpm_bench.config.published import Claim
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.record import Checkpoint, Divergence, Record
 from ddpm_bench.report.claims import SEEDS, Examined, claim_lines, direction, examine_claims
 from ddpm_bench.report.effects import ALPHA, Effect, effect, holm

@@ -6,8 +6,8 @@ from diffusion_cases import finite_eps, some_network
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from ddpm_bench.config.grid import load_grid
 from ddpm_bench.config.settings import TrainingSettings
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.data.codec import CODECS, PIXELS, Codec, Pixels, Shape
 from ddpm_bench.data.images import to_model, to_uint8
 from ddpm_bench.diffusion.chains import interpolate, progressive

@@ -8,7 +8,7 @@ import pytest
 from records import make_record
 from scipy import stats
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.compare import ALPHA, TRANSFORMS, checks_table, compare, limit_of_t, t_values
 from ddpm_bench.records.differences import differences

@@ -12,7 +12,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from ddpm_bench.cli import app
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.record import Checkpoint, Divergence, Record, record_path
 from ddpm_bench.report.side_by_side import Contrast, side_by_side

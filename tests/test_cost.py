@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.data import load_data
 from ddpm_bench.experiment import cost
 from ddpm_bench.experiment.ablate import plan

@@ -11,9 +11,10 @@ from conftest import command_of, parsed
 from PIL import Image
 from safetensors.torch import load_file
 
-from ddpm_bench.config.grid import load_grid, load_preset, resolve, shipped_presets
 from ddpm_bench.config.networks import NETWORKS
+from ddpm_bench.config.preset import load_preset, resolve
 from ddpm_bench.config.settings import DataSettings
+from ddpm_bench.config.shipped import load_grid, shipped_presets
 from ddpm_bench.data import SOURCES, load_data
 from ddpm_bench.data.codec import CODECS
 from ddpm_bench.diffusion.objective import OBJECTIVES

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from records import ANCHORS, make_record
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.failure import why_failed
 from ddpm_bench.records.record import Checkpoint, Divergence, Record, read_record, write_record
 from ddpm_bench.report.blocks import Results

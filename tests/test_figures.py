@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from records import make_checkpoint, make_record, metrics, paper_records, quick_records, write_results
 
-from ddpm_bench.config.grid import load_grid
 from ddpm_bench.config.settings import ProcessSettings
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.data.pictures import write_image_grid, write_labelled_grid
 from ddpm_bench.diffusion.schedule import SCHEDULES
 from ddpm_bench.records.record import BoundTerms, Record

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from records import make_bound, make_checkpoint, make_record, metrics, paper_records, quick_records, write_results
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.data.pictures import write_labelled_grid
 from ddpm_bench.records.failure import why_failed
 from ddpm_bench.records.record import LogPoint, Record

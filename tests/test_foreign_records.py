@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from records import EMBEDDED, make_record, write_results
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.compare import repeats, why_not
 from ddpm_bench.records.record import Record, read_record, write_record

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 from records import make_record, write_results
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.report import front_page
 from ddpm_bench.report.front_page import folders_of_records, reported, write_front_page
 from ddpm_bench.report.table_remarks import NOT_MEASURED

@@ -172,7 +172,8 @@ def test_the_preset_h200_runs_from_a_folder_of_images_with_an_extractor_of_its_o
 
 
 def test_the_preset_h200_has_six_cells_of_the_papers_network_with_equal_steps() -> None:
-    from ddpm_bench.config.grid import load_grid, load_preset, resolve
+    from ddpm_bench.config.preset import load_preset, resolve
+    from ddpm_bench.config.shipped import load_grid
 
     cells = [resolve(cell, load_preset("h200"), {}) for cell in load_grid("table2").cells]
     assert len(cells) == 6

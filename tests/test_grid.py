@@ -9,16 +9,9 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
-from ddpm_bench.config.grid import (
-    load_coding,
-    load_grid,
-    load_preset,
-    parse_set,
-    resolve,
-    shipped_grids,
-    shipped_presets,
-)
 from ddpm_bench.config.networks import NETWORKS, NetworkSettings, UNetSettings
+from ddpm_bench.config.preset import load_preset, parse_set, resolve
+from ddpm_bench.config.shipped import load_coding, load_grid, shipped_grids, shipped_presets
 from ddpm_bench.errors import UserError
 
 GRID = shipped_grids()["table2"].read_text(encoding="utf-8")

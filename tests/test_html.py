@@ -13,7 +13,8 @@ from markupsafe import escape
 from programs import browser
 from records import make_record, paper_records, quick_records, write_results
 
-from ddpm_bench.config.grid import Grid, load_grid
+from ddpm_bench.config.grid import Grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.record import Divergence, LogPoint, Record
 from ddpm_bench.report import render
 from ddpm_bench.report.blocks import Details, Image, Paragraph, Symbols

@@ -8,7 +8,7 @@ import pytest
 from programs import pdflatex
 from records import make_record, paper_records, quick_records
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.record import Record, read_records
 from ddpm_bench.report.results_table import make_table
 from ddpm_bench.report.summary import summaries

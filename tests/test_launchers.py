@@ -13,8 +13,8 @@ import pytest
 import torch
 from tiny_models import tiny_data, tiny_preset
 
-from ddpm_bench.config.grid import load_grid
 from ddpm_bench.config.settings import DataSettings
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.data import load_data
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.experiment.ablate import plan

@@ -14,7 +14,7 @@ from conftest import SMALL
 from records import make_record
 from rich.console import Console
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.experiment.live_table import Board, board
 from ddpm_bench.records.record import Divergence, read_records
 from ddpm_bench.runtime.observer import Reading, observed_by, progress

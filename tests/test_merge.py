@@ -8,7 +8,7 @@ from records import make_record, write_results
 from typer.testing import CliRunner
 
 from ddpm_bench.cli import app
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.merge import merge
 from ddpm_bench.records.record import Record, read_records, write_record

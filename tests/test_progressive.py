@@ -9,7 +9,8 @@ from PIL import Image
 from records import make_bound
 from rich.console import Console
 
-from ddpm_bench.config.grid import load_coding, load_grid, load_preset, resolve
+from ddpm_bench.config.preset import load_preset, resolve
+from ddpm_bench.config.shipped import load_coding, load_grid
 from ddpm_bench.records.record import BoundTerms
 from ddpm_bench.report.figures.progressive_coding import draw_progressive, plot_progressive
 from ddpm_bench.report.progressive_coding import (

@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ddpm_bench.cli import app
-from ddpm_bench.config.grid import load_grid, load_published, published_names
 from ddpm_bench.config.published import Claim, Published
+from ddpm_bench.config.shipped import load_grid, load_published, published_names
 from ddpm_bench.errors import UserError
 
 # Row by row as printed; typed here a second time from the sources, so that a slip in a file is seen.

@@ -9,9 +9,9 @@ from tiny_models import tiny_checkpoint, tiny_data, tiny_preset
 from torch import nn
 from torch.nn import functional
 
-from ddpm_bench.config.grid import load_grid
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.config.settings import DataSettings, ScoringSettings
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.data import load_data
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.experiment.cell import Bench

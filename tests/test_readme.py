@@ -10,8 +10,8 @@ import pytest
 from conftest import parsed
 
 import ddpm_bench
-from ddpm_bench.config.grid import load_grid
 from ddpm_bench.config.metrics import BOUNDS, DISTANCE, SCORE
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.record import read_records
 from ddpm_bench.report.claims import examine_claims
 from ddpm_bench.report.summary import Estimate, summaries

@@ -5,7 +5,7 @@ import json
 import pytest
 from records import make_record
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.record import SCHEMA, BoundTerms, read_record, read_records, record_path, write_record
 

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from records import make_record, paper_records, quick_records, write_results
 
-from ddpm_bench.config.grid import Grid, load_grid
+from ddpm_bench.config.grid import Grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.record import Divergence, Record, read_records
 from ddpm_bench.report import render

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from records import make_checkpoint, make_record
 from test_latex import compiled, faults
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.record import Record
 from ddpm_bench.report import render
 from ddpm_bench.report.across import lines_across, place

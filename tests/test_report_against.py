@@ -7,8 +7,9 @@ import pytest
 from records import INCEPTION, make_record, quick_records
 from scipy import stats
 
-from ddpm_bench.config.grid import Grid, load_grid
+from ddpm_bench.config.grid import Grid
 from ddpm_bench.config.published import Published
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.record import Checkpoint, Record
 from ddpm_bench.report.published_verdicts import (
     ROUNDING,

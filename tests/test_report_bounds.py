@@ -5,9 +5,10 @@ import math
 import pytest
 from records import EMBEDDED, INCEPTION, make_record, paper_records, quick_records
 
-from ddpm_bench.config.grid import Grid, load_grid
+from ddpm_bench.config.grid import Grid
 from ddpm_bench.config.metrics import BOUNDS
 from ddpm_bench.config.published import Published
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.conditions import sorted_out
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.blocks import Details

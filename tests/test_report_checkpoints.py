@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from records import ANCHORS, make_record
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.record import OdeLikelihood
 from ddpm_bench.records.row import ModelInfo, Row, Setup, write_row
 from ddpm_bench.report import render

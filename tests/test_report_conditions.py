@@ -5,7 +5,9 @@ import shlex
 import pytest
 from records import EMBEDDED, INCEPTION, UNVERIFIED, make_record, paper_records, quick_records
 
-from ddpm_bench.config.grid import Grid, load_grid, load_preset, parse_set, resolve
+from ddpm_bench.config.grid import Grid
+from ddpm_bench.config.preset import load_preset, parse_set, resolve
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.conditions import (
     Difference,

@@ -4,9 +4,10 @@ import pytest
 from matplotlib.figure import Figure
 from records import make_checkpoint, make_record, metrics, quick_records
 
-from ddpm_bench.config.grid import load_grid, load_preset, resolve
+from ddpm_bench.config.preset import load_preset, resolve
 from ddpm_bench.config.published import PublishedCost
 from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.networks.blocks import Attention
 from ddpm_bench.networks.unet import UNet
 from ddpm_bench.networks.weights import outline

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from matplotlib.mathtext import MathTextParser
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.report import labels
 
 # Any characters, and those that mean something in Markdown, TeX or HTML far more often than chance would have it.

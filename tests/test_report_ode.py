@@ -3,9 +3,10 @@
 import pytest
 from records import INCEPTION, make_record
 
-from ddpm_bench.config.grid import Grid, load_grid
+from ddpm_bench.config.grid import Grid
 from ddpm_bench.config.metrics import BOUNDS, LIKELIHOOD
 from ddpm_bench.config.published import Published
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.record import OdeLikelihood, Record
 from ddpm_bench.report.published_verdicts import verdicts
 from ddpm_bench.report.results_table import make_table

@@ -10,9 +10,10 @@ from records import ANCHORS, UNVERIFIED, make_checkpoint, make_record, metrics, 
 from rich.cells import cell_len
 from rich.console import Console
 
-from ddpm_bench.config.grid import Grid, load_grid
+from ddpm_bench.config.grid import Grid
 from ddpm_bench.config.metrics import BOUNDS, METRICS
 from ddpm_bench.config.published import Published
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.record import Checkpoint, Divergence, Record
 from ddpm_bench.report import terminal_table
 from ddpm_bench.report.blocks import Results

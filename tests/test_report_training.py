@@ -3,7 +3,7 @@
 import pytest
 from records import make_checkpoint, make_record, metrics, quick_records
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.record import LogPoint, Record
 from ddpm_bench.report.blocks import Table
 from ddpm_bench.report.claims import examine_claims

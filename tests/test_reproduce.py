@@ -7,7 +7,7 @@ import shutil
 import pytest
 from records import make_record
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.experiment.reproduce import FREEDOM, job_of, judge, siblings, verdict_table
 from ddpm_bench.records.record import Divergence, read_record, write_record
 

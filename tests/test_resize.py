@@ -13,8 +13,8 @@ from PIL import Image
 from test_fidelity import projection
 from tiny_models import tiny_checkpoint, tiny_data, tiny_preset, unsealed
 
-from ddpm_bench.config.grid import load_grid
 from ddpm_bench.config.settings import DataSettings, completed
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.data import fitted, load_data
 from ddpm_bench.data.images import BLOCK
 from ddpm_bench.data.resize import WAYS

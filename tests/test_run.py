@@ -7,8 +7,9 @@ import pytest
 import torch
 from conftest import SMALL
 
-from ddpm_bench.config.grid import load_grid, load_preset, parse_set, resolve
+from ddpm_bench.config.preset import load_preset, parse_set, resolve
 from ddpm_bench.config.settings import DataSettings
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.data import ImageData, Split, load_data, read_images
 from ddpm_bench.diffusion.samplers import Ancestral
 from ddpm_bench.errors import Interrupted

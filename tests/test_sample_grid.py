@@ -5,7 +5,8 @@ import json
 import pytest
 from tiny_models import tiny_checkpoint, tiny_data, tiny_preset
 
-from ddpm_bench.config.grid import load_grid, load_preset, resolve, resolve_sampling
+from ddpm_bench.config.preset import load_preset, resolve, resolve_sampling
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.experiment import sample_grid
 from ddpm_bench.experiment.sample_grid import otherwise
 from ddpm_bench.models.model import load_model

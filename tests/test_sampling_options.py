@@ -12,8 +12,8 @@ from test_chains import picture
 from tiny_models import tiny_checkpoint, tiny_data, tiny_preset
 
 from ddpm_bench.cli.options import Sampler
-from ddpm_bench.config.grid import load_grid
 from ddpm_bench.config.settings import OF_SAMPLERS, SamplingSettings
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.diffusion.samplers import SAMPLERS
 from ddpm_bench.errors import UserError
 from ddpm_bench.measurement.samples import samples_depend_on

@@ -2,7 +2,7 @@
 
 from records import make_checkpoint, make_record, metrics, quick_records
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.record import Divergence
 from ddpm_bench.report.blocks import Table
 from ddpm_bench.report.sections.training import training_section

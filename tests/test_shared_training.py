@@ -2,7 +2,7 @@
 
 import pytest
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.data import load_data
 from ddpm_bench.experiment.ablate import plan
 from ddpm_bench.experiment.cost import estimate

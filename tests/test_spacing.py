@@ -13,8 +13,8 @@ from records import make_record
 from tiny_models import tiny_checkpoint, tiny_data, tiny_preset
 
 from ddpm_bench.cli.options import Spacing
-from ddpm_bench.config.grid import load_grid
 from ddpm_bench.config.settings import SHORT_OF_T, SamplingSettings
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.diffusion.spacing import SPACINGS, evenly_spaced, kept_steps, visited
 from ddpm_bench.errors import UserError
 from ddpm_bench.measurement.samples import samples_depend_on

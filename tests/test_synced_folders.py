@@ -8,7 +8,7 @@ import pytest
 from records import make_record, write_results
 from test_report_checkpoints import make_row
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.reproduce import siblings
 from ddpm_bench.records.merge import merge

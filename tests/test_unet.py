@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm_bench.config.grid import Cell, load_grid, load_preset, resolve
+from ddpm_bench.config.grid import Cell
 from ddpm_bench.config.networks import UNetSettings
+from ddpm_bench.config.preset import load_preset, resolve
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import build_diffusion, build_network
 from ddpm_bench.networks.blocks import Attention, Block, Downsample, TimeEmbedding, Upsample

@@ -9,7 +9,7 @@ import time
 import pytest
 from records import make_record, write_results
 
-from ddpm_bench.config.grid import load_grid
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.record import record_path
 from ddpm_bench.report.watch import Folder, watch

@@ -120,7 +120,8 @@ def ablate(
         )  # fmt: skip
     refuse({"--raw": raw}, "goes with --ckpt alone.")
     from ddpm_bench.cli.setup import device_runtime, extractor_of
-    from ddpm_bench.config.grid import load_grid, parse_set
+    from ddpm_bench.config.preset import parse_set
+    from ddpm_bench.config.shipped import load_grid
     from ddpm_bench.data import load_data
     from ddpm_bench.experiment.ablate import check_results, plan, run_jobs, scored_with, set_aside
     from ddpm_bench.experiment.cell import Bench
@@ -195,7 +196,7 @@ def train(
     Example: `ddpm-bench train --cell eps-mse-fixed --preset quick --out runs/eps`
     """
     from ddpm_bench.cli.setup import device_runtime
-    from ddpm_bench.config.grid import load_grid
+    from ddpm_bench.config.shipped import load_grid
     from ddpm_bench.data import load_data
     from ddpm_bench.experiment.ablate import plan
     from ddpm_bench.experiment.cell import make_trainer
@@ -246,7 +247,7 @@ def report(
 
     Example: `ddpm-bench report --results results/table2-quick`; `ddpm-bench report --all`
     """
-    from ddpm_bench.config.grid import load_grid
+    from ddpm_bench.config.shipped import load_grid
     from ddpm_bench.report.readable_records import readable_records, usual_grid
     from ddpm_bench.report.watch import watch as keep_rendering
     from ddpm_bench.runtime.interrupt import Stop
@@ -274,7 +275,8 @@ def grids(as_json: Json = False) -> None:
 
     Example: `ddpm-bench grids`
     """
-    from ddpm_bench.config.grid import load_grid, load_preset, shipped_grids, shipped_presets
+    from ddpm_bench.config.preset import load_preset
+    from ddpm_bench.config.shipped import load_grid, shipped_grids, shipped_presets
 
     tables = [load_grid(name) for name in shipped_grids()]
     sizes = [load_preset(name) for name in shipped_presets()]
@@ -343,7 +345,7 @@ def _render_all(results: Path, reports: Path, as_json: bool) -> None:
 
 
 def _render_one(folder: Path, out: Path) -> "Reported":
-    from ddpm_bench.config.grid import load_grid
+    from ddpm_bench.config.shipped import load_grid
     from ddpm_bench.report import render
     from ddpm_bench.report.front_page import reported
     from ddpm_bench.report.readable_records import readable_records, usual_grid

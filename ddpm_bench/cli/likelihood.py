@@ -101,8 +101,8 @@ def nll(
     Example: `ddpm-bench nll --ckpt runs/eps --ode --images 256`
     """
     from ddpm_bench.cli.setup import device_runtime, strided
-    from ddpm_bench.config.grid import load_coding
     from ddpm_bench.config.metrics import SplitName
+    from ddpm_bench.config.shipped import load_coding
     from ddpm_bench.likelihood.ode import Solving
     from ddpm_bench.measurement.bounds import BoundMethod
     from ddpm_bench.measurement.likelihood import LikelihoodMethod

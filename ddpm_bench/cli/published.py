@@ -16,7 +16,7 @@ def published(
 
     Example: `ddpm-bench published ddim-cifar10`
     """
-    from ddpm_bench.config.grid import load_published, published_names
+    from ddpm_bench.config.shipped import load_published, published_names
     from ddpm_bench.report.writers.terminal_tables import published_at_terminal
 
     names = [name] if name else published_names()

@@ -19,7 +19,8 @@ def sample_grid(
 ) -> None:  # fmt: skip
     """Measure a row for every cell, render their table, and print it. Exit code 1 if one failed."""
     from ddpm_bench.cli.setup import device_runtime
-    from ddpm_bench.config.grid import load_grid, parse_set
+    from ddpm_bench.config.preset import parse_set
+    from ddpm_bench.config.shipped import load_grid
     from ddpm_bench.experiment.sample_grid import check_rows, measure_rows, plan_rows
     from ddpm_bench.measurement.measure import Task
     from ddpm_bench.metrics.extractors import choose_extractor, load_extractor

@@ -5,18 +5,14 @@ label, and the numbers published for it. A preset says how large the experiment 
 then those of the whole grid, then its own, then what the grid says of this preset for all cells and for this one, then `--set`.
 """
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ddpm_bench.config.limits import NAME
 from ddpm_bench.config.published import (
     Claim,
-    Coding,
     Conditions,
     Printed,
     Published,
@@ -25,13 +21,9 @@ from ddpm_bench.config.published import (
     Sections,
     in_words,
 )  # fmt: skip
-from ddpm_bench.config.settings import GEOMETRIC, CellSettings, SamplingSettings, ScoringSettings, section_of
-from ddpm_bench.config.values import Frozen, first_fault
+from ddpm_bench.config.values import Frozen
 from ddpm_bench.errors import UserError, near_miss
-from ddpm_bench.files import read_text
-from ddpm_bench.text import brief
 
-PACKAGE = Path(__file__).parent.parent
 SHORT = ("parameterization", "objective", "variance")
 """What a cell may say without its section, `diffusion`: the axes of Table 2."""
 
@@ -225,7 +217,7 @@ class Grid(Frozen):
     def table(self) -> PublishedTable:
         """The published half as a table, for listings: of rows that the source has."""
         columns = dict(COLUMNS)
-        rows = [QuotedRow(group=row.group, label=row.label, values=_printed(row.published)) for row in self.rows]
+        rows = [QuotedRow(group=row.group, label=row.label, values=in_print(row.published)) for row in self.rows]
         if self.across:
             columns, rows = _by_group(columns, rows)
         kept = {key: heading for key, heading in columns.items() if any(key in row.values for row in rows)}
@@ -261,31 +253,6 @@ class Grid(Frozen):
         return [cell for cell in self.cells if cell.name in wanted]
 
 
-class Preset(Frozen):
-    """The size of an experiment: partial settings by section."""
-
-    name: str
-    summary: str
-    sections: dict[str, dict[str, Any]]
-
-
-def _shipped(folder: str) -> dict[str, Path]:
-    # A wheel carries `ablations/` inside the package; in a checkout it lies beside it.
-    places = (PACKAGE / folder, PACKAGE.parent / folder)
-    found = next((place for place in places if place.is_dir()), places[0])
-    return {path.stem: path for path in sorted(found.glob("*.toml"))}
-
-
-def shipped_grids() -> dict[str, Path]:
-    """Name and file of every grid that comes with the package."""
-    return _shipped("ablations")
-
-
-def shipped_presets() -> dict[str, Path]:
-    """Name and file of every preset that comes with the package."""
-    return _shipped("config/presets")
-
-
 def _with(cell: Any, common: Any, presets: Any) -> Any:
     """A cell of a grid file with what is said of all cells."""
     if not isinstance(cell, dict):
@@ -313,192 +280,7 @@ def _by_group(columns: dict[str, str], rows: list[QuotedRow]) -> tuple[dict[str,
     return wide, [QuotedRow(label=label, values=values) for label, values in found.items()]
 
 
-def published_names() -> list[str]:
-    """Every shipped grid with a published number, and everything published that is no grid."""
-    grids = [name for name in shipped_grids() if any(_printed(row.published) for row in load_grid(name).rows)]
-    return [*grids, *shipped_published()]
-
-
-def _printed(published: Published) -> dict[str, Printed]:
+def in_print(published: Published) -> dict[str, Printed]:
     """The entries of a grid's row, a dash where the source left a blank."""
     dashes: dict[str, Printed] = {"is": "–", "fid": "–"} if published.blank else {}
     return dashes | {key: text for key, text in published.texts.items() if text}
-
-
-def _read_toml(
-    kind: str, name: str, shipped: dict[str, Path], parse_float: type = float
-) -> tuple[Path, dict[str, Any]]:
-    path = Path(name) if name.endswith(".toml") else shipped.get(name)
-    if path is None:
-        raise UserError(f"There is no {kind} '{name}'{near_miss(name, shipped)} Or give the path of a .toml file.")
-    try:
-        return path, tomllib.loads(read_text(path), parse_float=parse_float)
-    except FileNotFoundError:
-        raise UserError(f"There is no {kind} file '{path}'. Shipped: {', '.join(shipped)}.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"The {kind} file '{path}' cannot be read as TOML: {error}.") from error
-
-
-def load_grid(name: str) -> Grid:
-    """A shipped grid by name, or a user's own by path (ending in .toml). UserError for whatever is wrong with it."""
-    path, content = _read_toml("grid", name, shipped_grids(), parse_float=Decimal)
-    for kind in ("cell", "other", "claim"):
-        if kind in content:
-            content[f"{kind}s"] = content.pop(kind)
-    try:
-        return Grid.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"Grid file '{path}': {_explain(error, Grid, content)}") from error
-
-
-def load_coding(name: str) -> Coding:
-    """A shipped published progressive code by name, or a user's own by path (ending in .toml)."""
-    path, content = _read_toml("published code", name, shipped_published())
-    if "point" in content:
-        content["points"] = content.pop("point")
-    try:
-        return Coding.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"Published code '{path}': {_explain(error, Coding, content)}") from error
-
-
-def shipped_published() -> dict[str, Path]:
-    """Name and file of everything published that comes with the package and is no grid."""
-    return _shipped("ablations/published")
-
-
-def load_published(name: str) -> PublishedTable:
-    """What a source published, as a table: a shipped one by name, a grid's or a code's too, or a file's by path."""
-    grids = shipped_grids()
-    if name in grids:
-        if name not in published_names():
-            raise UserError(f"Grid '{name}' has no published numbers: its source is '{load_grid(name).source}'.")
-        return load_grid(name).table
-    path, content = _read_toml("published table", name, shipped_published() | grids, parse_float=Decimal)
-    if "point" in content:
-        return load_coding(name).table
-    if "row" in content:
-        content["rows"] = content.pop("row")
-    try:
-        return PublishedTable.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"Published table '{path}': {_explain(error, PublishedTable, content)}") from error
-
-
-def load_preset(name: str) -> Preset:
-    """A shipped preset by name, or a user's own by path (ending in .toml)."""
-    path, content = _read_toml("preset", name, shipped_presets())
-    summary = content.pop("summary", "")
-    for section, values in content.items():
-        if not isinstance(values, dict):
-            raise UserError(f"Preset file '{path}': '{section}' must be a table such as [training], not a value.")
-    try:
-        return Preset(name=path.stem, summary=summary, sections=content)
-    except ValidationError as error:
-        raise UserError(f"Preset file '{path}': {first_fault(error)}.") from error
-
-
-def parse_set(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`training.steps=500` -> {"training": {"steps": 500}}; the value is TOML, or a plain word."""
-    sections: dict[str, dict[str, Any]] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        section, dot, field = key.strip().partition(".")
-        if not (equals and dot and field):
-            raise UserError(f"--set '{assignment}' must look like section.key=value, for example training.steps=500.")
-        sections.setdefault(section, {})[field] = _set_value(assignment, text)
-    return sections
-
-
-def _set_value(assignment: str, text: str) -> Any:
-    try:
-        content = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text.strip()
-    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
-        raise UserError(f"--set {brief(assignment)} cannot be read: {error}.") from error
-    if len(content) > 1:
-        raise UserError(f"--set {brief(assignment)} holds more than one value; give each a --set of its own.")
-    return content["value"]
-
-
-def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) -> CellSettings:
-    """The cell's settings. An axis cannot be overridden: the row's label would no longer say what was run."""
-    sections = _layered(cell, preset, overrides)
-    try:
-        return CellSettings.model_validate(sections)
-    except ValidationError as error:
-        raise UserError(f"Settings of cell '{cell.name}': {_explain(error, CellSettings, sections)}") from error
-
-
-def resolve_sampling(
-    cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]
-) -> tuple[SamplingSettings, ScoringSettings]:
-    """The cell's settings of sampling and scoring alone, as for a model that is there already."""
-    sections = _layered(cell, preset, overrides)
-    try:
-        return SamplingSettings.model_validate(sections["sampling"]), ScoringSettings.model_validate(
-            sections["scoring"]
-        )
-    except ValidationError as error:
-        raise UserError(f"Settings of cell '{cell.name}': {first_fault(error)}.") from error
-
-
-def _layered(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """All values by section, unchecked; UserError for an axis that is overridden."""
-    sections: dict[str, dict[str, Any]] = {name: {} for name in CellSettings.model_fields}
-    for axis in cell.axes:
-        section, _, name = axis.partition(".")
-        if name in overrides.get(section, {}):
-            raise UserError(
-                f"{axis} is an axis of the grid and part of a row's label; choose rows with --cells, "
-                "or write them into a grid file of your own."
-            )
-    data = overrides.get("data", {})
-    own = preset.sections.get("data", {}).get("source")
-    if data.get("source", own) != own and "resize" not in data:  # the preset's is for the preset's own images
-        overrides = {**overrides, "data": {**data, "resize": None}}
-    for layer in (preset.sections, cell.under(preset.name), overrides):
-        for section, values in layer.items():
-            held = sections.setdefault(section, {})
-            was = held.get("kind", "unet")
-            if section == "network" and values.get("kind", was) != was:
-                held.clear()  # another kind of network has other settings
-            if section == "diffusion" and values.get("schedule") == GEOMETRIC:
-                held.pop("beta_1", None)  # the preset's ends are of betas, and this schedule's are of sigmas
-                held.pop("beta_T", None)
-            held.update(values)
-    return sections
-
-
-def _explain(error: ValidationError, model: type[BaseModel], content: Any = None) -> str:
-    """The first fault in words: where, what, and for an unknown key the nearest known one."""
-    first = error.errors()[0]
-    where = list(first["loc"])
-    dotted = ".".join(map(str, where))
-    if len(where) > 1 and where[0] in ("cells", "others") and isinstance(where[1], int):
-        row = content[where[0]][where[1]]
-        name = row.get("name", row.get("label")) if isinstance(row, dict) else None
-        dotted = f"{where[0][:-1]} '{name if isinstance(name, str) else where[1] + 1}'" + "".join(
-            f", {part}" for part in where[2:]
-        )
-    if first["type"] == "extra_forbidden":
-        return f"unknown key '{dotted}'{near_miss(str(where[-1]), _fields_at(model, where[:-1], content))}"
-    if first["type"] == "missing":
-        return f"'{dotted}' is missing."
-    return f"{first_fault(error, dotted)}."
-
-
-def _fields_at(model: type[BaseModel], where: list[Any], content: Any) -> list[str]:
-    for part in where:
-        if isinstance(part, int):
-            continue
-        model = section_of(part, content[part]) if model is CellSettings else _inside(model, part)
-    return list(model.model_fields)
-
-
-def _inside(model: type[BaseModel], name: str) -> type[BaseModel]:
-    """The model that the field holds, or a tuple of."""
-    annotation = model.model_fields[name].annotation
-    kinds = (annotation, *get_args(annotation))
-    return next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ddpm_bench.config.grid import Cell, Grid, Preset, load_preset, parse_set, resolve
+from ddpm_bench.config.grid import Cell, Grid
+from ddpm_bench.config.preset import Preset, load_preset, parse_set, resolve
 from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.diffusion.spacing import visited

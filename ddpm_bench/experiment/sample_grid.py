@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm_bench.config.grid import Cell, Grid, flat, load_preset, parse_set, resolve_sampling
+from ddpm_bench.config.grid import Cell, Grid, flat
+from ddpm_bench.config.preset import load_preset, parse_set, resolve_sampling
 from ddpm_bench.config.settings import SamplingSettings, ScoringSettings
 from ddpm_bench.errors import NotFinite, UserError
 from ddpm_bench.experiment.ablate import chosen_cells

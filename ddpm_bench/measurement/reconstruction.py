@@ -8,8 +8,8 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from ddpm_bench.config.grid import load_published
 from ddpm_bench.config.settings import SamplingSettings
+from ddpm_bench.config.shipped import load_published
 from ddpm_bench.data import ImageData
 from ddpm_bench.data.pictures import write_labelled_grid
 from ddpm_bench.diffusion.encoding import check_reversible, reconstruct

@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 
 from rich.table import Table as RichTable
 
-from ddpm_bench.config.grid import load_coding
+from ddpm_bench.config.shipped import load_coding
 from ddpm_bench.files import write_json, write_text
 from ddpm_bench.models.model_card import KINDS
 from ddpm_bench.records.nll import Nll

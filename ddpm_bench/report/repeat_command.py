@@ -5,8 +5,10 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from ddpm_bench.config.grid import Grid, load_preset, parse_set, resolve, shipped_presets
+from ddpm_bench.config.grid import Grid
+from ddpm_bench.config.preset import load_preset, parse_set, resolve
 from ddpm_bench.config.resizing import OLDER
+from ddpm_bench.config.shipped import shipped_presets
 from ddpm_bench.records.record import Record
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm_bench.config.grid import load_grid, load_preset, resolve
 from ddpm_bench.config.networks import UNetSettings
+from ddpm_bench.config.preset import load_preset, resolve
 from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import Objective
 from ddpm_bench.diffusion.reverse import Diffusion, Network

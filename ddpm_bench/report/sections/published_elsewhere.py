@@ -1,7 +1,7 @@
 """Published tables beside the report's own: quoted as they were printed, and held against nothing."""
 
-from ddpm_bench.config.grid import load_published, published_names
 from ddpm_bench.config.published import PublishedTable
+from ddpm_bench.config.shipped import load_published, published_names
 from ddpm_bench.report.blocks import Block, Bullets, Details, Entry, Heading, Paragraph, Symbols, Table
 from ddpm_bench.report.summary import Summary
 

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
@@ -31,6 +31,7 @@ from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import read_text
 from ddpm_bench.text import brief
 
+Held = TypeVar("Held", bound=BaseModel)
 PACKAGE = Path(__file__).parent.parent
 SHORT = ("parameterization", "objective", "variance")
 """What a cell may say without its section, `diffusion`: the axes of Table 2."""
@@ -424,24 +425,23 @@ def _set_value(assignment: str, text: str) -> Any:
 
 def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) -> CellSettings:
     """The cell's settings. An axis cannot be overridden: the row's label would no longer say what was run."""
-    sections = _layered(cell, preset, overrides)
-    try:
-        return CellSettings.model_validate(sections)
-    except ValidationError as error:
-        raise UserError(f"Settings of cell '{cell.name}': {_explain(error, CellSettings, sections)}") from error
+    return _validated(CellSettings, _layered(cell, preset, overrides), f"Settings of cell '{cell.name}'")
 
 
 def resolve_sampling(
     cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]
 ) -> tuple[SamplingSettings, ScoringSettings]:
     """The cell's settings of sampling and scoring alone, as for a model that is there already."""
-    sections = _layered(cell, preset, overrides)
+    sections, what = _layered(cell, preset, overrides), f"of cell '{cell.name}'"
+    sampling = _validated(SamplingSettings, sections["sampling"], f"Settings of sampling {what}")
+    return sampling, _validated(ScoringSettings, sections["scoring"], f"Settings of scoring {what}")
+
+
+def _validated(kind: type[Held], values: dict[str, Any], what: str) -> Held:
     try:
-        return SamplingSettings.model_validate(sections["sampling"]), ScoringSettings.model_validate(
-            sections["scoring"]
-        )
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"Settings of cell '{cell.name}': {first_fault(error)}.") from error
+        raise UserError(f"{what}: {_explain(error, kind, values)}") from error
 
 
 def _layered(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -154,6 +154,7 @@ def test_one_cell_that_fails_costs_no_other(ablate, place, monkeypatch, tmp_path
         (["--workers", "2"], {}, "--workers does not go with --ckpt"),
         (["--dry-run"], {}, "--dry-run does not go with --ckpt"),
         (["--set", "training.steps=5"], {}, "--set training.steps is the checkpoint's own"),
+        (["--set", "sampling.smaples=5"], {}, "unknown key 'smaples'; did you mean 'samples'"),
         (["--set", "sampling.eta=0.5"], {}, "sampling.eta is an axis of the grid"),
         ([], {"steps": 7}, "Cell 'ddim': --steps 7 exceeds the 6 steps"),
         ([], {"extra": ", training = { steps = 7 }"}, "differ in training.steps, which a checkpoint has one of"),

@@ -2,9 +2,9 @@
 
 import tomllib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ddpm_bench.config.grid import Cell
 from ddpm_bench.config.settings import GEOMETRIC, CellSettings, SamplingSettings, ScoringSettings
@@ -12,6 +12,8 @@ from ddpm_bench.config.shipped import explain, read_toml, shipped_presets
 from ddpm_bench.config.values import Frozen, first_fault
 from ddpm_bench.errors import UserError
 from ddpm_bench.text import brief
+
+Held = TypeVar("Held", bound=BaseModel)
 
 
 class Preset(Frozen):
@@ -61,24 +63,23 @@ def _set_value(assignment: str, text: str) -> Any:
 
 def resolve(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) -> CellSettings:
     """The cell's settings. An axis cannot be overridden: the row's label would no longer say what was run."""
-    sections = _layered(cell, preset, overrides)
-    try:
-        return CellSettings.model_validate(sections)
-    except ValidationError as error:
-        raise UserError(f"Settings of cell '{cell.name}': {explain(error, CellSettings, sections)}") from error
+    return _validated(CellSettings, _layered(cell, preset, overrides), f"Settings of cell '{cell.name}'")
 
 
 def resolve_sampling(
     cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]
 ) -> tuple[SamplingSettings, ScoringSettings]:
     """The cell's settings of sampling and scoring alone, as for a model that is there already."""
-    sections = _layered(cell, preset, overrides)
+    sections, what = _layered(cell, preset, overrides), f"of cell '{cell.name}'"
+    sampling = _validated(SamplingSettings, sections["sampling"], f"Settings of sampling {what}")
+    return sampling, _validated(ScoringSettings, sections["scoring"], f"Settings of scoring {what}")
+
+
+def _validated(kind: type[Held], values: dict[str, Any], what: str) -> Held:
     try:
-        return SamplingSettings.model_validate(sections["sampling"]), ScoringSettings.model_validate(
-            sections["scoring"]
-        )
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"Settings of cell '{cell.name}': {first_fault(error)}.") from error
+        raise UserError(f"{what}: {explain(error, kind, values)}") from error
 
 
 def _layered(cell: Cell, preset: Preset, overrides: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -198,7 +198,7 @@ def test_a_users_own_grid_is_read_by_path(tmp_path):
         (("warmup = 5000", "warm_up = 5000"), ["training.warm_up", "did you mean 'warmup'"]),
         (("warmup = 5000", "warmup = -1"), ["training.warmup", "greater than or equal to 0"]),
         (("groups = 32", 'groups = "none"'), ["network.groups", "integer"]),
-        (("evals = 1000\n", ""), ["conditions.nll.evals", "missing"]),
+        (("evals = 1000\n", 'evals = "all"\n'), ["conditions.nll.evals", "integer"]),
         (("[conditions.nll]", "[conditions.nil]"), ["conditions.nil", "did you mean 'nll'"]),
         (("[[cell]]", '[[other]]\nlabel = "X"\n[[cell]]'), ["other 'X'", "published", "missing"]),
     ],

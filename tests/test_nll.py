@@ -52,7 +52,7 @@ def test_an_estimate_agrees_with_the_exact_bound_of_the_same_images(nll) -> None
 def test_the_bound_of_a_strided_chain_is_of_its_own_steps(nll) -> None:
     whole, few = nll("--exact")["bounds"][0], nll("--exact", "--steps", "5", "--spacing", "trailing")["bounds"][0]
     assert (few["steps"], few["evals"], len(few["terms"]), whole["steps"]) == (5, 5, 5, None)
-    assert few["prior"] == pytest.approx(whole["prior"]) and few["total"] > whole["total"]
+    assert few["prior"] == pytest.approx(whole["prior"]) and few["total"] != whole["total"]
     assert nll("--exact", "--steps", "10")["bounds"][0] == whole
 
 

@@ -2,6 +2,7 @@
 
 import tomllib
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -39,8 +40,11 @@ def shipped_presets() -> dict[str, Path]:
 
 def published_names() -> list[str]:
     """Every shipped grid with a published number, and everything published that is no grid."""
-    grids = [name for name in shipped_grids() if any(in_print(row.published) for row in load_grid(name).rows)]
-    return [*grids, *shipped_published()]
+    return [*(name for name in shipped_grids() if _has_numbers(_shipped_grid(name))), *shipped_published()]
+
+
+def _has_numbers(grid: Grid) -> bool:
+    return any(in_print(row.published) for row in grid.rows)
 
 
 def read_toml(kind: str, name: str, shipped: dict[str, Path], parse_float: type = float) -> tuple[Path, dict[str, Any]]:
@@ -57,6 +61,16 @@ def read_toml(kind: str, name: str, shipped: dict[str, Path], parse_float: type 
 
 def load_grid(name: str) -> Grid:
     """A shipped grid by name, or a user's own by path (ending in .toml). UserError for whatever is wrong with it."""
+    return _shipped_grid(name) if name in shipped_grids() else _read_grid(name)
+
+
+@cache
+def _shipped_grid(name: str) -> Grid:
+    """Read once: every report quotes all of them."""
+    return _read_grid(name)
+
+
+def _read_grid(name: str) -> Grid:
     path, content = read_toml("grid", name, shipped_grids(), parse_float=Decimal)
     for kind in ("cell", "other", "claim"):
         if kind in content:
@@ -87,9 +101,9 @@ def load_published(name: str) -> PublishedTable:
     """What a source published, as a table: a shipped one by name, a grid's or a code's too, or a file's by path."""
     grids = shipped_grids()
     if name in grids:
-        if name not in published_names():
-            raise UserError(f"Grid '{name}' has no published numbers: its source is '{load_grid(name).source}'.")
-        return load_grid(name).table
+        if not _has_numbers(grid := load_grid(name)):
+            raise UserError(f"Grid '{name}' has no published numbers: its source is '{grid.source}'.")
+        return grid.table
     path, content = read_toml("published table", name, shipped_published() | grids, parse_float=Decimal)
     if "point" in content:
         return load_coding(name).table

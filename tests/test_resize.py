@@ -312,7 +312,7 @@ def test_an_end_of_an_interpolation_is_resized_when_that_is_asked_for(call, tiny
     for more, said in (
         (("--interpolate", "0", "1", "--resize", "pad"), "goes with --data or the path"),
         (("--interpolate", tmp_path / "a.png", tmp_path / "a.png", "--data", data), "paths alone are named"),
-        (("--resize", "pad"), "--resize goes with --interpolate alone"),
+        (("--resize", "pad"), "--resize goes with --interpolate or --encode alone"),
     ):
         done = call("sample", "--ckpt", ckpt, "--out", tmp_path / "new.png", "--device", "cpu", *more)
         assert done.code == 2 and said in one_line(done.err), done.err

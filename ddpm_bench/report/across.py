@@ -21,9 +21,8 @@ class Across:
 
 
 def lines_across(summary: Summary) -> list[Across]:
-    """Nothing where the grid has no axis across, or is measured in one of its groups alone."""
-    grid = summary.grid
-    if grid.across is None or len({row.cell.group for row in summary.rows if row.status != "not measured"}) < 2:
+    """Nothing where the grid has no axis across."""
+    if summary.grid.across is None:
         return []
     labels = dict.fromkeys(row.cell.label for row in summary.rows)
     return [Across(label, tuple(row for row in summary.rows if row.cell.label == label)) for label in labels]

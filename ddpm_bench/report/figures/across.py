@@ -24,11 +24,11 @@ Point = tuple[float, float, float]
 
 
 def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key: str) -> Said | None:
-    """Nothing where the grid has no axis across, or has no number for the metric."""
+    """Nothing where the grid has no axis across, or the metric is measured in fewer than two places of it."""
     summary = summaries[0]
     lines, axis = lines_across(summary), summary.grid.across or ""
     measured = {line.label: _measured(line, axis, key) for line in lines}
-    if not any(measured.values()):
+    if len({at for points in measured.values() for at, _, _ in points}) < 2:
         return None
     published = {line.label: _published(line, axis, key) for line in lines}
     both = any(published.values())

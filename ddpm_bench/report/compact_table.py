@@ -59,7 +59,7 @@ def across_table(summary: Summary, lines: Sequence[Across], key: str) -> Results
     heads = [Field(group, weights) for group in measured] + [Field(group) for group in printed]
     name, arrow = heading(key, summary.first)[:-2], metric.arrow
     beside = f", beside {metric.published_name}" if printed else ""
-    all_rows = list(rows.values())
+    entries = [Line("", line.label, tuple(fields(line.label))) for line in lines]
     return ResultsTable(
         title=f"{title(summary)}: {name} {arrow}{beside}",
         setting=setting(summary, bounds=metric.is_bound),
@@ -68,15 +68,21 @@ def across_table(summary: Summary, lines: Sequence[Across], key: str) -> Results
         columns=tuple(head.text for head in heads),
         heads=tuple(heads),
         published=len(printed),
-        lines=tuple(Line("", line.label, tuple(fields(line.label))) for line in lines),
+        lines=tuple(entries),
         anchors=(),
         notes=tuple(notes.lettered()),
-        remarks=(
-            bold_in_words([key], all_rows).replace("the best,", "the best of a column,"),
-            *(said.replace(f"{NOT_MEASURED.capitalize()}:", f"{DOTS}:") for said in meanings(summary, [key])),
-        ),
+        remarks=_remarks(summary, key, entries),
         compact=True,
     )
+
+
+def _remarks(summary: Summary, key: str, lines: Sequence[Line]) -> tuple[str, ...]:
+    """Those of every table, in the words of this one: bold is a column's, and dots stand where nothing was measured."""
+    dotted = any(field.text == DOTS for line in lines for field in line.fields)
+    unmeasured = f"{NOT_MEASURED.capitalize()}:"
+    said = [said for said in meanings(summary, [key]) if dotted or not said.startswith(unmeasured)]
+    bold = bold_in_words([key], summary.rows).replace("the best,", "the best of a column,")
+    return (bold, *(one.replace(unmeasured, f"{DOTS}:") for one in said))
 
 
 def _source_of(key: str) -> SourceColumn:

@@ -111,6 +111,16 @@ def test_study_is_quick_but_longer():
     assert study["training"]["steps"] == 10 * quick["training"]["steps"]
 
 
+def test_cpu_differs_from_study_at_step_2000_in_T_and_warmup_alone():
+    cpu, study = (load_preset(name).sections for name in ("cpu", "study"))
+    apart = {"diffusion": {}, "training": {}, "scoring": {}}  # how bounds are measured is in the last
+    assert {**cpu, **apart} == {**study, **apart}
+    no_number = {"steps", "checkpoint_every", "log_every", "snapshot_every"}
+    trained = [{key: value for key, value in one["training"].items() if key not in no_number} for one in (cpu, study)]
+    assert {key for key in trained[0] if trained[0][key] != trained[1][key]} == {"warmup"}
+    assert cpu["training"]["steps"] % study["training"]["snapshot_every"] == 0 and cpu["diffusion"] == {"T": 1000}
+
+
 def test_quick_keeps_the_papers_final_signal_level():
     quick = load_preset("quick").sections["diffusion"]
     assert "diffusion" not in load_preset("paper").sections  # the defaults, with which quick is compared

@@ -15,8 +15,8 @@ from ddpm_bench.config.settings import DataSettings, ProcessSettings
 from ddpm_bench.data import ImageData, load_data
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import OBJECTIVES, LVlb
+from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.times import TimeSampler, Uniform
-from ddpm_bench.diffusion.variance import Variance
 from ddpm_bench.errors import UserError
 from ddpm_bench.measurement.gradient_noise import Spread, measure_gradient_noise, spread_of
 from ddpm_bench.models.build import build_diffusion
@@ -115,7 +115,7 @@ class Uneven(LVlb):
 
     name = "uneven"
 
-    def check(self, variance: Variance) -> None:
+    def check(self, diffusion: Diffusion) -> None:
         """Nothing to refuse."""
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
@@ -145,17 +145,22 @@ def test_importance_sampling_keeps_the_mean_and_takes_the_noise_of_t_away(
     assert sampled.trace < 1e-4 * uniform.trace
 
 
-def test_what_is_measured_by_default_depends_on_the_variance(place, tmp_path: Path) -> None:
+def test_what_is_measured_by_default_depends_on_the_diffusion(place, tmp_path: Path) -> None:
     fixed = load_model(tiny_checkpoint(tmp_path / "fixed")), place[1]
+    process = ProcessSettings(parameterization="eps", variance="fixed", schedule="geometric", T=6)
+    ncsn = replace(fixed[0], process=process, diffusion=build_diffusion(process)), place[1]
     for subject, names in (
         (place, ["L_hybrid", "L_vlb-uniform", "L_vlb"]),
         (fixed, ["L_simple", "L_vlb-uniform", "L_vlb"]),
+        (ncsn, ["L_simple"]),
     ):
         found = measured(subject, batches=4, batch=2)
         assert [noise.objective for noise in found.noises] == names
         assert all(noise.trace > 0 for noise in found.noises)
     with pytest.raises(UserError, match="'L_hybrid' cannot train with the variance 'fixed-beta'"):
         measured(fixed, "L_hybrid")
+    with pytest.raises(UserError, match="'L_vlb' does not go with the schedule 'geometric'"):
+        measured(ncsn, "L_vlb")
     with pytest.raises(UserError, match=r"no objective 'L_hybird'.*L_hybrid"):
         measured(place, "L_hybird")
 

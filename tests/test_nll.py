@@ -126,6 +126,7 @@ def test_progressive_coding_beside_the_published(nll, tmp_path) -> None:
         (["--steps", "3", "--progressive"], "--progressive is of the whole chain"),
         (["--steps", "11"], "--steps 11 exceeds the 10 steps"),
         (["--spacing", "trailing"], "--spacing chooses among the steps of a chain; give --steps"),
+        (["--steps", "10", "--spacing", "trailing"], "but all of them are visited; give fewer --steps"),
         (["--out", "somewhere"], "--out goes with --progressive alone"),
     ],
 )

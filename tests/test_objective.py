@@ -76,11 +76,11 @@ def test_losses_keep_the_dtype_of_the_images(name: str) -> None:
 
 def test_l_accepts_every_variance_and_l_simple_refuses_a_learned_one_with_the_reason() -> None:
     for variance in VARIANCES.values():
-        L().check(variance)
+        L().check(Diffusion(SHORT, Eps(), variance))
     for name in ("fixed-beta", "fixed-beta-tilde"):
-        LSimple().check(VARIANCES[name])
+        LSimple().check(Diffusion(SHORT, Eps(), VARIANCES[name]))
     with pytest.raises(UserError, match="'L_simple' cannot train the variance 'learned': the squared error does not"):
-        LSimple().check(LearnedDiagonal())
+        LSimple().check(Diffusion(SHORT, Eps(), LearnedDiagonal()))
     with pytest.raises(UserError, match="'L_simple'"):
         LSimple()(denoiser(Eps(), LearnedDiagonal(), some_network(2)), X0, T_ALL, EPS)
 
@@ -207,8 +207,8 @@ def test_only_l_vlb_draws_t_by_what_it_has_seen() -> None:
 @pytest.mark.parametrize("name", HYBRIDS)
 def test_l_hybrid_refuses_a_fixed_variance_with_the_remedy(name: str) -> None:
     for variance in ("learned", "learned-range"):
-        OBJECTIVES[name].check(VARIANCES[variance])
+        OBJECTIVES[name].check(Diffusion(SHORT, Eps(), VARIANCES[variance]))
     with pytest.raises(UserError, match=f"'{name}' cannot train with the variance 'fixed-beta': .* 'learned-range'"):
-        OBJECTIVES[name].check(FixedBeta())
+        OBJECTIVES[name].check(Diffusion(SHORT, Eps(), FixedBeta()))
     with pytest.raises(UserError, match="cannot train with the variance"):
         LHybrid("mine", 0.1)(denoiser(Eps(), FixedBeta()), X0, T_ALL, EPS)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusion_cases import normals
+from tiny_models import tiny_checkpoint, tiny_data
 from torch import Tensor, nn
 
 from ddpm_bench.data.codec import PIXELS, Unit
@@ -275,6 +276,24 @@ def test_the_likelihood_stands_beside_the_bound_in_a_table_of_its_own(nll, monke
     shown = nll("--ode", "--split", "both", "--rtol", 1e-3).out
     assert "Bits/dim (ODE)" in shown and f"{one['total']:.4f}" in shown
     assert "no variational bound" in " ".join(shown.split())
+
+
+def test_a_model_without_a_bound_has_its_likelihood_alone_and_refuses_options_of_the_bound(call, tmp_path) -> None:
+    ckpt, data = tiny_checkpoint(tmp_path / "ncsn"), tiny_data(tmp_path / "data.npz")
+    card = json.loads((ckpt / "model.json").read_text())
+    ends = {"beta_1": 1e-4, "beta_T": 0.02}
+    card["process"] |= ends | {"schedule": "geometric", "codec": "unit"}
+    (ckpt / "model.json").write_text(json.dumps(card))
+    command = (
+        "nll", "--ckpt", ckpt, "--data", data, "--images", 2, "--ode", "--rtol", 1e-2, "--device", "cpu", "--cache",
+        tmp_path / "cache",
+    )  # fmt: skip
+    done = call(*command, "--json")
+    assert done.code == 0 and "since its schedule is geometric" in " ".join(done.err.split()), done.err
+    assert json.loads(done.out)["bounds"] == [] and len(json.loads(done.out)["likelihoods"]) == 1
+    for option in ("--progressive", "--exact", "--no-clip"):
+        done = call(*command, option)
+        assert done.code == 2 and "is of the variational bound, which this model does not have" in done.err, done.err
 
 
 def test_options_of_the_ode_without_it_and_models_that_have_none_are_refused(nll) -> None:

@@ -58,6 +58,7 @@ def test_the_compact_table_has_a_line_for_every_label_and_a_column_for_every_gro
     )
     scores = across_table(summary, lines_across(summary), "is_mean")
     assert scores.published == 0 and "beside" not in scores.title and len(scores.heads) == 2
+    assert "samples a run in 10 to 50 steps" in scores.setting, scores.setting
 
 
 def test_a_grid_without_such_an_axis_keeps_its_table() -> None:

@@ -1,6 +1,7 @@
 """Bounds in the report: how they were measured, what they compare with, test against train, rate and distortion."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from records import EMBEDDED, INCEPTION, make_record, paper_records, quick_records
@@ -155,6 +156,14 @@ def test_the_remark_says_how_an_exact_bound_was_measured() -> None:
     assert f"{images:,} test, {images:,} train" in how
     assert "at most 0.020 bits/dim" in errors and "95% interval reaches at most 0.039 to either side" in errors
     assert "estimate" not in how + errors
+
+
+def test_the_remark_says_the_calls_of_chains_of_all_lengths() -> None:
+    summary = summary_of([make_record(GRID, "eps-L-fixed"), make_record(GRID, "eps-mse-fixed")])
+    first, *others = (row for row in summary.rows if row.done)
+    short = replace(first, bounds=tuple(bound.model_copy(update={"evals": 25}) for bound in first.bounds))
+    how = bound_remarks(replace(summary, rows=(short, *others)))[0]
+    assert "every t of every image, 25 to 100 network calls an image" in how
 
 
 def test_the_remark_says_how_an_estimate_was_made_and_how_good_it_is() -> None:

@@ -143,6 +143,19 @@ def test_a_cell_is_sampled_so_and_its_record_and_checkpoint_say_it(call, tmp_pat
     assert (about["sampler"], about["eta"], about["sampling_steps"]) == ("ddim", 0.5, 6)
 
 
+def test_a_record_counts_the_call_of_a_last_denoising(call, tmp_path: Path) -> None:
+    values = ("sampler=annealed-langevin", "level_steps=2", "step_size=1e-3", "final_denoising=true")
+    done = call(
+        "ablate", "--preset", tiny_preset(tmp_path), "--cells", "eps-mse-fixed", "--results", tmp_path / "r", "--no-report",
+        "--workers", 1, "--device", "cpu", "--set", "diffusion.schedule=cosine", "--set", "diffusion.beta_1=0.01",
+        *(word for value in values for word in ("--set", f"sampling.{value}")),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "diffusion.beta_1 = 0.01 is not used by the schedule 'cosine'." in " ".join(done.err.split())
+    (record,) = read_records(tmp_path / "r")
+    assert (record.sampling_steps, record.network_calls) == (6, 13)
+
+
 def test_encode_gives_an_error_for_each_number_of_steps_and_a_picture(call, tmp_path: Path) -> None:
     ckpt, data = tiny_checkpoint(tmp_path / "tiny", T=20), tiny_data(tmp_path / "data.npz")
     options = ("--encode", "--data", data, "--samples", 9, "--steps", 2, "--steps", 10)

@@ -106,7 +106,7 @@ def nll(
     from ddpm_bench.likelihood.ode import Solving
     from ddpm_bench.measurement.bounds import BoundMethod
     from ddpm_bench.measurement.likelihood import LikelihoodMethod
-    from ddpm_bench.measurement.nll import measure_nll
+    from ddpm_bench.measurement.nll import has_bound, measure_nll
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
     from ddpm_bench.report.nll import PUBLISHED_CODE, code_of, likelihood_table, nll_table, write_progressive
@@ -130,6 +130,12 @@ def nll(
     refuse({} if ode else of_ode, "goes with --ode alone.")
     solving = Solving(**{name: value for name, value in asked.items() if value is not None})
     model, runtime = load_model(ckpt, raw), device_runtime(device, cache, batch, compiled)
+    if ode and not has_bound(model):
+        of_bound = {
+            "--progressive": progressive, "--exact": exact, "--evals": evals, "--steps": steps,
+            "--clip/--no-clip": None if clip is None else True, "--decoder": decoder != "exact",
+        }  # fmt: skip
+        refuse(of_bound, "is of the variational bound, which this model does not have. Leave it out.")
     splits: tuple[SplitName, ...] = ("test", "train") if split == "both" else (split,)
     clipped = model.sampling.clip_x0 if clip is None else clip
     with Stop():

@@ -52,20 +52,31 @@ def sampling_wish(model: Model, count: int, asked: Mapping[str, object]) -> Samp
     if (kept := model.kept_steps(wish)) and wish.steps:
         say(visited(kept, model.T, wish.spacing, wish.steps))
     elif (spacing := wished.get("spacing")) is not None:
-        raise UserError(f"--spacing {spacing} chooses among the {model.T:,} steps of the checkpoint's chain, but all of them "
-                        "are visited; give fewer --steps, or leave it out.")  # fmt: skip
+        raise _nothing_to_choose(spacing, model.T)
     for remark in model.sampling_remarks(wish):
         say_once(remark)
     return wish
 
 
 def strided(model: Model, steps: int, spacing: str | None) -> tuple[int, ...] | None:
-    """The steps that a strided chain visits, which are said; None for all. UserError for more than the model has."""
+    """The steps that a strided chain visits, which are said; None for all, of which a spacing has nothing to choose.
+
+    UserError for that, and for more steps than the model has.
+    """
     wish = section(SamplingSettings, {"steps": steps, "spacing": spacing or model.sampling.spacing})
     kept = model.kept_steps(wish)
     if kept:
         say(visited(kept, model.T, wish.spacing, steps))
+    elif spacing is not None:
+        raise _nothing_to_choose(spacing, model.T)
     return tuple(kept) if kept else None
+
+
+def _nothing_to_choose(spacing: object, T: int) -> UserError:
+    return UserError(
+        f"--spacing {spacing} chooses among the {T:,} steps of the checkpoint's chain, but all of them are visited; give fewer "
+        "--steps, or leave it out."
+    )
 
 
 def extractor_of(settings: CellSettings, weights: Path | None, allow_unverified: bool, cache: Path) -> Extractor:

@@ -60,6 +60,13 @@ class ProcessSettings(Settings):
             return self.beta_1, self.beta_T
         return self.sigma_1 or 0.01, self.sigma_T or 1.0
 
+    @property
+    def unused(self) -> dict[str, float]:
+        """The betas that are not the defaults and that a schedule of betas has no use for: presets give them to every schedule."""
+        names = {"cosine": ("beta_1", "beta_T"), "constant": ("beta_1",)}.get(self.schedule, ())
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if value != ProcessSettings.model_fields[name].default}
+
     @model_validator(mode="after")
     def _ends_of_the_schedule(self) -> "ProcessSettings":
         kind, unused = ("beta", ("sigma_1", "sigma_T"))

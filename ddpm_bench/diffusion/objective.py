@@ -27,8 +27,8 @@ from torch import Tensor
 from ddpm_bench.diffusion.bound import bound_term
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.process import q_sample
+from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.times import LossSecondMoment, TimeSampler, Uniform
-from ddpm_bench.diffusion.variance import Variance
 from ddpm_bench.errors import UserError
 
 
@@ -39,8 +39,8 @@ class Objective(Protocol):
     def name(self) -> str:
         """As in grids, presets and records."""
 
-    def check(self, variance: Variance) -> None:
-        """Raises UserError, with the reason, for a variance that this objective cannot train."""
+    def check(self, diffusion: Diffusion) -> None:
+        """Raises UserError, with the reason, for a diffusion that this objective cannot train."""
 
     def times(self, T: int) -> TimeSampler:
         """A time sampler for one run over a chain of T steps."""
@@ -54,8 +54,12 @@ class L:
 
     name = "L"
 
-    def check(self, variance: Variance) -> None:
-        """Nothing to refuse."""
+    def check(self, diffusion: Diffusion) -> None:
+        if diffusion.schedule.exploding:
+            raise UserError(
+                f"The objective '{self.name}' does not go with the schedule 'geometric': its terms are of a variational bound, and "
+                f"score matching has none. Use '{DenoisingScoreMatching.name}' or 'L_simple'."
+            )
 
     def times(self, T: int) -> TimeSampler:
         return Uniform(T)
@@ -90,10 +94,10 @@ class LSimple:
 
     name = "L_simple"
 
-    def check(self, variance: Variance) -> None:
-        if variance.outputs != 1:
+    def check(self, diffusion: Diffusion) -> None:
+        if diffusion.variance.outputs != 1:
             raise UserError(
-                f"The objective '{self.name}' cannot train the variance '{variance.name}': the squared error does not "
+                f"The objective '{self.name}' cannot train the variance '{diffusion.variance.name}': the squared error does not "
                 "depend on it, and half of the network's output would stay as it began. Use objective 'L' or 'L_hybrid', "
                 "or a fixed variance."
             )
@@ -102,7 +106,7 @@ class LSimple:
         return Uniform(T)
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        self.check(denoiser.diffusion.variance)
+        self.check(denoiser.diffusion)
         x_t = q_sample(denoiser.schedule, x0, t, eps)
         return _squared_error(denoiser, denoiser.heads(x_t, t)[0], x0, x_t, t, eps)
 
@@ -115,9 +119,16 @@ class DenoisingScoreMatching(LSimple):
 
     name = "DSM"
 
+    def check(self, diffusion: Diffusion) -> None:
+        super().check(diffusion)
+        if (predicted := diffusion.parameterization.name) not in ("score", "eps"):
+            raise UserError(
+                f"The objective '{self.name}' is of a score, and '{predicted}' predicts none; use 'score' or 'eps'."
+            )
+
     def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         schedule, parameterization = denoiser.schedule, denoiser.diffusion.parameterization
-        self.check(denoiser.diffusion.variance)
+        self.check(denoiser.diffusion)
         x_t = q_sample(schedule, x0, t, eps)
         error = parameterization.target(schedule, x0, x_t, eps, t) - denoiser.heads(x_t, t)[0]
         if parameterization.name == "score":
@@ -136,10 +147,10 @@ class LHybrid:
     name: str
     lambda_: float | None
 
-    def check(self, variance: Variance) -> None:
-        if variance.outputs != 2:
+    def check(self, diffusion: Diffusion) -> None:
+        if diffusion.variance.outputs != 2:
             raise UserError(
-                f"The objective '{self.name}' cannot train with the variance '{variance.name}': its second term is there to "
+                f"The objective '{self.name}' cannot train with the variance '{diffusion.variance.name}': its second term is there to "
                 "learn a variance, and this one is fixed. Use variance 'learned-range', which is the paper's, or "
                 "'learned'; or objective 'L_simple'."
             )
@@ -148,7 +159,7 @@ class LHybrid:
         return Uniform(T)
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        self.check(denoiser.diffusion.variance)
+        self.check(denoiser.diffusion)
         x_t = q_sample(denoiser.schedule, x0, t, eps)
         head, raw = denoiser.heads(x_t, t)
         assert raw is not None  # checked above

@@ -32,7 +32,8 @@ from ddpm_bench.diffusion.step import Denoised, Sampler, predict
 from ddpm_bench.errors import UserError
 
 SNR = 0.16
-"""Of the corrector on CIFAR-10, in their release."""
+"""Of the corrector on CIFAR-10, in their release. For DDPM's network and 1,000 steps the paper's search found 0.01, with the
+probability flow 0.04, and 0.27 for `langevin` with two steps at each t (Table 5)."""
 
 
 @dataclass(frozen=True)

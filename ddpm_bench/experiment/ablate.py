@@ -47,6 +47,8 @@ def plan(
     settings = {cell.name: resolve(cell, size, overrides) for cell in chosen}
     for each in settings.values():
         build_objective(each.diffusion)
+        for name, value in each.diffusion.unused.items():
+            say_once(f"diffusion.{name} = {value:g} is not used by the schedule '{each.diffusion.schedule}'.")
         codec, diffusion = build_codec(each.diffusion), build_diffusion(each.diffusion)
         if each.scoring.bound_images:
             check_bounded(diffusion.schedule, codec)

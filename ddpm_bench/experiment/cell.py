@@ -227,7 +227,7 @@ def _record(
         images_seen=trainer.step * job.settings.training.batch,
         samples=sampling.samples,
         sampling_steps=steps_made(sampling, T),
-        network_calls=steps_made(sampling, T) * sampler.calls,
+        network_calls=sampler.network_calls(steps_made(sampling, T)),
         sampling_remarks=sampler.remarks(build_diffusion(job.settings.diffusion), sampling.clip_x0),
         checkpoints=checkpoints,
         training_log=tuple(trainer.log),

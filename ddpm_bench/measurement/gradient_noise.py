@@ -30,7 +30,7 @@ from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.training.batches import Batch, Batches, borrowed_globals
 
 SHOWN = ("L_simple", "L_hybrid", "L_vlb-uniform", "L_vlb")
-"""What is compared unless something else is asked for: those of these that can train the checkpoint's variance."""
+"""What is compared unless something else is asked for: those of these that can train the checkpoint's diffusion."""
 
 
 @dataclass
@@ -81,7 +81,7 @@ def measure_gradient_noise(
 
     Dropout is on and x_0 is not clipped, as in training; images are not flipped. All objectives see the same images. What
     a time sampler learns it has learned before, of the model as it is. UserError for an objective that is not known, or cannot
-    train the model's variance, and for fewer than 4 batches.
+    train the model's diffusion, and for fewer than 4 batches.
     """
     chosen = _chosen(objectives, model)
     if batches < 4:
@@ -120,13 +120,13 @@ def _chosen(names: Sequence[str], model: Model) -> list[Objective]:
     for name in names:
         if name not in OBJECTIVES:
             raise UserError(f"There is no objective '{name}'{near_miss(name, OBJECTIVES)}")
-        OBJECTIVES[name].check(model.diffusion.variance)
+        OBJECTIVES[name].check(model.diffusion)
     return [OBJECTIVES[name] for name in names] or [OBJECTIVES[name] for name in SHOWN if _trains(name, model)]
 
 
 def _trains(name: str, model: Model) -> bool:
     try:
-        OBJECTIVES[name].check(model.diffusion.variance)
+        OBJECTIVES[name].check(model.diffusion)
     except UserError:
         return False
     return True

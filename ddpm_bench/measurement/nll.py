@@ -18,6 +18,11 @@ from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.runtime import Runtime
 
 
+def has_bound(model: Model) -> bool:
+    """Whether the variational bound of the model is defined (see `check_bounded`)."""
+    return build_codec(model.process).lossless and not model.diffusion.schedule.exploding
+
+
 def measure_nll(
     model: Model,
     data: ImageData,
@@ -36,13 +41,12 @@ def measure_nll(
         check_bounded(schedule, codec)
     else:
         check_likelihood(model.diffusion, codec)
-    bounded = () if schedule.exploding else splits
+    bounded = splits if has_bound(model) else ()
     if not bounded:
-        say(
-            "The model has no variational bound, since its schedule is geometric: its likelihood by the ODE is measured alone."
-        )
+        why = "schedule is geometric" if schedule.exploding else f"codec is '{codec.name}'"
+        say(f"The model has no variational bound, since its {why}: its likelihood by the ODE is measured alone.")
     if bounded and method.evals is not None and method.evals_for(model) is None:
-        say(f"The chain has {model.T} steps, no more than --evals {method.evals}: every one is evaluated.")
+        say(f"The chain has {method.steps(model)} steps, no more than --evals {method.evals}: every one is evaluated.")
     bounds = tuple(measure_bound(model, data, split, method, runtime, folder) for split in bounded)
     likelihoods = tuple(measure_likelihood(model, data, split, ode, runtime, folder) for split in splits if ode)
     return Nll(

@@ -11,7 +11,7 @@ from torch import nn
 from ddpm_bench.config.networks import NetworkSettings
 from ddpm_bench.config.settings import DiffusionSettings, ProcessSettings, SamplingSettings
 from ddpm_bench.data.codec import CODECS, Codec
-from ddpm_bench.diffusion.objective import OBJECTIVES, DenoisingScoreMatching, Objective
+from ddpm_bench.diffusion.objective import OBJECTIVES, Objective
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import SAMPLERS, Sampler
@@ -43,19 +43,9 @@ def build_diffusion(settings: ProcessSettings) -> Diffusion:
 
 
 def build_objective(settings: DiffusionSettings) -> Objective:
-    """What a cell is trained with; UserError for an unknown name, or one that cannot train the variance."""
+    """What a cell is trained with; UserError for an unknown name, or one that cannot train the diffusion."""
     objective = _named("objective", settings.objective, OBJECTIVES)
-    diffusion = build_diffusion(settings)
-    objective.check(diffusion.variance)
-    if diffusion.schedule.exploding and objective.name not in ("L_simple", DenoisingScoreMatching.name):
-        raise UserError(
-            f"The objective '{settings.objective}' does not go with the schedule '{settings.schedule}': its terms are of a "
-            f"variational bound, and score matching has none. Use '{DenoisingScoreMatching.name}' or 'L_simple'."
-        )
-    if objective.name == DenoisingScoreMatching.name and settings.parameterization not in ("score", "eps"):
-        raise UserError(
-            f"The objective '{objective.name}' is of a score, and '{settings.parameterization}' predicts none; use 'score' or 'eps'."
-        )
+    objective.check(build_diffusion(settings))
     return objective
 
 

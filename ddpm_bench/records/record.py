@@ -33,9 +33,9 @@ from ddpm_bench.records.fields import (
 from ddpm_bench.records.reading import OwnFiles, read_part
 
 SCHEMA = 2
+"""Version of the record's layout. A reader refuses a newer one."""
 TABLE2_AXES = ("diffusion.parameterization", "diffusion.objective", "diffusion.variance")
 """The axes of the grids whose records do not name them."""
-"""Version of the record's layout. A reader refuses a newer one."""
 
 
 class Part(BaseModel):

@@ -61,11 +61,12 @@ def _signed(value: float) -> str:
 
 
 def _method(bounds: Sequence[BoundTerms]) -> str:
-    one = bounds[0]
+    one, evals = bounds[0], sorted({bound.evals for bound in bounds})
+    calls = " to ".join(f"{count:,}" for count in dict.fromkeys((evals[0], evals[-1])))  # chains may differ in length
     how = (
-        f"every t of every image, {one.evals:,} network calls an image"
+        f"every t of every image, {calls} network calls an image"
         if one.method == "exact"
-        else f"an unbiased estimate by {one.evals:,} network calls an image, not every t"
+        else f"an unbiased estimate by {calls} network calls an image, not every t"
     )
     counts = ", ".join(f"{count:,} {split}" for split, count in sorted({(b.split, b.images) for b in bounds}))
     clip = "x_0 clipped" if one.clip_x0 else "x_0 not clipped"

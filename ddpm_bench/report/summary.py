@@ -109,6 +109,12 @@ class Summary:
         return bool(found) and not any(found)
 
     @property
+    def sampling_steps(self) -> str:
+        """In how many steps samples are drawn; from the fewest to the most, where cells differ."""
+        made = [record.sampling_steps for record in self.records]
+        return " to ".join(f"{steps:,}" for steps in sorted({min(made), max(made)}))
+
+    @property
     def first(self) -> Record:
         """Any record: what a table shows is measured under equal conditions."""
         return self.records[0]

@@ -100,7 +100,7 @@ def setting(summary: Summary, bounds: bool) -> str:
     side = "x".join(map(str, record.data.shape[1:]))
     return (
         f"Measured: {record.data.name}, {side} pixels; {_runs(summary)} of {settings.training.steps:,} steps of "
-        f"{settings.training.batch} images; {settings.sampling.samples:,} samples a run in {record.sampling_steps:,} steps; "
+        f"{settings.training.batch} images; {settings.sampling.samples:,} samples a run in {summary.sampling_steps} steps; "
         f"features: {record.extractor.name}{_bounds_of(summary) if bounds else ''}. Published: {summary.grid.origin}."
     )
 

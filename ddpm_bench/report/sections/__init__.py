@@ -73,7 +73,7 @@ def _conditions(summary: Summary) -> list[Block]:
             f"{MEASURED_HERE}: {data.name}, {data.shape[1]}x{data.shape[2]} pixels, {data.train_images:,} training "
             f"and {data.test_images:,} test images; "
             f"{settings.training.steps:,} training steps of {settings.training.batch} images, "
-            f"{settings.sampling.samples:,} samples a run in {record.sampling_steps:,} steps; features: "
+            f"{settings.sampling.samples:,} samples a run in {summary.sampling_steps} steps; features: "
             f"{extractor.name}{weights}. Distances are to the training images."
         ),
     ]

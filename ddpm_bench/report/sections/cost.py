@@ -32,7 +32,7 @@ def cost_section(summary: Summary) -> list[Block]:
             "Parameters can be compared. Times cannot: each is of its own machine, network, images and batches. Measured are wall "
             "times of whole runs, means over the seeds, with whatever else the machine did at the time: of training, by passes "
             f"over {record.data.train_images:,} images of {record.data.shape[1]}x{record.data.shape[2]} pixels; of sampling in "
-            f"{record.sampling_steps:,} steps, by images, {record.samples:,} of which are drawn a run, many at a time."
+            f"{summary.sampling_steps} steps, by images, {record.samples:,} of which are drawn a run, many at a time."
         ),
         Table(TITLE, "llrrrl", HEADS, tuple(lines)),
     ]

@@ -77,7 +77,7 @@ def _first_alike(job: Job, grid: Grid, preset: Preset, overrides: dict[str, dict
         for cell in grid.select(None, preset.name)
         if training_identity(settings := resolve(cell, preset, overrides)) == training_identity(job.settings)
     ]
-    return alike[0] if len(alike) > 1 else None
+    return alike[0] if {one.cell.name for one in alike} - {job.cell.name} else None
 
 
 def _check_sampling(settings: CellSettings) -> None:

@@ -170,6 +170,8 @@ def other_axes(summary: Summary) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return f"{value:,}" if isinstance(value, int) else "all" if value is None else str(value)
 
 

@@ -3,13 +3,14 @@
     -log P(level) <= -E_u log p(x + (u - 1/2) w) - D log w         u uniform in [0, 1), w the width of a level
     log p(x) = log N(x_T; 0, 1) + integral of div (dx/dl) over l + D/2 log a,    a = 1 / (1 + sigma_0^2)
 
-For a geometric schedule too the prior is N(0, 1) of x_T, which is N(0, 1 + sigma_T^2) of x_0 + sigma_T z, where Song et al. take
-N(0, sigma_T^2). The density is that of images with a little noise, x_0 + sigma_0 z, from where the ODE goes to x_T. Song et al. begin at 1e-5
-of their time, where their sigma is 1e-3. That is below the 0.01 of the first step of a chain of 1,000, where the density of
-images is already blurred by more than a level; there the network is asked as at the first step. The number is the model's
-own up to the tolerance of RK45, to the draws of u and to those of the probe of the divergence, of which the latter are
-unbiased. It is no variational bound: neither of the chain's p(x_{t-1} | x_t), nor of its decoder. Each draw has a u and a
-probe of its own, which depend on the seed, the image's index and the draw's number.
+For a geometric schedule too the prior is N(0, 1) of x_T, which is N(0, 1 + sigma_T^2) of x_0 + sigma_T z, where Song et
+al. take N(0, sigma_T^2). The density is that of images with a little noise, x_0 + sigma_0 z, from where the ODE goes to
+x_T. Song et al. begin at 1e-5 of their time, where their sigma is 1e-3. That is below the 0.01 of the first step of a
+chain of 1,000, where the density of images is already blurred by more than a level; there the network is asked as at
+the first step. The number is the model's own up to the tolerance of RK45, to the draws of u and to those of the probe
+of the divergence, of which the latter are unbiased. It is no variational bound: neither of the chain's p(x_{t-1} |
+x_t), nor of its decoder. Each draw has a u and a probe of its own, which depend on the seed, the image's index and the
+draw's number.
 """
 
 import math

@@ -20,7 +20,7 @@ from ddpm_bench.config.published import (
     QuotedRow,
     Sections,
     in_words,
-)  # fmt: skip
+)
 from ddpm_bench.config.values import Frozen
 from ddpm_bench.errors import UserError, near_miss
 

@@ -9,10 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from ddpm_bench.config.grid import Grid, in_print
-from ddpm_bench.config.published import (
-    Coding,
-    PublishedTable,
-)  # fmt: skip
+from ddpm_bench.config.published import Coding, PublishedTable
 from ddpm_bench.config.settings import CellSettings, section_of
 from ddpm_bench.config.values import first_fault
 from ddpm_bench.errors import UserError, near_miss

@@ -87,7 +87,7 @@ def _foreign(record: Record, grid: Grid) -> str:
         return f"it is of grid '{record.grid}', not of '{grid.name}'; report it with `--grid {record.grid}`"
     if record.cell not in cells:
         return f"grid '{grid.name}' has no such cell{near_miss(record.cell, cells)}"
-    expected, settings = cells[record.cell].axes_under(record.preset), _flat(record)
+    expected, settings = cells[record.cell].axes_under(record.preset), flat_settings(record)
     if lines := differing_lines(expected, {axis: settings.get(axis) for axis in expected}):
         return f"it has other axes than the grid's row:{_joined(lines)}"
     return ""
@@ -117,10 +117,7 @@ def _joined(lines: Sequence[str]) -> str:
 
 def shared(record: Record) -> dict[str, Any]:
     """What must be equal in all records of a table: all but the axes and the seed."""
-    settings = record.settings.model_dump(mode="json")
-    for axis in record.axes:
-        section, _, name = axis.partition(".")
-        settings[section].pop(name, None)
+    settings = record.common_settings
     del settings["data"]["resize"]
     return settings | {
         "preset": record.preset,
@@ -170,11 +167,14 @@ def model_conditions(record: Record, key: str, selection: Selection = "last") ->
         conditions |= {f"sampling.{name}": getattr(settings.sampling, name) for name in OF_SAMPLERS}
     sections = ("diffusion.", "network.", "training.")
     return conditions | {
-        name: value for name, value in _flat(record).items() if name.startswith(sections) and name not in _NO_CONDITIONS
+        name: value
+        for name, value in flat_settings(record).items()
+        if name.startswith(sections) and name not in _NO_CONDITIONS
     }
 
 
-def _flat(record: Record) -> dict[str, Any]:
+def flat_settings(record: Record) -> dict[str, Any]:
+    """By name as `training.steps`."""
     return {f"{section}.{name}": value for section, part in record.settings for name, value in part}
 
 
@@ -254,7 +254,7 @@ def differences(record: Record, grid: Grid, key: str, selection: Selection) -> t
     The record's cell is one of the grid's.
     """
     cell = next((cell for cell in grid.cells if cell.name == record.cell), None)
-    here = _flat(record) | model_conditions(record, key, selection) | measurement_conditions(record, key)
+    here = flat_settings(record) | model_conditions(record, key, selection) | measurement_conditions(record, key)
     said = here | ({} if record.data.name == grid.conditions.data else {"data": record.data.name})
     return tuple(
         Difference(name, _show(value), _show(said[name]))

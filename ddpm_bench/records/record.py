@@ -317,6 +317,15 @@ class Record(Part):
         return record_path(Path(), self.cell, self.seed).stem
 
     @property
+    def common_settings(self) -> dict[str, dict[str, Any]]:
+        """The settings that all cells of its grid share, as JSON values: all but the axes."""
+        settings = self.settings.model_dump(mode="json")
+        for axis in self.axes:
+            section, _, name = axis.partition(".")
+            settings[section].pop(name, None)
+        return settings
+
+    @property
     def every_term(self) -> BoundTerms | None:
         """The bound of test images with L_{t-1} and the error of x_0 for every t, where that was measured."""
         return self.terms or next((b for b in self.bounds if b.split == "test" and b.mse and not b.steps), None)

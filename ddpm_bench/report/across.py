@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ddpm_bench.records.conditions import flat_settings
 from ddpm_bench.report.summary import MeasuredCell, Summary
 
 CALLS = "network calls an image"
@@ -38,11 +39,4 @@ def place(row: MeasuredCell, axis: str) -> Any:
     record = next(iter((*row.done, *row.diverged)), None)
     if record is None:
         return None
-    if axis == STEPS:
-        return record.network_calls
-    section, _, name = axis.partition(".")
-    return getattr(getattr(record.settings, section), name)
-
-
-def groups_of(summary: Summary) -> list[str]:
-    return list(dict.fromkeys(row.cell.group for row in summary.rows))
+    return record.network_calls if axis == STEPS else flat_settings(record)[axis]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ddpm_bench.config.metrics import DISTANCE, METRICS, SCORE
 from ddpm_bench.config.published import Published
-from ddpm_bench.report.across import Across, groups_of, lines_across
+from ddpm_bench.report.across import Across, lines_across
 from ddpm_bench.report.best import best_cells, bold_in_words
 from ddpm_bench.report.results_table import (
     FID,
@@ -19,7 +19,7 @@ from ddpm_bench.report.results_table import (
     make_table,
     measured_fields,
 )
-from ddpm_bench.report.summary import Summary
+from ddpm_bench.report.summary import MeasuredCell, Summary, by_group
 from ddpm_bench.report.table_remarks import EMPTY, NOT_MEASURED, meanings, setting, title, unverified, verdict
 
 DOTS = "…"
@@ -34,32 +34,28 @@ def compact_table(summary: Summary) -> ResultsTable:
 def across_table(summary: Summary, lines: Sequence[Across], key: str) -> ResultsTable:
     """The metric of every label, group by group; beside it what was published of it, where anything was."""
     notes, metric, source = Notes(), METRICS[key], _source_of(key)
-    rows = {(row.cell.group, row.cell.label): row for line in lines for row in line.rows}
-    groups = groups_of(summary)
-    measured = [
-        group for group in groups if any(key in row.estimates for row in rows.values() if row.cell.group == group)
-    ]
-    printed = [
-        group for group in groups
-        if any(source.write(row.cell.published) for row in rows.values() if row.cell.group == group)
-    ]  # fmt: skip
-    best = {group: best_cells(key, [row for row in rows.values() if row.cell.group == group]) for group in measured}
+    groups = by_group(summary.rows)
+    measured = [group for group, rows in groups.items() if any(key in row.estimates for row in rows)]
+    printed = [group for group, rows in groups.items() if any(source.write(row.cell.published) for row in rows)]
+    best = {group: best_cells(key, groups[group]) for group in measured}
     weights = "" if summary.first.extractor.verified or metric.is_bound else notes.letter(unverified(summary.first))
 
-    def fields(label: str) -> list[Field]:
-        found = [rows.get((group, label)) for group in measured]
-        ours = [
-            measured_fields(row, (key,), notes, {key: best[group]})[0] if row else Field(EMPTY)
-            for group, row in zip(measured, found, strict=True)
-        ]
-        ours = [Field(DOTS) if field.text == NOT_MEASURED else field for field in ours]
-        theirs = [rows.get((group, label)) for group in printed]
-        return [*ours, *(_published(source, row.cell.published) if row else Field(EMPTY) for row in theirs)]
+    def ours(row: MeasuredCell | None, group: str) -> Field:
+        field = measured_fields(row, (key,), notes, {key: best[group]})[0] if row else Field(EMPTY)
+        return Field(DOTS) if field.text == NOT_MEASURED else field
 
+    def theirs(row: MeasuredCell | None) -> Field:
+        return _published(source, row.cell.published) if row else Field(EMPTY)
+
+    entries = [
+        Line("", line.label, (
+            *(ours(line.in_group(group), group) for group in measured), *(theirs(line.in_group(group)) for group in printed)
+        ))
+        for line in lines
+    ]  # fmt: skip
     heads = [Field(group, weights) for group in measured] + [Field(group) for group in printed]
     name, arrow = heading(key, summary.first)[:-2], metric.arrow
     beside = f", beside {metric.published_name}" if printed else ""
-    entries = [Line("", line.label, tuple(fields(line.label))) for line in lines]
     return ResultsTable(
         title=f"{title(summary)}: {name} {arrow}{beside}",
         setting=setting(summary, bounds=metric.is_bound),

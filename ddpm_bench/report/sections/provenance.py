@@ -36,17 +36,15 @@ FACTS: tuple[tuple[str, Callable[[Record], str]], ...] = (
 def provenance_section(summary: Summary) -> list[Block]:
     records = summary.records
     facts = tuple((name, joined(LineBreak(), _variants(records, fact))) for name, fact in FACTS)
-    settings = summary.first.settings.model_dump(mode="json")
-    for axis in summary.first.axes:
-        section, _, name = axis.partition(".")
-        settings[section].pop(name, None)
     return [
         Heading(2, "Where the numbers come from"),
         Paragraph(f"{COMMAND}:"),
         CodeBlock("sh", command(records, summary.grid)),
         Table(COMMAND, "ll", (None, None), facts),
         Details("Outcome and time of every run", (_times(records),)),
-        Details("Settings that all cells share", (CodeBlock("json", json.dumps(settings, indent=2)),)),
+        Details(
+            "Settings that all cells share", (CodeBlock("json", json.dumps(summary.first.common_settings, indent=2)),)
+        ),
     ]
 
 

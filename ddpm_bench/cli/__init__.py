@@ -4,7 +4,8 @@ Heavy imports are inside the commands, so that `ddpm-bench --help` answers at on
 is a result), 1 a cell failed or a comparison did not hold or the disk or the memory is full, 2 a mistake in what was
 given, 130 interrupted.
 
-    grids.py        ablate, train, report, grids
+    grids.py        ablate, train, grids
+    report.py       report
     records.py      compare, merge, reproduce
     sample.py       sample
     evaluate.py     evaluate
@@ -36,6 +37,7 @@ from ddpm_bench.cli import (
     noise,
     published,
     records,
+    report,
     sample,
     speed,
 )
@@ -74,7 +76,7 @@ for command in (
     likelihood.nll,
     likelihood.selftest,
     mix.mix,
-    grids.report,
+    report.report,
     records.compare,
     records.merge,
     records.reproduce,

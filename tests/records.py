@@ -9,8 +9,8 @@ from ddpm_bench.config.grid import Grid
 from ddpm_bench.config.preset import load_preset, resolve
 from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.config.shipped import load_grid
+from ddpm_bench.records.likelihoods import BoundTerms
 from ddpm_bench.records.record import (
-    BoundTerms,
     Checkpoint,
     DataInfo,
     Divergence,

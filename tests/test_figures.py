@@ -17,7 +17,8 @@ from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.data.pictures import write_image_grid, write_labelled_grid
 from ddpm_bench.diffusion.schedule import SCHEDULES
-from ddpm_bench.records.record import BoundTerms, Record
+from ddpm_bench.records.likelihoods import BoundTerms
+from ddpm_bench.records.record import Record
 from ddpm_bench.report.figures import PLOTS, draw_figures
 from ddpm_bench.report.figures.bound_terms import draw_terms
 from ddpm_bench.report.figures.forward_process import BETAS, draw_schedule, noised

@@ -22,7 +22,7 @@ from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.likelihood import Bound, bits_per_dim, estimate_bits_per_dim
 from ddpm_bench.likelihood.estimate import Budget, proposal
 from ddpm_bench.likelihood.pieces import Pieces
-from ddpm_bench.records.record import BoundTerms
+from ddpm_bench.records.likelihoods import BoundTerms
 from ddpm_bench.runtime import interrupt
 from ddpm_bench.runtime.runtime import Runtime
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ddpm_bench.config.preset import load_preset, resolve
 from ddpm_bench.config.shipped import load_coding, load_grid
-from ddpm_bench.records.record import BoundTerms
+from ddpm_bench.records.likelihoods import BoundTerms
 from ddpm_bench.report.figures.progressive_coding import draw_progressive, plot_progressive
 from ddpm_bench.report.progressive_coding import (
     coded,

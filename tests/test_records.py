@@ -7,7 +7,8 @@ from records import make_record
 
 from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.errors import UserError
-from ddpm_bench.records.record import SCHEMA, BoundTerms, read_record, read_records, record_path, write_record
+from ddpm_bench.records.likelihoods import BoundTerms
+from ddpm_bench.records.record import SCHEMA, read_record, read_records, record_path, write_record
 
 
 def record(cell="eps-mse-fixed", seed=0):

@@ -7,7 +7,7 @@ import pytest
 from records import ANCHORS, make_record
 
 from ddpm_bench.config.shipped import load_grid
-from ddpm_bench.records.record import OdeLikelihood
+from ddpm_bench.records.likelihoods import OdeLikelihood
 from ddpm_bench.records.row import ModelInfo, Row, Setup, write_row
 from ddpm_bench.report import render
 from ddpm_bench.report.checkpoint_rows import rows_beside

@@ -7,7 +7,8 @@ from ddpm_bench.config.grid import Grid
 from ddpm_bench.config.metrics import BOUNDS, LIKELIHOOD
 from ddpm_bench.config.published import Published
 from ddpm_bench.config.shipped import load_grid
-from ddpm_bench.records.record import OdeLikelihood, Record
+from ddpm_bench.records.likelihoods import OdeLikelihood
+from ddpm_bench.records.record import Record
 from ddpm_bench.report.published_verdicts import verdicts
 from ddpm_bench.report.results_table import make_table
 from ddpm_bench.report.sections.published_numbers import published_numbers_section

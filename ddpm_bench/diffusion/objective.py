@@ -19,7 +19,7 @@ a floor, beyond which a variance has no gradient. Where variances fit the errors
 """
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -39,6 +39,10 @@ class Objective(Protocol):
     def name(self) -> str:
         """As in grids, presets and records."""
 
+    @property
+    def bounds(self) -> bool:
+        """Does it train a term of the bound, and so a decoder of pixels?"""
+
     def check(self, diffusion: Diffusion) -> None:
         """Raises UserError, with the reason, for a diffusion that this objective cannot train."""
 
@@ -53,6 +57,7 @@ class L:
     """The variational bound, one term of its sum over t; trains every variance."""
 
     name = "L"
+    bounds = True
 
     def check(self, diffusion: Diffusion) -> None:
         if diffusion.schedule.exploding:
@@ -93,6 +98,7 @@ class LSimple:
     """The unweighted squared error; says nothing about a variance, so it refuses to train one."""
 
     name = "L_simple"
+    bounds = False
 
     def check(self, diffusion: Diffusion) -> None:
         if diffusion.variance.outputs != 1:
@@ -146,6 +152,7 @@ class LHybrid:
 
     name: str
     lambda_: float | None
+    bounds: ClassVar[bool] = True
 
     def check(self, diffusion: Diffusion) -> None:
         if diffusion.variance.outputs != 2:

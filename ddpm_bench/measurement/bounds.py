@@ -14,7 +14,7 @@ from ddpm_bench.likelihood import Bound, bits_per_dim, estimate_bits_per_dim
 from ddpm_bench.likelihood.pieces import Pieces
 from ddpm_bench.metrics.uncertainty import mean_quantiles
 from ddpm_bench.models.model import Model
-from ddpm_bench.records.record import BoundTerms
+from ddpm_bench.records.likelihoods import BoundTerms
 from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
 

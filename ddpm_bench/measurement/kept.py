@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
-from ddpm_bench.records.record import Part
+from ddpm_bench.records.part import Part
 from ddpm_bench.runtime.observer import observer, say
 from ddpm_bench.sealed import read_sealed, say_again, write_sealed
 

@@ -11,7 +11,7 @@ from ddpm_bench.likelihood.pieces import Pieces
 from ddpm_bench.measurement.bounds import spread_over
 from ddpm_bench.metrics.uncertainty import mean_quantiles
 from ddpm_bench.models.model import Model
-from ddpm_bench.records.record import OdeLikelihood
+from ddpm_bench.records.likelihoods import OdeLikelihood
 from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
 

@@ -28,9 +28,11 @@ from ddpm_bench.metrics.fidelity import scores
 from ddpm_bench.metrics.neighbours import find_neighbours
 from ddpm_bench.metrics.quality import check_quality
 from ddpm_bench.models.model import Model
+from ddpm_bench.records.likelihoods import BoundTerms
+from ddpm_bench.records.part import Part
 from ddpm_bench.records.protocol import protocol
 from ddpm_bench.records.provenance import git_commit, hardware, versions
-from ddpm_bench.records.record import BoundTerms, DataInfo, Measurement, Neighbours, Part, picture_path
+from ddpm_bench.records.record import DataInfo, Measurement, Neighbours, picture_path
 from ddpm_bench.runtime.observer import observer
 from ddpm_bench.runtime.runtime import Runtime
 

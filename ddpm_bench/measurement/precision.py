@@ -18,8 +18,9 @@ from ddpm_bench.measurement.kept import work_beside
 from ddpm_bench.measurement.measure import Task, measure
 from ddpm_bench.measurement.samples import draw_samples
 from ddpm_bench.models.model import Model
+from ddpm_bench.records.part import Part
 from ddpm_bench.records.provenance import git_commit, hardware, versions
-from ddpm_bench.records.record import DataInfo, ExtractorInfo, Part
+from ddpm_bench.records.record import DataInfo, ExtractorInfo
 from ddpm_bench.runtime.observer import about
 from ddpm_bench.runtime.runtime import Runtime
 

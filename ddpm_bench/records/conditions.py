@@ -17,7 +17,8 @@ from ddpm_bench.config.settings import OF_SAMPLERS
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.records.differences import HASHED
 from ddpm_bench.records.differences import differences as differing_lines
-from ddpm_bench.records.record import BoundTerms, Record
+from ddpm_bench.records.likelihoods import BoundTerms
+from ddpm_bench.records.record import Record
 
 Selection = Literal["last", "best"]
 """Which checkpoint a number belongs to: the last, or the one with the lowest distance to the training set."""

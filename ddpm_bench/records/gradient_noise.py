@@ -4,7 +4,8 @@ from typing import Literal
 
 from ddpm_bench.config.values import Count, Seed
 from ddpm_bench.records.fields import Hardware
-from ddpm_bench.records.record import DataInfo, Part
+from ddpm_bench.records.part import Part
+from ddpm_bench.records.record import DataInfo
 
 
 class Noise(Part):

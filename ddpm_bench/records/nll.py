@@ -4,7 +4,9 @@ from typing import Literal
 
 from ddpm_bench.config.values import Count, Seed
 from ddpm_bench.records.fields import Hardware
-from ddpm_bench.records.record import Bounds, BoundTerms, DataInfo, OdeLikelihood, Part
+from ddpm_bench.records.likelihoods import Bounds, BoundTerms, OdeLikelihood
+from ddpm_bench.records.part import Part
+from ddpm_bench.records.record import DataInfo
 
 
 class Gap(Part):

@@ -12,13 +12,13 @@ from ddpm_bench.config.values import Count, Seed
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import move_aside, write_json
 from ddpm_bench.records.differences import HASHED, differences
+from ddpm_bench.records.part import Part
 from ddpm_bench.records.reading import OwnFiles, read_part
 from ddpm_bench.records.record import (
     PICTURES,
     DataInfo,
     ExtractorInfo,
     Measurement,
-    Part,
     picture_path,
     with_network_calls,
 )

@@ -8,7 +8,7 @@ from statistics import NormalDist, fmean
 from ddpm_bench.config.grid import Cell, Grid
 from ddpm_bench.config.published import Coding
 from ddpm_bench.config.shipped import load_coding
-from ddpm_bench.records.record import BoundTerms
+from ddpm_bench.records.likelihoods import BoundTerms
 from ddpm_bench.report.progressive_coding import Coded, coded, has_progressive
 from ddpm_bench.report.summary import MeasuredCell, Summary
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from ddpm_bench.config.metrics import BOUNDS, LIKELIHOOD, METRICS
 from ddpm_bench.files import write_text
 from ddpm_bench.models.model_card import KINDS
+from ddpm_bench.records.likelihoods import BoundTerms
 from ddpm_bench.records.protocol import few_images, has_score, images_needed, in_words, protocol, quality_in_words
-from ddpm_bench.records.record import BoundTerms
 from ddpm_bench.records.row import ROWS, Row
 from ddpm_bench.report.blocks import Block, Bullets, Heading, Table
 from ddpm_bench.report.labels import csv_value

@@ -12,6 +12,7 @@ from ddpm_bench.report.blocks import Block, Heading, Image, Paragraph
 from ddpm_bench.report.figures.progressive_coding import plot_progressive
 from ddpm_bench.report.progressive_coding import Coded, coded, split_in_words
 from ddpm_bench.report.sections.bounds import code_table
+from ddpm_bench.report.table_remarks import dequantised_in_words
 from ddpm_bench.report.writers.markdown import to_markdown
 
 PUBLISHED_CODE = "ddpm-table4"
@@ -45,10 +46,9 @@ def write_progressive(result: Nll, out: Path) -> None:
 def likelihood_table(result: Nll) -> RichTable:
     """One row for each split: the likelihood by the ODE, which no bound stands beside."""
     first = result.likelihoods[0]
-    width = "of the model's levels" if first.dequantisation == "level" else "of Song et al., 2 (level + u) / 256 - 1"
     caption = [
         f"Likelihood by the probability flow ODE, no variational bound: RK45, rtol = {first.rtol:g}, atol = {first.atol:g}; "
-        f"uniform dequantisation over the width {width}; {first.draws} draw{'s' * (first.draws > 1)} an image, each with a "
+        f"{dequantised_in_words(first)}; {first.draws} draw{'s' * (first.draws > 1)} an image, each with a "
         f"Rademacher probe; density of images with noise sigma_0 = {first.sigma_0:g}; x_0 not clipped. "
         "Standard errors: ± draws, by these alone; ± images, of these images as a sample of the data, the draws within. "
         "The 95% interval covers both.",

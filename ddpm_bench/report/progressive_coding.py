@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from ddpm_bench.config.published import Coding, CodingPoint
-from ddpm_bench.records.record import BoundTerms
+from ddpm_bench.records.likelihoods import BoundTerms
 
 HALF_RANGE = 127.5
 """Grey levels that one unit of [-1, 1] stands for."""

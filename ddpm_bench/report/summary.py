@@ -13,7 +13,8 @@ from ddpm_bench.config.grid import Cell, Grid
 from ddpm_bench.config.metrics import DISTANCE, METRICS, PUBLISHED, SCORE
 from ddpm_bench.records.conditions import Difference, Selection, SetAside, differences, sorted_out
 from ddpm_bench.records.failure import why_failed
-from ddpm_bench.records.record import BoundTerms, Checkpoint, Record
+from ddpm_bench.records.likelihoods import BoundTerms
+from ddpm_bench.records.record import Checkpoint, Record
 
 
 @dataclass(frozen=True)

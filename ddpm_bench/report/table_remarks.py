@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.records.conditions import Difference
 from ddpm_bench.records.failure import why_failed
+from ddpm_bench.records.likelihoods import OdeLikelihood
 from ddpm_bench.records.protocol import quality_in_words
-from ddpm_bench.records.record import OdeLikelihood, Record
+from ddpm_bench.records.record import Record
 from ddpm_bench.report.bounds import bound_remarks
 from ddpm_bench.report.summary import MeasuredCell, Summary
 
@@ -179,9 +180,15 @@ def ode_in_words(ode: OdeLikelihood) -> str:
     """How a likelihood by the ODE was measured, and what it is not."""
     return (
         f"Bits/dim (ODE): likelihood by the probability flow ODE of {ode.images:,} images in {ode.draws} draws each (RK45, rtol = "
-        f"{ode.rtol:g}, atol = {ode.atol:g}, uniform dequantisation, sigma_0 = {ode.sigma_0:g}); no variational bound, and "
+        f"{ode.rtol:g}, atol = {ode.atol:g}, {dequantised_in_words(ode)}, sigma_0 = {ode.sigma_0:g}); no variational bound, and "
         "comparable with none."
     )
+
+
+def dequantised_in_words(ode: OdeLikelihood) -> str:
+    """Over what width pixels were spread."""
+    width = "of the model's levels" if ode.dequantisation == "level" else "of Song et al., 2 (level + u) / 256 - 1"
+    return f"uniform dequantisation over the width {width}"
 
 
 def background(summary: Summary, keys: Sequence[str]) -> list[str]:

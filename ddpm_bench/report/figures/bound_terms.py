@@ -5,7 +5,8 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
-from ddpm_bench.records.record import BoundTerms, Record
+from ddpm_bench.records.likelihoods import BoundTerms
+from ddpm_bench.records.record import Record
 from ddpm_bench.report.figures.cell_styles import style_of
 from ddpm_bench.report.figures.drawing import Said, group_panels, legend_below, measured_on, running_mean
 from ddpm_bench.report.figures.in_words import cell_name, ends

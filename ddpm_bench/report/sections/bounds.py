@@ -5,7 +5,7 @@ from statistics import fmean
 
 from ddpm_bench.config.metrics import BOUNDS
 from ddpm_bench.config.published import Coding
-from ddpm_bench.records.record import BoundTerms
+from ddpm_bench.records.likelihoods import BoundTerms
 from ddpm_bench.report.blocks import Block, Bold, Details, Entry, Heading, Paragraph, Subscript, Symbols, Table
 from ddpm_bench.report.bounds import Z, codes_of, published_code, row_name
 from ddpm_bench.report.progressive_coding import MEASURED_HEADS, PUBLISHED_HEADS, Coded, lines, split_in_words

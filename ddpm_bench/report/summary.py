@@ -5,6 +5,7 @@ s = sqrt( sum_i (y_i - mean)^2 / (n - 1) ),   n seeds;  not defined for n = 1.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import pandas as pd
@@ -58,7 +59,7 @@ class MeasuredCell:
         """The bounds of a split, one a seed that has it."""
         return [bound for bound in self.bounds if bound.split == split]
 
-    @property
+    @cached_property
     def failed(self) -> tuple[Record, ...]:
         """Those of `done` that are no better than no model: their numbers are shown, and marked."""
         return tuple(record for record in self.done if why_failed(record))
@@ -217,10 +218,10 @@ def _differences(records: Sequence[Record], grid: Grid, key: str, selection: Sel
     A condition that differs in several ways, as an axis may, is one difference with all that is published and here.
     """
     having = [record for record in records if record.last and key in record.last.metrics] or records[:1]
-    of_cells = {record.cell: differences(record, grid, key, selection) for record in having}
     found: dict[str, dict[Difference, None]] = {}
-    for one in (one for several in of_cells.values() for one in several):
-        found.setdefault(one.name, {})[one] = None
+    for record in {record.cell: record for record in having}.values():
+        for one in differences(record, grid, key, selection):
+            found.setdefault(one.name, {})[one] = None
     return tuple(
         Difference(name, _each_once(d.published for d in ones), _each_once(d.here for d in ones))
         for name, ones in found.items()

@@ -286,6 +286,19 @@ def test_losses_have_a_panel_a_cell_and_a_cross_where_a_run_diverged() -> None:
     assert crosses == [0, 1, 0, 0, 3, 0]
 
 
+def test_of_many_seeds_the_losses_are_a_median_in_a_band() -> None:
+    [one] = [record for record in quick_records() if record.cell == CELL and record.seed == 0]
+    up = [point.model_copy(update={"loss": point.loss * 3}) for point in one.training_log]
+    many = [one.model_copy(update={"seed": seed}) for seed in range(30)]
+    figure, caption = drawn(draw_losses, [*many, one.model_copy(update={"seed": 30, "training_log": tuple(up)})])
+    [axes] = [axes for axes in figure.axes if axes.lines]
+    [line], [band] = axes.lines, axes.collections
+    assert list(line.get_ydata()) == [point.loss for point in one.training_log]
+    assert band.get_paths()[0].get_extents().y1 >= max(line.get_ydata())
+    assert "of more than 30 seeds the median" in caption
+    assert "median" not in drawn(draw_losses, many)[1]
+
+
 def test_last_and_best_checkpoints_are_both_in_the_comparison() -> None:
     figure = Figure()
     caption = draw_comparison(figure, summaries(paper_records(), GRID), PictureFolder(Path()), key="fd_train").caption

@@ -17,7 +17,6 @@ from ddpm_bench.report.progressive_coding import (
     coded,
     has_progressive,
     lines,
-    progressive,
     split_in_words,
 )
 from ddpm_bench.report.sections.bounds import code_table
@@ -42,7 +41,7 @@ def full(cell: str = "eps-mse-fixed") -> BoundTerms:
 
 
 def test_after_r_steps_the_rate_holds_the_terms_above_t_and_the_error_is_that_of_t() -> None:
-    points = progressive(bound())
+    points = coded("x", [bound()]).points
     assert [p.steps for p in points] == [1, 2, 3, 4]
     assert [p.rate for p in points] == pytest.approx([5.0, 5.001, 5.011, 5.111])  # L_T, + L_3, + L_2, + L_1; never L_0
     assert [p.rmse for p in points] == pytest.approx([127.5 * t / 10 for t in (4, 3, 2, 1)])
@@ -66,7 +65,7 @@ def test_a_bound_without_single_terms_and_errors_has_no_code(lacking: dict) -> N
     bare = bound().model_copy(update=lacking)
     assert has_progressive(bound()) and not has_progressive(bare)
     with pytest.raises(ValueError, match="every t"):
-        progressive(bare)
+        coded("x", [bare])
 
 
 def test_the_published_code_is_the_papers_table_4() -> None:

@@ -180,7 +180,10 @@ def test_a_process_is_chosen_by_its_settings_and_older_ones_have_none_of_them() 
         ({"objective": "L"}, "objective 'L' does not go with the schedule 'geometric'"),
         ({"parameterization": "mu"}, "'DSM' is of a score, and 'mu' predicts none"),
         ({"sigma_1": 2.0}, "give 0 < sigma_1 < sigma_T"),
-        ({"schedule": "linear", "parameterization": "eps", "objective": "L", "codec": "unit"}, "codec 'unit'.*256 levels"),
+        (
+            {"schedule": "linear", "parameterization": "eps", "objective": "L", "codec": "unit"},
+            "codec 'unit'.*256 levels",
+        ),
     ],
 )
 def test_what_means_nothing_is_refused(changes: dict, said: str) -> None:

@@ -7,11 +7,12 @@ After r network evaluations the receiver has x_t, t = T - r + 1, and predicts x_
 At r = T the rate is all of the bound but L_0, which is the distortion in bits/dim. From records alone, without torch.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
+
+import numpy as np
 
 from ddpm_bench.config.published import Coding, CodingPoint
 from ddpm_bench.records.likelihoods import BoundTerms
@@ -54,31 +55,25 @@ def has_progressive(bound: BoundTerms) -> bool:
     return bool(bound.terms) and len(bound.terms) == len(bound.mse)
 
 
-def progressive(bound: BoundTerms) -> list[Point]:
-    """The code of one measured bound, r = 1..T. ValueError without single terms and errors (see `has_progressive`)."""
-    if not has_progressive(bound):
-        raise ValueError("a progressive code needs the terms and errors of every t")
-    points: list[Point] = []
-    rate = bound.prior
-    for t in range(len(bound.terms), 0, -1):  # here rate = L_T + sum_{s > t} L_{s-1}
-        points.append(Point(len(points) + 1, rate, HALF_RANGE * math.sqrt(bound.mse[t - 1])))
-        rate += bound.terms[t - 1]
-    return points
-
-
 def coded(label: str, bounds: Sequence[BoundTerms]) -> Coded:
-    """The code of a model: the mean over the bounds, one a seed, all with equally many steps."""
-    runs = [progressive(bound) for bound in bounds]
-    points = [
-        Point(same[0].steps, fmean(p.rate for p in same), fmean(p.rmse for p in same))
-        for same in zip(*runs, strict=True)
-    ]
+    """The code of a model: the mean over the bounds, one a seed, all with equally many steps. ValueError without single
+    terms and errors (see `has_progressive`)."""
+    if not all(map(has_progressive, bounds)):
+        raise ValueError("a progressive code needs the terms and errors of every t")
+    runs = [_run(bound) for bound in bounds]
+    rates, errors = np.mean(runs, axis=0).tolist()
     return Coded(
         label=label,
-        points=tuple(points),
+        points=tuple(Point(r, rate, rmse) for r, (rate, rmse) in enumerate(zip(rates, errors, strict=True), 1)),
         rate=fmean(bound.prior + bound.middle for bound in bounds),
         distortion=fmean(bound.first for bound in bounds),
     )
+
+
+def _run(bound: BoundTerms) -> tuple[np.ndarray, np.ndarray]:
+    """Rate and RMSE after r = 1..T reverse steps: t = T..1, and the rate holds L_T and the terms of all s > t."""
+    terms, mse = np.array(bound.terms[::-1]), np.array(bound.mse[::-1])
+    return np.cumsum([bound.prior, *terms[:-1]]), HALF_RANGE * np.sqrt(mse)
 
 
 def lines(code: Coded, published: Coding | None = None) -> list[list[str]]:

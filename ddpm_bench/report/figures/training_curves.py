@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
@@ -19,6 +20,8 @@ from ddpm_bench.report.table_remarks import NOT_MEASURED
 
 MANY, SHARE = 200, 100
 """Lines of more points than MANY are smoothed, by a running mean over a SHAREth of the points to either side."""
+RUNS, BAND = 30, (0.025, 0.5, 0.975)
+"""Of more runs than RUNS a panel shows these quantiles at every step, the outer two as a band."""
 
 
 def draw_losses(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) -> Said | None:
@@ -30,8 +33,10 @@ def draw_losses(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) 
     figure.supxlabel("training step")
     longest = max(len(record.training_log) for record in summary.records)
     smooth = f", of lines as running means over {2 * (longest // SHARE) + 1} ticks" if longest > MANY else ""
+    many = any(len(runs_of(row)) > RUNS for row in summary.rows)
+    band = f"; of more than {RUNS} seeds the median, in the band of 95% of them" if many else ""
     return Said(
-        "Training loss of every run, a line a seed; means over the steps of a tick of the log"
+        f"Training loss of every run, a line a seed{band}; means over the steps of a tick of the log"
         f"{smooth}. Every panel has its own scale, since objectives have different units. "
         f"{_shared(summary)}{_crosses(summary)}Depends on: {measured_on(summary)}",
         _seen(summary),
@@ -68,18 +73,32 @@ def _finite(record: Record) -> list[tuple[int, float]]:
     return [(point.step, point.loss) for point in record.training_log if math.isfinite(point.loss)]
 
 
+def _draw_line(axes: Axes, steps: Sequence[int], losses: Sequence[float], style: CellStyle) -> list[float]:
+    """Returns what was drawn, here and below, for the scale."""
+    if len(losses) > MANY:
+        losses = running_mean(losses, [len(losses) // SHARE] * len(losses))
+    axes.plot(steps, losses, color=style.colour, linewidth=1, alpha=0.8)
+    return list(losses)
+
+
+def _draw_band(axes: Axes, runs: Sequence[Sequence[tuple[int, float]]], style: CellStyle) -> list[float]:
+    by_step: dict[int, list[float]] = {}
+    for step, loss in (point for points in runs for point in points):
+        by_step.setdefault(step, []).append(loss)
+    steps = sorted(by_step)
+    low, median, high = np.array([np.quantile(by_step[step], BAND) for step in steps]).T.tolist()
+    axes.fill_between(steps, low, high, color=style.colour, alpha=0.3, linewidth=0)
+    return low + _draw_line(axes, steps, median, style)
+
+
 def _draw_loss(axes: Axes, row: MeasuredCell, style: CellStyle, last: int) -> None:
     axes.set_ylabel(f"loss {mathtext(row.cell.objective)}")
-    drawn: list[float] = []
-    for record in runs_of(row):
-        points = _finite(record)
-        if not points:
-            continue
+    runs = [(record, points) for record in runs_of(row) if (points := _finite(record))]
+    drawn = _draw_band(axes, [points for _, points in runs], style) if len(runs) > RUNS else []
+    for record, points in runs:
         steps, losses = zip(*points, strict=True)
-        if len(losses) > MANY:
-            losses = tuple(running_mean(losses, [len(losses) // SHARE] * len(losses)))
-        drawn += losses
-        axes.plot(steps, losses, color=style.colour, linewidth=1, alpha=0.8)
+        if len(runs) <= RUNS:
+            drawn += _draw_line(axes, steps, losses, style)
         if record.outcome == "diverged":
             axes.plot(steps[-1], losses[-1], "x", color="black", markersize=6, markeredgewidth=1.8)
     if drawn and min(drawn) > 0:

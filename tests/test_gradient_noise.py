@@ -17,12 +17,16 @@ from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import OBJECTIVES, LVlb
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.times import TimeSampler, Uniform
-from ddpm_bench.errors import UserError
-from ddpm_bench.measurement.gradient_noise import Spread, measure_gradient_noise, spread_of
+from ddpm_bench.errors import Interrupted, UserError
+from ddpm_bench.measurement import spread
+from ddpm_bench.measurement.gradient_noise import measure_gradient_noise
+from ddpm_bench.measurement.spread import Spread, spread_of
 from ddpm_bench.models.build import build_diffusion
 from ddpm_bench.models.model import Model, load_model
+from ddpm_bench.records.gradient_noise import GradientNoise
 from ddpm_bench.report.gradient_noise import draw_gradient_noise
 from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.training.batches import Batch, Batches
 
 MEAN, DEVIATIONS = (
     torch.tensor([0.5, -0.25, 0.1], dtype=torch.float64),
@@ -45,14 +49,14 @@ def test_a_spread_is_numpys_of_all_vectors_at_once() -> None:
     stacked = torch.stack(vectors).numpy()
     trace = np.cov(stacked, rowvar=False).trace()
     mean = stacked.mean(0)
-    for spread in (
+    for found in (
         spread_of(lambda number: in_parts(vectors[number]), range(30)),
         spread_of(lambda number: in_parts(vectors[number]), range(7))
         + spread_of(lambda number: in_parts(vectors[number]), range(7, 30)),
     ):
-        assert spread.count == 30
-        np.testing.assert_allclose(torch.cat([part.flatten() for part in spread.mean]), mean, rtol=1e-13)
-        np.testing.assert_allclose(spread.noise(4), (4 * trace, (mean**2).sum() - trace / 30), rtol=1e-12)
+        assert found.count == 30
+        np.testing.assert_allclose(torch.cat([part.flatten() for part in found.mean]), mean, rtol=1e-13)
+        np.testing.assert_allclose(found.noise(4), (4 * trace, (mean**2).sum() - trace / 30), rtol=1e-12)
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -69,8 +73,8 @@ def test_the_estimate_of_a_linear_model_has_no_bias(batch: int) -> None:
 
 def test_one_mean_and_one_scatter_are_all_that_is_held() -> None:
     small, large = (spread_of(lambda number: in_parts(linear_model(1, number)), range(n)) for n in (2, 200))
-    for spread in (small, large):
-        assert [part.numel() for part in spread.mean] == [2, 1] and spread.scatter.numel() == 1
+    for one in (small, large):
+        assert [part.numel() for part in one.mean] == [2, 1] and one.scatter.numel() == 1
     assert set(vars(large)) == {"count", "mean", "scatter"} == set(Spread.__annotations__)
 
 
@@ -80,8 +84,15 @@ def place(tmp_path: Path) -> tuple[Model, ImageData]:
     return model, load_data(DataSettings(source=tiny_data(tmp_path / "data.npz"), size=16))
 
 
-def measured(place: tuple[Model, ImageData], *objectives: str, batches: int = 6, batch: int = 3, seed: int = 0):
-    return measure_gradient_noise(*place, objectives, batches, batch, seed, Runtime())
+def measured(
+    place: tuple[Model, ImageData],
+    *objectives: str,
+    batches: int = 6,
+    batch: int = 3,
+    seed: int = 0,
+    runtime: Runtime | None = None,
+) -> GradientNoise:
+    return measure_gradient_noise(*place, objectives, batches, batch, seed, runtime or Runtime())
 
 
 def as_slope(model: Model, process: ProcessSettings) -> Model:
@@ -177,6 +188,33 @@ def test_a_measurement_repeats_bitwise_and_leaves_the_model_as_it_was(place) -> 
     assert not any(module.training for module in model.network.modules())
     assert all(torch.equal(held, before[name]) for name, held in model.network.state_dict().items())
     assert all(parameter.grad is None for parameter in model.network.parameters())
+
+
+@pytest.mark.parametrize("after", [1, 4])
+def test_an_interrupted_measurement_goes_on_and_comes_to_the_same_numbers(
+    place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Of 6 gradients, 3 a half: stopped within the first half, and within the second."""
+    kept, made = Runtime(cache=tmp_path / "cache"), []
+    batch_at = Batches.at
+
+    def counted(batches: Batches, number: int) -> Batch:
+        made.append(number)
+        return batch_at(batches, number)
+
+    monkeypatch.setattr(Batches, "at", counted)
+    monkeypatch.setattr(spread, "stop_requested", lambda: made[-1] == after)
+    with pytest.raises(Interrupted):
+        measured(place, "L_vlb", runtime=kept)
+    monkeypatch.undo()
+    monkeypatch.setattr(Batches, "at", counted)
+    made.clear()
+    going_on = measured(place, "L_vlb", runtime=kept)
+    assert made == list(range(after + 1, 6))  # nor is what the time sampler learned learned again
+    assert going_on.noises == measured(place, "L_vlb").noises
+    made.clear()
+    assert measured(place, "L_vlb", runtime=kept).noises == going_on.noises and not made
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
 def test_the_command_prints_and_draws_checkpoints_side_by_side(call, tmp_path: Path) -> None:

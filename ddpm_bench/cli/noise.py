@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from ddpm_bench.cli.options import CKPT_HELP, Data, DataName, DataRoot, Device, Json, Raw, Resizing, Seed, plain_path
+from ddpm_bench.cli.options import (
+    CACHE,
+    CKPT_HELP,
+    Cache,
+    Data,
+    DataName,
+    DataRoot,
+    Device,
+    Json,
+    Raw,
+    Resizing,
+    Seed,
+    plain_path,
+)
 
 
 def gradient_noise(
@@ -26,11 +39,13 @@ def gradient_noise(
     data_root: DataRoot = None,
     resize: Resizing = None,
     device: Device = "auto",
+    cache: Cache = CACHE,
     as_json: Json = False,
 ) -> None:
     """The gradient noise scale of objectives at a checkpoint: tr(cov of one image's gradient) / |mean gradient|^2, on training images.
 
-    Where t is drawn by past losses (L_vlb), these are computed first: ten of every t.
+    Where t is drawn by past losses (L_vlb), these are computed first: ten of every t. The same command goes on where it was
+    interrupted.
 
     Example: `ddpm-bench gradient-noise --ckpt runs/hybrid --batches 100 --out noise.png`
     """
@@ -46,7 +61,7 @@ def gradient_noise(
 
     if out:
         check_png(out)
-    found, runtime = [], device_runtime(device)
+    found, runtime = [], device_runtime(device, cache)
     with Stop():
         for path in ckpt:
             plain_path(path)

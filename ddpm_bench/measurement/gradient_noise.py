@@ -6,9 +6,11 @@ With g_1..g_N the gradients of N batches of B images, unbiased: tr(cov) = B s, s
 |mean gradient|^2 = |mean|^2 - s / N (McCandlish et al. 2018, appendix A.1).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,62 +18,25 @@ from torch import Tensor, nn
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import OBJECTIVES, Objective
-from ddpm_bench.diffusion.process import precise
 from ddpm_bench.diffusion.times import REMEMBERED, TimeSampler
 from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.files import keyed_folder
+from ddpm_bench.measurement.kept import Kept
 from ddpm_bench.measurement.measure import data_info
+from ddpm_bench.measurement.spread import spread_of
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.gradient_noise import GradientNoise, Noise
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.runtime.batch import training_batch
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import about, progress
+from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.sealed import read_arrays, write_arrays
 from ddpm_bench.training.batches import Batch, Batches, borrowed_globals
 
 SHOWN = ("L_simple", "L_hybrid", "L_vlb-uniform", "L_vlb")
 """What is compared unless something else is asked for: those of these that can train the checkpoint's diffusion."""
-
-
-@dataclass
-class Spread:
-    """Of vectors that come one by one, each in parts; only their mean is held. scatter: sum |g_i - mean|^2, a 0-d tensor."""
-
-    count: int
-    mean: list[Tensor]
-    scatter: Tensor
-
-    @classmethod
-    def of(cls, vector: Sequence[Tensor]) -> "Spread":
-        """Of one vector."""
-        return cls(1, list(vector), precise(torch.zeros((), device=vector[0].device)))
-
-    def __add__(self, other: "Spread") -> "Spread":
-        """Of the vectors of both (Chan, Golub, LeVeque 1983)."""
-        total = self.count + other.count
-        apart = [b - a for a, b in zip(self.mean, other.mean, strict=True)]
-        mean = [a + d * (other.count / total) for a, d in zip(self.mean, apart, strict=True)]
-        scatter = self.scatter + other.scatter + _squared(apart) * (self.count * other.count / total)
-        return Spread(total, mean, scatter)
-
-    def noise(self, batch: int) -> tuple[float, float]:
-        """tr(cov) of one image's gradient and |mean gradient|^2, of two or more gradients of `batch` images each."""
-        trace = float(self.scatter) / (self.count - 1)
-        return batch * trace, float(_squared(self.mean)) - trace / self.count
-
-
-def _squared(vector: Sequence[Tensor]) -> Tensor:
-    """|v|^2, 0-d, in float64 where the device has it."""
-    return torch.stack([precise(part.square().sum()) for part in vector]).sum()
-
-
-def spread_of(gradient: Callable[[int], Sequence[Tensor]], numbers: range) -> Spread:
-    """Of the gradients of those numbers, one of which is in memory at a time."""
-    first, *more = numbers
-    spread = Spread.of(gradient(first))
-    for number in more:
-        spread = spread + Spread.of(gradient(number))
-    return spread
 
 
 def measure_gradient_noise(
@@ -80,7 +45,8 @@ def measure_gradient_noise(
     """Of each of the objectives, or of SHOWN where none are named, from so many batches of the training images.
 
     Dropout is on and x_0 is not clipped, as in training; images are not flipped. All objectives see the same images. What
-    a time sampler learns it has learned before, of the model as it is. UserError for an objective that is not known, or cannot
+    a time sampler learns it has learned before, of the model as it is. What is finished stays in the runtime's cache, where it has
+    one, so that an interrupted call goes on and a repeated one answers at once. UserError for an objective that is not known, or cannot
     train the model's diffusion, and for fewer than 4 batches.
     """
     chosen = _chosen(objectives, model)
@@ -96,8 +62,10 @@ def measure_gradient_noise(
                 times = objective.times(model.T)
                 drawn = Batches(data.train.images, batch, flips=False, seed=seed, times=times, codec=whole.codec,
                                 device=runtime.device)  # fmt: skip
-                with about(objective.name):
-                    noises.append(_noise(objective, whole.denoiser, network, drawn, batches))
+                of = {**model.function, "objective": objective.name, "batches": batches, "batch": batch, "seed": seed,
+                      "data_sha256": data.sha256, **runtime.arithmetic}  # fmt: skip
+                with about(objective.name), _folder(of, runtime) as folder:
+                    noises.append(_kept_noise(objective, whole.denoiser, network, drawn, batches, folder))
         finally:
             network.eval()
     return GradientNoise(
@@ -132,21 +100,48 @@ def _trains(name: str, model: Model) -> bool:
     return True
 
 
-def _noise(objective: Objective, denoiser: Denoiser, network: nn.Module, drawn: Batches, batches: int) -> Noise:
+@contextlib.contextmanager
+def _folder(of: Mapping[str, Any], runtime: Runtime) -> Iterator[Path | None]:
+    """Where the noise of one objective is kept; None without a cache."""
+    if runtime.cache is None:
+        yield None
+        return
+    with owned(keyed_folder(runtime.cache, "gradient-noise", of)) as folder:
+        yield folder
+
+
+def _kept_noise(
+    objective: Objective, denoiser: Denoiser, network: nn.Module, drawn: Batches, batches: int, folder: Path | None
+) -> Noise:
+    if folder is None:
+        return _noise(objective, denoiser, network, drawn, batches, None)
+    kept = Kept(Noise, folder)
+    if (found := kept.read()) is None:
+        found = kept.write(_noise(objective, denoiser, network, drawn, batches, folder))
+        for path in folder.glob("*.safetensors"):  # as large as the network, and not needed any more
+            path.unlink()
+    return found
+
+
+def _noise(
+    objective: Objective, denoiser: Denoiser, network: nn.Module, drawn: Batches, batches: int, folder: Path | None
+) -> Noise:
     parameters = list(network.parameters())
     if drawn.times.state():  # else there is nothing to learn
-        _fill(drawn.times, objective, denoiser, drawn, batches)
+        _learn(objective, denoiser, drawn, batches, folder)
 
     with progress("gradients", batches, "batches") as meter:
 
         def gradient(number: int) -> Sequence[Tensor]:
-            check_stop()
             meter.update(number)
             loss = _losses(objective, denoiser, batch := drawn.at(number))
             loss = loss if batch.weight is None else loss * batch.weight
             return torch.autograd.grad(loss.mean(), parameters, materialize_grads=True)
 
-        halves = [spread_of(gradient, numbers) for numbers in (range(batches // 2), range(batches // 2, batches))]
+        halves = [
+            spread_of(gradient, numbers, folder and folder / f"{which}-half.safetensors", drawn.device)
+            for which, numbers in (("first", range(batches // 2)), ("second", range(batches // 2, batches)))
+        ]
     trace, squared_norm = (halves[0] + halves[1]).noise(drawn.size)
     scales = tuple(_scale(*half.noise(drawn.size)) for half in halves)
     return Noise(
@@ -157,6 +152,17 @@ def _noise(objective: Objective, denoiser: Denoiser, network: nn.Module, drawn: 
 
 def _scale(trace: float, squared_norm: float) -> float | None:
     return trace / squared_norm if squared_norm > 0 else None
+
+
+def _learn(objective: Objective, denoiser: Denoiser, drawn: Batches, first: int, folder: Path | None) -> None:
+    """Have the time sampler learn, or know again what it learned before an interruption."""
+    kept = folder and folder / "times.safetensors"
+    if kept and (held := read_arrays(kept)):
+        drawn.times.load_state({name: torch.from_numpy(array).to(drawn.device) for name, array in held.items()})
+        return
+    _fill(drawn.times, objective, denoiser, drawn, first)
+    if kept:
+        write_arrays(kept, {name: tensor.cpu().numpy() for name, tensor in drawn.times.state().items()})
 
 
 @torch.no_grad()

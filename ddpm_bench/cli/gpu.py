@@ -11,7 +11,7 @@ from ddpm_bench.errors import Interrupted, UserError, near_miss
 
 
 def gpu(
-    minutes: Annotated[float, typer.Option(min=0.5, help="All that it may take, the archive included.")] = 9.0,
+    minutes: Annotated[float, typer.Option(min=1, help="All that it may take, the archive included.")] = 9.0,
     data: Data = None,
     data_name: DataName = None,
     data_root: DataRoot = None,

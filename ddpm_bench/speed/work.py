@@ -52,9 +52,9 @@ class Contender:
         return isinstance(self.peer, Ours)
 
     def runtime(self, case: Case) -> Runtime:
-        """Where the contender runs, and in which precision where it can be told."""
+        """Where the contender runs, and in which precision; the networks of others are told by `arithmetic`."""
         precision: Literal["float32", "bfloat16"] = "bfloat16" if self.precision == "bfloat16" else "float32"
-        return replace(case.runtime, precision=precision)
+        return replace(case.runtime, precision=precision if self.is_ours else None)
 
     @contextlib.contextmanager
     def arithmetic(self, case: Case) -> Iterator[None]:

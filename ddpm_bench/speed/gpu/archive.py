@@ -19,7 +19,7 @@ ENTRY_BYTES = 256
 
 
 @dataclass(frozen=True)
-class Archive:
+class Packed:
     """left_out: numbers of files by the reason."""
 
     path: Path
@@ -27,7 +27,7 @@ class Archive:
     left_out: dict[str, int]
 
 
-def pack(folder: Path, path: Path) -> Archive:
+def pack(folder: Path, path: Path) -> Packed:
     """Write `path`, a zip of what `folder` holds, as far as that is to be taken along and fits."""
     files = [file for file in folder.rglob("*") if file.is_file() and file != path and not file.name.startswith(".")]
     reasons = {file: _why_not(file.relative_to(folder)) for file in files}
@@ -47,7 +47,7 @@ def pack(folder: Path, path: Path) -> Archive:
             archive.writestr(name, content)
             taken, size = taken + 1, size + needed
         archive.writestr(LEFT_OUT, json.dumps(left_out, indent=2))
-    return Archive(path, taken, dict(left_out))
+    return Packed(path, taken, dict(left_out))
 
 
 def _why_not(file: Path) -> str:

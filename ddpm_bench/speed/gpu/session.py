@@ -82,8 +82,8 @@ class Session:
 
     def __init__(self, plan: Plan, minutes: float, run: RunCommand = in_a_process) -> None:
         self.plan, self.run = plan, run
-        self.until = time.monotonic() + 60 * minutes - GRACE_S - CLOSING_S
-        self.all_s = 60 * minutes
+        self.usable_s = 60 * minutes - GRACE_S - CLOSING_S
+        self.until = time.monotonic() + self.usable_s
         self.results: list[StageResult] = []
         self._path = plan.out / "finished.json"
         self._finished = Finished.read(self._path)
@@ -93,7 +93,7 @@ class Session:
         stages = [STAGES[name] for name in STAGES if name in names]
         for number, stage in enumerate(stages):
             later = sum(each.share for each in stages[number + 1 :] if not self._is_finished(each))
-            result = self._stage(stage, self.until - later * self.all_s)
+            result = self._stage(stage, self.until - later * self.usable_s)
             self.results.append(result)
             why = f": {result.why}" if result.why else ""
             say(f"{stage.name}: {result.outcome} after {in_words(result.seconds)}{why}")

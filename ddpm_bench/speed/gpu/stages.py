@@ -145,8 +145,8 @@ def compiling_pays(speed: Speed | None) -> bool:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("tests", "tests of the GPU path, and known answers", 0.08, 15, _tests),
-        Stage("speed", "training and sampling by precision, compiled, and beside diffusers", 0.34, 30, _speed),
+        Stage("tests", "tests of the GPU path, and known answers", 0.1, 15, _tests),
+        Stage("speed", "training and sampling by precision, compiled, and beside diffusers", 0.32, 30, _speed),
         Stage("small", "the grid's network: compiled, and several processes on the device", 0.08, 20, _small),
         Stage("study", "Table 2 at a small preset, several cells at a time", 0.3, 20, _study),
         Stage("training", "one cell alone, as far as it comes", 0.05, 20, _training),

@@ -23,7 +23,7 @@ from ddpm_bench.speed.gpu.stages import Plan
 STAGES, GOALS = ("Stage", "what", "outcome", "took", "remark"), ("Goal on one H200", "goal", "measured", "of")
 
 
-class Summary(BaseModel):
+class SessionSummary(BaseModel):
     """What one call did; `goals` are of all calls with the same folder."""
 
     model_config = ConfigDict(frozen=True)
@@ -38,9 +38,9 @@ class Summary(BaseModel):
     created: str
 
 
-def summarise(plan: Plan, minutes: float, results: Sequence[StageResult]) -> Summary:
+def summarise(plan: Plan, minutes: float, results: Sequence[StageResult]) -> SessionSummary:
     """summary.json and summary.md in the plan's folder."""
-    found = Summary(
+    found = SessionSummary(
         minutes=minutes,
         preset=plan.preset,
         stages=tuple(results),
@@ -55,7 +55,7 @@ def summarise(plan: Plan, minutes: float, results: Sequence[StageResult]) -> Sum
     return found
 
 
-def page(summary: Summary) -> list[Block]:
+def page(summary: SessionSummary) -> list[Block]:
     lines = tuple(_stage(stage) for stage in summary.stages)
     told = tuple(_goal(goal) for goal in summary.goals)
     return [
@@ -67,7 +67,7 @@ def page(summary: Summary) -> list[Block]:
     ]
 
 
-def summary_table(summary: Summary) -> Group:
+def summary_table(summary: SessionSummary) -> Group:
     """The same for the terminal."""
     tables = []
     for title, heads, lines in (
@@ -83,7 +83,7 @@ def summary_table(summary: Summary) -> Group:
     return Group(*tables, *(Text(f"- {note}") for note in _notes(summary)))
 
 
-def _title(summary: Summary) -> str:
+def _title(summary: SessionSummary) -> str:
     facts = summary.hardware
     return f"{summary.minutes:g} minutes on {facts.get('gpu') or facts['processor'] or facts['device']}"
 
@@ -97,7 +97,7 @@ def _goal(goal: Goal) -> tuple[str, ...]:
     return goal.what, f"{goal.goal:,g}", measured, goal.by
 
 
-def _notes(summary: Summary) -> Iterator[str]:
+def _notes(summary: SessionSummary) -> Iterator[str]:
     if summary.preset not in ("paper", "h200"):
         yield f"The goals are of the paper's network, and the numbers of preset {summary.preset}."
     if "gpu" not in summary.hardware:

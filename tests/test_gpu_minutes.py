@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from conftest import command_of, parsed
 from test_speed import result
-from tiny_models import PRESET, tiny_data, tiny_preset
+from tiny_models import tiny_data, tiny_preset
 
 from ddpm_bench.runtime.interrupt import Stop
 from ddpm_bench.speed import machine, measure, report, run
-from ddpm_bench.speed.gpu import archive, session
+from ddpm_bench.speed.gpu import archive, session, stages
 from ddpm_bench.speed.gpu.goals import goals
 from ddpm_bench.speed.gpu.session import Session, in_a_process
 from ddpm_bench.speed.gpu.stages import STAGES, Plan, compiling_pays, fastest_together
@@ -296,6 +296,27 @@ def in_this_process(words, log, seconds):
     return 0
 
 
+ONE_CELL = """
+name = "one"
+title = "Nothing is asked"
+source = "a test"
+[conditions]
+data = "cifar10"
+size = 32
+samples = 50000
+extractor = "inception"
+checkpoint = "last"
+[[cell]]
+name = "eps-mse-fixed"
+group = "epsilon"
+label = "L_simple"
+parameterization = "eps"
+objective = "L_simple"
+variance = "fixed-beta"
+published = {}
+"""
+
+
 @pytest.fixture
 def toy(call, tmp_path, monkeypatch):
     """The command at toy size, its stages in this process."""
@@ -305,16 +326,15 @@ def toy(call, tmp_path, monkeypatch):
     monkeypatch.setitem(machine.SHAPES, "cpu", (1, ((4, 8),), 16))
     monkeypatch.setattr(report, "draw", lambda speed, path: path)
     monkeypatch.setattr(session.Session.__init__, "__defaults__", (in_this_process,))
-    images = tiny_data(tmp_path / "images.npz")
-    preset, stages = Path(tiny_preset(tmp_path)), "speed,study,training,sampling,precision"
-    preset.write_text(
-        PRESET.replace('"embedded"\nsize = 16\nresize = "average"', f'"{images}"\nname = "tiny"\nsize = 16')
-    )
+    preset = tiny_preset(tmp_path, tiny_data(tmp_path / "images.npz"))
+    (tmp_path / "one.toml").write_text(ONE_CELL)
+    monkeypatch.setattr(stages, "GRID", str(tmp_path / "one.toml"))
+    those = "speed,study,training,sampling,precision"
     monkeypatch.setattr("torch.compile", lambda function: function)
     monkeypatch.setattr("torch.nn.Module.compile", lambda self, **_: None)
     return lambda *more: call(
         "gpu", "--minutes", 5, "--preset", preset, "--grid-preset", preset, "--seeds", "0", "--workers", 1, "--device", "cpu",
-        "--stages", stages, "--out", tmp_path / "gpu", *more,
+        "--stages", those, "--out", tmp_path / "gpu", *more,
     )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ def reproduce(
 
     Example: `ddpm-bench reproduce results/table2-quick/eps-mse-fixed-seed0.json`
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     import torch
 
@@ -98,6 +98,7 @@ def reproduce(
     from ddpm_bench.experiment.cell import Bench
     from ddpm_bench.experiment.launchers import Inline
     from ddpm_bench.experiment.reproduce import check_same, job_of, judge, siblings, verdict_table
+    from ddpm_bench.records.fields import networks_in
     from ddpm_bench.records.record import read_record
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import say
@@ -113,6 +114,8 @@ def reproduce(
         batch,
         compiled=bool(expected.hardware.get("compiled")),
     )
+    if runtime.device.type == expected.hardware.get("device"):
+        runtime = replace(runtime, precision=networks_in(expected.hardware))
     if runtime.device.type == "cpu" and "threads" in expected.hardware:  # other sums have other last digits
         torch.set_num_threads(int(expected.hardware["threads"] or 1))
     job = job_of(expected, data, extractor, data_root)
@@ -122,7 +125,7 @@ def reproduce(
         check_same(expected, images, features)
         if fresh:
             set_aside(folder, [job])
-        held = check_results(folder, [job], images, features)
+        held = check_results(folder, [job], images, features, runtime)
         outcome = run_jobs([job], Bench(folder, images, features, runtime), held, Inline())
     if outcome.failed:
         raise typer.Exit(1)

@@ -448,3 +448,12 @@ def test_the_rate_is_calls_by_the_time_that_they_took(monkeypatch) -> None:
 def test_tf32_is_refused_where_there_is_none(preset) -> None:
     with pytest.raises(UserError, match="--dtype tf32"):
         run.measure(preset, device=CPU, precision="tf32")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(("--work", "trainings"), "did you mean 'training'"), (("--processes", "0,2"), "--processes 0")],
+)
+def test_what_cannot_be_timed_is_refused_by_name(call, preset, options, said) -> None:
+    answer = call("speed", "--preset", preset, "--device", "cpu", *options)
+    assert answer.code == 2 and said in answer.err

@@ -39,7 +39,7 @@ def speed(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: torch's choice].")] = None,
     dtype: Annotated[
         Literal["float32", "tf32", "bfloat16"] | None,
-        typer.Option(help="For all contenders [default: what each uses on this device]."),
+        typer.Option(help="For all contenders [default: each that the device has]."),
     ] = None,
     compiled: Annotated[
         bool,

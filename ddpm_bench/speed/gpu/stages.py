@@ -80,7 +80,7 @@ def _bench(plan: Plan, command: str, *words: object) -> Words:
 def _tests(plan: Plan) -> list[Words]:
     there = TESTS.exists() and importlib.util.find_spec("pytest")
     pytest = [("pytest", "-q", "-p", "no:cacheprovider", str(TESTS))] if there else []
-    return [*pytest, _bench(plan, "selftest")]
+    return [_bench(plan, "selftest"), *pytest]
 
 
 def _speed(plan: Plan) -> list[Words]:

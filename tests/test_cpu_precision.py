@@ -14,7 +14,7 @@ from ddpm_bench.networks.unet import UNet
 from ddpm_bench.records.conditions import sorted_out
 from ddpm_bench.records.fields import networks_in
 from ddpm_bench.records.provenance import hardware
-from ddpm_bench.records.record import read_record
+from ddpm_bench.records.record import read_record, write_record
 from ddpm_bench.runtime.precision import ROUNDS, Choice, faster, settled
 from ddpm_bench.runtime.runtime import Runtime
 
@@ -124,6 +124,15 @@ def test_records_of_two_precisions_share_no_table(small_run) -> None:
     rounded = other.model_copy(update={"hardware": hardware(CPU, precision="bfloat16")})
     kept, (aside,) = sorted_out([one, rounded], load_grid("table2"))
     assert kept == [one] and "networks: was float32" in aside.why
+
+
+def test_comparing_records_of_two_precisions_says_so(small_run, call, tmp_path) -> None:
+    path = small_run.results / "eps-mse-fixed-seed0.json"
+    record = read_record(path)
+    rounded = record.model_copy(update={"hardware": hardware(CPU, precision="bfloat16")})
+    other = write_record(tmp_path, rounded)
+    assert "bfloat16 for others" in call("compare", other, path).err
+    assert "bfloat16" not in call("compare", path, path).err
 
 
 def test_hardware_says_bfloat16_and_on_a_cpu_nothing_of_float32(monkeypatch) -> None:

@@ -19,7 +19,8 @@ def sample_grid(
     ckpt: Path, grid: str, preset: str, cells: Sequence[str], seeds: str, assign: Sequence[str], raw: bool,
     data: str | None, data_name: str | None, data_root: Path | None, resize: Resize | None,
     extractor: str | None, weights: Path | None, unverified: bool,
-    device: str, batch: int | None, precision: "Wanted", compiled: bool, cache: Path, results: Path | None, fresh: bool, as_json: bool,
+    device: str, batch: int | None, precision: "Wanted", compiled: bool, cache: Path, results: Path | None, fresh: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a row for every cell, render their table, and print it. Exit code 1 if one failed."""
     from ddpm_bench.cli.setup import device_runtime, for_model
@@ -40,11 +41,8 @@ def sample_grid(
     seed, *more = numbers("--seeds", seeds)
     if more:
         raise UserError(f"--seeds {seeds}: a row is of samples of one seed. Give one, and each a folder: --results.")
-    table, model, runtime = (
-        load_grid(grid),
-        load_model(ckpt, raw),
-        device_runtime(device, cache, batch, compiled, precision=precision),
-    )
+    table, model = load_grid(grid), load_model(ckpt, raw)
+    runtime = device_runtime(device, cache, batch, compiled, precision=precision)
     planned = plan_rows(table, preset, cells, assign, model)
     for remark in dict.fromkeys(remark for one in planned for remark in one.remarks):
         say_once(remark)

@@ -1,4 +1,4 @@
-"""What was hoped for on one H200, and what was measured of it: the paper's network in the precision that it uses there."""
+"""What was hoped for on one H200, for the paper's network, and what was measured of it."""
 
 from pydantic import BaseModel, ConfigDict
 

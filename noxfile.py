@@ -1,4 +1,4 @@
-"""`nox -s tests`, `lint`, `fuzz`, `faults`, `reproduce` and `h200`, on a fresh machine with Python and pip alone.
+"""`nox -s tests`, `lint`, `fuzz`, `faults` and `reproduce`, on a fresh machine with Python and pip alone.
 
 All sessions share the environment `.nox/ddpm-bench`, so that torch, by far the largest download, is installed once,
 from the exact versions and hashes in `requirements.lock`.
@@ -17,7 +17,6 @@ LOCK = HERE / "requirements.lock"
 ENVIRONMENT = HERE / ".nox" / "ddpm-bench"
 COMMITTED = HERE / "results" / "table2-quick"
 REPRODUCED = HERE / "reproduced"
-H200, JPEG = HERE / "h200", "cifar10-jpeg"
 
 nox.options.sessions = ["tests"]
 nox.options.default_venv_backend = "none"
@@ -94,29 +93,6 @@ def reproduce(session: nox.Session) -> None:
             _program("ddpm-bench"), "report", "--results", str(COMMITTED), "--reports", str(REPRODUCED / "committed")
         )
     session.run(_program("ddpm-bench"), "compare", str(folder), str(COMMITTED))
-
-
-@nox.session
-def h200(session: nox.Session) -> None:
-    """Everything that one GPU can show in half an hour: speed, the preset `h200`, and what bfloat16 changes in a cell.
-
-    Arguments after -- name the 32x32 colour images, `--data folder:PATH`. What is finished is not done again.
-    """
-    _install(session)
-    program, data = _program("ddpm-bench"), session.posargs
-    if not data:
-        session.error("Name the images: nox -s h200 -- --data folder:PATH (32x32, in colour, with train/ and test/).")
-    extractor, results, reports = H200 / f"{JPEG}.safetensors", H200 / "results", H200 / "reports"
-    if not (reports / "speed" / "speed.json").exists():
-        session.run(program, "speed", "--preset", "paper", "--compile", "--out", str(reports / "speed"))
-    if not extractor.exists():
-        train = ("extractor", "train", *data, "--name", JPEG, "--sizes", "32", "--out", str(extractor))
-        session.run(program, *train)
-    with_it = (*data, "--data-name", JPEG, "--extractor", str(extractor))
-    where = ("--results", str(results), "--reports", str(reports / "table2"))
-    session.run(program, "ablate", "--grid", "table2", "--preset", "h200", "--compile", *with_it, *where)
-    ckpt, out = results / "work" / "eps-mse-fixed-seed0", reports / "precision"
-    session.run(program, "precision", "--ckpt", str(ckpt), *with_it, "--out", str(out))
 
 
 @nox.session

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.diffusion.noise import BlockNoise
-from ddpm_bench.diffusion.samplers import Chain
+from ddpm_bench.diffusion.samplers import Chain, sample
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.networks.unet import UNet
 from ddpm_bench.records import provenance
@@ -133,6 +133,22 @@ def test_an_extractor_takes_the_largest_batch_that_fits_on_a_gpu(monkeypatch, tm
     assert replace(extractor, image_bytes=32 * 2**20).batch_on(torch.device("cuda")) == 128
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2**20, 2**37))
     assert extractor.batch_on(torch.device("cuda")) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_on_a_gpu_both_precisions_predict_alike_and_samples_repeat(case) -> None:
+    gpu = torch.device("cuda")
+    x, step = torch.randn(2, 1, 16, 16, device=gpu), torch.tensor([0, 500], device=gpu)
+    with torch.no_grad():
+        plain, exact, rounded = (small(each).to(gpu)(x, step) for each in (None, False, True))
+        on_the_cpu = small(False)(x.cpu(), step.cpu())
+    assert torch.equal(plain, rounded) and 0 < (exact - rounded).abs().max() < 0.05 * exact.abs().max()
+    assert (exact.cpu() - on_the_cpu).abs().max() < 1e-4 * on_the_cpu.abs().max()
+    network = OURS.network(case).to(gpu)
+    runtime = replace(case.runtime, device=gpu)
+    one, again = (torch.cat([images for _, images in sample(Chain(case.denoiser(network)), count=8, seed=0, runtime=runtime)])
+                  for _ in range(2))  # fmt: skip
+    assert torch.equal(one, again) and one.float().std() > 0
 
 
 # ---- the preset for half an hour on a GPU ----------------------------------------------------------------------------

@@ -24,9 +24,6 @@ class Session:
     def log(self, message: str) -> None:
         self.said.append(message)
 
-    def error(self, message: str) -> None:
-        raise RuntimeError(message)
-
 
 @pytest.fixture
 def noxfile(monkeypatch, tmp_path):
@@ -38,7 +35,7 @@ def noxfile(monkeypatch, tmp_path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module._install = lambda session: None
-    module.REPRODUCED, module.H200 = tmp_path / "reproduced", tmp_path / "h200"
+    module.REPRODUCED = tmp_path / "reproduced"
     module.REPRODUCED.mkdir()
     return module
 
@@ -71,29 +68,3 @@ def test_reproduce_says_what_one_seed_can_show_and_with_three_prints_the_committ
     ablate, report, _ = map(parsed, three.commands)
     assert ablate["seeds"] == "0,1,2" and report["results"] == NOXFILE.parent / "results" / "table2-quick"
     assert report["reports"] not in (ablate["reports"], NOXFILE.parent / "reports" / "table2-quick")
-
-
-def test_h200_measures_speed_the_grid_with_its_own_extractor_and_what_bfloat16_does(noxfile) -> None:
-    session = Session("--data", "folder:/images")
-    noxfile.h200(session)
-    assert [command[0] for command in session.commands] == ["speed", "extractor", "ablate", "precision"]
-    speed, extractor, ablate, precision = map(parsed, session.commands)
-    assert speed["preset"] == "paper" and speed["compiled"] and ablate["compiled"]
-    assert ablate["preset"] == "h200" and ablate["extractor"] == precision["extractor"] == str(extractor["out"])
-    assert extractor["data"] == ablate["data"] == precision["data"] == "folder:/images"
-    assert extractor["name"] == ablate["data_name"] == precision["data_name"] == "cifar10-jpeg"
-    assert precision["ckpt"].is_relative_to(ablate["results"] / "work")
-
-
-def test_h200_does_not_measure_again_what_is_there(noxfile) -> None:
-    for path in (noxfile.H200 / "reports" / "speed" / "speed.json", noxfile.H200 / "cifar10-jpeg.safetensors"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    session = Session("--data", "folder:/images")
-    noxfile.h200(session)
-    assert [command[0] for command in session.commands] == ["ablate", "precision"]
-
-
-def test_h200_wants_images(noxfile) -> None:
-    with pytest.raises(RuntimeError, match="Name the images"):
-        noxfile.h200(Session())

@@ -25,6 +25,7 @@ from ddpm_bench.models.model import load_model
 from ddpm_bench.models.reference import reference_data
 from ddpm_bench.records.record import Record, read_record
 from ddpm_bench.report.sections.provenance import FACTS
+from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.training.snapshots import check_identity
 
 
@@ -399,7 +400,7 @@ def test_the_committed_records_are_found_as_measured(committed):
     jobs = plan(load_grid("table2"), "quick", None, [0, 1, 2], [])
     data = load_data(jobs[0].settings.data)
     extractor = load_extractor("embedded", size=16, cache=committed)
-    assert len(check_results(committed, jobs, data, extractor)) == 18
+    assert len(check_results(committed, jobs, data, extractor, Runtime())) == 18
     record = read_record(next(committed.glob("*-seed0.json")))
     assert record.settings.data.resize == "older" and record.data.notes == () and data.notes
     said = dict(FACTS)["data"](record.model_copy(update={"data": record.data.model_copy(update={"notes": data.notes})}))
@@ -413,9 +414,11 @@ def test_an_old_record_is_no_other_configuration_while_its_pixels_are_the_same(c
     [job] = plan(load_grid("table2"), "quick", ["eps-mse-fixed"], [0], ["data.resize=bicubic-antialias"])
     by_average = load_data(DataSettings(source="embedded", size=16, resize="average"))
     extractor = load_extractor("embedded", size=16, cache=tmp_path)
-    assert check_results(tmp_path, [job], by_average, extractor)  # the pixels are the same, whatever way is named
+    assert check_results(
+        tmp_path, [job], by_average, extractor, Runtime()
+    )  # the pixels are the same, whatever way is named
     with pytest.raises(UserError, match=r"data\.sha256: was"):
-        check_results(tmp_path, [job], load_data(job.settings.data), extractor)
+        check_results(tmp_path, [job], load_data(job.settings.data), extractor, Runtime())
 
 
 def test_tiny_data_is_of_the_size_of_the_tiny_preset(tmp_path):

@@ -3,8 +3,13 @@
 import importlib.util
 import io
 import json
+import os
 import re
+import threading
 from dataclasses import replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +24,8 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.networks.unet import UNet
 from ddpm_bench.report.writers.markdown import to_markdown
 from ddpm_bench.runtime.device import choose_device, float32_as
-from ddpm_bench.speed import machine, measure, run, shares
+from ddpm_bench.runtime.observer import noting
+from ddpm_bench.speed import machine, measure, processes, run, shares
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import memory_of, peak
 from ddpm_bench.speed.measure import race, ratio
@@ -30,6 +36,8 @@ from ddpm_bench.speed.work import Contender, plain_training, trainer_of
 from ddpm_bench.training.ema import Ema
 
 CPU = torch.device("cpu")
+PLAIN = {"dynamic": False, "mode": "default"}
+"""How a network is compiled unless CUDA graphs are wanted."""
 
 
 @pytest.fixture
@@ -128,7 +136,7 @@ def test_a_race_is_interleaved_and_begins_with_another_contender_each_round(case
     called = []
 
     class Fake(Contender):
-        def call(self, work, case, folder, compiled=None):
+        def call(self, work, case, folder):
             return lambda: called.append(self.precision)
 
     clock = iter(range(1, 10_000))
@@ -149,8 +157,8 @@ def test_a_compiled_contender_says_what_compiling_took(case, monkeypatch) -> Non
         self._compiled_call_impl = self._call_impl
 
     monkeypatch.setattr(nn.Module, "compile", compile_)
-    (row,) = race("bound", [Contender(OURS, "float32", compiled=True)], case, repeats=2)
-    assert row.compile_seconds > 0 and row.contender == "ddpm-bench, compiled" and used == [{"dynamic": False}]
+    (row,) = race("bound", [Contender(OURS, "float32", "default")], case, repeats=2)
+    assert row.compile_seconds > 0 and row.contender == "ddpm-bench, compiled" and used == [PLAIN]
 
 
 def test_the_average_of_a_compiled_network_is_compiled_too(case, monkeypatch) -> None:
@@ -161,7 +169,7 @@ def test_the_average_of_a_compiled_network_is_compiled_too(case, monkeypatch) ->
     assert not used
     network._compiled_call_impl = network._call_impl
     Ema(network, 0.5, False).network()
-    assert used == [{"dynamic": False}]
+    assert used == [PLAIN]
 
 
 def test_what_cannot_be_compiled_is_said_before_anything_starts(monkeypatch) -> None:
@@ -322,22 +330,130 @@ def test_measure_names_peers_that_are_missing_and_measures_the_others(preset, mo
     monkeypatch.setitem(machine.SHAPES, "cpu", (1, ((4, 8),), 16))
     monkeypatch.setattr(run, "phases", lambda case: [])
     found = run.measure(preset, device=CPU, repeats=2)
-    assert {row.contender for row in found.rows} == {"ddpm-bench", "diffusers"} and len(found.rows) == 6
+    assert {row.contender for row in found.rows} == {"ddpm-bench", "diffusers"} and len(found.rows) == 12
+    assert {row.precision for row in found.rows} == {"float32", "bfloat16"}
     assert found.missing == {"denoising-diffusion-pytorch": "pip install ddpm-bench[peers]"}
     assert found.parameters == sum(p.numel() for p in OURS.network(Case.of(preset, None, CPU)).parameters())
-    [measured] = found.peaks
-    assert {row.peak for row in found.rows} == {measured.convolution}
+    peaks = {peak.precision: peak.convolution for peak in found.peaks}
+    assert all(row.peak == peaks[row.precision] for row in found.rows)
 
 
-def test_on_a_gpu_the_others_are_measured_in_each_precision_and_ours_in_its_own() -> None:
+def test_every_precision_of_a_gpu_is_measured_of_ours_and_of_the_others_and_graphs_beside_plain_compiling() -> None:
     found = run.contenders(torch.device("cuda"), None, compiled=True, peers=[Diffusers()])
     assert [(each.name, each.precision) for each in found] == [
-        ("ddpm-bench", "bfloat16"), ("ddpm-bench, compiled", "bfloat16"),
+        ("ddpm-bench", "bfloat16"), ("ddpm-bench, compiled", "bfloat16"), ("ddpm-bench, CUDA graphs", "bfloat16"),
+        ("ddpm-bench", "tf32"), ("ddpm-bench", "float32"),
         ("diffusers", "bfloat16"), ("diffusers", "tf32"), ("diffusers", "float32"),
     ]  # fmt: skip
     assert {each.precision for each in run.contenders(torch.device("cuda"), "float32", False)} == {"float32"}
 
 
+def test_both_precisions_of_a_cpu_are_measured_and_no_graphs_there() -> None:
+    found = run.contenders(CPU, None, compiled=True, peers=[])
+    assert [(each.name, each.precision) for each in found] == [
+        ("ddpm-bench", "float32"), ("ddpm-bench, compiled", "float32"), ("ddpm-bench", "bfloat16"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("peer", [OURS, Diffusers()], ids=lambda peer: peer.name)
+def test_a_contender_in_bfloat16_computes_in_it_and_its_weights_stay_float32(peer, case, tmp_path, monkeypatch) -> None:
+    if not installed(peer):
+        pytest.skip(f"{peer.name} is not installed")
+    dtypes, network = set(), peer.network(case)
+    monkeypatch.setattr(type(peer), "network", lambda self, case: network)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda layer, given, made: dtypes.add(made.dtype))
+    Contender(peer, "bfloat16").call("training", case, tmp_path)()
+    assert torch.bfloat16 in dtypes and {p.dtype for p in network.parameters()} == {torch.float32}
+
+
+def test_one_that_cannot_is_said_and_left_out_but_ours_must(case, monkeypatch) -> None:
+    class Broken(Contender):
+        def call(self, work, case, folder):
+            raise RuntimeError("no kernel\nfor this")
+
+    with noting() as notes:
+        rows = race("bound", [Contender(OURS, "float32"), Broken(OURS, "bfloat16")], case, repeats=2)
+    assert [row.precision for row in rows] == ["float32"]
+    assert notes == ["bound: ddpm-bench in bfloat16 does not run here and was not timed ('no kernel for this')."]
+    with pytest.raises(RuntimeError, match="no kernel"):
+        race("bound", [Broken(OURS, "float32")], case, repeats=2)
+
+
+def test_only_the_work_that_is_asked_for_is_measured_and_drawn(preset, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(measure, "SHORTEST", 0.0)
+    monkeypatch.setattr(run, "installed", lambda peer: False)
+    monkeypatch.setitem(machine.SHAPES, "cpu", (1, ((4, 8),), 16))
+    found = run.measure(preset, device=CPU, repeats=2, precision="float32", works=["sampling"])
+    assert [row.work for row in found.rows] == ["sampling"] and found.phases == () and found.counted_share is None
+    write(found, tmp_path / "out")
+    assert (tmp_path / "out" / "speed.pdf").exists()
+
+
+# ---- several processes -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def threads_for_processes(monkeypatch):
+    """Threads of this process take the place of processes, which take seconds to begin."""
+
+    class Thread(threading.Thread):
+        def __init__(self, target, args, daemon):
+            *others, pipe = args  # of which a process has its own copy
+            super().__init__(target=target, args=(*others, Connection(os.dup(pipe.fileno()))), daemon=daemon)
+
+        def kill(self):
+            self.join()
+
+    context = SimpleNamespace(Process=Thread, Pipe=lambda: Pipe())
+    monkeypatch.setattr(processes.multiprocessing, "get_context", lambda how: context)
+    monkeypatch.setattr(processes, "signal", SimpleNamespace(signal=lambda *_: None, SIGINT=2, SIG_IGN=1))
+    monkeypatch.setattr(processes, "WINDOW_S", 0.01)
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: 1)
+
+
+def test_each_number_of_processes_works_together_and_is_told(case, threads_for_processes, monkeypatch) -> None:
+    windows = []
+    monkeypatch.setattr(processes, "_rate", lambda call, device, seconds: (call(), windows.append(seconds), 10.0)[2])
+    found = processes.race_together("training", Contender(OURS, "float32"), case, [2, 3])
+    assert [(row.processes, row.rates) for row in found] == [
+        (count, (10.0 * count * case.batch,) * processes.ROUNDS) for count in (1, 2, 3)
+    ]
+    assert len(windows) == processes.ROUNDS * (1 + 2 + 3) and found[2].images_per_s == 30 * case.batch
+    shown = to_markdown(page(result(together=tuple(found))))
+    assert "Several processes on the device" in shown and "| 3 |" in shown
+
+
+def test_a_process_that_dies_is_said_and_the_others_end(case, threads_for_processes, monkeypatch) -> None:
+    def die(work, contender, case, parent):
+        parent.close()
+
+    monkeypatch.setattr(processes, "_work", die)
+    with noting() as notes:
+        assert run._together("training", Contender(OURS, "float32"), case, [2]) == []
+    assert "has died" in notes[0]
+
+
+def test_the_rate_is_calls_by_the_time_that_they_took(monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(processes.time, "perf_counter", lambda: now[0])
+
+    def takes():
+        now[0] += 0.4
+
+    assert processes._rate(takes, CPU, 1.0) == pytest.approx(3 / 1.2)
+
+
 def test_tf32_is_refused_where_there_is_none(preset) -> None:
     with pytest.raises(UserError, match="--dtype tf32"):
         run.measure(preset, device=CPU, precision="tf32")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(("--work", "trainings"), "did you mean 'training'"), (("--processes", "0,2"), "--processes 0")],
+)
+def test_what_cannot_be_timed_is_refused_by_name(call, preset, options, said) -> None:
+    answer = call("speed", "--preset", preset, "--device", "cpu", *options)
+    assert answer.code == 2 and said in answer.err

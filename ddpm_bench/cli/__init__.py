@@ -14,6 +14,7 @@ given, 130 interrupted.
     mix.py          mix
     published.py    published
     speed.py        speed, precision
+    gpu.py          gpu
     noise.py        gradient-noise
     extractors.py   extractor train
     show.py         results on stdout
@@ -30,6 +31,7 @@ from ddpm_bench import __version__
 from ddpm_bench.cli import (
     evaluate,
     extractors,
+    gpu,
     grids,
     imports,
     likelihood,
@@ -84,6 +86,7 @@ for command in (
     published.published,
     speed.speed,
     speed.precision,
+    gpu.gpu,
     noise.gradient_noise,
 ):
     app.command()(command)

@@ -25,6 +25,7 @@ from ddpm_bench.cli.options import (
     Fresh,
     Json,
     LevelSteps,
+    Precision,
     Raw,
     Resizing,
     Sampler,
@@ -150,6 +151,7 @@ def evaluate(
     fresh: Fresh = False,
     device: Device = "auto",
     batch: Batch = None,
+    precision: Precision = None,
     compiled: Compile = False,
     cache: Cache = CACHE,
     as_json: Json = False,
@@ -172,7 +174,7 @@ def evaluate(
             None if final_denoising is None else True, "--start": start, "--clip/--no-clip": None if clip is None else True, "--raw": raw,
         "--evals": evals, "--exact": exact, "--bound-images": bound_images, "--decoder": decoder,
         "--ode-images": ode_images, "--fresh": fresh,
-        "--batch": batch, "--compile": compiled,
+        "--batch": batch, "--precision": precision, "--compile": compiled,
     }  # fmt: skip
     if exact and evals:
         raise UserError("Give either --evals, for an estimate, or --exact.")
@@ -192,7 +194,7 @@ def evaluate(
     if recursive and not any(path and path.is_dir() for path in (samples, reference)):
         raise UserError("--recursive is for folders, and neither --samples nor --reference is one. Leave it out.")
 
-    from ddpm_bench.cli.setup import device_runtime, sampling_wish, section
+    from ddpm_bench.cli.setup import device_runtime, for_model, sampling_wish, section
     from ddpm_bench.config.settings import ScoringSettings
     from ddpm_bench.measurement.evaluate import BOUND_IMAGES, FEWER, SAMPLES, row_name
     from ddpm_bench.measurement.measure import Task
@@ -200,7 +202,7 @@ def evaluate(
     from ddpm_bench.models.model import load_model
     from ddpm_bench.models.reference import reference_data
 
-    runtime = device_runtime(device, cache, batch, compiled)
+    runtime = device_runtime(device, cache, batch, compiled, precision=precision)
     # What is compared is read and refused before the extractor, whose weights may have to be fetched.
     if samples:
         wanted = {"source": data or "embedded", "name": data_name, "root": data_root, "resize": resize}
@@ -240,6 +242,7 @@ def evaluate(
         "corrector_steps": corrector_steps, "snr": snr, "corrector_norm": corrector_norm,
         "level_steps": level_steps, "step_size": step_size, "final_denoising": final_denoising, "start": start,
     }  # fmt: skip
+    runtime = for_model(runtime, precision, model, folder)
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), of_chain)
     _of_model(model, Task(of_model, features, wish, scoring, seed or 0), runtime, folder, row, fresh, as_json)
 

@@ -23,6 +23,7 @@ from ddpm_bench.cli.options import (
     Json,
     Keep,
     Launcher,
+    Precision,
     Preset,
     Raw,
     Reports,
@@ -75,6 +76,7 @@ def ablate(
     ] = False,
     keep: Keep = 2,
     batch: Batch = None,
+    precision: Precision = None,
     compiled: Compile = False,
     workers: Workers = None,
     launcher: Launcher = None,
@@ -111,11 +113,11 @@ def ablate(
         refuse(of_records, "does not go with --ckpt, which trains nothing and makes rows of a table, one by one.")
         return sample_grid(
             ckpt, grid, preset, words(cells), seeds, assign or (), raw, data, data_name, data_root, resize,
-            extractor, inception_weights, allow_unverified_weights, device, batch, compiled, cache, results, fresh,
+            extractor, inception_weights, allow_unverified_weights, device, batch, precision, compiled, cache, results, fresh,
             as_json,
         )  # fmt: skip
     refuse({"--raw": raw}, "goes with --ckpt alone.")
-    from ddpm_bench.cli.setup import device_runtime, extractor_of
+    from ddpm_bench.cli.setup import device_runtime, extractor_of, for_training
     from ddpm_bench.config.preset import parse_set
     from ddpm_bench.config.shipped import load_grid
     from ddpm_bench.data import load_data
@@ -126,6 +128,7 @@ def ablate(
     from ddpm_bench.files import make_folder
     from ddpm_bench.metrics.extractors import choose_extractor
     from ddpm_bench.report.readable_records import readable_records
+    from ddpm_bench.runtime.device import cpu_threads
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.owner import owned
     from ddpm_bench.runtime.tensorboard import check_tensorboard
@@ -137,7 +140,7 @@ def ablate(
             "--allow-unverified-weights": allow_unverified_weights, "--fresh": fresh, "--tensorboard": tensorboard,
         }  # fmt: skip
         refuse(of_scoring, "does not go with --dry-run, which times networks alone and measures nothing.")
-    runtime, table = device_runtime(device, cache, batch, compiled, keep), load_grid(grid)
+    runtime, table = device_runtime(device, cache, batch, compiled, keep, precision), load_grid(grid)
     assign = [*(assign or ()), *assignments(data, data_name, data_root, resize, extractor)]
     jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)
     folder = results or Path("results") / f"{table.name}-{jobs[0].preset}"
@@ -147,6 +150,8 @@ def ablate(
         images = load_data(settings.data)
         if dry_run:
             chosen = choose_launcher(launcher, workers, len(jobs), runtime.device)
+            with cpu_threads(side_by_side(chosen)[1]):
+                runtime = for_training(runtime, precision, jobs[0], images, None)
             return _show_costs(estimate(jobs, images, runtime, *side_by_side(chosen)), as_json)
         if not asked:  # the preset's own is for the preset's own images
             usual = settings.scoring.extractor
@@ -157,9 +162,11 @@ def ablate(
         with owned(folder):
             if fresh:
                 set_aside(folder, jobs)
-            held = check_results(folder, jobs, images, features)
             # By all jobs: the last ones left have as many threads as in a run without a stop, and so the same digits.
             chosen = choose_launcher(launcher, workers, len(jobs), runtime.device)
+            with cpu_threads(side_by_side(chosen)[1]):
+                runtime = for_training(runtime, precision, jobs[0], images, folder / "work" / "precision.json")
+            held = check_results(folder, jobs, images, features, runtime)
             bench = Bench(folder, images, features, runtime, tensorboard)
             outcome = run_jobs(jobs, bench, held, chosen)
             if outcome.records:
@@ -182,6 +189,7 @@ def train(
     data_root: DataRoot = None,
     resize: Resizing = None,
     device: Device = "auto",
+    precision: Precision = None,
     compiled: Compile = False,
     keep: Keep = 2,
     tensorboard: Tensorboard = None,
@@ -191,7 +199,7 @@ def train(
 
     Example: `ddpm-bench train --cell eps-mse-fixed --preset quick --out runs/eps`
     """
-    from ddpm_bench.cli.setup import device_runtime
+    from ddpm_bench.cli.setup import device_runtime, for_training
     from ddpm_bench.config.shipped import load_grid
     from ddpm_bench.data import load_data
     from ddpm_bench.experiment.ablate import plan
@@ -203,11 +211,12 @@ def train(
     from ddpm_bench.runtime.tensorboard import check_tensorboard, event_files
 
     check_tensorboard(tensorboard)
-    runtime = device_runtime(device, compiled=compiled, keep=keep)
+    runtime = device_runtime(device, compiled=compiled, keep=keep, precision=precision)
     assign = [*(assign or ()), *assignments(data, data_name, data_root, resize)]
     (job,) = plan(load_grid(grid), preset, [cell], [seed], assign)
     with Stop(), owned(out), event_files(tensorboard), about(job.name):
         images = load_data(job.settings.data)
+        runtime = for_training(runtime, precision, job, images, out / "precision.json")
         trainer = make_trainer(job, images, runtime, out)
         with training_batch(job.settings.training.batch):
             divergence = trainer.run(job.settings.training.steps)

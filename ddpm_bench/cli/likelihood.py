@@ -17,6 +17,7 @@ from ddpm_bench.cli.options import (
     DataRoot,
     Device,
     Json,
+    Precision,
     Raw,
     Resizing,
     Seed,
@@ -88,6 +89,7 @@ def nll(
     resize: Resizing = None,
     device: Device = "auto",
     batch: Batch = None,
+    precision: Precision = None,
     compiled: Compile = False,
     cache: Cache = CACHE,
     as_json: Json = False,
@@ -100,7 +102,7 @@ def nll(
 
     Example: `ddpm-bench nll --ckpt runs/eps --ode --images 256`
     """
-    from ddpm_bench.cli.setup import device_runtime, strided
+    from ddpm_bench.cli.setup import device_runtime, for_model, strided
     from ddpm_bench.config.metrics import SplitName
     from ddpm_bench.config.shipped import load_coding
     from ddpm_bench.likelihood.ode import Solving
@@ -129,7 +131,8 @@ def nll(
     refuse({} if steps else {"--spacing": spacing}, "chooses among the steps of a chain; give --steps.")
     refuse({} if ode else of_ode, "goes with --ode alone.")
     solving = Solving(**{name: value for name, value in asked.items() if value is not None})
-    model, runtime = load_model(ckpt, raw), device_runtime(device, cache, batch, compiled)
+    model, runtime = load_model(ckpt, raw), device_runtime(device, cache, batch, compiled, precision=precision)
+    runtime = for_model(runtime, precision, model)
     if ode and not has_bound(model):
         of_bound = {
             "--progressive": progressive, "--exact": exact, "--evals": evals, "--steps": steps,

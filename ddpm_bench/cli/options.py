@@ -56,6 +56,13 @@ Keep = Annotated[int, typer.Option(min=1, help="How many training checkpoints to
 Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the network (torch.compile): minutes once, then faster, on a GPU.")
 ]
+Precision = Annotated[
+    Literal["float32", "bfloat16", "auto"] | None,
+    typer.Option(
+        help="What networks compute in; auto times both on the network at hand and takes the faster "
+        "[default: float32; on a GPU bfloat16]."
+    ),
+]
 Batch = Annotated[int | None, typer.Option(min=1, help="Images a network call outside training; changes no result.")]
 Launcher = Annotated[
     str | None, typer.Option(help="inline (this process) or processes [default: by the number of workers].")

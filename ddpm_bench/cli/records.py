@@ -26,11 +26,15 @@ def compare(
     from rich.text import Text
 
     from ddpm_bench.records.compare import checks_table, repeats, why_not
+    from ddpm_bench.records.fields import networks_in
     from ddpm_bench.records.record import read_record, read_records
     from ddpm_bench.report.side_by_side import side_by_side
     from ddpm_bench.report.writers.terminal_tables import side_by_side_at_terminal
+    from ddpm_bench.runtime.observer import say
 
     new, old = (read_records(path) if path.is_dir() else [read_record(path)] for path in (a, b))
+    if len({networks_in(record.hardware) for record in (*new, *old)}) > 1:
+        say("Networks computed in float32 for some of these records, and in bfloat16 for others.")
     found, untested = side_by_side(new, old), why_not(new, old)
     checks = [] if untested else repeats(new, old)
     if as_json:
@@ -87,7 +91,7 @@ def reproduce(
 
     Example: `ddpm-bench reproduce results/table2-quick/eps-mse-fixed-seed0.json`
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     import torch
 
@@ -98,6 +102,7 @@ def reproduce(
     from ddpm_bench.experiment.cell import Bench
     from ddpm_bench.experiment.launchers import Inline
     from ddpm_bench.experiment.reproduce import check_same, job_of, judge, siblings, verdict_table
+    from ddpm_bench.records.fields import networks_in
     from ddpm_bench.records.record import read_record
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import say
@@ -113,6 +118,9 @@ def reproduce(
         batch,
         compiled=bool(expected.hardware.get("compiled")),
     )
+    lowered = networks_in(expected.hardware)
+    if runtime.device.type == expected.hardware.get("device") and lowered != runtime.arithmetic["precision"]:
+        runtime = replace(runtime, precision=lowered)
     if runtime.device.type == "cpu" and "threads" in expected.hardware:  # other sums have other last digits
         torch.set_num_threads(int(expected.hardware["threads"] or 1))
     job = job_of(expected, data, extractor, data_root)
@@ -122,7 +130,7 @@ def reproduce(
         check_same(expected, images, features)
         if fresh:
             set_aside(folder, [job])
-        held = check_results(folder, [job], images, features)
+        held = check_results(folder, [job], images, features, runtime)
         outcome = run_jobs([job], Bench(folder, images, features, runtime), held, Inline())
     if outcome.failed:
         raise typer.Exit(1)

@@ -17,6 +17,7 @@ from ddpm_bench.cli.options import (
     FinalDenoising,
     Json,
     LevelSteps,
+    Precision,
     Raw,
     Resizing,
     Sampler,
@@ -99,6 +100,7 @@ def sample(
     resize: Resizing = None,
     device: Device = "auto",
     batch: Batch = None,
+    precision: Precision = None,
     as_json: Json = False,
 ) -> None:
     """Sample images from a checkpoint (moving average of the weights, no dropout), or draw its chains.
@@ -113,7 +115,7 @@ def sample(
 
     Example: `ddpm-bench sample --ckpt runs/eps --encode --steps 10 --steps 100 --out again.png`
     """
-    from ddpm_bench.cli.setup import device_runtime, sampling_wish
+    from ddpm_bench.cli.setup import device_runtime, for_model, sampling_wish
     from ddpm_bench.files import check_free
     from ddpm_bench.measurement.pictures import check_png, draw_interpolation, draw_progressive, draw_slerp
     from ddpm_bench.measurement.reconstruction import draw_reconstructions, reconstruction_table
@@ -139,7 +141,8 @@ def sample(
         raise UserError("--steps is given several times for the table of --encode alone. Give one number.")
     ends = _sample_numbers(slerp) if slerp and not encode else None
     (check_png if progressive or interpolate or slerp or encode else check_free)(out)
-    runtime, model = device_runtime(device, batch=batch), load_model(ckpt, raw)
+    runtime, model = device_runtime(device, batch=batch, precision=precision), load_model(ckpt, raw)
+    runtime = for_model(runtime, precision, model)
     asked = {
         "spacing": spacing, "clip_x0": clip, "sampler": sampler or ("ddim" if encode else None), "eta": eta,
         "corrector_steps": corrector_steps, "snr": snr, "corrector_norm": corrector_norm,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -10,15 +11,19 @@ from ddpm_bench.cli.show import print_json, print_table
 from ddpm_bench.config.resizing import Resize
 from ddpm_bench.errors import UserError
 
+if TYPE_CHECKING:
+    from ddpm_bench.cli.setup import Wanted
+
 
 def sample_grid(
     ckpt: Path, grid: str, preset: str, cells: Sequence[str], seeds: str, assign: Sequence[str], raw: bool,
     data: str | None, data_name: str | None, data_root: Path | None, resize: Resize | None,
     extractor: str | None, weights: Path | None, unverified: bool,
-    device: str, batch: int | None, compiled: bool, cache: Path, results: Path | None, fresh: bool, as_json: bool,
+    device: str, batch: int | None, precision: "Wanted", compiled: bool, cache: Path, results: Path | None, fresh: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a row for every cell, render their table, and print it. Exit code 1 if one failed."""
-    from ddpm_bench.cli.setup import device_runtime
+    from ddpm_bench.cli.setup import device_runtime, for_model
     from ddpm_bench.config.preset import parse_set
     from ddpm_bench.config.shipped import load_grid
     from ddpm_bench.experiment.sample_grid import check_rows, measure_rows, plan_rows
@@ -36,11 +41,13 @@ def sample_grid(
     seed, *more = numbers("--seeds", seeds)
     if more:
         raise UserError(f"--seeds {seeds}: a row is of samples of one seed. Give one, and each a folder: --results.")
-    table, model, runtime = load_grid(grid), load_model(ckpt, raw), device_runtime(device, cache, batch, compiled)
+    table, model = load_grid(grid), load_model(ckpt, raw)
+    runtime = device_runtime(device, cache, batch, compiled, precision=precision)
     planned = plan_rows(table, preset, cells, assign, model)
     for remark in dict.fromkeys(remark for one in planned for remark in one.remarks):
         say_once(remark)
     folder = results or Path("results/checkpoints") / table.name
+    runtime = for_model(runtime, precision, model, folder)
     with Stop():
         images = reference_data(model, data, data_name, data_root, resize)
         asked = extractor or parse_set(assign).get("scoring", {}).get("extractor")

@@ -1,23 +1,29 @@
 """Options of several commands turned into what the commands work with. Imported inside commands: it needs torch."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
 from ddpm_bench.config.networks import Settings
 from ddpm_bench.config.settings import OF_SAMPLERS, CellSettings, SamplingSettings
 from ddpm_bench.config.values import first_fault
+from ddpm_bench.data.images import ImageData
 from ddpm_bench.diffusion.spacing import visited
 from ddpm_bench.errors import UserError
+from ddpm_bench.experiment.cell import Job
 from ddpm_bench.metrics.extractors import Extractor, load_extractor
-from ddpm_bench.models.build import build_sampler
+from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime.device import choose_device
 from ddpm_bench.runtime.observer import say, say_once
+from ddpm_bench.runtime.precision import Choice, faster, settled
 from ddpm_bench.runtime.runtime import Runtime
 
+Wanted = Literal["float32", "bfloat16", "auto"] | None
+"""--precision; None: as networks compute on the device."""
 Section = TypeVar("Section", bound=Settings)
 
 
@@ -30,11 +36,42 @@ def section(kind: type[Section], values: Mapping[str, object]) -> Section:
 
 
 def device_runtime(
-    device: str, cache: Path | None = None, batch: int | None = None, compiled: bool = False, keep: int = 2
-) -> Runtime:
-    """The runtime on the device of that name, which is set up. UserError when it is not there."""
-    cache = cache and cache.expanduser()
-    return Runtime(choose_device(device, compiled), cache, batch, compiled=compiled, keep=keep)
+    device: str, cache: Path | None = None, batch: int | None = None, compiled: bool = False, keep: int = 2,
+    precision: Wanted = None,
+) -> Runtime:  # fmt: skip
+    """The runtime on the device of that name, which is set up. UserError when it is not there.
+
+    precision: where it is `auto`, the network at hand decides: see `for_training` and `for_model`.
+    """
+    cache, chosen = cache and cache.expanduser(), None if precision == "auto" else precision
+    return Runtime(choose_device(device, compiled), cache, batch, chosen, compiled, keep)
+
+
+def for_training(runtime: Runtime, precision: Wanted, job: Job, data: ImageData, kept: Path | None) -> Runtime:
+    """With `auto` in the precision that a training step of the job is faster in, or that the file `kept` has from before."""
+    if precision != "auto":
+        return runtime
+    diffusion, codec = build_diffusion(job.settings.diffusion), build_codec(job.settings.diffusion)
+    shape = codec.shape(data.shape)
+
+    def choose() -> Choice:
+        network = build_network(job.settings.network, shape, diffusion, job.seed)
+        return faster(network, shape, job.settings.training.batch, runtime.device, training=True)
+
+    return replace(runtime, precision=settled(choose, kept))
+
+
+def for_model(runtime: Runtime, precision: Wanted, model: Model, results: Path | None = None) -> Runtime:
+    """With `auto` in the precision that the model predicts faster in, or predicted for its rows in the folder `results`."""
+    if precision != "auto":
+        return runtime
+    batch, network = runtime.network_batch(model.shape[-1]), model.network
+    kept = results and results / "work" / f"precision-{model.weights_sha256[:8]}.json"
+
+    def choose() -> Choice:
+        return faster(network, model.shape, batch, runtime.device, training=False)
+
+    return replace(runtime, precision=settled(choose, kept))
 
 
 def sampling_wish(model: Model, count: int, asked: Mapping[str, object]) -> SamplingSettings:

@@ -1,4 +1,4 @@
-"""`speed`: our network and loops beside other packages'; `precision`: what a GPU's bfloat16 makes to the numbers."""
+"""`speed`: our network and loops beside other packages'; `precision`: what bfloat16 makes to the numbers."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,8 +22,11 @@ from ddpm_bench.cli.options import (
     Seed,
     Unverified,
     Weights,
+    numbers,
+    words,
 )
 from ddpm_bench.cli.show import print_json, print_table
+from ddpm_bench.errors import UserError, near_miss
 
 
 def speed(
@@ -36,15 +39,29 @@ def speed(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: torch's choice].")] = None,
     dtype: Annotated[
         Literal["float32", "tf32", "bfloat16"] | None,
-        typer.Option(help="For all contenders [default: what each uses on this device]."),
+        typer.Option(help="For all contenders [default: each that the device has]."),
     ] = None,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Also ours through torch.compile, with the time that it takes.")
+        bool,
+        typer.Option(
+            "--compile",
+            help="Also ours through torch.compile, with the time that it takes; on a GPU by CUDA graphs, too.",
+        ),
     ] = False,
+    work: Annotated[
+        str,
+        typer.Option(
+            help="Only these, separated by commas [default: training,sampling,bound, and the shares of a cell's time]."
+        ),
+    ] = "",
+    processes: Annotated[
+        str | None,
+        typer.Option(help="Also so many processes at a time on the device, as 1,2,4: their images/s together."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for speed.json, speed.md and a figure.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure training, sampling and bounds beside other packages, and where the time goes.
+    """Measure training, sampling and bounds beside other packages, and where the time goes; each in every precision of the device.
 
     Packages that are not installed are named, not measured: `pip install ddpm-bench[peers]`. Nothing passes or fails.
 
@@ -59,13 +76,22 @@ def speed(
     from ddpm_bench.runtime.observer import say
     from ddpm_bench.runtime.owner import owned
     from ddpm_bench.speed.report import TerminalReport, write
+    from ddpm_bench.speed.result import WORKS
     from ddpm_bench.speed.run import measure
 
-    chosen = choose_device(device, compiled)
+    chosen, together = choose_device(device, compiled), numbers("--processes", processes) if processes else []
+    if 0 in together:
+        raise UserError("--processes 0: at least one process does the work. Give numbers of 1 and more, such as 1,2,4.")
+    works = [each for each in WORKS if each in words(work)] or tuple(WORKS)
+    if unknown := set(words(work)) - set(WORKS):
+        raise UserError(f"--work: there is no '{min(unknown)}'{near_miss(min(unknown), WORKS)}")
     if threads:
         torch.set_num_threads(threads)
     with Stop(), owned(out) if out else nullcontext():  # refused, if at all, before anything long starts
-        result = measure(preset, device=chosen, batch=batch, repeats=repeats, precision=dtype, compiled=compiled)
+        result = measure(
+            preset, device=chosen, batch=batch, repeats=repeats, precision=dtype, compiled=compiled,
+            works=works, processes=together,
+        )  # fmt: skip
         if out:
             write(result, out)
             say(f"Speed in '{out}'")
@@ -95,7 +121,7 @@ def precision(
     cache: Cache = CACHE,
     as_json: Json = False,
 ) -> None:
-    """Score a checkpoint with its network in bfloat16 and in float32, from the same noise: does a GPU's rounding matter?
+    """Score a checkpoint with its network in bfloat16 and in float32, from the same noise: does the rounding matter?
 
     The same command goes on where it was interrupted.
 

@@ -22,9 +22,11 @@ from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.models.build import build_codec, build_diffusion, build_objective, build_sampler, strided_steps
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.failure import why_failed
+from ddpm_bench.records.fields import networks_in
 from ddpm_bench.records.record import PICTURES, RECORDS, Record, picture_path, record_path, write_record
 from ddpm_bench.runtime.device import cpu_threads
 from ddpm_bench.runtime.observer import say, say_once
+from ddpm_bench.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,9 @@ def scored_with(extractor: str, jobs: Sequence[Job]) -> list[Job]:
     return found
 
 
-def check_results(results: Path, jobs: Sequence[Job], data: ImageData, extractor: Extractor) -> dict[str, Record]:
+def check_results(
+    results: Path, jobs: Sequence[Job], data: ImageData, extractor: Extractor, runtime: Runtime
+) -> dict[str, Record]:
     """The jobs that `results` already holds, by job name. Records of another configuration there are refused."""
     held: dict[str, Record] = {}
     for job in {job.cell.name: job for job in jobs}.values():
@@ -120,7 +124,21 @@ def check_results(results: Path, jobs: Sequence[Job], data: ImageData, extractor
             raise UserError(
                 f"'{path}' would be written over. Use another folder with --results DIR, or set it aside with --fresh."
             )
-    return {job.name: held[job.name] for job in jobs if job.name in held}
+    found = {job.name: held[job.name] for job in jobs if job.name in held}
+    _check_precision(results, list(held.values()), runtime, complete=len(found) == len(jobs))
+    return found
+
+
+def _check_precision(results: Path, held: Sequence[Record], runtime: Runtime, complete: bool) -> None:
+    """UserError where records of another precision would stand beside new ones, or are not what was asked for."""
+    now = str(runtime.arithmetic["precision"])
+    for was in {networks_in(record.hardware) for record in held} - {now}:
+        if runtime.precision or not complete:
+            raise UserError(
+                f"'{results}' holds records that were measured in {was}, and networks are to compute in {now} here. Go on with "
+                f"--precision {was}, use another folder with --results DIR, or measure them again with --fresh."
+            )
+        say(f"The records in '{results}' were measured in {was}, and not in {now} as networks compute here by default.")
 
 
 def _conditions(record: Record) -> dict:

@@ -246,6 +246,6 @@ def _unmeasured(job: Job, bench: Bench, scored: bool) -> dict[str, Any]:
         "wall_time_s": Clock(work_beside(record)).seconds,
         "versions": versions(*bench.extractor.packages),
         "git_commit": git_commit(),
-        "hardware": hardware(bench.runtime.device, bench.runtime.compiled),
+        "hardware": hardware(bench.runtime.device, bench.runtime.compiled, bench.runtime.precision),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

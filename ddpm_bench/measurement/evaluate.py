@@ -9,6 +9,7 @@ from ddpm_bench.likelihood.estimate import Budget
 from ddpm_bench.measurement.kept import mention_older, work_beside
 from ddpm_bench.measurement.measure import Task, check_task, measure
 from ddpm_bench.models.model import Model
+from ddpm_bench.records.fields import networks_in
 from ddpm_bench.records.protocol import protocol
 from ddpm_bench.records.row import ModelInfo, Row, Setup, check_name, held_row, row_path, set_aside, write_row
 from ddpm_bench.runtime.observer import about, say
@@ -34,8 +35,10 @@ def evaluate(
     setup = setup.model_copy(update={"sampling_remarks": (*setup.sampling_remarks, *remarks)})
     if fresh:
         set_aside(results, name)
-    if row := held_row(results, name, setup):
-        say(f"{name}: measured already on {row.created}; --fresh measures it again")
+    if row := held_row(results, name, setup, runtime.precision):
+        lowered = networks_in(row.hardware)
+        how = "" if lowered == runtime.arithmetic["precision"] else f", in {lowered}"
+        say(f"{name}: measured already on {row.created}{how}; --fresh measures it again")
         return row
     make_folder(results)
     with about(name):

@@ -80,7 +80,7 @@ def measure_gradient_noise(
         noises=tuple(noises),
         versions=versions(),
         git_commit=git_commit(),
-        hardware=hardware(runtime.device, runtime.compiled),
+        hardware=hardware(runtime.device, runtime.compiled, runtime.precision),
     )
 
 

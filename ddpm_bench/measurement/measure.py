@@ -135,7 +135,7 @@ def measure(model: Model, task: Task, runtime: Runtime, record: Path) -> Measure
         wall_time_s=clock.seconds,
         versions=versions(*task.extractor.packages),
         git_commit=git_commit(),
-        hardware=hardware(runtime.device, runtime.compiled),
+        hardware=hardware(runtime.device, runtime.compiled, runtime.precision),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -65,5 +65,5 @@ def measure_nll(
         likelihoods=likelihoods,
         versions=versions(),
         git_commit=git_commit(),
-        hardware=hardware(runtime.device, runtime.compiled),
+        hardware=hardware(runtime.device, runtime.compiled, runtime.precision),
     )

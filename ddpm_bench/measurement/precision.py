@@ -7,7 +7,6 @@ is compared image by image, and the samples pixel by pixel.
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from rich.table import Table
@@ -22,10 +21,9 @@ from ddpm_bench.records.part import Part
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import DataInfo, ExtractorInfo
 from ddpm_bench.runtime.observer import about
+from ddpm_bench.runtime.precision import PRECISIONS
 from ddpm_bench.runtime.runtime import Runtime
 
-PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
-"""The network computes in it; weights, schedule and predictions are float32 in both."""
 BOUND = "bound_test_bits_per_dim"
 
 

@@ -17,6 +17,7 @@ from ddpm_bench.config.settings import OF_SAMPLERS
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.records.differences import HASHED
 from ddpm_bench.records.differences import differences as differing_lines
+from ddpm_bench.records.fields import networks_in
 from ddpm_bench.records.likelihoods import BoundTerms
 from ddpm_bench.records.record import Record
 
@@ -121,6 +122,7 @@ def shared(record: Record) -> dict[str, Any]:
     settings = record.common_settings
     del settings["data"]["resize"]
     return settings | {
+        "networks": networks_in(record.hardware),
         "preset": record.preset,
         "data_set": record.data.model_dump(mode="json", exclude=set(HASHED)),
         "extractor": record.extractor.model_dump(mode="json", exclude=set(HASHED)),

@@ -1,6 +1,7 @@
 """The kinds of values in records, each with the rule that it keeps, wherever the file comes from."""
 
 import os
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, FiniteFloat
@@ -67,6 +68,11 @@ def _machine(hardware: dict[str, Fact]) -> dict[str, Fact]:
     if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
         raise ValueError(f"threads = {threads} is not a number of threads; at most {MOST_THREADS:,}")
     return hardware
+
+
+def networks_in(hardware: Mapping[str, Fact]) -> Literal["float32", "bfloat16"]:
+    """What networks computed in, by what a record says of its machine; where that says nothing it was float32."""
+    return "bfloat16" if str(hardware.get("networks", "")).startswith("bfloat16") else "float32"
 
 
 def _not_negative(values: tuple[float, ...]) -> tuple[float, ...]:

@@ -43,12 +43,15 @@ def _git(top: Path, *arguments: str) -> str:
     return run.stdout.strip()
 
 
-def hardware(device: torch.device, compiled: bool = False) -> dict[str, Any]:
+def hardware(device: torch.device, compiled: bool = False, precision: str | None = None) -> dict[str, Any]:
     """The machine, as far as it matters for speed and for the last digits.
 
     Of a GPU also what networks compute in there, what float32 means ("ieee", or "tf32" with factors of 10 bits), and
-    whether the fastest algorithms were searched for. `compiled`: the networks were.
+    whether the fastest algorithms were searched for. `compiled`: the networks were. `precision`: what they computed in; None:
+    as they do on the device. On a CPU float32 goes without saying.
     """
+    lowered = precision or ("bfloat16" if device.type == "cuda" else "float32")
+    networks = "bfloat16 autocast, float32 weights" if lowered == "bfloat16" else "float32"
     facts: dict[str, Any] = {
         "device": device.type,
         "system": platform.system(),
@@ -61,11 +64,13 @@ def hardware(device: torch.device, compiled: bool = False) -> dict[str, Any]:
         facts |= {
             "gpu": torch.cuda.get_device_name(device),
             "cuda": torch.version.cuda,
-            "networks": "bfloat16 autocast, float32 weights",
+            "networks": networks,
             "float32_convolutions": CONVOLUTIONS.fp32_precision,
             "float32_products": torch.backends.cuda.matmul.fp32_precision,
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
         }
+    elif lowered == "bfloat16":
+        facts["networks"] = networks
     return facts | {"compiled": True} if compiled else facts
 
 

@@ -12,6 +12,7 @@ from ddpm_bench.config.values import Count, Seed
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import move_aside, write_json
 from ddpm_bench.records.differences import HASHED, differences
+from ddpm_bench.records.fields import networks_in
 from ddpm_bench.records.part import Part
 from ddpm_bench.records.reading import OwnFiles, read_part
 from ddpm_bench.records.record import (
@@ -124,15 +125,21 @@ def read_rows(folder: Path) -> list[Row]:
     return list(ROWS.all(folder).values())
 
 
-def held_row(folder: Path, name: str, setup: Setup) -> Row | None:
-    """The row that `folder` holds under `name`, if any; UserError with the differences if it was measured otherwise."""
+def held_row(folder: Path, name: str, setup: Setup, precision: str | None = None) -> Row | None:
+    """The row that `folder` holds under `name`, if any; UserError with the differences if it was measured otherwise.
+
+    precision: what networks are to compute in, where that was asked for.
+    """
     path = row_path(folder, name)
     if not path.exists():
         return None
     row = ROWS.own(path)
     if row is None:
         raise UserError(f"'{path}' would be written over. Give this one another --name, or set it aside with --fresh.")
-    if lines := differences(_conditions(row.setup), _conditions(setup)):
+    was, now = _conditions(row.setup), _conditions(setup)
+    if precision:
+        was, now = was | {"networks": networks_in(row.hardware)}, now | {"networks": precision}
+    if lines := differences(was, now):
         raise UserError(
             f"'{path}' was measured with another configuration:\n" + "\n".join(lines)
             + "\nGive this one another --name, or set the old row aside and measure again with --fresh."

@@ -15,7 +15,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 @runtime_checkable
-class _Lowers(Protocol):
+class Lowers(Protocol):
     """A network that can compute in bfloat16; None leaves it to the device."""
 
     in_bfloat16: bool | None
@@ -58,7 +58,7 @@ class Runtime:
     def place(self, network: Network) -> Network:
         """The network, moved to the device in place and made ready to compute there as asked."""
         network.to(self.device)
-        if isinstance(network, _Lowers):
+        if isinstance(network, Lowers):
             network.in_bfloat16 = None if self.precision is None else self.precision == "bfloat16"
         elif self.precision == "bfloat16":
             raise UserError(f"{type(network).__name__} does not say how it computes in bfloat16; use float32.")

@@ -6,7 +6,9 @@ peers.py    the contenders: one class each
 work.py     a training step, a sampling step, a term of the bound, of any contender
 machine.py  the machine's own peak, and memory
 measure.py  interleaved rounds, and ratios with their intervals
+processes.py several processes on one device
 shares.py   time inside and outside the network, in the code that measures cells
 report.py   table and Markdown of a result; plot.py its figure
 run.py      all of it
+gpu/        what a GPU can show in a few minutes, in stages, as one archive
 """

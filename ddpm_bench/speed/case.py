@@ -15,13 +15,12 @@ from ddpm_bench.diffusion.reverse import Diffusion, Network
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import build_diffusion, build_objective
 from ddpm_bench.runtime.batch import default_batch
+from ddpm_bench.runtime.precision import CPU_PIXELS
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.speed.result import Work
 
 GRID, CELL = "table2", "eps-mse-fixed"
 GREY = ("embedded", "mnist", "fashion-mnist")
-CPU_PIXELS = 16 * 32 * 32
-"""Pixels a batch on a CPU unless told otherwise: 16 images of 32x32, 64 of 16x16."""
 IMAGES = 256
 """Random training images: what is in them does not change the speed."""
 

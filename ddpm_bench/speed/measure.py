@@ -3,19 +3,20 @@
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_bench.runtime.interrupt import check_stop
-from ddpm_bench.runtime.observer import progress
+from ddpm_bench.runtime.observer import progress, say
 from ddpm_bench.runtime.timing import seconds_of
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import memory_of
-from ddpm_bench.speed.result import WORKS, Ratio, Timing, Work
+from ddpm_bench.speed.result import Ratio, Timing, Work
 from ddpm_bench.speed.work import Call, Contender
+from ddpm_bench.text import brief
 
 WARM_UP = 2
 SHORTEST = 0.2
@@ -38,7 +39,7 @@ class Entrant:
 def race(work: Work, contenders: Sequence[Contender], case: Case, repeats: int) -> list[Timing]:
     """`repeats` interleaved rounds. Ratios are to the first contender, which is ours."""
     with tempfile.TemporaryDirectory() as folder, progress(f"{work} steps", repeats + 1, "rounds") as meter:
-        entrants = [_warmed_up(work, contender, case, Path(folder) / str(i)) for i, contender in enumerate(contenders)]
+        entrants = list(_entrants(work, contenders, case, Path(folder)))
         meter.update(1)
         calls = max(1, math.ceil(SHORTEST / min(_quick(entrant, case) for entrant in entrants)))
         for number in range(repeats):
@@ -58,12 +59,6 @@ def race(work: Work, contenders: Sequence[Contender], case: Case, repeats: int) 
     ]  # fmt: skip
 
 
-def race_all(contenders: Sequence[Contender], case: Case, repeats: int) -> Iterator[Timing]:
-    """The rows of every kind of work, one kind after another."""
-    for work in WORKS:
-        yield from race(work, contenders, case, repeats)
-
-
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
     """How many times as fast ours is, from the times of the same rounds.
 
@@ -77,8 +72,21 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
     return Ratio(median=median(ratios), low=ratios[k - 1], high=ratios[n - k], coverage=max(0.0, 1 - outside))
 
 
+def _entrants(work: Work, contenders: Sequence[Contender], case: Case, folder: Path) -> Iterator[Entrant]:
+    """Those that can do it: what a compiler or a package cannot do here is said, and the others go on. Ours must."""
+    for number, contender in enumerate(contenders):
+        check_stop()
+        try:
+            yield _warmed_up(work, contender, case, folder / str(number))
+        except RuntimeError as error:  # of torch.compile, too
+            if not number:
+                raise
+            why = brief(" ".join(str(error).split()))
+            say(f"{work}: {contender.name} in {contender.precision} does not run here and was not timed ({why}).")
+
+
 def _warmed_up(work: Work, contender: Contender, case: Case, folder: Path) -> Entrant:
-    eager = contender.call(work, case, folder / "eager", compiled=False)
+    eager = replace(contender, compiled=None).call(work, case, folder / "eager")
     eager()  # what is made once, such as the optimizer's moments, is not counted
     memory = None if contender.compiled else memory_of(eager, case.device)
     with FlopCounterMode(display=False) as counter:

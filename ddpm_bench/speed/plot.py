@@ -18,14 +18,19 @@ LABELS = {"sampling arithmetic": "arithmetic around it", "bound arithmetic": "_"
 
 def draw(speed: Speed, path: Path) -> Path:
     """Write the PNG `path`; returns the PDF beside it."""
-    by_work = {work: [row for row in speed.rows if row.work == work] for work in WORKS}
-    heights = [0.8 + 0.22 * max(map(len, by_work.values())), 1.0 + 0.22 * len(speed.phases)]
+    by_work = {work: rows for work in WORKS if (rows := [row for row in speed.rows if row.work == work])}
+    heights = [
+        0.8 + 0.22 * max(map(len, by_work.values())),
+        *([1.0 + 0.22 * len(speed.phases)] if speed.phases else ()),
+    ]
     with canvas() as figure:
         figure.set_size_inches(WIDTH, sum(heights))
-        above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
-        for axes, (work, rows) in zip(above.subplots(1, len(by_work), sharey=True), by_work.items(), strict=True):
+        above, *below = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+        across = above.subplots(1, len(by_work), sharey=True, squeeze=False)[0]
+        for axes, (work, rows) in zip(across, by_work.items(), strict=True):
             _rates(axes, WORKS[work], rows)
-        _shares(below.subplots(), speed)
+        for part in below:
+            _shares(part.subplots(), speed)
         return save(figure, path)
 
 

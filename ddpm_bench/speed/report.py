@@ -14,9 +14,10 @@ from ddpm_bench.report.blocks import Block, Bullets, Heading, Image, Paragraph, 
 from ddpm_bench.report.writers.markdown import to_markdown
 from ddpm_bench.runtime.timing import in_words
 from ddpm_bench.speed.plot import draw
-from ddpm_bench.speed.result import WORKS, Phase, Speed, Timing
+from ddpm_bench.speed.result import WORKS, Phase, Speed, Timing, Together
 
 HEADS = ("Contender", "precision", "images/s", "GFLOP/image", "GFLOP/s", "of conv. peak", "memory", "ours is")
+TOGETHER = ("Work", "contender", "processes", "images/s together", "images/s each")
 
 
 def write(speed: Speed, out: Path) -> None:
@@ -41,6 +42,12 @@ def fields(row: Timing) -> tuple[str, ...]:
         name, row.precision, _number(row.images_per_s), _number(row.flops / 1e9), _number(row.flops_per_s / 1e9),
         f"{row.peak_fraction:.0%}", memory, ratio,
     )  # fmt: skip
+
+
+def together_fields(row: Together) -> tuple[str, ...]:
+    """The entries under TOGETHER."""
+    each = row.images_per_s / row.processes
+    return row.work, f"{row.contender}, {row.precision}", str(row.processes), _number(row.images_per_s), _number(each)
 
 
 def notes(speed: Speed) -> Iterator[str]:
@@ -74,6 +81,9 @@ def page(speed: Speed) -> list[Block]:
     for work, rows in groupby(speed.rows, key=lambda row: row.work):
         align = "ll" + "r" * (len(HEADS) - 2)
         blocks += [Heading(2, WORKS[work]), Table(WORKS[work], align, HEADS, tuple(map(fields, rows)))]
+    if speed.together:
+        heading = "Several processes on the device"
+        blocks += [Heading(2, heading), Table(heading, "llrrr", TOGETHER, tuple(map(together_fields, speed.together)))]
     if speed.phases:
         parts, heading = speed.parts, "Where the time of a cell goes"
         lines = tuple(
@@ -103,6 +113,9 @@ class TerminalReport:
             for row in rows:
                 table.add_row(*(Text(fields(row)[i]) for i in shown))
         yield table
+        for each in speed.together:
+            work, contender, processes, rate, _ = together_fields(each)
+            yield Text(f"{work}, {contender}, {processes} at a time: {rate} images/s together")
         for phase in speed.phases:
             told = ", ".join(f"{part} {_share(phase, part)}" for part in phase.parts)
             yield Text(f"{phase.name} ({in_words(phase.cell_seconds)} a cell): {told}")

@@ -72,6 +72,25 @@ class Timing(SpeedPart):
         return self.flops_per_s / self.peak if self.peak else 0.0
 
 
+class Together(SpeedPart):
+    """So many processes with so many threads each, at one kind of work on one device. rates: images/s of all of them, one
+    entry a round."""
+
+    work: Work
+    contender: str
+    precision: Precision
+    processes: int
+    threads: int
+    batch: int
+    rates: tuple[float, ...]
+
+    @computed_field
+    @property
+    def images_per_s(self) -> float:
+        """Median over the rounds."""
+        return median(self.rates)
+
+
 class Phase(SpeedPart):
     """A phase of a cell: seconds by part, as measured, and what the preset's whole phase would take at this speed."""
 
@@ -97,6 +116,7 @@ class Speed(SpeedPart):
     repeats: int
     rows: tuple[Timing, ...]
     peaks: tuple[Peak, ...]
+    together: tuple[Together, ...] = ()
     phases: tuple[Phase, ...]
     missing: dict[str, str]
     remarks: tuple[str, ...]

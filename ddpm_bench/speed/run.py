@@ -6,39 +6,53 @@ from datetime import UTC, datetime
 import torch
 
 from ddpm_bench.errors import UserError
+from ddpm_bench.networks.compiled import Mode
 from ddpm_bench.records.provenance import git_commit, hardware, package_version, versions
+from ddpm_bench.runtime.observer import noting, say
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import peak
-from ddpm_bench.speed.measure import race_all
+from ddpm_bench.speed.measure import race
 from ddpm_bench.speed.peers import OURS, PEERS, Peer, installed
-from ddpm_bench.speed.result import Peak, Precision, Speed
+from ddpm_bench.speed.processes import race_together
+from ddpm_bench.speed.result import WORKS, Peak, Precision, Speed, Together, Work
 from ddpm_bench.speed.shares import phases
 from ddpm_bench.speed.work import Contender
 
 INSTALL = "pip install ddpm-bench[peers]"
+PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    "cuda": ("bfloat16", "tf32", "float32"), "cpu": ("float32", "bfloat16"),
+}  # fmt: skip
+"""What networks may compute in, by device; the first is the default there."""
 
 
 def contenders(
     device: torch.device, precision: Precision | None, compiled: bool, peers: Sequence[Peer] = PEERS
 ) -> list[Contender]:
-    """Ours first, in the precision that it uses on this device; the others in each, since they leave it to the user."""
-    every: Sequence[Precision] = ("bfloat16", "tf32", "float32") if device.type == "cuda" else ("float32",)
-    ours, theirs = precision or every[0], (precision,) if precision else every
-    found = [Contender(OURS, ours)] + [Contender(OURS, ours, compiled=True)] * compiled
-    return found + [Contender(peer, each) for peer in peers if installed(peer) for each in theirs]
+    """Ours first, in the precision that it uses on this device, and compiled in that; then ours and the others in each."""
+    every = (precision,) if precision else PRECISIONS.get(device.type, ("float32",))
+    modes: Sequence[Mode] = ("default", "reduce-overhead") if device.type == "cuda" else ("default",)
+    compilations = [Contender(OURS, every[0], mode) for mode in modes if compiled]
+    others = [Contender(peer, each) for peer in peers if installed(peer) for each in every]
+    return [Contender(OURS, every[0]), *compilations, *(Contender(OURS, each) for each in every[1:]), *others]
 
 
 def measure(
     preset: str, *, device: torch.device, batch: int | None = None, repeats: int = 11,
-    precision: Precision | None = None, compiled: bool = False,
+    precision: Precision | None = None, compiled: bool = False, works: Sequence[Work] = tuple(WORKS),
+    processes: Sequence[int] = (),
 ) -> Speed:  # fmt: skip
-    """Everything that `ddpm-bench speed` prints. UserError for a precision that the device has not."""
+    """Everything that `ddpm-bench speed` prints. UserError for a precision that the device has not.
+
+    works: the shares of a cell's time are looked at where these are all. processes: so many at a time share the device.
+    """
     if precision == "tf32" and device.type != "cuda":
         raise UserError(f"--dtype tf32 is a mode of NVIDIA GPUs; on {device.type} use float32 or bfloat16.")
     case = Case.of(preset, batch, device)
     racers = contenders(device, precision, compiled)
     before = machine_peaks(device, racers, repeats)
-    rows = list(race_all(racers, case, repeats))
+    with noting() as notes:
+        rows = [row for work in works for row in race(work, racers, case, repeats)]
+        together = [row for work in works if processes for row in _together(work, racers[0], case, processes)]
     after = machine_peaks(device, racers, repeats)  # a machine that is busy at times shows its peak at others
     peaks = {
         precision: max(before[precision], after[precision], key=lambda found: found.convolution) for precision in before
@@ -50,14 +64,24 @@ def measure(
         repeats=repeats,
         rows=tuple(row.model_copy(update={"peak": peaks[row.precision].convolution}) for row in rows),
         peaks=tuple(peaks.values()),
-        phases=tuple(phases(case)),
+        together=tuple(together),
+        phases=tuple(phases(case)) if set(works) == set(WORKS) else (),
         missing={peer.name: INSTALL for peer in PEERS if not installed(peer)},
-        remarks=tuple(_remarks(case)),
+        remarks=(*notes, *_remarks(case)),
         hardware=hardware(device),
         versions=versions() | {peer.name: package_version(peer.name) for peer in PEERS if installed(peer)},
         git_commit=git_commit(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _together(work: Work, contender: Contender, case: Case, processes: Sequence[int]) -> list[Together]:
+    """None where a device does not hold so many."""
+    try:
+        return race_together(work, contender, case, processes)
+    except RuntimeError as error:
+        say(f"{work} in several processes was not timed: {error}.")
+        return []
 
 
 def machine_peaks(device: torch.device, racers: Sequence[Contender], repeats: int) -> dict[Precision, Peak]:

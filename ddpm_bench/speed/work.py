@@ -23,6 +23,7 @@ from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.bound import bound_term
 from ddpm_bench.diffusion.noise import BOUND, BlockNoise
 from ddpm_bench.diffusion.samplers import Chain
+from ddpm_bench.networks.compiled import Mode, compile_network
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import float32_of
@@ -31,28 +32,29 @@ from ddpm_bench.speed.result import Precision, Work
 from ddpm_bench.training.trainer import Trainer, Training
 
 Call = Callable[[], object]
+COMPILED: dict[Mode, str] = {"default": "compiled", "reduce-overhead": "CUDA graphs"}
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A peer at a precision. compiled: through `torch.compile`."""
+    """A peer at a precision. compiled: through `torch.compile` in that mode; None: not at all."""
 
     peer: Ours | Peer
     precision: Precision
-    compiled: bool = False
+    compiled: Mode | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.peer.name}, compiled" if self.compiled else self.peer.name
+        return f"{self.peer.name}, {COMPILED[self.compiled]}" if self.compiled else self.peer.name
 
     @property
     def is_ours(self) -> bool:
         return isinstance(self.peer, Ours)
 
-    def runtime(self, case: Case, compiled: bool) -> Runtime:
-        """Where the contender runs, and in which precision where it can be told."""
+    def runtime(self, case: Case) -> Runtime:
+        """Where the contender runs, and in which precision; the networks of others are told by `arithmetic`."""
         precision: Literal["float32", "bfloat16"] = "bfloat16" if self.precision == "bfloat16" else "float32"
-        return replace(case.runtime, precision=precision, compiled=compiled)
+        return replace(case.runtime, precision=precision if self.is_ours else None)
 
     @contextlib.contextmanager
     def arithmetic(self, case: Case) -> Iterator[None]:
@@ -61,11 +63,13 @@ class Contender:
         with float32_of(self.precision), torch.autocast(case.device.type, torch.bfloat16, enabled=lowered):
             yield
 
-    def call(self, work: Work, case: Case, folder: Path, compiled: bool | None = None) -> Call:
+    def call(self, work: Work, case: Case, folder: Path) -> Call:
         """The work as a function to be called again and again. `folder`: for what a Trainer may write."""
-        runtime, peer = self.runtime(case, self.compiled if compiled is None else compiled), self.peer
+        runtime, peer = self.runtime(case), self.peer
         torch.manual_seed(0)
         network = runtime.place(peer.network(case))
+        if self.compiled:
+            compile_network(network, self.compiled)
         if work == "training":
             ours = self.is_ours
             call = trainer_of(case, network, folder, runtime).train_step if ours else plain_training(case, network)

@@ -232,6 +232,16 @@ def check_identity(path: Path, found: Mapping[str, Any], expected: Mapping[str, 
                         "Use the same configuration, another folder, or start afresh (`ablate --fresh`).")  # fmt: skip
 
 
+def check_precision(path: Path, state: Mapping[str, Any], now: str) -> None:
+    """UserError where the run was trained in another precision so far; older snapshots do not say in which."""
+    was = state.get("precision", now)
+    if was != now:
+        raise UserError(
+            f"'{path}' was trained in {was} so far, and a run goes on in the precision that it began in, not in {now}. Use "
+            f"--precision {was}, another folder, or start afresh (`ablate --fresh`)."
+        )
+
+
 def _completed(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """The identity as this version would have written it: what settings have gained since has its default."""
     try:

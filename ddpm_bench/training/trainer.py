@@ -208,6 +208,7 @@ class Trainer:
         return {
             "seed": self.training.seed,
             "identity": self.training.identity,
+            "precision": self.runtime.arithmetic["precision"],
             "sampling": self.training.sampling.model_dump(mode="json"),
             "weights": self.weights,
             "commits": self.commits,
@@ -258,6 +259,7 @@ class Trainer:
         was, now = ({"seed": seed, **identity} for seed, identity in
                     ((state["seed"], state["identity"]), (self.training.seed, self.training.identity)))  # fmt: skip
         snapshots.check_identity(path, was, now)
+        snapshots.check_precision(path, state, str(self.runtime.arithmetic["precision"]))
         if path.name == snapshots.DIVERGED:
             self.divergence = Divergence(**state["divergence"])
             self.step = self.divergence.step

@@ -1,0 +1,157 @@
+"""The stages in order of value. A stage is commands of the command line, in order; all of them go on where they stopped.
+
+What they decide by measurements (whether compiling pays, how many cells at a time) they read from what earlier stages wrote.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddpm_bench.speed.case import CELL, GRID
+from ddpm_bench.speed.result import Speed, Work
+
+Words = tuple[str, ...]
+"""A command, as words after `python -m`."""
+
+TESTS = Path(__file__).parents[3] / "tests" / "test_gpu_path.py"
+"""They are there in a checkout, and not in an installed package."""
+COUNTS = (1, 2, 4, 8)
+"""Processes that share a device, as far as there are cores for them."""
+REPEATS = 6
+"""Rounds of `speed`: as few as an interval needs."""
+PAYS = 1.1
+"""Compiled is used where it trains so many times as fast, or more."""
+SAMPLES = 512
+"""A batch of the paper's network on a GPU."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one call is about. preset: of the network that is timed, trained and sampled alone; grid_preset: of Table 2's grid.
+
+    data: words of the command line that name the images which the network is trained on. workers: cells at a time; None: as
+    many as are fastest together. device: `cuda`, or another, by name.
+    """
+
+    out: Path
+    preset: str = "h200"
+    grid_preset: str = "study"
+    seeds: str = "0,1,2"
+    data: Words = ()
+    workers: int | None = None
+    device: str = "cuda"
+
+    @property
+    def trained(self) -> Path:
+        """The checkpoint of the network that is trained alone."""
+        return self.out / "training"
+
+    @property
+    def cell(self) -> Path:
+        """A checkpoint of the grid."""
+        return self.out / "results" / "work" / f"{CELL}-seed{self.seeds.partition(',')[0].strip()}"
+
+    def timed(self, name: str) -> Speed | None:
+        """What `speed` has measured under this name, once it has."""
+        path = self.out / "speed" / name / "speed.json"
+        return Speed.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """share: of all minutes, kept for it by the stages before; what they leave over is its, too. least_s: in less it would bring
+    nothing, and is not begun. needs: a checkpoint that an earlier stage leaves.
+    """
+
+    name: str
+    what: str
+    share: float
+    least_s: float
+    commands: Callable[[Plan], Sequence[Words]]
+    needs: Callable[[Plan], Path] | None = None
+
+
+def _bench(plan: Plan, command: str, *words: object) -> Words:
+    return "ddpm_bench", command, *map(str, words), "--device", plan.device
+
+
+def _tests(plan: Plan) -> list[Words]:
+    there = TESTS.exists() and importlib.util.find_spec("pytest")
+    pytest = [("pytest", "-q", "-p", "no:cacheprovider", str(TESTS))] if there else []
+    return [_bench(plan, "selftest"), *pytest]
+
+
+def _speed(plan: Plan) -> list[Words]:
+    def timed(work: Work, name: str, *more: str) -> Words:
+        where = ("--work", work, "--repeats", REPEATS, "--out", plan.out / "speed" / name)
+        return _bench(plan, "speed", "--preset", plan.preset, *where, *more)
+
+    works: tuple[Work, ...] = ("training", "sampling")
+    own = "bfloat16" if plan.device == "cuda" else "float32"
+    return [
+        *(timed(work, work) for work in works),
+        *(timed(work, f"{work}-compiled", "--compile", "--dtype", own) for work in works),
+    ]
+
+
+def _small(plan: Plan) -> list[Words]:
+    counts = ",".join(str(count) for count in COUNTS if count <= (os.cpu_count() or 1))
+    timed = ("--preset", plan.grid_preset, "--work", "training", "--repeats", REPEATS)
+    return [
+        _bench(plan, "speed", *timed, "--processes", counts, "--out", plan.out / "speed" / "small"),
+        _bench(plan, "speed", *timed, "--compile", "--out", plan.out / "speed" / "small-compiled"),
+    ]
+
+
+def _study(plan: Plan) -> list[Words]:
+    at_once = plan.workers or fastest_together(plan.timed("small"))
+    workers = ("--workers", at_once) if at_once else ()
+    where = ("--results", plan.out / "results", "--cache", plan.out / "cache", "--no-report")
+    return [
+        _bench(plan, "ablate", "--grid", GRID, "--preset", plan.grid_preset, "--seeds", plan.seeds, *workers, *where)
+    ]
+
+
+def _training(plan: Plan) -> list[Words]:
+    compiled = ("--compile",) if compiling_pays(plan.timed("training-compiled")) else ()
+    cell = ("--grid", GRID, "--preset", plan.preset, "--cell", CELL, *plan.data)
+    return [_bench(plan, "train", *cell, *compiled, "--out", plan.trained)]
+
+
+def _sampling(plan: Plan) -> list[Words]:
+    out = plan.out / "sampling" / "samples.npz"
+    return [_bench(plan, "sample", "--ckpt", plan.trained, "--samples", SAMPLES, "--out", out)]
+
+
+def _precision(plan: Plan) -> list[Words]:
+    where = ("--out", plan.out / "precision", "--cache", plan.out / "cache")
+    return [_bench(plan, "precision", "--ckpt", plan.cell, *where)]
+
+
+def fastest_together(speed: Speed | None) -> int | None:
+    """So many processes make the most images a second together; None where that was not measured."""
+    rows = speed.together if speed else ()
+    return max(rows, key=lambda row: row.images_per_s).processes if rows else None
+
+
+def compiling_pays(speed: Speed | None) -> bool:
+    """Was ours faster compiled, by more than noise?"""
+    rates = {row.contender: row.images_per_s for row in speed.rows} if speed else {}
+    return rates.get("ddpm-bench, compiled", 0.0) > PAYS * rates.get("ddpm-bench", float("inf"))
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("tests", "tests of the GPU path, and known answers", 0.1, 15, _tests),
+        Stage("speed", "training and sampling by precision, compiled, and beside diffusers", 0.32, 30, _speed),
+        Stage("small", "the grid's network: compiled, and several processes on the device", 0.08, 20, _small),
+        Stage("study", "Table 2 at a small preset, several cells at a time", 0.3, 20, _study),
+        Stage("training", "one cell alone, as far as it comes", 0.05, 20, _training),
+        Stage("sampling", f"{SAMPLES} samples of that cell", 0.09, 15, _sampling, lambda plan: plan.trained),
+        Stage("precision", "what bfloat16 changes in a cell of the grid", 0.06, 15, _precision, lambda plan: plan.cell),
+    )
+}
+"""By name, in order. Shares add up to all of the time."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from moto.server import ThreadedMotoServer
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.runtime.interrupt import Stop
@@ -15,9 +16,24 @@ from ddpm_bench.storage.lease import LEASE, leased
 from ddpm_bench.storage.store import Mirror, Store, fetch, is_url
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The URL of a bucket in an object store on this machine."""
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in (("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "x"), ("ENDPOINT_URL", address)):
+            patched.setenv(f"AWS_{name}", value)
+        fsspec.filesystem("s3").mkdir("tests")
+        yield "s3://tests"
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "file", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    yield Store.at("memory://results" if request.param == "memory" else f"file://{tmp_path}/there")
+    places = {"memory": "memory://results", "file": f"file://{tmp_path}/there"}
+    yield Store.at(places.get(request.param) or f"{request.getfixturevalue('bucket')}/{tmp_path.name}/results")
     fsspec.filesystem("memory").store.clear()
 
 

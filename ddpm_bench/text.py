@@ -8,6 +8,7 @@ LONGEST = 10_000
 """Characters of one text in a record, a grid or a setting."""
 DEEPEST = 20
 """Lists and tables inside each other."""
+_NUMBERS = frozenset((float, int, bool, type(None)))
 _JOINERS = "\u200c\u200d"
 """They spell words in some scripts, and neither hide nor move anything."""
 _KINDS = {
@@ -18,18 +19,20 @@ _KINDS = {
 
 def check_plain(value: Any, depth: int = 0) -> None:
     """ValueError for a text, or one inside lists and tables, that could pass for something else where it is shown."""
+    if type(value) in _NUMBERS:  # nearly all of what a record holds
+        return
     if depth > DEEPEST:
         raise ValueError(f"lists and tables are more than {DEEPEST} deep inside each other")
     if isinstance(value, str):
         _check_text(value)
+    elif isinstance(value, list | tuple):
+        for held in value:
+            if type(held) not in _NUMBERS:
+                check_plain(held, depth + 1)
     elif isinstance(value, Mapping):
         for name, held in value.items():
             check_plain(name, depth + 1)
             check_plain(held, depth + 1)
-    elif isinstance(value, list | tuple):
-        for held in value:
-            if isinstance(held, str | Mapping | list | tuple):
-                check_plain(held, depth + 1)
 
 
 def _check_text(text: str) -> None:

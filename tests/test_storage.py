@@ -1,19 +1,21 @@
 """Results that lie elsewhere: folders kept in step with a place, and one owner a place."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
+from tiny_models import tiny_data, tiny_preset
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.runtime.interrupt import Stop
+from ddpm_bench.runtime.interrupt import Stop, ask_to_stop
 from ddpm_bench.storage import lease as leases
 from ddpm_bench.storage import store as stores
 from ddpm_bench.storage.lease import LEASE, leased
 from ddpm_bench.storage.store import Mirror, Store, fetch, is_url
+from ddpm_bench.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +137,51 @@ def test_a_name_that_leads_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(type(system), "find", lambda *_, **__: ["/results/../../etc/passwd"])
     with pytest.raises(UserError, match=r"no path below it"):
         place.names()
+
+
+def test_a_grid_is_kept_at_a_url_and_goes_on_from_there_on_another_machine(
+    call, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two machines with caches of their own: the first is stopped in the middle."""
+    url = f"{bucket}/{tmp_path.name}/smoke"
+    grid = [
+        "ablate",
+        "--cells",
+        "eps-mse-fixed",
+        "--preset",
+        tiny_preset(tmp_path),
+        "--device",
+        "cpu",
+        "--results",
+        url,
+    ]
+    grid += [
+        "--data",
+        tiny_data(tmp_path / "data.npz"),
+        "--set",
+        "scoring.bootstrap=0",
+        "--no-report",
+        "--launcher",
+        "inline",
+    ]
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "train_step", stopping_at(4))
+        assert call(*grid, "--cache", tmp_path / "one").code == 130
+    held = Store(url).names()
+    assert "work/eps-mse-fixed-seed0/step-000004/state.json" in held and LEASE not in held
+    done = call(*grid, "--cache", tmp_path / "two")
+    assert done.code == 0 and "going on at step 4" in done.err
+    assert {"eps-mse-fixed-seed0.json", "eps-mse-fixed-seed0.png"} <= set(Store(url).names())
+    assert "measured already" in call(*grid, "--cache", tmp_path / "one").err
+    assert call("compare", url, url).code in (0, 1) and call(*grid, "--fresh").code == 2
+
+
+def stopping_at(last: int) -> Callable[[Trainer], None]:
+    step = Trainer.train_step
+
+    def one(trainer: Trainer) -> None:
+        step(trainer)
+        if trainer.step == last:
+            ask_to_stop()
+
+    return one

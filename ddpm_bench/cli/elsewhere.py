@@ -1,10 +1,13 @@
 """Results that a command finds, or leaves, at a URL. Imports no torch."""
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from ddpm_bench.cli.options import CACHE
-from ddpm_bench.storage.store import Store, fetch, is_url
+from ddpm_bench.storage.lease import Lease, leased
+from ddpm_bench.storage.store import Mirror, Store, fetch, is_url
 
 
 def here(place: str) -> Path:
@@ -20,3 +23,16 @@ def copy_of(url: str, cache: Path) -> Path:
     """Where this machine has its copy of the results at a URL."""
     name = url.rstrip("/").rpartition("/")[2]
     return cache.expanduser() / "results" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16] / name
+
+
+@contextlib.contextmanager
+def kept_at(place: str, folder: Path) -> Iterator[Lease | None]:
+    """The records in `folder` are those at the place, where it is a URL, which is this command's alone while the block runs.
+
+    What jobs leave on their way is fetched and sent by whoever runs them.
+    """
+    if not is_url(place):
+        yield None
+        return
+    with leased(Store.at(place)) as lease, Mirror(lease.store, folder, lease.check, without=("work",)):
+        yield lease

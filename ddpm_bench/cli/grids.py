@@ -45,6 +45,7 @@ from ddpm_bench.cli.options import (
 from ddpm_bench.cli.report import show_records
 from ddpm_bench.cli.sample_grid import sample_grid
 from ddpm_bench.cli.show import print_json
+from ddpm_bench.errors import UserError
 
 if TYPE_CHECKING:  # each command imports what it needs when it runs
     from ddpm_bench.experiment.cost import GridCost
@@ -105,7 +106,12 @@ def ablate(
 
     Example: `ddpm-bench ablate --grid ddim-cifar10 --preset quick --ckpt runs/eps`
     """
+    from ddpm_bench.storage.store import is_url
+
+    elsewhere = results is not None and is_url(results)
     if ckpt:
+        if elsewhere:
+            raise UserError(f"--results '{results}' is a place of records; the rows of --ckpt go into a folder.")
         of_records = {
             "--reports": reports, "--no-report": no_report, "--workers": workers, "--launcher": launcher,
             "--tensorboard": tensorboard, "--dry-run": dry_run,
@@ -113,10 +119,11 @@ def ablate(
         refuse(of_records, "does not go with --ckpt, which trains nothing and makes rows of a table, one by one.")
         return sample_grid(
             ckpt, grid, preset, words(cells), seeds, assign or (), raw, data, data_name, data_root, resize,
-            extractor, inception_weights, allow_unverified_weights, device, batch, precision, compiled, cache, results, fresh,
-            as_json,
+            extractor, inception_weights, allow_unverified_weights, device, batch, precision, compiled, cache,
+            Path(results) if results else None, fresh, as_json,
         )  # fmt: skip
     refuse({"--raw": raw}, "goes with --ckpt alone.")
+    from ddpm_bench.cli.elsewhere import copy_of, kept_at
     from ddpm_bench.cli.setup import device_runtime, extractor_of, for_training
     from ddpm_bench.config.preset import parse_set
     from ddpm_bench.config.shipped import load_grid
@@ -134,6 +141,8 @@ def ablate(
     from ddpm_bench.runtime.tensorboard import check_tensorboard
 
     check_tensorboard(tensorboard)
+    if elsewhere:
+        refuse({"--fresh": fresh}, f"would set aside what lies at '{results}'; choose another place with --results.")
     if dry_run:
         of_scoring = {
             "--extractor": extractor, "--inception-weights": inception_weights,
@@ -143,7 +152,8 @@ def ablate(
     runtime, table = device_runtime(device, cache, batch, compiled, keep, precision), load_grid(grid)
     assign = [*(assign or ()), *assignments(data, data_name, data_root, resize, extractor)]
     jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)
-    folder = results or Path("results") / f"{table.name}-{jobs[0].preset}"
+    place = results or f"results/{table.name}-{jobs[0].preset}"
+    folder = copy_of(place, cache) if elsewhere else Path(place)
     out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
     asked, settings = "extractor" in parse_set(assign).get("scoring", {}), jobs[0].settings
     with Stop():
@@ -159,15 +169,15 @@ def ablate(
         features = extractor_of(jobs[0].settings, inception_weights, allow_unverified_weights, cache)
         if out:
             make_folder(out)  # refused, if at all, before anything long
-        with owned(folder):
+        with owned(folder), kept_at(place, folder) as lease:
             if fresh:
                 set_aside(folder, jobs)
             # By all jobs: the last ones left have as many threads as in a run without a stop, and so the same digits.
             chosen = choose_launcher(launcher, workers, len(jobs), runtime.device)
             with cpu_threads(side_by_side(chosen)[1]):
-                runtime = for_training(runtime, precision, jobs[0], images, folder / "work" / "precision.json")
+                runtime = for_training(runtime, precision, jobs[0], images, folder / "precision.json")
             held = check_results(folder, jobs, images, features, runtime)
-            bench = Bench(folder, images, features, runtime, tensorboard)
+            bench = Bench(folder, images, features, runtime, tensorboard, lease)
             outcome = run_jobs(jobs, bench, held, chosen)
             if outcome.records:
                 show_records(readable_records(folder), folder, table, out, as_json)

@@ -136,7 +136,13 @@ Start = Annotated[
     Literal["uniform", "normal"] | None,
     typer.Option(help="annealed-langevin starts from uniform noise, or from x_T as others do [default: uniform]."),
 ]
-Results = Annotated[Path | None, typer.Option(help="Folder of the records [default: results/GRID-PRESET].")]
+Results = Annotated[
+    str | None,
+    typer.Option(
+        callback=plain_text,
+        help="Folder of the records, or a URL that fsspec knows, as s3://bucket/table2 [default: results/GRID-PRESET].",
+    ),
+]
 Reports = Annotated[Path | None, typer.Option(help="Folder of the report [default: reports/GRID-PRESET].")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
 Tensorboard = Annotated[

@@ -10,8 +10,10 @@ from ddpm_bench.cli.show import print_json, print_line, print_table
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="New records: a folder, or one record's file.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="What to hold them against: a folder, or one record's file.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="New records: a folder or its URL, or one record's file.")],
+    b: Annotated[
+        str, typer.Argument(metavar="B", help="What to hold them against: a folder or its URL, or one record's file.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Set two sets of records side by side: what differs in their conditions, and their numbers with intervals.
@@ -25,6 +27,7 @@ def compare(
 
     from rich.text import Text
 
+    from ddpm_bench.cli.elsewhere import here
     from ddpm_bench.records.compare import checks_table, repeats, why_not
     from ddpm_bench.records.fields import networks_in
     from ddpm_bench.records.record import read_record, read_records
@@ -32,7 +35,7 @@ def compare(
     from ddpm_bench.report.writers.terminal_tables import side_by_side_at_terminal
     from ddpm_bench.runtime.observer import say
 
-    new, old = (read_records(path) if path.is_dir() else [read_record(path)] for path in (a, b))
+    new, old = (read_records(path) if path.is_dir() else [read_record(path)] for path in map(here, (a, b)))
     if len({networks_in(record.hardware) for record in (*new, *old)}) > 1:
         say("Networks computed in float32 for some of these records, and in bfloat16 for others.")
     found, untested = side_by_side(new, old), why_not(new, old)

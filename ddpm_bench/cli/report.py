@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # each command imports what it needs when it runs
 
 def report(
     results: Annotated[
-        Path | None, typer.Option(help="Folder of records; with --all the folder of such folders [default: results].")
+        str | None,
+        typer.Option(help="Folder of records, or its URL; with --all the folder of such folders [default: results]."),
     ] = None,
     reports: Annotated[
         Path | None,
@@ -39,6 +40,7 @@ def report(
 
     Example: `ddpm-bench report --results results/table2-quick`; `ddpm-bench report --all`
     """
+    from ddpm_bench.cli.elsewhere import here
     from ddpm_bench.config.shipped import load_grid
     from ddpm_bench.report.readable_records import readable_records, usual_grid
     from ddpm_bench.report.watch import watch as keep_rendering
@@ -47,19 +49,20 @@ def report(
     if all_folders:
         why = "is for one folder of records; --all renders every one. Leave one of them out."
         refuse({"--grid": grid, "--watch": watch}, why)
-        return _render_all(results or Path("results"), reports or Path("reports"), as_json)
+        return _render_all(Path(results or "results"), reports or Path("reports"), as_json)
     if results is None:
         raise UserError("Which records? Give --results FOLDER, or --all for every folder of records in 'results'.")
-    folder = reports or Path("reports") / results.resolve().name
+    source = here(results)
+    folder = reports or Path("reports") / source.resolve().name
 
     def render(records: "Sequence[Record]") -> None:
-        show_records(records, results, load_grid(grid or usual_grid(records)), folder, as_json)
+        show_records(records, source, load_grid(grid or usual_grid(records)), folder, as_json)
 
     if not watch:
-        return render(readable_records(results))
+        return render(readable_records(source))
     refuse({"--json": as_json}, "prints one result; --watch renders many times. Leave one of them out.")
     with Stop():
-        keep_rendering(results, render)
+        keep_rendering(source, render)
 
 
 def show_records(records: "Sequence[Record]", results: Path, grid: "Grid", reports: Path | None, as_json: bool) -> None:

@@ -1,6 +1,8 @@
 """One cell from start to finish: train, then measure the snapshot as anyone would. Everything interruptible, everything resumable."""
 
+import contextlib
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +41,8 @@ from ddpm_bench.runtime.observer import about, observer, say
 from ddpm_bench.runtime.owner import ORPHAN_S, owned
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.runtime.tensorboard import event_files
+from ddpm_bench.storage.lease import Lease
+from ddpm_bench.storage.store import Mirror
 from ddpm_bench.training.divergence import no_distance
 from ddpm_bench.training.trainer import Trainer, Training
 
@@ -73,7 +77,8 @@ class Job:
 class Bench:
     """Shared by all jobs of one command. `results` receives records; snapshots and samples lie in its folder `work`.
 
-    tensorboard: folder of event files, where those are wanted. UserError for an extractor without a score.
+    tensorboard: folder of event files, where those are wanted. lease: of the place that `results` is kept in step with, where
+    that lies elsewhere. UserError for an extractor without a score.
     """
 
     results: Path
@@ -81,6 +86,7 @@ class Bench:
     extractor: Extractor
     runtime: Runtime
     tensorboard: Path | None = None
+    lease: Lease | None = None
 
     def __post_init__(self) -> None:
         if not has_score(self.extractor.info):
@@ -88,6 +94,12 @@ class Bench:
                 f"The cells of a grid are scored, and the extractor '{self.extractor.info.name}' tells no classes apart, so that "
                 "there is no score. Measure their checkpoints with it: `ddpm-bench evaluate --ckpt`."
             )
+
+    def mirrored(self, folder: Path) -> AbstractContextManager[object]:
+        """`folder`, of `results`, as the place elsewhere has it, and in step with that while the block runs."""
+        if self.lease is None:
+            return contextlib.nullcontext()
+        return Mirror(self.lease.store / folder.relative_to(self.results), folder, self.lease.check)
 
     def record(self, job: Job) -> Path:
         return record_path(self.results, job.cell.name, job.seed)
@@ -130,7 +142,7 @@ def run_cell(job: Job, bench: Bench) -> Record:
     Raises Interrupted after saving, when a stop was asked for.
     """
     work, curves = work_beside(bench.record(job)), bench.tensorboard and bench.tensorboard / job.name
-    with about(job.name), owned(work, ORPHAN_S), event_files(curves):
+    with about(job.name), owned(work, ORPHAN_S), bench.mirrored(work), event_files(curves):
         return _run_cell(job, bench)
 
 
@@ -167,7 +179,8 @@ def _trainer(job: Job, as_of: Job, bench: Bench) -> Trainer:
 
 def _shared_training(job: Job, bench: Bench, clock: Clock) -> Trainer:
     """The finished training of the jobs that share it: whoever comes first trains, and the others wait."""
-    with owned(bench.results / "work" / job.trained_in, math.inf), clock("training"):
+    folder = bench.results / "work" / job.trained_in
+    with owned(folder, math.inf), bench.mirrored(folder), clock("training"):
         trainer = _trainer(job, job.shares or job, bench)
         with training_batch(job.settings.training.batch):
             trainer.run(job.settings.training.steps)

@@ -47,6 +47,12 @@ def stop_requested() -> bool:
     return _taken is not None and _taken.requested
 
 
+def ask_to_stop() -> None:
+    """As a signal does: loops save and stop."""
+    if _taken is not None:
+        _taken.requested = True
+
+
 def check_stop() -> None:
     """Raise Interrupted if a stop was asked for."""
     if stop_requested():

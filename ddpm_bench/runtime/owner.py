@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from errno import ENOLCK, EOPNOTSUPP
 from pathlib import Path
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
@@ -62,7 +63,7 @@ def owned(folder: Path, wait_s: float = 0.0, part: str = "") -> Iterator[Path]:
     _held.add(path)
     try:
         with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
-            write_json(_note(path), _ourselves())
+            write_json(_note(path), ourselves())
         if not part:
             _remove_unfinished(folder)
         yield folder
@@ -106,7 +107,8 @@ def _note(lock: Path) -> Path:
     return lock.with_suffix(".held")
 
 
-def _ourselves() -> dict[str, str | int]:
+def ourselves() -> dict[str, str | int]:
+    """Who owns something, for others to read."""
     return {
         "process": os.getpid(),
         "machine": socket.gethostname(),
@@ -118,9 +120,16 @@ def _ourselves() -> dict[str, str | int]:
 def _holder(lock: Path) -> str:
     """Who holds it, in words."""
     try:
-        found = json.loads(_note(lock).read_text(encoding="utf-8"))
-        return "process {process} on '{machine}' since {since} ({command})".format_map(found)
-    except (OSError, ValueError, KeyError, TypeError):
+        return in_words(json.loads(_note(lock).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return in_words({})
+
+
+def in_words(owner: Any) -> str:
+    """Who it is, of what `ourselves` wrote, or of anything else."""
+    try:
+        return "process {process} on '{machine}' since {since} ({command})".format_map(owner)
+    except (KeyError, TypeError):
         return "another process"
 
 

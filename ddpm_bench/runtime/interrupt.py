@@ -4,7 +4,9 @@ Signals belong to the process, and so does the wish to stop: loops ask `stop_req
 everything so far is saved. In library use nobody has taken the signals, so nothing is ever asked for.
 """
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType
 
 from ddpm_bench.errors import Interrupted
@@ -51,3 +53,13 @@ def check_stop() -> None:
     """Raise Interrupted if a stop was asked for."""
     if stop_requested():
         raise Interrupted
+
+
+@contextlib.contextmanager
+def blocked() -> Iterator[None]:
+    """The signals wait while the block runs; processes that begin in it have them waiting too, until they unblock them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

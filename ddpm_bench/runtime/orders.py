@@ -1,0 +1,274 @@
+"""How rank 0 has the other ranks do something, hears what it came to, and notices that one is gone.
+
+Orders, outcomes, failures and the wish to stop go through the store at which ranks meet, and what belongs to them through
+gloo. An order is a function and its arguments; the others do one after the other, with copies.
+"""
+
+import contextlib
+import io
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ddpm_bench.errors import Interrupted, RankLost, UserError
+from ddpm_bench.runtime.device import set_up
+from ddpm_bench.runtime.interrupt import Stop, check_stop, stop_requested
+
+Made = TypeVar("Made")
+Order = tuple[Callable[..., Any], Sequence[Any], int]
+"""A function, its arguments, and the threads that rank 0 has."""
+Outcome = tuple[Any, Exception | None]
+"""What a function gave, or raised."""
+
+TIMEOUT = timedelta(minutes=10)
+"""How long a rank waits for the others in the middle of work, before it takes them to be lost."""
+LOOK_S, SOON_S = 0.01, 5.0
+"""Seconds between two looks for an order or an outcome; and for rank 0 to notice by itself that another was lost."""
+FAILED = "failed"
+"""The key under which a rank says why it ends."""
+
+
+class Place(NamedTuple):
+    """A rank of `size`, `here` of which are on this machine, where this one is number `local`."""
+
+    rank: int
+    size: int
+    local: int
+    here: int
+
+
+class Orders:
+    """This process among the ranks.
+
+    at_work: an order is being done. tied: it has had all ranks wait for each other, so that one that fails leaves the others
+    waiting. agreed: all of them have agreed to stop. others: those that this process has started.
+    """
+
+    def __init__(self, place: Place, store: dist.Store, others: Sequence[BaseProcess] = ()) -> None:
+        self.place, self.store, self.others = place, store, others
+        self.at_work = self.tied = self.agreed = False
+        self._number, self._lost = 0, ""
+        self._open = False  # rank 0 waits for outcomes
+        backend = "gloo"
+        if torch.cuda.is_available() and place.here <= torch.cuda.device_count():
+            torch.cuda.set_device(place.local)
+            set_up(torch.device("cuda"))
+            backend = "cpu:gloo,cuda:nccl"
+        store.set(f"ready-{place.rank}", "")
+        for other in self._other_ranks() if place.rank == 0 else ():
+            self._wait(f"ready-{other}")
+        dist.init_process_group(
+            backend, store=dist.PrefixStore("tensors", store), rank=place.rank, world_size=place.size, timeout=TIMEOUT
+        )
+
+    def _other_ranks(self) -> range:
+        return range(1, self.place.size)
+
+    def _do(self, work: Callable[..., Any], arguments: Sequence[Any]) -> Outcome:
+        self.at_work, self.tied, self.agreed = True, False, False
+        try:
+            return work(*arguments), None
+        except Exception as error:
+            return None, error
+        finally:
+            self.at_work = False
+
+    # ---- rank 0 -----------------------------------------------------------------------------------------------------
+
+    def lead(self, work: Callable[..., Made], arguments: Sequence[Any]) -> list[Made]:
+        """See `ranks.together`."""
+        if self.at_work:
+            raise RuntimeError("the ranks are at work already")
+        check_stop()
+        self._check_others()
+        self._open = True
+        self._give((work, arguments, torch.get_num_threads()))
+        own, error = self._do(work, arguments)
+        if error:
+            if self.tied and not self.agreed:
+                raise self._why(error) from error
+            self._pass_on_stop()
+        told = [(own, error), *map(self._outcome, self._other_ranks())]
+        self._open = False
+        # Whoever was stopped, was so since another failed, or since the user wants it.
+        for each in sorted((error for _, error in told if error), key=lambda error: isinstance(error, Interrupted)):
+            raise each
+        return [made for made, _ in told]
+
+    def leave(self) -> None:
+        """Have the others end: by an order where they wait for one; else those that this process has started are killed."""
+        idle = not (self._open or self._lost)
+        if idle:
+            self._give(None)
+        for process in self.others:
+            process.join(SOON_S if idle else 0)
+            process.kill()
+            process.join()
+        if idle:
+            dist.destroy_process_group()
+
+    def watch(self, done: threading.Event) -> None:
+        """End this process where it waits for a rank that is gone and does not notice, as on a GPU."""
+        while not done.wait(SOON_S / 10):
+            if not (self.at_work and (why := self._failure())):
+                continue
+            number, until = self._number, time.monotonic() + SOON_S
+            while self.at_work and number == self._number:
+                if time.monotonic() > until:
+                    sys.stderr.write(f"ddpm-bench: {RankLost(why)}\n")
+                    os._exit(1)
+                time.sleep(LOOK_S)
+
+    def _give(self, order: Order | None) -> None:
+        """None: there are no more."""
+        self._number += 1
+        self.store.set(f"order-{self._number}", "")
+        content = _packed(order)
+        dist.broadcast(torch.tensor(len(content)), 0)
+        dist.broadcast(content, 0)
+
+    def _outcome(self, rank: int) -> Outcome:
+        self._wait(f"done-{self._number}-{rank}")
+        return _received(lambda into: dist.recv(into, rank))
+
+    def _wait(self, key: str) -> None:
+        """Until another rank has set it."""
+        while not self.store.check([key]):
+            if stop_requested():
+                self._pass_on_stop()
+            self._check_others()
+            time.sleep(LOOK_S)
+
+    def _pass_on_stop(self) -> None:
+        self.store.set(f"stop-{self._number}", "")
+
+    def _check_others(self) -> None:
+        self._lost = self._lost or self._failure()
+        if self._lost:
+            raise RankLost(self._lost)
+
+    def _failure(self) -> str:
+        """Why a rank has ended; empty where none has."""
+        if self.store.check([FAILED]):
+            return self.store.get(FAILED).decode()
+        codes = {rank: process.exitcode for rank, process in enumerate(self.others, 1)}
+        return next((f"rank {rank} ended with exit code {code}" for rank, code in codes.items() if code is not None), "")
+
+    def _why(self, error: Exception) -> Exception:
+        """What to raise for an error that leaves the others waiting: it, or where it comes of a lost rank, that."""
+        until = time.monotonic() + (SOON_S if isinstance(error, RuntimeError) else 0)  # torch's, of a closed connection
+        while not (why := self._failure()) and time.monotonic() < until:
+            time.sleep(LOOK_S)
+        self._lost = why or f"rank 0 failed: {error}"
+        return RankLost(why) if why else error
+
+    # ---- the other ranks --------------------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Do as told until rank 0 says that it is over, or something else ends this process while there is nothing to do."""
+        terminated = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: terminated.set())
+        with Stop(()) as stop:
+            threading.Thread(target=self._listen, args=(stop,), daemon=True).start()
+            while not terminated.is_set():
+                if not self.store.check([f"order-{self._number + 1}"]):
+                    time.sleep(LOOK_S)
+                    continue
+                stop.requested = False
+                self._number += 1
+                order: Order | None = _received(lambda into: dist.broadcast(into, 0))
+                if order is None:
+                    return
+                work, arguments, threads = order
+                torch.set_num_threads(threads)
+                made, error = self._do(work, arguments)
+                if error and self.tied and not self.agreed:
+                    raise error
+                self._tell((made, error and self._portable(error)))
+
+    def _tell(self, outcome: Outcome) -> None:
+        content = _packed(outcome)
+        self.store.set(f"done-{self._number}-{self.place.rank}", "")
+        dist.send(torch.tensor(len(content)), 0)
+        dist.send(content, 0)
+
+    def _portable(self, error: Exception) -> Exception:
+        """It, or of one that may not survive pickling what it says."""
+        if isinstance(error, (UserError, Interrupted, OSError, MemoryError)):
+            return error
+        return RuntimeError(f"rank {self.place.rank}: {''.join(traceback.format_exception(error))}")
+
+    def _listen(self, stop: Stop) -> None:
+        """Hear of a wish to stop; end with the store, which is gone when rank 0 or torchrun is."""
+        try:
+            while True:
+                if self.store.check([f"stop-{self._number}"]):
+                    stop.requested = True
+                time.sleep(10 * LOOK_S)
+        except RuntimeError:
+            os._exit(1)
+
+
+present: Orders | None = None
+"""This process as a rank, where there are several."""
+
+
+def begin(place: Place, store: dist.Store, others: Sequence[BaseProcess] = ()) -> Orders:
+    """Be a rank from now on."""
+    global present
+    present = Orders(place, store, others)
+    return present
+
+
+def end() -> None:
+    """Rank 0 needs the others no more."""
+    global present
+    leaving, present = present, None
+    if leaving:
+        leaving.leave()
+
+
+def follow(place: Place, store: dist.Store) -> NoReturn:
+    """Be any other rank, and end the process: all is written, and Python would take torch apart first, which lasts."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 answers it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        begin(place, store).follow()
+        os._exit(0)
+    except BaseException as error:
+        with contextlib.suppress(RuntimeError):  # rank 0 is gone, too
+            if not store.check([FAILED]):
+                store.set(FAILED, f"rank {place.rank} failed: {type(error).__name__}: {error}")
+        os._exit(1)
+
+
+# ---- what is sent -----------------------------------------------------------------------------------------------------
+
+
+def _packed(held: Any) -> Tensor:
+    """As bytes, uint8 (n,). What is referred to twice is one thing again when it is unpacked."""
+    buffer = io.BytesIO()
+    torch.save(held, buffer)
+    return torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
+
+
+def _received(fill: Callable[[Tensor], object]) -> Any:
+    """What another rank has packed and sends, its length first; a GPU's tensors come to one's own."""
+    fill(size := torch.tensor(0))
+    fill(content := torch.empty(int(size), dtype=torch.uint8))
+    return torch.load(io.BytesIO(content.numpy()), map_location=_own, weights_only=False)
+
+
+def _own(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
+    return storage.cuda() if location.startswith("cuda") else storage

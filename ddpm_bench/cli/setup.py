@@ -1,9 +1,11 @@
 """Options of several commands turned into what the commands work with. Imported inside commands: it needs torch."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from pydantic import ValidationError
 
 from ddpm_bench.config.networks import Settings
@@ -14,6 +16,7 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.metrics.extractors import Extractor, load_extractor
 from ddpm_bench.models.build import build_sampler
 from ddpm_bench.models.model import Model
+from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.device import choose_device
 from ddpm_bench.runtime.observer import say, say_once
 from ddpm_bench.runtime.runtime import Runtime
@@ -34,7 +37,24 @@ def device_runtime(
 ) -> Runtime:
     """The runtime on the device of that name, which is set up. UserError when it is not there."""
     cache = cache and cache.expanduser()
-    return Runtime(choose_device(device, compiled), cache, batch, compiled=compiled, keep=keep)
+    chosen = choose_device(device, compiled)
+    ranks.check_device(chosen)
+    return Runtime(chosen, cache, batch, compiled=compiled, keep=keep)
+
+
+def on_gpus(gpus: int | None, device: torch.device) -> AbstractContextManager[None]:
+    """The ranks that `--gpus` asks for, where it does, while the block runs. UserError for more than there are."""
+    if gpus is None:
+        return nullcontext()
+    found = torch.cuda.device_count()
+    if device.type != "cuda":
+        raise UserError(
+            f"--gpus {gpus}: the device is '{device.type}'. Leave it out, or start ranks on a CPU with torchrun: "
+            "`torchrun --nproc-per-node N -m ddpm_bench ...`."
+        )
+    if gpus > found:
+        raise UserError(f"--gpus {gpus}: torch finds {found} on this machine. Use --gpus {found}.")
+    return ranks.started(gpus) if gpus > 1 else nullcontext()
 
 
 def sampling_wish(model: Model, count: int, asked: Mapping[str, object]) -> SamplingSettings:

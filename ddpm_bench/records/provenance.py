@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ddpm_bench import __version__
+from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.device import CONVOLUTIONS
 
 
@@ -47,7 +48,7 @@ def hardware(device: torch.device, compiled: bool = False) -> dict[str, Any]:
     """The machine, as far as it matters for speed and for the last digits.
 
     Of a GPU also what networks compute in there, what float32 means ("ieee", or "tf32" with factors of 10 bits), and
-    whether the fastest algorithms were searched for. `compiled`: the networks were.
+    whether the fastest algorithms were searched for. `compiled`: the networks were. Ranks are told where there are several.
     """
     facts: dict[str, Any] = {
         "device": device.type,
@@ -66,6 +67,7 @@ def hardware(device: torch.device, compiled: bool = False) -> dict[str, Any]:
             "float32_products": torch.backends.cuda.matmul.fp32_precision,
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
         }
+    facts |= {"ranks": ranks.size()} if ranks.size() > 1 else {}
     return facts | {"compiled": True} if compiled else facts
 
 

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -25,9 +25,6 @@ from ddpm_bench.errors import Interrupted, RankLost, UserError
 from ddpm_bench.runtime.device import set_up
 from ddpm_bench.runtime.interrupt import Stop, check_stop, stop_requested
 
-Made = TypeVar("Made")
-Order = tuple[Callable[..., Any], Sequence[Any], int]
-"""A function, its arguments, and the threads that rank 0 has."""
 Outcome = tuple[Any, Exception | None]
 """What a function gave, or raised."""
 
@@ -48,16 +45,25 @@ class Place(NamedTuple):
     here: int
 
 
+class Order(NamedTuple):
+    """A function, its arguments, the threads that rank 0 has, and whether the ranks wait for each other meanwhile."""
+
+    work: Callable[..., Any]
+    arguments: Sequence[Any]
+    threads: int
+    in_step: bool
+
+
 class Orders:
     """This process among the ranks.
 
-    at_work: an order is being done. tied: it has had all ranks wait for each other, so that one that fails leaves the others
+    at_work: an order is being done. in_step: one in which they wait for each other, so that one that fails leaves the others
     waiting. agreed: all of them have agreed to stop. others: those that this process has started.
     """
 
     def __init__(self, place: Place, store: dist.Store, others: Sequence[BaseProcess] = ()) -> None:
         self.place, self.store, self.others = place, store, others
-        self.at_work = self.tied = self.agreed = False
+        self.at_work = self.in_step = self.agreed = False
         self._number, self._lost = 0, ""
         self._open = False  # rank 0 waits for outcomes
         backend = "gloo"
@@ -75,10 +81,10 @@ class Orders:
     def _other_ranks(self) -> range:
         return range(1, self.place.size)
 
-    def _do(self, work: Callable[..., Any], arguments: Sequence[Any]) -> Outcome:
-        self.at_work, self.tied, self.agreed = True, False, False
+    def _do(self, order: Order) -> Outcome:
+        self.at_work, self.in_step, self.agreed = True, order.in_step, False
         try:
-            return work(*arguments), None
+            return order.work(*order.arguments), None
         except Exception as error:
             return None, error
         finally:
@@ -86,17 +92,17 @@ class Orders:
 
     # ---- rank 0 -----------------------------------------------------------------------------------------------------
 
-    def lead(self, work: Callable[..., Made], arguments: Sequence[Any]) -> list[Made]:
-        """See `ranks.together`."""
+    def lead(self, order: Order) -> list[Any]:
+        """What it gives on each rank. See `ranks.together`."""
         if self.at_work:
             raise RuntimeError("the ranks are at work already")
         check_stop()
         self._check_others()
         self._open = True
-        self._give((work, arguments, torch.get_num_threads()))
-        own, error = self._do(work, arguments)
+        self._give(order)
+        own, error = self._do(order)
         if error:
-            if self.tied and not self.agreed:
+            if self.in_step and not self.agreed:
                 raise self._why(error) from error
             self._pass_on_stop()
         told = [(own, error), *map(self._outcome, self._other_ranks())]
@@ -163,7 +169,9 @@ class Orders:
         if self.store.check([FAILED]):
             return self.store.get(FAILED).decode()
         codes = {rank: process.exitcode for rank, process in enumerate(self.others, 1)}
-        return next((f"rank {rank} ended with exit code {code}" for rank, code in codes.items() if code is not None), "")
+        return next(
+            (f"rank {rank} ended with exit code {code}" for rank, code in codes.items() if code is not None), ""
+        )
 
     def _why(self, error: Exception) -> Exception:
         """What to raise for an error that leaves the others waiting: it, or where it comes of a lost rank, that."""
@@ -190,10 +198,9 @@ class Orders:
                 order: Order | None = _received(lambda into: dist.broadcast(into, 0))
                 if order is None:
                     return
-                work, arguments, threads = order
-                torch.set_num_threads(threads)
-                made, error = self._do(work, arguments)
-                if error and self.tied and not self.agreed:
+                torch.set_num_threads(order.threads)
+                made, error = self._do(order)
+                if error and self.in_step and not self.agreed:
                     raise error
                 self._tell((made, error and self._portable(error)))
 
@@ -267,8 +274,5 @@ def _received(fill: Callable[[Tensor], object]) -> Any:
     """What another rank has packed and sends, its length first; a GPU's tensors come to one's own."""
     fill(size := torch.tensor(0))
     fill(content := torch.empty(int(size), dtype=torch.uint8))
-    return torch.load(io.BytesIO(content.numpy()), map_location=_own, weights_only=False)
-
-
-def _own(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
-    return storage.cuda() if location.startswith("cuda") else storage
+    own = {"cuda:0": f"cuda:{torch.cuda.current_device()}"} if torch.cuda.is_available() else None  # 0: rank 0's
+    return torch.load(io.BytesIO(content.numpy().data), map_location=own, weights_only=False)

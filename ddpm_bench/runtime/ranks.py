@@ -3,10 +3,10 @@
     joined()      the ranks that torchrun has started
     started(N)    N ranks, of which this process is the first and the others are started here: `--gpus N`
 
-Rank 0 alone reads what was asked for, owns folders, decides, speaks and keeps records. `together(work, ...)` has every
-rank call one function with what rank 0 gives it; there `mine` deals out blocks of images, and `slice_of`, `gathered`, `mean`
-and `data_parallel` share a training step. Where a process is alone, and outside of `together`, each of these leaves
-everything to it and costs nothing: a loop is written once. How ranks talk is in `orders.py`, and nothing else knows
+Rank 0 alone reads what was asked for, owns folders, decides, speaks and keeps records. `together` has every rank call one
+function, and `mine` deals out blocks of images in it. `in_step` does so too, and there they wait for each other: `slice_of`,
+`gathered`, `mean` and `data_parallel` share a training step. Where a process is alone, and outside of these two, everything
+is its own and costs nothing: a loop is written once. How ranks talk is in `orders.py`, and nothing else knows
 torch.distributed.
 """
 
@@ -14,9 +14,10 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from multiprocessing import get_context, resource_tracker
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -27,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ddpm_bench.errors import UserError
 from ddpm_bench.runtime import orders
 from ddpm_bench.runtime.interrupt import blocked
-from ddpm_bench.runtime.orders import TIMEOUT, Orders, Place
+from ddpm_bench.runtime.orders import TIMEOUT, Order, Orders, Place
 
 Made = TypeVar("Made")
 
@@ -53,25 +54,44 @@ def _shared() -> Orders | None:
     return orders.present if orders.present and orders.present.at_work else None
 
 
-def _tied() -> Orders | None:
-    """The same, where they wait for each other now."""
-    if ranks := _shared():
-        ranks.tied = True
-    return ranks
+def _in_step() -> Orders | None:
+    """The ranks, where they wait for each other."""
+    return ranks if (ranks := _shared()) and ranks.in_step else None
 
 
 def together(work: Callable[..., Made], *arguments: Any) -> list[Made]:
     """What `work(*arguments)` gives on each rank, in order. The others have copies of the arguments, tensors on GPUs of their own.
 
-    An error of any rank is raised here, Interrupted too, once all have ended. RankLost where one is gone, or failed while
-    they were waiting for each other: then the command is over.
+    An error of any rank is raised here, Interrupted too, once all have ended. RankLost where one is gone: then the command is
+    over.
     """
-    return orders.present.lead(work, arguments) if orders.present else [work(*arguments)]
+    return _led_by(work, arguments, in_step=False)
+
+
+def in_step(work: Callable[..., Made], *arguments: Any) -> list[Made]:
+    """As `together`, but the ranks wait for each other, and so one that fails ends the command: RankLost."""
+    return _led_by(work, arguments, in_step=True)
+
+
+def _led_by(work: Callable[..., Made], arguments: Sequence[Any], in_step: bool) -> list[Made]:
+    if orders.present is None:
+        return [work(*arguments)]
+    return orders.present.lead(Order(work, arguments, torch.get_num_threads(), in_step))
 
 
 def mine(items: Iterable[Made]) -> Iterator[Made]:
     """Every N-th of the items, this rank's."""
     return islice(items, rank(), None, size()) if _shared() else iter(items)
+
+
+def check_seen(files: Iterable[Path]) -> None:
+    """UserError where this process does not see a file that a rank has written."""
+    for path in files:
+        if not path.exists():
+            raise UserError(
+                f"'{path}' was written by one of {size()} ranks, and is not seen by another. Give a folder on a file system that "
+                "all their machines share."
+            )
 
 
 def batch_for(count: int, most: int) -> int:
@@ -81,12 +101,12 @@ def batch_for(count: int, most: int) -> int:
 
 def slice_of(batch: Tensor) -> Tensor:
     """This rank's rows of what all ranks have: (B, ...) -> (B / N, ...)."""
-    return batch.chunk(size())[rank()] if _shared() else batch
+    return batch.chunk(size())[rank()] if _in_step() else batch
 
 
 def gathered(part: Tensor) -> Tensor:
     """All ranks' rows, in their order: (B / N, ...) -> (B, ...)."""
-    if not _tied():
+    if not _in_step():
         return part
     parts = [torch.empty_like(part) for _ in range(size())]
     dist.all_gather(parts, part.contiguous())
@@ -95,7 +115,7 @@ def gathered(part: Tensor) -> Tensor:
 
 def mean(value: Tensor) -> Tensor:
     """The mean over the ranks, of the same shape."""
-    if not _tied():
+    if not _in_step():
         return value
     total = value.clone()
     dist.all_reduce(total)
@@ -105,7 +125,7 @@ def mean(value: Tensor) -> Tensor:
 @contextlib.contextmanager
 def data_parallel(network: nn.Module) -> Iterator[nn.Module]:
     """The network to call in training: once `backward` has returned, gradients are their means over the ranks."""
-    if not _tied():
+    if not _in_step():
         yield network
         return
     parallel = DistributedDataParallel(network, gradient_as_bucket_view=True)
@@ -124,12 +144,12 @@ class Agreement:
         self._calls, self._wait, self._looked = 0, 1, time.monotonic()
 
     def __call__(self, wish: bool) -> bool:
-        if not (ranks := _shared()):
+        if not (ranks := _in_step()):
             return wish
         self._calls += 1
         if self._calls < self._wait:
             return False
-        ranks.tied, now = True, time.monotonic()
+        now = time.monotonic()
         calls = round(self._calls * AGREE_S / max(now - self._looked, 1e-3))
         told = torch.tensor([int(wish), max(1, calls)])
         dist.broadcast(told, 0)
@@ -151,11 +171,6 @@ def check_device(device: torch.device) -> None:
             f"{here} ranks on this machine need a GPU each, and torch finds {there}. Use --nproc-per-node {there}, or "
             "--device cpu."
         )
-
-
-def by_torchrun() -> bool:
-    """Is this process one of several that torchrun has started?"""
-    return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextlib.contextmanager

@@ -32,7 +32,8 @@ class Batch(NamedTuple):
 
     def own(self) -> "Batch":
         """This rank's slice."""
-        return Batch(*(None if each is None else ranks.slice_of(each) for each in self))
+        weight = None if self.weight is None else ranks.slice_of(self.weight)
+        return Batch(ranks.slice_of(self.x0), ranks.slice_of(self.t), ranks.slice_of(self.eps), weight)
 
 
 class Batches:

@@ -144,7 +144,7 @@ class Trainer:
         if self.step == 0:
             self._begin()
         self.commits = list(dict.fromkeys([*self.commits, git_commit() or "an installed package"]))
-        ranks.together(Trainer._train, self, until)
+        ranks.in_step(Trainer._train, self, until)
         return self.divergence
 
     def _train(self, until: int) -> None:
@@ -335,7 +335,7 @@ class Trainer:
 def check_batch(batch: int) -> None:
     """UserError where a batch cannot be shared by the ranks."""
     if batch % (count := ranks.size()):
-        fitting = ", ".join(str(number) for number in range(1, min(batch, 65)) if batch % number == 0)
+        fitting = ", ".join(str(number) for number in range(1, min(batch, 64) + 1) if batch % number == 0)
         raise UserError(
             f"training.batch = {batch} cannot be shared evenly by {count} ranks. Use a number of ranks that divides it ({fitting}), or "
             f"--set training.batch={-(-batch // count) * count}, which is another experiment."

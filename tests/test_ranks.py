@@ -1,14 +1,15 @@
 """Two ranks on the CPU come to what one process does, stop and diverge after the same step, and end together."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from tiny_models import tiny_checkpoint, tiny_data, tiny_preset
 from torch import Tensor
 
+from ddpm_bench.cli.setup import on_gpus
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.config.settings import DataSettings, SamplingSettings, TrainingSettings
 from ddpm_bench.data import ImageData, load_data
@@ -38,7 +40,8 @@ from ddpm_bench.metrics.features import outputs_of
 from ddpm_bench.models.model import Model, load_model
 from ddpm_bench.networks.unet import UNet
 from ddpm_bench.runtime import orders, ranks
-from ddpm_bench.runtime.interrupt import Stop
+from ddpm_bench.runtime.interrupt import Stop, check_stop
+from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.training import snapshots
 from ddpm_bench.training.batches import Batches
@@ -58,7 +61,7 @@ def two() -> Iterator[None]:
         yield
 
 
-@contextmanager
+@contextlib.contextmanager
 def alone() -> Iterator[None]:
     """As if this process were the only one."""
     with pytest.MonkeyPatch.context() as patch:
@@ -211,15 +214,15 @@ def test_the_bound_of_two_ranks_is_that_of_one(
 
 
 def test_the_likelihood_of_two_ranks_is_that_of_one(tmp_path: Path, model: Model, data: ImageData) -> None:
-    method = LikelihoodMethod(4, 0, Solving(draws=1))
+    method = LikelihoodMethod(4, 0, Solving(draws=1, rtol=0.1, atol=0.1))
     both = likelihood_of(model, data, "test", method, replace(RUNTIME, batch=2), tmp_path / "both")
     with alone():
         one = likelihood_of(model, data, "test", method, replace(RUNTIME, batch=2), tmp_path / "one")
     torch.testing.assert_close(both.total, one.total, rtol=0, atol=1e-6)
 
 
-def test_features_of_two_ranks_are_those_of_one_in_order(data: ImageData) -> None:
-    extractor = replace(load_extractor("embedded", size=16), batch=7)
+def test_features_of_two_ranks_are_those_of_one_in_order(tmp_path: Path, data: ImageData) -> None:
+    extractor = replace(load_extractor("embedded", size=16, cache=tmp_path), batch=7)
     shown = MeasuredImages("images", data.train.images, extractor)
     both = outputs_of(shown, extractor, Runtime(), spatial=True)
     with alone():
@@ -242,6 +245,45 @@ def test_an_error_of_one_rank_is_raised_here_and_the_ranks_go_on(error: Exceptio
         with pytest.raises(type(error), match=str(error.args[-1])):
             ranks.together(fails, on, error)
     assert ranks.together(ranks.rank) == [0, 1]
+
+
+def waits(on: int) -> None:
+    say(f"from {ranks.rank()}")
+    while ranks.rank() == on:
+        check_stop()
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("on", [0, 1])
+def test_a_wish_to_stop_reaches_whoever_is_still_at_work(on: int) -> None:
+    with Stop() as stop, pytest.raises(Interrupted):
+        threading.Timer(0.1, lambda: setattr(stop, "requested", True)).start()
+        ranks.together(waits, on)
+    assert ranks.together(ranks.rank) == [0, 1]
+
+
+def test_a_signal_that_torchrun_passes_on_is_no_second_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    for echo_s, expected in ((60.0, contextlib.nullcontext()), (0.0, pytest.raises(Interrupted))):
+        monkeypatch.setattr(Stop, "echo_s", echo_s)
+        with Stop() as stop, expected:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested
+
+
+def test_what_another_rank_says_is_said_here(messages, capsys: pytest.CaptureFixture[str]) -> None:
+    ranks.together(waits, -1)
+    assert capsys.readouterr().err == "from 0\nrank 1: from 1\n"
+
+
+def test_ranks_that_cannot_have_a_gpu_each_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="2 ranks on this machine need a GPU each, and torch finds 1"):
+        ranks.check_device(torch.device("cuda"))
+    with pytest.raises(UserError, match=r"--gpus 4: torch finds 1 on this machine\. Use --gpus 1"):
+        on_gpus(4, torch.device("cuda"))
+    with pytest.raises(UserError, match="2 ranks cannot be started by one of 2"), ranks.started(2):
+        pass
 
 
 LOST = """

@@ -5,9 +5,12 @@ everything so far is saved. In library use nobody has taken the signals, so noth
 """
 
 import contextlib
+import math
 import signal
+import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import ClassVar
 
 from ddpm_bench.errors import Interrupted
 
@@ -18,8 +21,12 @@ class Stop:
     Without signals it is for whoever sets `requested`, as a worker does when its parent says so.
     """
 
+    echo_s: ClassVar[float] = 0.0
+    """A signal that follows another so soon is the same wish: torchrun passes on what its ranks have had from the terminal."""
+
     def __init__(self, signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)) -> None:
         self.requested = False
+        self._asked = -math.inf  # when the last signal came
         self._signals = signals
 
     def __enter__(self) -> "Stop":
@@ -35,7 +42,8 @@ class Stop:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        before, self._asked = self._asked, time.monotonic()
+        if self.requested and self._asked - before > self.echo_s:
             raise Interrupted
         self.requested = True
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from ddpm_bench.errors import Interrupted, RankLost, UserError
 from ddpm_bench.runtime.device import set_up
 from ddpm_bench.runtime.interrupt import Stop, check_stop, stop_requested
+from ddpm_bench.runtime.observer import noting, say
 
 Outcome = tuple[Any, Exception | None]
 """What a function gave, or raised."""
@@ -32,6 +33,8 @@ TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others in the middle of work, before it takes them to be lost."""
 LOOK_S, SOON_S = 0.01, 5.0
 """Seconds between two looks for an order or an outcome; and for rank 0 to notice by itself that another was lost."""
+BETWEEN = ("gloo", "NCCL")
+"""What carries tensors between ranks, as errors of torch name it."""
 FAILED = "failed"
 """The key under which a rank says why it ends."""
 
@@ -116,7 +119,8 @@ class Orders:
         """Have the others end: by an order where they wait for one; else those that this process has started are killed."""
         idle = not (self._open or self._lost)
         if idle:
-            self._give(None)
+            with contextlib.suppress(RuntimeError):  # torchrun was asked to end them, and they have
+                self._give(None)
         for process in self.others:
             process.join(SOON_S if idle else 0)
             process.kill()
@@ -145,8 +149,12 @@ class Orders:
         dist.broadcast(content, 0)
 
     def _outcome(self, rank: int) -> Outcome:
+        """What it came to there, once it has; what was said there is said here."""
         self._wait(f"done-{self._number}-{rank}")
-        return _received(lambda into: dist.recv(into, rank))
+        made, error, notes = _received(lambda into: dist.recv(into, rank))
+        for note in notes:
+            say(f"rank {rank}: {note}")
+        return made, error
 
     def _wait(self, key: str) -> None:
         """Until another rank has set it."""
@@ -175,11 +183,14 @@ class Orders:
 
     def _why(self, error: Exception) -> Exception:
         """What to raise for an error that leaves the others waiting: it, or where it comes of a lost rank, that."""
-        until = time.monotonic() + (SOON_S if isinstance(error, RuntimeError) else 0)  # torch's, of a closed connection
+        disconnected = isinstance(error, RuntimeError) and any(name in str(error) for name in BETWEEN)
+        until = time.monotonic() + (SOON_S if disconnected else 0)
         while not (why := self._failure()) and time.monotonic() < until:
             time.sleep(LOOK_S)
-        self._lost = why or f"rank 0 failed: {error}"
-        return RankLost(why) if why else error
+        self._lost = why or (
+            f"a rank is gone ({str(error).partition('. ')[0]})" if disconnected else f"rank 0 failed: {error}"
+        )
+        return RankLost(self._lost) if why or disconnected else error
 
     # ---- the other ranks --------------------------------------------------------------------------------------------
 
@@ -199,13 +210,14 @@ class Orders:
                 if order is None:
                     return
                 torch.set_num_threads(order.threads)
-                made, error = self._do(order)
+                with noting() as notes:
+                    made, error = self._do(order)
                 if error and self.in_step and not self.agreed:
                     raise error
-                self._tell((made, error and self._portable(error)))
+                self._tell(made, error and self._portable(error), notes)
 
-    def _tell(self, outcome: Outcome) -> None:
-        content = _packed(outcome)
+    def _tell(self, made: Any, error: Exception | None, notes: Sequence[str]) -> None:
+        content = _packed((made, error, notes))
         self.store.set(f"done-{self._number}-{self.place.rank}", "")
         dist.send(torch.tensor(len(content)), 0)
         dist.send(content, 0)

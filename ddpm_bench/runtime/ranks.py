@@ -27,13 +27,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.runtime import orders
-from ddpm_bench.runtime.interrupt import blocked
+from ddpm_bench.runtime.interrupt import Stop, blocked
 from ddpm_bench.runtime.orders import TIMEOUT, Order, Orders, Place
 
 Made = TypeVar("Made")
 
 AGREE_S = 1.0
 """Seconds between two agreements on whether to stop."""
+ECHO_S = 1.0
+"""Seconds in which torchrun passes a signal on."""
 HOST = "127.0.0.1"
 
 # ---- for loops --------------------------------------------------------------------------------------------------------
@@ -181,6 +183,7 @@ def joined() -> Iterator[None]:
     place = Place(number, ranks, local, here)
     if number:
         orders.follow(place, store)
+    Stop.echo_s = ECHO_S
     with _led(orders.begin(place, store)):
         yield
 

@@ -1,8 +1,8 @@
 """The command line: parse, call, render. No maths, no input or output of its own.
 
 Heavy imports are inside the commands, so that `ddpm-bench --help` answers at once. Exit codes: 0 done (a diverged cell
-is a result), 1 a cell failed or a comparison did not hold or the disk or the memory is full or a rank is lost, 2 a mistake in what was
-given, 130 interrupted.
+is a result), 1 a cell failed or a comparison did not hold or the disk or the memory is full or a rank is lost, 2 a
+mistake in what was given, 130 interrupted.
 
     grids.py        ablate, train, grids
     report.py       report

@@ -39,7 +39,7 @@ FAILED = "failed"
 """The key under which a rank says why it ends."""
 
 
-class Place(NamedTuple):
+class Seat(NamedTuple):
     """A rank of `size`, `here` of which are on this machine, where this one is number `local`."""
 
     rank: int
@@ -64,25 +64,25 @@ class Orders:
     waiting. agreed: all of them have agreed to stop. others: those that this process has started.
     """
 
-    def __init__(self, place: Place, store: dist.Store, others: Sequence[BaseProcess] = ()) -> None:
-        self.place, self.store, self.others = place, store, others
+    def __init__(self, seat: Seat, store: dist.Store, others: Sequence[BaseProcess] = ()) -> None:
+        self.seat, self.store, self.others = seat, store, others
         self.at_work = self.in_step = self.agreed = False
         self._number, self._lost = 0, ""
         self._open = False  # rank 0 waits for outcomes
         backend = "gloo"
-        if torch.cuda.is_available() and place.here <= torch.cuda.device_count():
-            torch.cuda.set_device(place.local)
+        if torch.cuda.is_available() and seat.here <= torch.cuda.device_count():
+            torch.cuda.set_device(seat.local)
             set_up(torch.device("cuda"))
             backend = "cpu:gloo,cuda:nccl"
-        store.set(f"ready-{place.rank}", "")
-        for other in self._other_ranks() if place.rank == 0 else ():
+        store.set(f"ready-{seat.rank}", "")
+        for other in self._other_ranks() if seat.rank == 0 else ():
             self._wait(f"ready-{other}")
         dist.init_process_group(
-            backend, store=dist.PrefixStore("tensors", store), rank=place.rank, world_size=place.size, timeout=TIMEOUT
+            backend, store=dist.PrefixStore("tensors", store), rank=seat.rank, world_size=seat.size, timeout=TIMEOUT
         )
 
     def _other_ranks(self) -> range:
-        return range(1, self.place.size)
+        return range(1, self.seat.size)
 
     def _do(self, order: Order) -> Outcome:
         self.at_work, self.in_step, self.agreed = True, order.in_step, False
@@ -218,7 +218,7 @@ class Orders:
 
     def _tell(self, made: Any, error: Exception | None, notes: Sequence[str]) -> None:
         content = _packed((made, error, notes))
-        self.store.set(f"done-{self._number}-{self.place.rank}", "")
+        self.store.set(f"done-{self._number}-{self.seat.rank}", "")
         dist.send(torch.tensor(len(content)), 0)
         dist.send(content, 0)
 
@@ -226,7 +226,7 @@ class Orders:
         """It, or of one that may not survive pickling what it says."""
         if isinstance(error, (UserError, Interrupted, OSError, MemoryError)):
             return error
-        return RuntimeError(f"rank {self.place.rank}: {''.join(traceback.format_exception(error))}")
+        return RuntimeError(f"rank {self.seat.rank}: {''.join(traceback.format_exception(error))}")
 
     def _listen(self, stop: Stop) -> None:
         """Hear of a wish to stop; end with the store, which is gone when rank 0 or torchrun is."""
@@ -243,10 +243,10 @@ present: Orders | None = None
 """This process as a rank, where there are several."""
 
 
-def begin(place: Place, store: dist.Store, others: Sequence[BaseProcess] = ()) -> Orders:
+def begin(seat: Seat, store: dist.Store, others: Sequence[BaseProcess] = ()) -> Orders:
     """Be a rank from now on."""
     global present
-    present = Orders(place, store, others)
+    present = Orders(seat, store, others)
     return present
 
 
@@ -258,17 +258,17 @@ def end() -> None:
         leaving.leave()
 
 
-def follow(place: Place, store: dist.Store) -> NoReturn:
+def follow(seat: Seat, store: dist.Store) -> NoReturn:
     """Be any other rank, and end the process: all is written, and Python would take torch apart first, which lasts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 answers it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
-        begin(place, store).follow()
+        begin(seat, store).follow()
         os._exit(0)
     except BaseException as error:
         with contextlib.suppress(RuntimeError):  # rank 0 is gone, too
             if not store.check([FAILED]):
-                store.set(FAILED, f"rank {place.rank} failed: {type(error).__name__}: {error}")
+                store.set(FAILED, f"rank {seat.rank} failed: {type(error).__name__}: {error}")
         os._exit(1)
 
 

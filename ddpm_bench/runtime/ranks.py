@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ddpm_bench.errors import UserError
 from ddpm_bench.runtime import orders
 from ddpm_bench.runtime.interrupt import Stop, blocked
-from ddpm_bench.runtime.orders import TIMEOUT, Order, Orders, Place
+from ddpm_bench.runtime.orders import TIMEOUT, Order, Orders, Seat
 
 Made = TypeVar("Made")
 
@@ -43,12 +43,12 @@ HOST = "127.0.0.1"
 
 def size() -> int:
     """How many ranks there are."""
-    return orders.present.place.size if orders.present else 1
+    return orders.present.seat.size if orders.present else 1
 
 
 def rank() -> int:
     """Which one this is; 0 where it is alone."""
-    return orders.present.place.rank if orders.present else 0
+    return orders.present.seat.rank if orders.present else 0
 
 
 def _shared() -> Orders | None:
@@ -165,7 +165,7 @@ class Agreement:
 
 def check_device(device: torch.device) -> None:
     """UserError where ranks cannot each have such a device of their own."""
-    here = orders.present.place.here if orders.present else 1
+    here = orders.present.seat.here if orders.present else 1
     if here > 1 and device.type == "mps":
         raise UserError(f"{here} ranks do not go with --device mps, of which a machine has one. Use --device cpu.")
     if device.type == "cuda" and here > (there := torch.cuda.device_count()):
@@ -180,11 +180,11 @@ def joined() -> Iterator[None]:
     """The block with the ranks that torchrun has started, on rank 0; any other takes part in it, and ends its process."""
     local, here = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     store, number, ranks = next(iter(dist.rendezvous("env://")))
-    place = Place(number, ranks, local, here)
+    seat = Seat(number, ranks, local, here)
     if number:
-        orders.follow(place, store)
+        orders.follow(seat, store)
     Stop.echo_s = ECHO_S
-    with _led(orders.begin(place, store)):
+    with _led(orders.begin(seat, store)):
         yield
 
 
@@ -194,25 +194,25 @@ def started(ranks: int) -> Iterator[None]:
     if orders.present:
         raise UserError(f"{ranks} ranks cannot be started by one of {size()}: leave out --gpus, or torchrun.")
     store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
-    places = [Place(number, ranks, number, ranks) for number in range(ranks)]
+    seats = [Seat(number, ranks, number, ranks) for number in range(ranks)]
     context = get_context("spawn")  # torch's threads do not survive a fork
-    others = [context.Process(target=_begin, args=(store.port, place), daemon=True) for place in places[1:]]
+    others = [context.Process(target=_begin, args=(store.port, seat), daemon=True) for seat in seats[1:]]
     resource_tracker.ensure_running()  # now, since its own start would let the signals through
     try:
         with blocked():
             for process in others:
                 process.start()
-        with _led(orders.begin(places[0], store, others)):
+        with _led(orders.begin(seats[0], store, others)):
             yield
     finally:
         for process in others:
             process.kill()
 
 
-def _begin(port: int, place: Place) -> None:
+def _begin(port: int, seat: Seat) -> None:
     """A process that `started` began."""
     store = dist.TCPStore(HOST, port, is_master=False, timeout=TIMEOUT)
-    orders.follow(place, store)
+    orders.follow(seat, store)
 
 
 @contextlib.contextmanager

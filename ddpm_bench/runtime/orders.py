@@ -69,6 +69,7 @@ class Orders:
         self.at_work = self.in_step = self.agreed = False
         self._number, self._lost = 0, ""
         self._open = False  # rank 0 waits for outcomes
+        self._one_at_a_time = threading.Lock()
         backend = "gloo"
         if torch.cuda.is_available() and seat.here <= torch.cuda.device_count():
             torch.cuda.set_device(seat.local)
@@ -106,7 +107,8 @@ class Orders:
         own, error = self._do(order)
         if error:
             if self.in_step and not self.agreed:
-                raise self._why(error) from error
+                self._give_up(error)
+                raise error
             self._pass_on_stop()
         told = [(own, error), *map(self._outcome, self._other_ranks())]
         self._open = False
@@ -181,16 +183,17 @@ class Orders:
             (f"rank {rank} ended with exit code {code}" for rank, code in codes.items() if code is not None), ""
         )
 
-    def _why(self, error: Exception) -> Exception:
-        """What to raise for an error that leaves the others waiting: it, or where it comes of a lost rank, that."""
+    def _give_up(self, error: Exception) -> None:
+        """The error leaves the others waiting: they are lost. RankLost where it comes of one that was lost before."""
         disconnected = isinstance(error, RuntimeError) and any(name in str(error) for name in BETWEEN)
         until = time.monotonic() + (SOON_S if disconnected else 0)
         while not (why := self._failure()) and time.monotonic() < until:
             time.sleep(LOOK_S)
-        self._lost = why or (
-            f"a rank is gone ({str(error).partition('. ')[0]})" if disconnected else f"rank 0 failed: {error}"
-        )
-        return RankLost(self._lost) if why or disconnected else error
+        if not why and disconnected:
+            why = f"a rank is gone ({str(error).partition('. ')[0]})"
+        self._lost = why or f"rank 0 failed: {error}"
+        if why:
+            raise RankLost(why) from error
 
     # ---- the other ranks --------------------------------------------------------------------------------------------
 
@@ -204,8 +207,9 @@ class Orders:
                 if not self.store.check([f"order-{self._number + 1}"]):
                     time.sleep(LOOK_S)
                     continue
-                stop.requested = False
-                self._number += 1
+                with self._one_at_a_time:
+                    self._number += 1
+                    stop.requested = False
                 order: Order | None = _received(lambda into: dist.broadcast(into, 0))
                 if order is None:
                     return
@@ -232,8 +236,10 @@ class Orders:
         """Hear of a wish to stop; end with the store, which is gone when rank 0 or torchrun is."""
         try:
             while True:
-                if self.store.check([f"stop-{self._number}"]):
-                    stop.requested = True
+                number = self._number
+                if self.store.check([f"stop-{number}"]):
+                    with self._one_at_a_time:
+                        stop.requested = number == self._number  # else it was of the order before
                 time.sleep(10 * LOOK_S)
         except RuntimeError:
             os._exit(1)

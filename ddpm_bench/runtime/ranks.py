@@ -153,7 +153,7 @@ class Agreement:
             return False
         now = time.monotonic()
         calls = round(self._calls * AGREE_S / max(now - self._looked, 1e-3))
-        told = torch.tensor([int(wish), max(1, calls)])
+        told = torch.tensor([int(wish), max(1, min(calls, 2 * self._wait))])
         dist.broadcast(told, 0)
         (agreed, self._wait), self._calls, self._looked = told.tolist(), 0, now
         ranks.agreed = bool(agreed)

@@ -20,6 +20,13 @@ class Interrupted(Exception):
     """A safe stop after SIGINT or SIGTERM: all work so far is on the disk. Exit code 130."""
 
 
+class RankLost(Exception):
+    """One of the processes that share the work is gone, and so the command ends. Exit code 1."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}. All ranks have ended; the same command goes on from what is kept."
+
+
 def near_miss(value: str, known: Iterable[str]) -> str:
     """The tail of a message about an unknown name: the closest known one, and all of them."""
     known = list(known)

@@ -17,7 +17,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 HEAD = """# The command line
 
 `--help` after a command says the same. Exit codes: 0 done (that a cell diverged or failed to learn is a result), 1 a cell ended in an
-error, a comparison did not hold, or the disk or the memory is full, 2 a mistake in what was given, 130 interrupted.
+error, a comparison did not hold, the disk or the memory is full, or one of several ranks is lost, 2 a mistake in what was given,
+130 interrupted.
 
 """
 DEFAULT = re.compile(r"\s*\[default: (.*)\]")

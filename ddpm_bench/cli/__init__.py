@@ -1,8 +1,8 @@
 """The command line: parse, call, render. No maths, no input or output of its own.
 
 Heavy imports are inside the commands, so that `ddpm-bench --help` answers at once. Exit codes: 0 done (a diverged cell
-is a result), 1 a cell failed or a comparison did not hold or the disk or the memory is full, 2 a mistake in what was
-given, 130 interrupted.
+is a result), 1 a cell failed or a comparison did not hold or the disk or the memory is full or a rank is lost, 2 a
+mistake in what was given, 130 interrupted.
 
     grids.py        ablate, train, grids
     report.py       report
@@ -21,8 +21,10 @@ given, 130 interrupted.
 """
 
 import atexit
+import os
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated
 
 import typer
@@ -44,7 +46,7 @@ from ddpm_bench.cli import (
     speed,
 )
 from ddpm_bench.cli.show import print_line
-from ddpm_bench.errors import Interrupted, UserError
+from ddpm_bench.errors import Interrupted, RankLost, UserError
 
 app = typer.Typer(
     help="Table 2 of 'Denoising Diffusion Probabilistic Models', measured. Start with: ddpm-bench ablate --grid table2",
@@ -100,6 +102,15 @@ def _nothing_left_to_stop() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _with_its_ranks() -> AbstractContextManager[None]:
+    """Where torchrun has started several of this process, rank 0 runs the command; the others take part, and come no further."""
+    if "LOCAL_RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
+        return nullcontext()
+    from ddpm_bench.runtime.ranks import joined
+
+    return joined()
+
+
 def main() -> None:
     """The entry point: turns a user's mistake, a full disk or memory and an interruption into a message and an exit code."""
     from ddpm_bench.files import FULL, NO_PLACE
@@ -107,7 +118,7 @@ def main() -> None:
 
     atexit.register(_nothing_left_to_stop)
     try:
-        with at_the_terminal():
+        with _with_its_ranks(), at_the_terminal():
             app()
     except UserError as error:
         print_line(f"ddpm-bench: {error}", err=True)
@@ -123,6 +134,9 @@ def main() -> None:
         sys.exit(2)
     except MemoryError as error:
         print_line(f"ddpm-bench: {error or 'out of memory'}", err=True)
+        sys.exit(1)
+    except RankLost as error:
+        print_line(f"ddpm-bench: {error}", err=True)
         sys.exit(1)
     except Interrupted:
         typer.echo("ddpm-bench: interrupted; the same command goes on from here.", err=True)

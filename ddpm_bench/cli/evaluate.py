@@ -23,6 +23,7 @@ from ddpm_bench.cli.options import (
     Extractor,
     FinalDenoising,
     Fresh,
+    Gpus,
     Json,
     LevelSteps,
     Precision,
@@ -150,6 +151,7 @@ def evaluate(
     ] = None,
     fresh: Fresh = False,
     device: Device = "auto",
+    gpus: Gpus = None,
     batch: Batch = None,
     precision: Precision = None,
     compiled: Compile = False,
@@ -233,7 +235,7 @@ def evaluate(
     )
     features.check_size(*images.shape[2:])
     if samples:
-        return _of_images(given, against, features, scoring, runtime, as_json)
+        return _of_images(given, against, features, scoring, runtime, gpus, as_json)
     if bound_images is None:
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})
@@ -244,7 +246,7 @@ def evaluate(
     }  # fmt: skip
     runtime = for_model(runtime, precision, model, folder)
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), of_chain)
-    _of_model(model, Task(of_model, features, wish, scoring, seed or 0), runtime, folder, row, fresh, as_json)
+    _of_model(model, Task(of_model, features, wish, scoring, seed or 0), runtime, gpus, folder, row, fresh, as_json)
 
 
 def _compared(
@@ -286,14 +288,15 @@ def _compared(
 
 def _of_images(
     samples: "GivenImages", reference: "ImageData | GivenImages | GivenStatistics", features: "Features",
-    scoring: "ScoringSettings", runtime: "Runtime", as_json: bool,
+    scoring: "ScoringSettings", runtime: "Runtime", gpus: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Score `samples` against what they are to be compared with, and print that."""
+    from ddpm_bench.cli.setup import on_gpus
     from ddpm_bench.measurement.images import evaluate_images, evaluation_table
     from ddpm_bench.runtime.interrupt import Stop
 
     scoring = scoring.model_copy(update={"bootstrap": 0, "bound_images": 0})
-    with Stop():
+    with Stop(), on_gpus(gpus, runtime.device):
         result = evaluate_images(samples, reference, features, scoring, runtime)
     if as_json:
         print_json(result.as_json())
@@ -302,9 +305,10 @@ def _of_images(
 
 
 def _of_model(
-    model: "Model", task: "Task", runtime: "Runtime", folder: Path, name: str, fresh: bool, as_json: bool
-) -> None:
+    model: "Model", task: "Task", runtime: "Runtime", gpus: int | None, folder: Path, name: str, fresh: bool, as_json: bool
+) -> None:  # fmt: skip
     """Measure a row of the table of `folder`, render the table, and print it."""
+    from ddpm_bench.cli.setup import on_gpus
     from ddpm_bench.measurement.evaluate import evaluate as measure_row
     from ddpm_bench.measurement.kept import work_beside
     from ddpm_bench.records.row import read_rows, row_path
@@ -314,7 +318,7 @@ def _of_model(
     from ddpm_bench.runtime.observer import say
     from ddpm_bench.runtime.owner import RENDERING_S, owned
 
-    with Stop():
+    with Stop(), on_gpus(gpus, runtime.device):
         with owned(work_beside(row_path(folder, name))):
             row = measure_row(model, task, runtime, folder, name, fresh)
         with owned(folder, RENDERING_S):

@@ -19,6 +19,7 @@ from ddpm_bench.cli.options import (
     DataRoot,
     Device,
     Fresh,
+    Gpus,
     Grid,
     Json,
     Keep,
@@ -70,6 +71,7 @@ def ablate(
     inception_weights: Weights = None,
     allow_unverified_weights: Unverified = False,
     device: Device = "auto",
+    gpus: Gpus = None,
     results: Results = None,
     reports: Reports = None,
     no_report: Annotated[
@@ -119,12 +121,12 @@ def ablate(
         refuse(of_records, "does not go with --ckpt, which trains nothing and makes rows of a table, one by one.")
         return sample_grid(
             ckpt, grid, preset, words(cells), seeds, assign or (), raw, data, data_name, data_root, resize,
-            extractor, inception_weights, allow_unverified_weights, device, batch, precision, compiled, cache,
+            extractor, inception_weights, allow_unverified_weights, device, gpus, batch, precision, compiled, cache,
             Path(results) if results else None, fresh, as_json,
         )  # fmt: skip
     refuse({"--raw": raw}, "goes with --ckpt alone.")
     from ddpm_bench.cli.elsewhere import copy_of, kept_at
-    from ddpm_bench.cli.setup import device_runtime, extractor_of, for_training
+    from ddpm_bench.cli.setup import device_runtime, extractor_of, for_training, on_gpus
     from ddpm_bench.config.preset import parse_set
     from ddpm_bench.config.shipped import load_grid
     from ddpm_bench.data import load_data
@@ -135,6 +137,7 @@ def ablate(
     from ddpm_bench.files import make_folder
     from ddpm_bench.metrics.extractors import choose_extractor
     from ddpm_bench.report.readable_records import readable_records
+    from ddpm_bench.runtime import ranks
     from ddpm_bench.runtime.device import cpu_threads
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.owner import owned
@@ -147,6 +150,7 @@ def ablate(
         of_scoring = {
             "--extractor": extractor, "--inception-weights": inception_weights,
             "--allow-unverified-weights": allow_unverified_weights, "--fresh": fresh, "--tensorboard": tensorboard,
+            "--gpus": gpus,
         }  # fmt: skip
         refuse(of_scoring, "does not go with --dry-run, which times networks alone and measures nothing.")
     runtime, table = device_runtime(device, cache, batch, compiled, keep, precision), load_grid(grid)
@@ -156,7 +160,11 @@ def ablate(
     folder = copy_of(place, cache) if elsewhere else Path(place)
     out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
     asked, settings = "extractor" in parse_set(assign).get("scoring", {}), jobs[0].settings
-    with Stop():
+    with Stop(), on_gpus(gpus, runtime.device):
+        if ranks.size() > 1:
+            of_cells = {"--workers": workers, "--launcher": launcher}
+            refuse(of_cells, f"does not go with {ranks.size()} ranks, which share one cell after the other.")
+            launcher = "inline"
         images = load_data(settings.data)
         if dry_run:
             chosen = choose_launcher(launcher, workers, len(jobs), runtime.device)
@@ -199,6 +207,7 @@ def train(
     data_root: DataRoot = None,
     resize: Resizing = None,
     device: Device = "auto",
+    gpus: Gpus = None,
     precision: Precision = None,
     compiled: Compile = False,
     keep: Keep = 2,
@@ -209,7 +218,7 @@ def train(
 
     Example: `ddpm-bench train --cell eps-mse-fixed --preset quick --out runs/eps`
     """
-    from ddpm_bench.cli.setup import device_runtime, for_training
+    from ddpm_bench.cli.setup import device_runtime, for_training, on_gpus
     from ddpm_bench.config.shipped import load_grid
     from ddpm_bench.data import load_data
     from ddpm_bench.experiment.ablate import plan
@@ -224,7 +233,7 @@ def train(
     runtime = device_runtime(device, compiled=compiled, keep=keep, precision=precision)
     assign = [*(assign or ()), *assignments(data, data_name, data_root, resize)]
     (job,) = plan(load_grid(grid), preset, [cell], [seed], assign)
-    with Stop(), owned(out), event_files(tensorboard), about(job.name):
+    with Stop(), on_gpus(gpus, runtime.device), owned(out), event_files(tensorboard), about(job.name):
         images = load_data(job.settings.data)
         runtime = for_training(runtime, precision, job, images, out / "precision.json")
         trainer = make_trainer(job, images, runtime, out)

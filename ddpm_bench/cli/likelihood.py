@@ -16,6 +16,7 @@ from ddpm_bench.cli.options import (
     DataName,
     DataRoot,
     Device,
+    Gpus,
     Json,
     Precision,
     Raw,
@@ -88,6 +89,7 @@ def nll(
     data_root: DataRoot = None,
     resize: Resizing = None,
     device: Device = "auto",
+    gpus: Gpus = None,
     batch: Batch = None,
     precision: Precision = None,
     compiled: Compile = False,
@@ -102,7 +104,7 @@ def nll(
 
     Example: `ddpm-bench nll --ckpt runs/eps --ode --images 256`
     """
-    from ddpm_bench.cli.setup import device_runtime, for_model, strided
+    from ddpm_bench.cli.setup import device_runtime, for_model, on_gpus, strided
     from ddpm_bench.config.metrics import SplitName
     from ddpm_bench.config.shipped import load_coding
     from ddpm_bench.likelihood.ode import Solving
@@ -141,7 +143,7 @@ def nll(
         refuse(of_bound, "is of the variational bound, which this model does not have. Leave it out.")
     splits: tuple[SplitName, ...] = ("test", "train") if split == "both" else (split,)
     clipped = model.sampling.clip_x0 if clip is None else clip
-    with Stop():
+    with Stop(), on_gpus(gpus, runtime.device):
         reference = reference_data(model, data, data_name, data_root, resize)
         most = max(len(reference.test), len(reference.train))
         kept = strided(model, steps, spacing) if steps else None

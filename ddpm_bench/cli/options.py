@@ -64,6 +64,13 @@ Precision = Annotated[
     ),
 ]
 Batch = Annotated[int | None, typer.Option(min=1, help="Images a network call outside training; changes no result.")]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Share the work of this command among so many GPUs of this machine [default: 1; torchrun starts several, too].",
+    ),
+]
 Launcher = Annotated[
     str | None, typer.Option(help="inline (this process) or processes [default: by the number of workers].")
 ]

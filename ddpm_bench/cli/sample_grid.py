@@ -19,11 +19,11 @@ def sample_grid(
     ckpt: Path, grid: str, preset: str, cells: Sequence[str], seeds: str, assign: Sequence[str], raw: bool,
     data: str | None, data_name: str | None, data_root: Path | None, resize: Resize | None,
     extractor: str | None, weights: Path | None, unverified: bool,
-    device: str, batch: int | None, precision: "Wanted", compiled: bool, cache: Path, results: Path | None, fresh: bool,
-    as_json: bool,
+    device: str, gpus: int | None, batch: int | None, precision: "Wanted", compiled: bool, cache: Path, results: Path | None,
+    fresh: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a row for every cell, render their table, and print it. Exit code 1 if one failed."""
-    from ddpm_bench.cli.setup import device_runtime, for_model
+    from ddpm_bench.cli.setup import device_runtime, for_model, on_gpus
     from ddpm_bench.config.preset import parse_set
     from ddpm_bench.config.shipped import load_grid
     from ddpm_bench.experiment.sample_grid import check_rows, measure_rows, plan_rows
@@ -48,7 +48,7 @@ def sample_grid(
         say_once(remark)
     folder = results or Path("results/checkpoints") / table.name
     runtime = for_model(runtime, precision, model, folder)
-    with Stop():
+    with Stop(), on_gpus(gpus, runtime.device):
         images = reference_data(model, data, data_name, data_root, resize)
         asked = extractor or parse_set(assign).get("scoring", {}).get("extractor")
         usual = planned[0].scoring.extractor

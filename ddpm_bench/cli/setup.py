@@ -1,10 +1,12 @@
 """Options of several commands turned into what the commands work with. Imported inside commands: it needs torch."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import torch
 from pydantic import ValidationError
 
 from ddpm_bench.config.networks import Settings
@@ -17,6 +19,7 @@ from ddpm_bench.experiment.cell import Job
 from ddpm_bench.metrics.extractors import Extractor, load_extractor
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler
 from ddpm_bench.models.model import Model
+from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.device import choose_device
 from ddpm_bench.runtime.observer import say, say_once
 from ddpm_bench.runtime.precision import Choice, faster, settled
@@ -43,8 +46,11 @@ def device_runtime(
 
     precision: where it is `auto`, the network at hand decides: see `for_training` and `for_model`.
     """
-    cache, chosen = cache and cache.expanduser(), None if precision == "auto" else precision
-    return Runtime(choose_device(device, compiled), cache, batch, chosen, compiled, keep)
+    chosen = choose_device(device, compiled)
+    ranks.check_device(chosen)
+    return Runtime(
+        chosen, cache and cache.expanduser(), batch, None if precision == "auto" else precision, compiled, keep
+    )
 
 
 def for_training(runtime: Runtime, precision: Wanted, job: Job, data: ImageData, kept: Path | None) -> Runtime:
@@ -72,6 +78,21 @@ def for_model(runtime: Runtime, precision: Wanted, model: Model, results: Path |
         return faster(network, model.shape, batch, runtime.device, training=False)
 
     return replace(runtime, precision=settled(choose, kept))
+
+
+def on_gpus(gpus: int | None, device: torch.device) -> AbstractContextManager[None]:
+    """The ranks that `--gpus` asks for, where it does, while the block runs. UserError for more than there are."""
+    if gpus is None:
+        return nullcontext()
+    found = torch.cuda.device_count()
+    if device.type != "cuda":
+        raise UserError(
+            f"--gpus {gpus}: the device is '{device.type}'. Leave it out, or start ranks on a CPU with torchrun: "
+            "`torchrun --nproc-per-node N -m ddpm_bench ...`."
+        )
+    if gpus > found:
+        raise UserError(f"--gpus {gpus}: torch finds {found} on this machine. Use --gpus {found}.")
+    return ranks.started(gpus) if gpus > 1 else nullcontext()
 
 
 def sampling_wish(model: Model, count: int, asked: Mapping[str, object]) -> SamplingSettings:

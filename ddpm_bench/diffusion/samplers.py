@@ -22,6 +22,7 @@ from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.score_samplers import AncestralSDE, Langevin, ProbabilityFlow, ReverseDiffusion
 from ddpm_bench.diffusion.step import Denoised, Sampler
 from ddpm_bench.errors import NotFinite
+from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress
 from ddpm_bench.runtime.runtime import Runtime
@@ -116,12 +117,12 @@ def sample(
     """The samples with indices first..first+count-1, batch by batch: (index of its first one, uint8 (b, C, H, W), CPU).
 
     A sample's noise depends only on `seed` and its index, so another batch or `first` gives the same images up to float
-    rounding, as where memory runs out and the network is called with fewer images. Raises Interrupted between two steps:
-    what was handed over before is complete.
+    rounding, as where memory runs out and the network is called with fewer images. Of several ranks that work together each
+    draws every N-th batch. Raises Interrupted between two steps: what was handed over before is complete.
     """
     runtime, shape, T = runtime or Runtime(), chain.denoiser.shape, chain.T
     with progress("sampling", first + count, "images", first) as meter:
-        for done, size in batches(count, runtime.network_batch(shape[1])):
+        for done, size in ranks.mine(batches(count, runtime.network_batch(shape[1]))):
             noise = BlockNoise(seed, first + done, size, shape, runtime.device)
             x_T = chain.sampler.begin(chain.denoiser, noise.draw())
             for now in chain.denoise(x_T, T, noise):

@@ -27,6 +27,7 @@ from ddpm_bench.records.record import PICTURES, RECORDS, Record, picture_path, r
 from ddpm_bench.runtime.device import cpu_threads
 from ddpm_bench.runtime.observer import say, say_once
 from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.training.trainer import check_batch
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,8 @@ def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], launche
     """
     missing = [job for job in jobs if job.name not in held]
     made, failed = {}, []
+    for job in missing:
+        check_batch(job.settings.training.batch)
     if missing:
         with cpu_threads(side_by_side(launcher)[1]):  # as in a job, for the same digits
             bench.task(missing[0]).anchors(bench.runtime)  # shared by all; refused, if at all, before anything long

@@ -11,6 +11,7 @@ from ddpm_bench.diffusion.noise import BlockNoise, batches
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.diffusion.schedule import Schedule
 from ddpm_bench.errors import UserError
+from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.runtime import Runtime
 
 
@@ -87,7 +88,8 @@ class Subject:
     @property
     def batch(self) -> int:
         """Images a network call."""
-        return self.runtime.network_batch(self.chain.denoiser.shape[1])
+        most = self.runtime.network_batch(self.chain.denoiser.shape[1])
+        return ranks.batch_for(len(self.images), most)
 
     def x0(self, start: int, end: int) -> Tensor:
         """Images start..end on the device, as the model sees them."""

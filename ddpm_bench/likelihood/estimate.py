@@ -21,6 +21,7 @@ of which two fifths may lie at t > 1 (T = 100). The two calls at t = 1 give the 
 second.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,8 @@ from ddpm_bench.diffusion.noise import ESTIMATE, PILOT, block_uniforms
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.errors import UserError
 from ddpm_bench.likelihood.bound import Bound, Subject
-from ddpm_bench.likelihood.pieces import Pieces
+from ddpm_bench.likelihood.pieces import Pieces, Range
+from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress
 from ddpm_bench.runtime.runtime import Runtime
@@ -78,21 +80,38 @@ def estimate_bits_per_dim(
     and for a chain of one step; Interrupted when a stop was asked for.
     """
     subject, budget = Subject(chain, images, seed, decoder, runtime or Runtime()), Budget.of(evals)
-    pieces, count, T = pieces or Pieces(), len(images), chain.T
+    pieces, T = pieces or Pieces(), chain.T
     if T < 2:
         raise UserError("A chain of one step has nothing to estimate; use --exact.")
-    with torch.inference_mode(), chain.denoiser.evaluating(), progress("bound", count * evals, "evaluations") as meter:
-        for start, end, held in pieces.ranges("pilot", count, subject.batch):
-            if not held:
-                pieces.save("pilot", start, end, _first_pass(subject, budget, start, end))
-            meter.update(end * (FIRST + budget.pilot))
-        pilot = pieces.join("pilot")
-        p = proposal(T, pilot["t"], pilot["bits"])
-        for start, end, held in pieces.ranges("strata", count, subject.batch):
-            if not held:
-                pieces.save("strata", start, end, _second_pass(subject, budget, p, start, end))
-            meter.update(count * (FIRST + budget.pilot) + end * 2 * budget.strata)
+    _pass("pilot", pieces, subject, budget, None)
+    pilot = pieces.join("pilot")
+    p = proposal(T, pilot["t"], pilot["bits"])
+    _pass("strata", pieces, subject, budget, p)
     return _bound(pilot, pieces.join("strata"), p)
+
+
+def _pass(kind: str, pieces: Pieces, subject: Subject, budget: Budget, p: np.ndarray | None) -> None:
+    """One of the two passes over all images: the second where the probabilities p are known."""
+    ranges = pieces.ranges(kind, len(subject.images), subject.batch)
+    missing = [(start, end) for start, end, held in ranges if not held]
+    pieces.measure(kind, missing, _measure_all, kind, subject, budget, p)
+
+
+def _measure_all(
+    pieces: Pieces, missing: Sequence[Range], kind: str, subject: Subject, budget: Budget, p: np.ndarray | None
+) -> None:
+    """This rank's ranges of a pass."""
+    count, denoiser, first = len(subject.images), subject.chain.denoiser, FIRST + budget.pilot
+    before, each = (0, first) if p is None else (count * first, 2 * budget.strata)
+    total = count * (first + 2 * budget.strata)
+    subject.runtime.place_copy(denoiser.network)
+    with torch.inference_mode(), denoiser.evaluating(), progress("bound", total, "evaluations", before) as meter:
+        for start, end in ranks.mine(missing):
+            made = (
+                _first_pass(subject, budget, start, end) if p is None else _second_pass(subject, budget, p, start, end)
+            )
+            pieces.save(kind, start, end, made)
+            meter.update(before + end * each)
 
 
 def _bound(pilot: Arrays, strata: Arrays, p: np.ndarray) -> Bound:

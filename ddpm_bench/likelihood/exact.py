@@ -1,6 +1,7 @@
 """The bound with every t of every image, one draw of noise each: the paper's own measurement (section 3.3, 4.1)."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,8 @@ from ddpm_bench.diffusion.process import precise
 from ddpm_bench.diffusion.reverse import all_at
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.likelihood.bound import Bound, Subject
-from ddpm_bench.likelihood.pieces import Pieces
+from ddpm_bench.likelihood.pieces import Pieces, Range
+from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.interrupt import check_stop, stop_requested
 from ddpm_bench.runtime.observer import Meter, progress
 from ddpm_bench.runtime.runtime import Runtime
@@ -37,11 +39,10 @@ def bits_per_dim(
     none, and for a codec that loses some of the image; Interrupted, after saving, when a stop was asked for.
     """
     subject = Subject(chain, images, seed, decoder, runtime or Runtime())
-    pieces, count, T = pieces or Pieces(), len(images), chain.T
-    with torch.inference_mode(), chain.denoiser.evaluating(), progress("bound", count * T, "evaluations") as meter:
-        for start, end, state in pieces.ranges("exact", count, subject.batch):
-            if not state or state["left"] > 0:
-                _measure(subject, start, end, state, pieces, meter)
+    pieces, count = pieces or Pieces(), len(images)
+    known = pieces.ranges("exact", count, subject.batch)
+    missing = [(start, end) for start, end, state in known if not state or state["left"] > 0]
+    pieces.measure("exact", missing, _measure_all, subject)
     parts = [arrays for _, _, arrays in pieces.read("exact")]
     prior, middle, first = (
         torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in ("prior", "middle", "first")
@@ -85,6 +86,15 @@ class _Sums:
     def arrays(self) -> Arrays:
         names = ("middle", "first", "terms", "squared_error")
         return {name: getattr(self, name).cpu().double().numpy() for name in names} | {"left": np.array(self.left)}
+
+
+def _measure_all(pieces: Pieces, missing: Sequence[Range], subject: Subject) -> None:
+    """This rank's ranges."""
+    total, denoiser = len(subject.images) * subject.chain.T, subject.chain.denoiser
+    subject.runtime.place_copy(denoiser.network)
+    with torch.inference_mode(), denoiser.evaluating(), progress("bound", total, "evaluations") as meter:
+        for start, end in ranks.mine(missing):
+            _measure(subject, start, end, pieces.held("exact", start, end), pieces, meter)
 
 
 def _measure(subject: Subject, start: int, end: int, state: Arrays, pieces: Pieces, meter: Meter) -> None:

@@ -14,6 +14,7 @@ draw's number.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -29,7 +30,8 @@ from ddpm_bench.diffusion.process import precise
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.errors import UserError
-from ddpm_bench.likelihood.pieces import Pieces
+from ddpm_bench.likelihood.pieces import Pieces, Range
+from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.device import float32_as
 from ddpm_bench.runtime.observer import Meter, progress
 from ddpm_bench.runtime.runtime import Runtime
@@ -125,20 +127,30 @@ def ode_bits_per_dim(
             f"A likelihood is measured on uint8 images, at least one, not on {len(images)} of {images.dtype}."
         )
     runtime, pieces, count = runtime or Runtime(), pieces or Pieces(), len(images)
-    flow = FlowODE(chain.denoiser, solving.rtol, solving.atol)
     # Fewer than a network call takes elsewhere: the product with the Jacobian holds every layer, and a stop loses a batch.
-    batch = runtime.batch or max(1, runtime.network_batch(chain.denoiser.shape[1]) // 4)
-    said = progress("likelihood by the ODE", count * solving.draws, "images")
-    with float32_as("ieee"), chain.denoiser.evaluating(), said as meter:
-        for draw in range(solving.draws):
-            for start, end, held in pieces.ranges(f"draw{draw}", count, batch):
-                if not held:
-                    x0, width, probe = _drawn(chain, images[start:end].to(runtime.device), seed, start, draw, solving)
-                    watch = partial(_tell, meter, draw * count + start, end - start)
-                    pieces.save(f"draw{draw}", start, end, _solved(flow, x0, width, probe, solving.sigma_0, watch))
+    most = runtime.batch or max(1, runtime.network_batch(chain.denoiser.shape[1]) // 4)
+    for draw in range(solving.draws):
+        ranges = pieces.ranges(f"draw{draw}", count, ranks.batch_for(count, most))
+        missing = [(start, end) for start, end, held in ranges if not held]
+        pieces.measure(f"draw{draw}", missing, _measure_all, chain, images, seed, draw, solving, runtime)
     joined = [pieces.join(f"draw{draw}") for draw in range(solving.draws)]
     prior, rest = (torch.from_numpy(np.stack([part[name] for part in joined], 1)) for name in ("prior", "flow"))
     return Likelihood(prior, rest, float(np.mean([part["calls"] for part in joined])))
+
+
+def _measure_all(
+    pieces: Pieces, missing: Sequence[Range], chain: Chain, images: Tensor, seed: int, draw: int, solving: Solving,
+    runtime: Runtime,
+) -> None:  # fmt: skip
+    """This rank's ranges of a draw."""
+    flow, count = FlowODE(chain.denoiser, solving.rtol, solving.atol), len(images)
+    runtime.place_copy(chain.denoiser.network)
+    said = progress("likelihood by the ODE", count * solving.draws, "images", draw * count)
+    with float32_as("ieee"), chain.denoiser.evaluating(), said as meter:
+        for start, end in ranks.mine(missing):
+            x0, width, probe = _drawn(chain, images[start:end].to(runtime.device), seed, start, draw, solving)
+            watch = partial(_tell, meter, draw * count + start, end - start)
+            pieces.save(f"draw{draw}", start, end, _solved(flow, x0, width, probe, solving.sigma_0, watch))
 
 
 def spread(codec: Codec, images: Tensor, u: Tensor, how: Literal["level", "released"]) -> tuple[Tensor, float]:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ from torch import Tensor
 
 from ddpm_bench.config.settings import EVEN, SamplingSettings
 from ddpm_bench.data import write_images
+from ddpm_bench.diffusion.noise import batches
 from ddpm_bench.diffusion.samplers import sample
 from ddpm_bench.files import check_free, in_a_row, keyed_folder
 from ddpm_bench.models.build import build_sampler
 from ddpm_bench.models.model import Model
+from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
@@ -44,16 +46,22 @@ def samples_depend_on(
 
 
 def draw_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: Runtime, folder: Path) -> Tensor:
-    """`sampling.samples` samples, uint8 (N, C, H, W) on the CPU; those that `folder` holds already are not made again."""
+    """`sampling.samples` samples, uint8 (N, C, H, W) on the CPU; those that `folder` holds already are not made again.
+
+    Of several ranks each writes its own; whatever lies beyond the first that is missing is made again.
+    """
     count, chain = sampling.samples, model.chain(sampling)
     kept = keyed_folder(folder, "samples", samples_depend_on(model.function, sampling, seed, runtime))
     done = sum(len(shard) for shard in _shards(kept))
     if 0 < done < count:
         say(f"Going on after {done} of {count} samples in '{kept}'")
     if done < count:
-        runtime.place(model.network)
-        for start, images in sample(chain, count=count - done, seed=seed, first=done, runtime=runtime):
-            write_arrays(_path(kept, start, start + len(images)), {IMAGES: images.numpy()})
+        # Decided once: the memory that is free differs from rank to rank.
+        most = runtime.network_batch(chain.denoiser.shape[1])
+        batch = most if sampling.corrector_norm == "batch" else ranks.batch_for(count - done, most)
+        ranks.together(_draw, model, sampling, seed, replace(runtime, batch=batch), kept, done)
+        ends = ((done + start, done + start + size) for start, size in batches(count - done, batch))
+        ranks.check_seen(_path(kept, start, end) for start, end in ends)
     found = torch.empty((count, *model.shape), dtype=torch.uint8)
     filled = 0
     for pixels in _shards(kept):
@@ -65,6 +73,15 @@ def draw_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: R
             f"'{kept}' holds {filled} samples in a row where {count} were written; remove it, and they are made again"
         )
     return found
+
+
+def _draw(model: Model, sampling: SamplingSettings, seed: int, runtime: Runtime, kept: Path, done: int) -> None:
+    """This rank's samples, from number `done` on, into the folder `kept`."""
+    runtime.place(model.network)
+    for start, images in sample(
+        model.chain(sampling), count=sampling.samples - done, seed=seed, first=done, runtime=runtime
+    ):
+        write_arrays(_path(kept, start, start + len(images)), {IMAGES: images.numpy()})
 
 
 def write_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: Runtime, out: Path) -> dict[str, Any]:

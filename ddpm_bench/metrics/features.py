@@ -9,6 +9,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from ddpm_bench.files import make_folder
 from ddpm_bench.metrics.extractor import Extractor, MeasuredImages, SpatialLayer
+from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.batch import Halving
 from ddpm_bench.runtime.device import float32_as
 from ddpm_bench.runtime.interrupt import check_stop
@@ -45,22 +47,35 @@ def outputs_of(images: MeasuredImages, extractor: Extractor, runtime: Runtime, s
     """The extractor's outputs for all images in order. Raises Interrupted between batches.
 
     The network computes in float32, in full whatever training has chosen; what is taken of its outputs, in float64. Where
-    memory runs out it goes on with fewer images a call.
+    memory runs out it goes on with fewer images a call. Of several ranks each takes every N-th batch.
     """
+    batch = extractor.batch_on(runtime.device)
+    alone = ranks.size() == 1 or len(images) <= batch  # in which there is nothing to share
+    arguments = images, extractor, runtime, spatial, batch
+    parts = [_part(*arguments)] if alone else ranks.together(_part, *arguments)
+    in_order = [made for of_ranks in zip_longest(*parts) for made in of_ranks if made is not None]
+    return Outputs(*(torch.cat(batches).double() for batches in zip(*in_order, strict=True)))
+
+
+def _part(
+    images: MeasuredImages, extractor: Extractor, runtime: Runtime, spatial: bool, size: int
+) -> list[tuple[Tensor, ...]]:
+    """What the extractor makes of this rank's batches of `size` images: features, logits and, if asked for, the spatial ones."""
     network, made, halving = extractor.network.to(runtime.device).eval(), [], Halving()
     title = f"measuring {len(images):,} {images.title} ({extractor.info.name})"
     with (
         progress(title, len(images), "images") as meter, float32_as("ieee"), torch.no_grad(),
         _watching(extractor.spatial if spatial else None) as seen,
     ):  # fmt: skip
-        done = 0
-        for batch in images.batches(extractor.batch_on(runtime.device)):
+        for number, batch in ranks.mine(enumerate(images.batches(size))):
             check_stop()
-            for outputs in halving.parts(network, batch.to(runtime.device)):
-                made.append([output.cpu().double() for output in (*outputs, *seen)])
-            done += len(batch)
-            meter.update(done)
-    return Outputs(*(torch.cat(batches) for batches in zip(*made, strict=True)))
+            calls = [
+                [output.cpu() for output in (*outputs, *seen)]
+                for outputs in halving.parts(network, batch.to(runtime.device))
+            ]
+            made.append(tuple(map(torch.cat, zip(*calls, strict=True))))
+            meter.update(number * size + len(batch))
+    return made
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ddpm_bench import __version__
+from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.device import CONVOLUTIONS
 
 
@@ -48,7 +49,7 @@ def hardware(device: torch.device, compiled: bool = False, precision: str | None
 
     Of a GPU also what networks compute in there, what float32 means ("ieee", or "tf32" with factors of 10 bits), and
     whether the fastest algorithms were searched for. `compiled`: the networks were. `precision`: what they computed in; None:
-    as they do on the device. On a CPU float32 goes without saying.
+    as they do on the device. On a CPU float32 goes without saying. Ranks are told where there are several.
     """
     lowered = precision or ("bfloat16" if device.type == "cuda" else "float32")
     networks = "bfloat16 autocast, float32 weights" if lowered == "bfloat16" else "float32"
@@ -71,6 +72,7 @@ def hardware(device: torch.device, compiled: bool = False, precision: str | None
         }
     elif lowered == "bfloat16":
         facts["networks"] = networks
+    facts |= {"ranks": ranks.size()} if ranks.size() > 1 else {}
     return facts | {"compiled": True} if compiled else facts
 
 

@@ -4,8 +4,13 @@ Signals belong to the process, and so does the wish to stop: loops ask `stop_req
 everything so far is saved. In library use nobody has taken the signals, so nothing is ever asked for.
 """
 
+import contextlib
+import math
 import signal
+import time
+from collections.abc import Iterator
 from types import FrameType
+from typing import ClassVar
 
 from ddpm_bench.errors import Interrupted
 
@@ -16,8 +21,12 @@ class Stop:
     Without signals it is for whoever sets `requested`, as a worker does when its parent says so.
     """
 
+    echo_s: ClassVar[float] = 0.0
+    """A signal that follows another so soon is the same wish: torchrun passes on what its ranks have had from the terminal."""
+
     def __init__(self, signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)) -> None:
         self.requested = False
+        self._asked = -math.inf  # when the last signal came
         self._signals = signals
 
     def __enter__(self) -> "Stop":
@@ -33,7 +42,8 @@ class Stop:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        before, self._asked = self._asked, time.monotonic()
+        if self.requested and self._asked - before > self.echo_s:
             raise Interrupted
         self.requested = True
 
@@ -57,3 +67,13 @@ def check_stop() -> None:
     """Raise Interrupted if a stop was asked for."""
     if stop_requested():
         raise Interrupted
+
+
+@contextlib.contextmanager
+def blocked() -> Iterator[None]:
+    """The signals wait while the block runs; processes that begin in it have them waiting too, until they unblock them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -9,6 +9,7 @@ from torch import nn
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.networks.compiled import compile_network, is_compiled
+from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.batch import default_batch
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -65,3 +66,8 @@ class Runtime:
         if self.compiled and not is_compiled(network):
             compile_network(network)
         return network
+
+    def place_copy(self, network: object) -> None:
+        """Of a network that another rank has placed and sent, what is lost on the way: it is compiled here, too."""
+        if ranks.rank() and isinstance(network, nn.Module):
+            self.place(network)

@@ -1,6 +1,8 @@
 """All randomness of training: every draw of a step is a function of the seed and the step's number alone.
 
 So a run that stopped goes on without any generator's state, and on the CPU ends with bitwise the weights of one that did not.
+Several ranks draw the same batch, and each takes its slice of it. Dropout alone cannot be so: a network draws masks for the
+images that it is given, and each rank has a seed of its own for them.
 """
 
 import contextlib
@@ -14,6 +16,7 @@ from torch import Tensor
 from ddpm_bench.data.codec import PIXELS, Codec, dequantised
 from ddpm_bench.diffusion.times import TimeSampler
 from ddpm_bench.errors import UserError
+from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.device import float32_as
 
 ORDER, STEP, DROPOUT = range(3)  # streams
@@ -26,6 +29,11 @@ class Batch(NamedTuple):
     t: Tensor
     eps: Tensor
     weight: Tensor | None
+
+    def own(self) -> "Batch":
+        """This rank's slice."""
+        weight = None if self.weight is None else ranks.slice_of(self.weight)
+        return Batch(ranks.slice_of(self.x0), ranks.slice_of(self.t), ranks.slice_of(self.eps), weight)
 
 
 class Batches:
@@ -53,7 +61,7 @@ class Batches:
         self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
 
     def at(self, step: int) -> Batch:
-        """The batch of a step, counted from 0; seeds the step's dropout."""
+        """The batch of a step, counted from 0, of all ranks; seeds the step's dropout."""
         generator = self._generator(STEP, step)
         images = self.images[self._indices(step)]
         if self.flips:
@@ -64,7 +72,8 @@ class Batches:
             x0 = dequantised(self.codec, images, torch.rand(x0.shape, generator=generator, device=self.device))
         t, weight = self.times.draw(len(x0), generator)
         eps = torch.randn(x0.shape, generator=generator, device=self.device)
-        torch.manual_seed(self._number(DROPOUT, step))  # layers draw from the global generator
+        rank = (number,) if (number := ranks.rank()) else ()
+        torch.manual_seed(self._number(DROPOUT, step, *rank))  # layers draw from the global generator
         return Batch(x0, t, eps, weight)
 
     def _indices(self, step: int) -> Tensor:
@@ -80,8 +89,8 @@ class Batches:
             first, wanted = first + len(parts[-1]), wanted - len(parts[-1])
         return torch.cat(parts)
 
-    def _number(self, stream: int, index: int) -> int:
-        return int(np.random.SeedSequence((self.seed, stream, index)).generate_state(1, np.uint64)[0] >> 1)
+    def _number(self, stream: int, *index: int) -> int:
+        return int(np.random.SeedSequence((self.seed, stream, *index)).generate_state(1, np.uint64)[0] >> 1)
 
     def _generator(self, stream: int, index: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(self._number(stream, index))

@@ -3,12 +3,17 @@
 A run that stopped goes on, and on the CPU ends with bitwise the weights and the log of one that did not: see `batches.py`.
 The loop never waits for the device: losses, norms and the check for divergence stay there and are read once a tick
 (`log_every` steps), before a snapshot and at the end.
+
+Several ranks train in step, each on its slice of every batch: gradients are means over the ranks, and what is logged or
+learned of t is of the whole batch, so that the curve is that of one device up to rounding. Rank 0 alone writes, and what it
+reads the others get with the order to train: snapshots know nothing of ranks.
 """
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +29,7 @@ from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.files import make_folder, sha256_file, write_text
 from ddpm_bench.records.provenance import git_commit
 from ddpm_bench.records.record import Divergence, LogPoint
+from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.interrupt import stop_requested
 from ddpm_bench.runtime.observer import observer, progress, say
 from ddpm_bench.runtime.runtime import Runtime
@@ -69,6 +75,7 @@ class Trainer:
             raise UserError(f"keep = {runtime.keep} would leave no snapshot to go on from; keep at least 1.")
         self.training, self.folder, self.runtime = training, folder, runtime
         settings, denoiser = training.settings, training.denoiser
+        check_batch(settings.batch)
         if not isinstance(denoiser.network, nn.Module):
             raise TypeError("a plain function has no weights to train")
         self.network = runtime.place(denoiser.network)
@@ -85,6 +92,7 @@ class Trainer:
         fused = runtime.device.type in ("cpu", "cuda", "mps")
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate, fused=fused)
         self.ema = Ema(self.network, settings.ema_decay, settings.ema_ramp)
+        self._denoiser = denoiser  # with the network as it is called in training
         self.step = 0
         self.seconds = 0.0
         self.commits: list[str] = []  # of the source trees that trained, in order; see `git_commit`
@@ -106,11 +114,13 @@ class Trainer:
         """Algorithm 1, lines 2 to 5."""
         settings, step = self.training.settings, self.step
         batch = self.batches.at(step)
-        losses = self.training.objective(self.training.denoiser, batch.x0, batch.t, batch.eps)
-        self.times.learn(batch.t, losses.detach())
-        loss = (losses if batch.weight is None else losses * batch.weight).mean()
+        own = batch.own()
+        losses = self.training.objective(self._denoiser, own.x0, own.t, own.eps)
+        self.times.learn(batch.t, ranks.gathered(losses.detach()))
+        loss = (losses if own.weight is None else losses * own.weight).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        loss = ranks.mean(loss.detach())
         norm = clip_grad_norm_(self.network.parameters(), settings.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * warmup(step, settings.warmup)
@@ -118,8 +128,8 @@ class Trainer:
         self.ema.update(step)
 
         self.step += 1
-        self._watch.look(self.step, loss.detach(), norm)
-        self._means += torch.stack((loss.detach(), norm)).float() / settings.log_every
+        self._watch.look(self.step, loss, norm)
+        self._means += torch.stack((loss, norm)).float() / settings.log_every
 
     # ---- the loop ---------------------------------------------------------------------------------------------------------
 
@@ -134,25 +144,42 @@ class Trainer:
         if self.step == 0:
             self._begin()
         self.commits = list(dict.fromkeys([*self.commits, git_commit() or "an installed package"]))
-        settings = self.training.settings
-        self.network.train()
-        with borrowed_globals(self.runtime.device), progress("training", until, "images", self.step) as meter:
+        ranks.in_step(Trainer._train, self, until)
+        return self.divergence
+
+    def _train(self, until: int) -> None:
+        """The loop of every rank; see `run`."""
+        settings, agreed = self.training.settings, ranks.Agreement()
+        self.runtime.place(self.network).train()
+        with (
+            borrowed_globals(self.runtime.device), self._called_in_parallel(),
+            progress("training", until, "images", self.step) as meter,
+        ):  # fmt: skip
             began, seconds = time.monotonic(), self.seconds
             while self.step < until:
                 self.train_step()
                 self.seconds = seconds + time.monotonic() - began
-                stopping = stop_requested()  # read once: a signal after this line waits for the next step
+                stopping = agreed(stop_requested())  # once a step: a signal after this line waits for the next
                 due = self.step % settings.checkpoint_every == 0 or self.step == until or stopping
                 if self.step % settings.log_every == 0:
                     self._tick()
                 if due and not self.divergence:
                     self._save()
                 if self.divergence:
-                    return self.divergence
+                    return
                 meter.update(self.step, self._lines[-1]["loss"] if self._lines else None, settings.batch)
                 if stopping and self.step < until:
                     raise Interrupted
-        return None
+
+    @contextlib.contextmanager
+    def _called_in_parallel(self) -> Iterator[None]:
+        """The network is called as one of several ranks does, where there are several."""
+        with ranks.data_parallel(self.network) as network:
+            self._denoiser = replace(self.training.denoiser, network=network)
+            try:
+                yield
+            finally:
+                self._denoiser = self.training.denoiser
 
     def ema_network(self) -> nn.Module:
         """A copy of the network with averaged weights, in evaluation mode. UserError once the run has diverged."""
@@ -189,6 +216,8 @@ class Trainer:
         line = {"step": self.step, "loss": loss, "gradient_norm": norm, "seconds": self.seconds, "images_per_s": speed}
         self._lines.append(line)
         self._tick_seconds = self.seconds
+        if ranks.rank():
+            return
         with (make_folder(self.folder) / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         observer().tick(line)
@@ -198,7 +227,8 @@ class Trainer:
         self.divergence = self._watch.read()
         if self.divergence:
             self.step = self.divergence.step
-            snapshots.save_divergence(self.folder, self._state() | {"divergence": self.divergence.model_dump()})
+            if ranks.rank() == 0:
+                snapshots.save_divergence(self.folder, self._state() | {"divergence": self.divergence.model_dump()})
         return self.divergence is not None
 
     # ---- snapshots --------------------------------------------------------------------------------------------------------
@@ -219,7 +249,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Write a snapshot of this step, unless the weights turn out to have diverged."""
-        if self._diverged():
+        if self._diverged() or ranks.rank():
             return
         named = dict(self.network.named_parameters())
         moments = {
@@ -302,6 +332,16 @@ class Trainer:
                 self.optimizer.state[parameter] = {"step": step} | {
                     moment: torch.empty_like(parameter).copy_(moments[f"{moment}.{name}"]) for moment in MOMENTS
                 }
+
+
+def check_batch(batch: int) -> None:
+    """UserError where a batch cannot be shared by the ranks."""
+    if batch % (count := ranks.size()):
+        fitting = ", ".join(str(number) for number in range(1, min(batch, 64) + 1) if batch % number == 0)
+        raise UserError(
+            f"training.batch = {batch} cannot be shared evenly by {count} ranks. Use a number of ranks that divides it ({fitting}), or "
+            f"--set training.batch={-(-batch // count) * count}, which is another experiment."
+        )
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:

@@ -10,19 +10,26 @@ from ddpm_bench.cli.options import (
     CKPT_HELP,
     EXTRACTOR_HELP,
     IN_COLOUR,
+    Address,
     Batch,
     Cache,
     Cells,
     Compile,
+    CpusPerCell,
     Data,
     DataName,
     DataRoot,
     Device,
+    Devices,
     Fresh,
+    GpusPerCell,
     Grid,
+    Hours,
     Json,
     Keep,
     Launcher,
+    Memory,
+    Partition,
     Preset,
     Raw,
     Reports,
@@ -36,14 +43,17 @@ from ddpm_bench.cli.options import (
     Weights,
     Workers,
     assignments,
+    device_numbers,
     numbers,
     plain_path,
+    plain_text,
     refuse,
     words,
 )
 from ddpm_bench.cli.report import show_records
 from ddpm_bench.cli.sample_grid import sample_grid
 from ddpm_bench.cli.show import print_json
+from ddpm_bench.errors import UserError
 
 if TYPE_CHECKING:  # each command imports what it needs when it runs
     from ddpm_bench.experiment.cost import GridCost
@@ -78,6 +88,13 @@ def ablate(
     compiled: Compile = False,
     workers: Workers = None,
     launcher: Launcher = None,
+    devices: Devices = None,
+    cpus_per_cell: CpusPerCell = None,
+    gpus_per_cell: GpusPerCell = None,
+    address: Address = None,
+    partition: Partition = None,
+    hours: Hours = None,
+    memory: Memory = None,
     cache: Cache = CACHE,
     fresh: Fresh = False,
     tensorboard: Tensorboard = None,
@@ -106,7 +123,8 @@ def ablate(
     if ckpt:
         of_records = {
             "--reports": reports, "--no-report": no_report, "--workers": workers, "--launcher": launcher,
-            "--tensorboard": tensorboard, "--dry-run": dry_run,
+            "--devices": devices, "--cpus-per-cell": cpus_per_cell, "--gpus-per-cell": gpus_per_cell, "--address": address,
+            "--partition": partition, "--hours": hours, "--memory": memory, "--tensorboard": tensorboard, "--dry-run": dry_run,
         }  # fmt: skip
         refuse(of_records, "does not go with --ckpt, which trains nothing and makes rows of a table, one by one.")
         return sample_grid(
@@ -122,7 +140,7 @@ def ablate(
     from ddpm_bench.experiment.ablate import check_results, plan, run_jobs, scored_with, set_aside
     from ddpm_bench.experiment.cell import Bench
     from ddpm_bench.experiment.cost import estimate
-    from ddpm_bench.experiment.launchers import choose_launcher, side_by_side
+    from ddpm_bench.experiment.launchers import Asked, choose_launcher, device_elsewhere
     from ddpm_bench.files import make_folder
     from ddpm_bench.metrics.extractors import choose_extractor
     from ddpm_bench.report.readable_records import readable_records
@@ -137,7 +155,14 @@ def ablate(
             "--allow-unverified-weights": allow_unverified_weights, "--fresh": fresh, "--tensorboard": tensorboard,
         }  # fmt: skip
         refuse(of_scoring, "does not go with --dry-run, which times networks alone and measures nothing.")
-    runtime, table = device_runtime(device, cache, batch, compiled, keep), load_grid(grid)
+    place = Asked(
+        launcher, workers, None if devices is None else device_numbers(devices), cpus_per_cell, gpus_per_cell,
+        plain_text(address), plain_text(partition), hours, memory,
+    )  # fmt: skip
+    elsewhere = device_elsewhere(place, device)
+    if elsewhere and dry_run:
+        raise UserError(f"--launcher {launcher} does not go with --dry-run, which times networks on this machine.")
+    runtime, table = device_runtime(elsewhere or device, cache, batch, compiled, keep), load_grid(grid)
     assign = [*(assign or ()), *assignments(data, data_name, data_root, resize, extractor)]
     jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)
     folder = results or Path("results") / f"{table.name}-{jobs[0].preset}"
@@ -146,8 +171,8 @@ def ablate(
     with Stop():
         images = load_data(settings.data)
         if dry_run:
-            chosen = choose_launcher(launcher, workers, len(jobs), runtime.device)
-            return _show_costs(estimate(jobs, images, runtime, *side_by_side(chosen)), as_json)
+            chosen = choose_launcher(place, len(jobs), runtime.device)
+            return _show_costs(estimate(jobs, images, runtime, chosen.workers, chosen.threads), as_json)
         if not asked:  # the preset's own is for the preset's own images
             usual = settings.scoring.extractor
             jobs = scored_with(choose_extractor(usual, images.train.images, inception_weights, cache), jobs)
@@ -159,7 +184,7 @@ def ablate(
                 set_aside(folder, jobs)
             held = check_results(folder, jobs, images, features)
             # By all jobs: the last ones left have as many threads as in a run without a stop, and so the same digits.
-            chosen = choose_launcher(launcher, workers, len(jobs), runtime.device)
+            chosen = choose_launcher(place, len(jobs), runtime.device)
             bench = Bench(folder, images, features, runtime, tensorboard)
             outcome = run_jobs(jobs, bench, held, chosen)
             if outcome.records:

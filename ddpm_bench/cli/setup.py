@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from pydantic import ValidationError
 
 from ddpm_bench.config.networks import Settings
@@ -30,11 +31,17 @@ def section(kind: type[Section], values: Mapping[str, object]) -> Section:
 
 
 def device_runtime(
-    device: str, cache: Path | None = None, batch: int | None = None, compiled: bool = False, keep: int = 2
+    device: str | torch.device,
+    cache: Path | None = None,
+    batch: int | None = None,
+    compiled: bool = False,
+    keep: int = 2,
 ) -> Runtime:
-    """The runtime on the device of that name, which is set up. UserError when it is not there."""
+    """The runtime on the device of that name, which is set up; UserError when it is not there. One that is no name is another
+    machine's, and taken as it is."""
     cache = cache and cache.expanduser()
-    return Runtime(choose_device(device, compiled), cache, batch, compiled=compiled, keep=keep)
+    found = choose_device(device, compiled) if isinstance(device, str) else device
+    return Runtime(found, cache, batch, compiled=compiled, keep=keep)
 
 
 def sampling_wish(model: Model, count: int, asked: Mapping[str, object]) -> SamplingSettings:

@@ -47,6 +47,7 @@ def test_there_are_never_more_workers_than_jobs_or_by_default_more_than_cores(mo
     assert [workers(None, jobs, CPU) for jobs in (0, 1, 3, 6)] == [1, 1, 3, 4]
     assert [workers(None, jobs, CUDA) for jobs in (1, 6)] == [1, 1]
     assert [workers(wanted, 6, CUDA) for wanted in (1, 2, 9)] == [1, 2, 6]
+    assert choose_launcher(Asked(cpus_per_cell=2), 6, CPU) == Local(2, cpus_per_cell=2)
     assert choose_launcher(Asked("ray"), 60, CPU).workers == 60  # a cluster's size is its own to know
 
 

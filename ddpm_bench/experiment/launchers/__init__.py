@@ -29,12 +29,13 @@ RENAMED = {"processes": "local"}
 def choose_launcher(asked: Asked, jobs: int, device: torch.device) -> Launcher:
     """The launcher that is asked for, for so many jobs; where none is, by how many run at a time.
 
-    At a time, where nothing is said: on a cluster all; here as many as `--devices`, else as cores on the CPU, and one on a GPU;
+    At a time, where nothing is said: on a cluster all; here as many as `--devices`, else as the cores hold on the CPU, and one on a GPU;
     never more than there are jobs. UserError for an unknown name, and for an option that the launcher has not.
     """
     kind = _named(asked.launcher) if asked.launcher else Local
     given = {name: value for name, value in vars(asked).items() if value is not None and name != "launcher"}
-    usual = len(asked.devices) if asked.devices else (os.cpu_count() or 1) if device.type == "cpu" else 1
+    cores = (os.cpu_count() or 1) // (asked.cpus_per_cell or 1)
+    usual = len(asked.devices) if asked.devices else cores if device.type == "cpu" else 1
     workers = max(1, min(asked.workers or (jobs if kind.elsewhere else usual), jobs))
     if not asked.launcher and workers == 1 and not given.keys() - {"workers"}:
         kind = Inline

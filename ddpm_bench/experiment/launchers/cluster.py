@@ -87,8 +87,8 @@ class Tasks:
             if stop_requested():
                 self._stop()
             if ready := self._ready():
-                self.begun |= {job.name: job for job in ready}
                 self.cluster.begin(ready)
+                self.begun |= {job.name: job for job in ready}
             self.gone |= self.cluster.gone()  # before the news, in which those that ended well have said so
             for name, what, values in self.cluster.news():
                 yield from self._hear(name, what, values)

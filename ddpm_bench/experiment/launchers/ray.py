@@ -136,11 +136,10 @@ class _RayTasks:
 
     def __init__(self, asked: Ray, bench: Bench, every: float) -> None:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.threads, self.every = asked.threads, every
-        beside = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=True
-        )
+        beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self.mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=beside).remote()
         self.bench = ray.put(anywhere(bench))
         options = {"num_cpus": asked.cpus_per_cell, "num_gpus": asked.gpus_per_cell, "max_retries": 0}
@@ -205,9 +204,10 @@ class _RayTasks:
         """Nothing runs any more: whatever is being written is whole or not there."""
         import ray
 
-        for ref in self.refs.values():
-            ray.cancel(ref, force=True)
-        ray.kill(self.mailbox)
+        with contextlib.suppress(ray.exceptions.RayError):  # the cluster is gone, and all with it
+            for ref in self.refs.values():
+                ray.cancel(ref, force=True)
+            ray.kill(self.mailbox)
 
 
 # ---- in the task ------------------------------------------------------------------------------------------------------

@@ -178,8 +178,12 @@ class _SlurmTasks:
         return [*self.queued]
 
     def remove_shared(self) -> None:
-        """All have ended: nobody reads it any more."""
-        self.shared.unlink(missing_ok=True)
+        """All of these have ended: where no other is in the queue, nobody reads what they share any more."""
+        for name in self.files:
+            self._note(name).unlink(missing_ok=True)
+        if not [*self.folder.glob("*.queued.json")]:
+            for path in self.folder.glob("shared-*.pkl"):
+                path.unlink()
 
 
 def _executor(asked: Slurm, folder: Path) -> "tuple[submitit.AutoExecutor, type[submitit.Job[None]]]":
@@ -197,7 +201,7 @@ def _executor(asked: Slurm, folder: Path) -> "tuple[submitit.AutoExecutor, type[
     executor.update_parameters(
         name="ddpm-bench",
         timeout_min=max(1, round(60 * asked.hours)),
-        gpus_per_node=int(asked.gpus_per_cell),
+        gpus_per_node=int(asked.gpus_per_cell) or None,
         cpus_per_task=asked.cpus_per_cell,
         mem_gb=asked.memory,
         slurm_partition=asked.partition,

@@ -17,7 +17,7 @@ from ddpm_bench.runtime.interrupt import Stop
 from ddpm_bench.runtime.observer import Observer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="workers are killed by signals")
-LONG = ("training.steps=400", "training.checkpoint_every=20")
+LONG = ("training.steps=200", "training.checkpoint_every=20")
 
 
 @pytest.fixture(scope="module", autouse=True)

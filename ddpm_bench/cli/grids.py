@@ -165,13 +165,14 @@ def ablate(
     runtime, table = device_runtime(elsewhere or device, cache, batch, compiled, keep), load_grid(grid)
     assign = [*(assign or ()), *assignments(data, data_name, data_root, resize, extractor)]
     jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)
+    # By all jobs: the last ones left have as many threads as in a run without a stop, and so the same digits.
+    chosen = choose_launcher(place, len(jobs), runtime.device)
     folder = results or Path("results") / f"{table.name}-{jobs[0].preset}"
     out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
     asked, settings = "extractor" in parse_set(assign).get("scoring", {}), jobs[0].settings
     with Stop():
         images = load_data(settings.data)
         if dry_run:
-            chosen = choose_launcher(place, len(jobs), runtime.device)
             return _show_costs(estimate(jobs, images, runtime, chosen.workers, chosen.threads), as_json)
         if not asked:  # the preset's own is for the preset's own images
             usual = settings.scoring.extractor
@@ -183,8 +184,6 @@ def ablate(
             if fresh:
                 set_aside(folder, jobs)
             held = check_results(folder, jobs, images, features)
-            # By all jobs: the last ones left have as many threads as in a run without a stop, and so the same digits.
-            chosen = choose_launcher(place, len(jobs), runtime.device)
             bench = Bench(folder, images, features, runtime, tensorboard)
             outcome = run_jobs(jobs, bench, held, chosen)
             if outcome.records:

@@ -92,6 +92,7 @@ class _SlurmTasks:
             path.write_bytes(content)
         self.files = {job.name: NewsFile(self.folder / f"{job.name}.jsonl") for job in jobs}
         self.queued: dict[str, submitit.Job[None]] = {}
+        self.dead: dict[str, submitit.Job[None]] = {}
         self.poll_s = POLL_S if asked.cluster == "slurm" else POLL_S / 10
 
     def begin(self, jobs: Sequence[Job]) -> None:
@@ -100,6 +101,8 @@ class _SlurmTasks:
             return
         for job in new:
             self.files[job.name].remove()
+            if job.name in self.dead:  # Slurm may have taken it back into the queue by itself
+                self.dead.pop(job.name).cancel(check=False)
         try:
             queued = self.executor.submit_array([self._task(job) for job in new])
         except RuntimeError as error:  # sbatch has said no
@@ -138,29 +141,25 @@ class _SlurmTasks:
             entry, same = self.handle(self.folder, note["id"]), note["job"] == self._identity(job)
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        match self.files[job.name].skip_to_last():
-            case "ended", (Record(),):
-                alive = same
-            case _:
-                alive = not entry.done()
+        what, values = self.files[job.name].skip_to_last() or ("", ())
+        ended, alive = same and what == "ended" and isinstance(values[0], Record), not entry.done()
         if alive and not same:
             raise UserError(
                 f"{job.name} is in the queue as {entry.job_id}, with other settings, data or options than now. Wait for it, "
                 f"`scancel {entry.job_id}`, or use another folder with --results DIR."
             )
-        if alive:
+        if ended or alive:
             self.queued[job.name] = entry
-            say(f"{job.name} is in the queue already, as {entry.job_id}")
-        return alive
+            say(f"{job.name} {'has ended' if ended else 'is'} in the queue already, as {entry.job_id}")
+        return ended or alive
 
     def gone(self) -> Mapping[str, Death]:
-        found = {name: self._death(entry) for name, entry in self.queued.items() if entry.done()}
-        for name, death in found.items():
+        dead = {name: entry for name, entry in self.queued.items() if entry.done()}
+        for name in dead:
             self._note(name).unlink(missing_ok=True)
-            entry = self.queued.pop(name)
-            if death.again:
-                entry.cancel(check=False)  # Slurm may have taken it back into the queue by itself
-        return found
+            del self.queued[name]
+        self.dead |= dead
+        return {name: self._death(entry) for name, entry in dead.items()}
 
     def _death(self, entry: "submitit.Job[None]") -> Death:
         state = entry.state

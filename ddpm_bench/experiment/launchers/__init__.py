@@ -7,6 +7,7 @@ cluster.py    as tasks of a cluster, which begin again when they die
 ray.py        of a Ray cluster
 slurm.py      of a Slurm queue
 wire.py       what a job tells, whatever carries it
+news_file.py  a file that carries it
 """
 
 import os

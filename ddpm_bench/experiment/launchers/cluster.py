@@ -135,17 +135,13 @@ class Tasks:
         before, had = self.deaths.get(name, (0, frozenset()))
         count = before + 1 if kept == had else 1
         self.deaths[name] = count, kept
-        if not death.again:
-            yield job, f"{death.how}. The same command goes on from its last snapshot"
-        elif count == DEATHS:
-            yield (
-                job,
-                f"{death.how}, {DEATHS} times without getting on. The same command goes on from its last snapshot",
-            )
-        else:
-            said = f", for the {count}. time in a row without getting on" if count > 1 else ""
-            say(f"{name}: {death.how}{said}. It is begun again, and goes on from its last snapshot")
-            self.waiting.insert(0, job)
+        if not death.again or count == DEATHS:
+            how = f"{death.how}, {DEATHS} times without getting on" if death.again else death.how
+            yield job, f"{how}. The same command goes on from its last snapshot"
+            return
+        said = f", for the {count}. time in a row without getting on" if count > 1 else ""
+        say(f"{name}: {death.how}{said}. It is begun again, and goes on from its last snapshot")
+        self.waiting.insert(0, job)
 
 
 def _kept(job: Job, bench: Bench) -> frozenset[str]:

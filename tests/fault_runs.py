@@ -169,6 +169,7 @@ class Grid:
     workers: int = 2
     cells: Words = CELLS
     more: Words = NO_REPORT
+    program: Words = ("-m", "ddpm_bench")
     settings: dict[str, int] = field(default_factory=SETTINGS.copy)
 
     @property
@@ -188,7 +189,7 @@ class Grid:
         if not self.images.exists():
             write_pictures(self.images)
         command = [
-            sys.executable, "-m", "ddpm_bench", "ablate", "--preset", "smoke", "--device", "cpu", "--keep", "2", "--batch", "8",
+            sys.executable, *self.program, "ablate", "--preset", "smoke", "--device", "cpu", "--keep", "2", "--batch", "8",
             "--cells", ",".join(self.cells), "--data", "folder:images", "--data-name", "pictures",
             "--results", "results", "--cache", "cache", "--workers", str(self.workers), *self.more,
         ]  # fmt: skip
@@ -211,6 +212,14 @@ class Grid:
         """The cells that have one."""
         return {path.name.removesuffix("-seed0.json") for path in self.results.glob("*-seed0.json")}
 
+    def holders(self) -> list[int]:
+        """The processes that measure a cell now."""
+        found = []
+        for note in self.results.glob("work/*/.owner.held"):
+            with contextlib.suppress(OSError, ValueError):  # it has just ended
+                found.append(json.loads(note.read_text())["process"])
+        return found
+
     def logs(self) -> int:
         """Lines of the training logs of all cells."""
         return sum(path.read_bytes().count(b"\n") for path in self.results.glob("work/*/log.jsonl"))
@@ -220,7 +229,7 @@ class Grid:
         found = {}
         for path in sorted(self.results.glob("*-seed0*")):
             found[path.name] = _hash(_timeless(path.read_bytes()) if path.suffix == ".json" else path.read_bytes())
-        for work in sorted(self.results.glob("work/*")):
+        for work in sorted(self.results.glob("work/*-seed0")):
             for path in sorted(snapshots(work)[-1].glob("*.safetensors")):
                 found[f"{work.name}/{path.parent.name}/{path.name}"] = _hash(path.read_bytes())
         return found

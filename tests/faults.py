@@ -48,6 +48,8 @@ PHASES = {
     "report": r"reports/",
 }
 """What is written first on the full disk."""
+PROGRAMS = {"ray": ("-m", "ddpm_bench"), "slurm": (str(Path(__file__).parent / "slurm_here.py"),)}
+"""What Python is to run for a launcher."""
 UNREAD = {
     "log.jsonl": "it is there for people",
     "of.json": "it says what a folder's name stands for, and is not read",
@@ -179,6 +181,24 @@ def worker_killed(home: Home, rng: Random, folder: Path) -> Tried:
     said.must_end(1 if missing else 0, "after the death of one worker")
     grid.finish(home.reference)
     return Tried(True, note="" if missing else "it had no cell, or its cell was done again")
+
+
+def task_killed(launcher: str, home: Home, rng: Random, folder: Path) -> Tried:
+    """One task of a cluster: the command begins it again, and finishes."""
+    threads = max(1, (os.cpu_count() or 1) // home.like.workers)
+    more = (*home.like.more, "--launcher", launcher, "--cpus-per-cell", str(threads))
+    grid = replace(home.grid(folder, more=more), program=PROGRAMS[launcher])
+    running = grid.start()
+    if not (running.until(grid.holders) and running.lasts(rng.uniform(0, 0.7 * home.seconds))):
+        return _again(partial(task_killed, launcher), home, rng, folder)
+    if not (holders := grid.holders()):
+        running.kill()
+        return _again(partial(task_killed, launcher), home, rng, folder)
+    os.kill(rng.choice(holders), signal.SIGKILL)
+    said = running.wait()
+    said.must_end(0, "after the death of one task")
+    grid.finish(home.reference)
+    return Tried(True, note="" if "is begun again" in said.output else "its cell was done")
 
 
 def stopped(number: signal.Signals, home: Home, rng: Random, folder: Path) -> Tried:
@@ -349,6 +369,11 @@ PARTS = {
         numbered(parent_killed),
     ),
     "workers": Part("one worker killed alone: the other cells are finished, exit code 1", numbered(worker_killed)),
+    "ray": Part("a task of a Ray cluster of this machine killed: exit code 0", numbered(partial(task_killed, "ray"))),
+    "slurm": Part(
+        "a job of --launcher slurm, as a process of submitit, killed: exit code 0",
+        numbered(partial(task_killed, "slurm")),
+    ),
     "interrupts": Part(f"Ctrl-C: exit code 130 within {STOPPED_S} s", numbered(partial(stopped, signal.SIGINT))),
     "terminations": Part(f"SIGTERM: exit code 130 within {STOPPED_S} s", numbered(partial(stopped, signal.SIGTERM))),
     "full": Part(
@@ -423,6 +448,8 @@ def main(
     kills: Count = 50,
     parents: Count = 10,
     workers: Count = 5,
+    ray: Count = 20,
+    slurm: Count = 20,
     interrupts: Count = 10,
     terminations: Count = 10,
     full: Annotated[int, typer.Option(min=0, help="For each phase.")] = 1,

@@ -1,13 +1,14 @@
-"""What some tests need and an installation may lack: a browser, a TeX, the extra `colour`.
+"""What some tests need and an installation may lack: a browser, a TeX, the extras `colour`, `ray` and `slurm`.
 
 Where one is missing the tests that need it are skipped, with the reason; except for those that the environment variable
-DDPM_BENCH_REQUIRE names (`browser,tex,colour`): then they fail.
+DDPM_BENCH_REQUIRE names (`browser,tex,colour,ray,slurm`): then they fail.
 """
 
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 import pytest
@@ -41,6 +42,18 @@ def colour() -> None:
     """The extractor `efficientnet-lite0` is there."""
     if not efficientnet.installed():
         _missing("colour", f"the extra `colour`: {efficientnet.INSTALL}")
+
+
+def ray() -> None:
+    """Ray is there."""
+    if find_spec("ray") is None:
+        _missing("ray", "the extra `ray`: pip install 'ddpm-bench[ray]'")
+
+
+def submitit() -> None:
+    """submitit is there; Slurm need not be."""
+    if find_spec("submitit") is None:
+        _missing("slurm", "the extra `slurm`: pip install 'ddpm-bench[slurm]'")
 
 
 def _missing(kind: str, what: str) -> NoReturn:

@@ -117,7 +117,7 @@ def test_a_run_leaves_records_and_a_report_and_no_half_written_files(small_run):
 
 
 def test_the_same_command_again_measures_nothing_and_prints_the_table(small_run, call, monkeypatch):
-    monkeypatch.setattr("ddpm_bench.experiment.worker.run_cell", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("ddpm_bench.experiment.launchers.launcher.run_cell", lambda *_: pytest.fail("measured again"))
     answer = call(*small_run.arguments)
     assert answer.code == 0 and "measured already" in answer.err
     records = json.loads(call(*small_run.arguments, "--json").out)
@@ -162,7 +162,7 @@ def test_a_cell_that_fails_is_reported_and_the_grid_goes_on(small_run, call, mon
             raise RuntimeError("out of memory")
         return real(job, bench)
 
-    monkeypatch.setattr("ddpm_bench.experiment.worker.run_cell", fails_once)
+    monkeypatch.setattr("ddpm_bench.experiment.launchers.launcher.run_cell", fails_once)
     arguments = [str(tmp_path / "results") if a == str(small_run.results) else a for a in small_run.arguments]
     answer = call(*arguments, "--reports", tmp_path / "reports")
     assert answer.code == 1
@@ -174,7 +174,7 @@ def test_a_full_disk_is_said_with_exit_1(small_run, call, monkeypatch, tmp_path)
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("ddpm_bench.experiment.worker.run_cell", full)
+    monkeypatch.setattr("ddpm_bench.experiment.launchers.launcher.run_cell", full)
     arguments = [str(tmp_path / "results") if a == str(small_run.results) else a for a in small_run.arguments]
     answer = call(*arguments)
     assert answer.code == 1

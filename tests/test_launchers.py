@@ -1,6 +1,8 @@
 """Cells side by side: the same records as one after the other, a stop that reaches every process, and deaths."""
 
+import contextlib
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -11,25 +13,18 @@ import time
 
 import pytest
 import torch
-from tiny_models import tiny_data, tiny_preset
+from tiny_models import PLAIN, tiny_bench, tiny_data, tiny_jobs, tiny_preset
 
-from ddpm_bench.config.settings import DataSettings
-from ddpm_bench.config.shipped import load_grid
-from ddpm_bench.data import load_data
+from ddpm_bench.cli.options import device_numbers
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.experiment.ablate import plan
 from ddpm_bench.experiment.cell import Bench
-from ddpm_bench.experiment.launchers import Inline, Launcher, Processes, choose_launcher
-from ddpm_bench.metrics.extractors import load_extractor
+from ddpm_bench.experiment.launchers import Asked, Inline, Local, Ray, Slurm, choose_launcher, device_elsewhere
 from ddpm_bench.records.record import Record, read_records, record_path
 from ddpm_bench.runtime.interrupt import Stop
 from ddpm_bench.runtime.observer import Observer
 from ddpm_bench.runtime.owner import owned
-from ddpm_bench.runtime.runtime import Runtime
 
 LONG = ("--set", "training.steps=1000000", "--set", "training.checkpoint_every=1000000")
-PLAIN = ("scoring.bootstrap=0", "scoring.neighbours=0", "scoring.bound_images=0")
-"""A measurement in no time, where its numbers are not looked at."""
 MEASURED = ("checkpoints", "bounds", "anchors", "training_log", "neighbours")
 
 
@@ -40,48 +35,132 @@ def ablate(folder, workers, *more):
             "--results", str(folder / "results"), "--no-report", "--workers", str(workers), *more]  # fmt: skip
 
 
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
 def test_there_are_never_more_workers_than_jobs_or_by_default_more_than_cores(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 4)
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
 
     def workers(wanted, jobs, device):
-        return workers_of(choose_launcher(None, wanted, jobs, device))
+        return choose_launcher(Asked(workers=wanted), jobs, device).workers
 
-    assert [workers(None, jobs, cpu) for jobs in (0, 1, 3, 6)] == [1, 1, 3, 4]
-    assert [workers(None, jobs, cuda) for jobs in (1, 6)] == [1, 1]
-    assert [workers(wanted, 6, cuda) for wanted in (1, 2, 9)] == [1, 2, 6]
-
-
-def workers_of(launcher: Launcher) -> int:
-    return launcher.workers if isinstance(launcher, Processes) else 1
+    assert [workers(None, jobs, CPU) for jobs in (0, 1, 3, 6)] == [1, 1, 3, 4]
+    assert [workers(None, jobs, CUDA) for jobs in (1, 6)] == [1, 1]
+    assert [workers(wanted, 6, CUDA) for wanted in (1, 2, 9)] == [1, 2, 6]
+    assert choose_launcher(Asked(cpus_per_cell=2), 6, CPU) == Local(2, cpus_per_cell=2)
+    assert choose_launcher(Asked("ray"), 60, CPU).workers == 60  # a cluster's size is its own to know
 
 
 def test_a_launcher_is_chosen_by_its_name_and_an_unknown_one_is_refused():
-    cpu = torch.device("cpu")
-    assert isinstance(choose_launcher("inline", None, 6, cpu), Inline)
-    with pytest.raises(UserError, match="--workers 3 does not go with --launcher inline"):
-        choose_launcher("inline", 3, 6, cpu)
-    assert isinstance(choose_launcher("processes", 1, 6, cpu), Processes)
-    with pytest.raises(UserError, match="did you mean 'processes'"):
-        choose_launcher("proceses", None, 6, cpu)
+    assert choose_launcher(Asked("inline"), 6, CPU) == Inline()
+    assert choose_launcher(Asked(workers=1), 6, CPU) == Inline()
+    assert choose_launcher(Asked("local", workers=1), 6, CPU) == Local(1)
+    assert choose_launcher(Asked(workers=1, cpus_per_cell=3), 6, CPU) == Local(1, cpus_per_cell=3)
+    with pytest.raises(UserError, match="did you mean 'local'"):
+        choose_launcher(Asked("locals"), 6, CPU)
+    with pytest.raises(UserError, match="--launcher processes is called --launcher local now"):
+        choose_launcher(Asked("processes"), 6, CPU)
+
+
+def test_options_become_the_launchers_own():
+    asked = Asked("slurm", workers=3, partition="long", hours=4.0, gpus_per_cell=1.0, cpus_per_cell=8, memory=32.0)
+    assert choose_launcher(asked, 6, CUDA) == Slurm(3, "long", 4.0, 1.0, 8, 32.0)
+    assert choose_launcher(Asked("ray", address="auto", gpus_per_cell=0.5), 6, CUDA) == Ray(6, "auto", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (Asked("inline", workers=3), "--workers 3 does not go with --launcher inline"),
+        (Asked("inline", cpus_per_cell=2), "--cpus-per-cell goes with --launcher local or --launcher ray or --launcher slurm"),
+        (Asked(address="auto"), "--address goes with --launcher ray, not with --launcher local"),
+        (Asked("ray", devices=(0,)), "--devices goes with --launcher local, not with --launcher ray"),
+        (Asked("ray", hours=3.0), "--hours goes with --launcher slurm, not with --launcher ray"),
+        (Asked("local", gpus_per_cell=1.0), "--gpus-per-cell goes with --launcher ray or --launcher slurm"),
+        (Asked("ray", gpus_per_cell=2.0), "--gpus-per-cell 2: a cell computes on one GPU"),
+        (Asked("ray", gpus_per_cell=math.nan), "--gpus-per-cell nan"),
+        (Asked("slurm", gpus_per_cell=0.5), "--gpus-per-cell 0.5: .* Slurm gives whole ones"),
+        (Asked("slurm", hours=0.0), "--hours 0 must be a number above 0"),
+        (Asked("slurm", memory=math.inf), "--memory inf must be a number above 0"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else str(value.launcher),
+)  # fmt: skip
+def test_an_option_that_does_not_go_with_the_launcher_is_refused_by_name(asked, said):
+    with pytest.raises(UserError, match=said):
+        choose_launcher(asked, 6, CPU)
+
+
+def test_a_cluster_has_a_device_of_its_own():
+    assert device_elsewhere(Asked("local"), "cuda") is None and device_elsewhere(Asked(), "auto") is None
+    assert device_elsewhere(Asked("slurm"), "auto") == CPU
+    assert device_elsewhere(Asked("ray", gpus_per_cell=0.25), "cuda") == CUDA
+    with pytest.raises(UserError, match="--device cuda does not go with --launcher ray"):
+        device_elsewhere(Asked("ray"), "cuda")
+
+
+# ---- GPUs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "said"),
+    [
+        (Asked(devices=(0,)), CPU, "--devices 0 pins cells to GPUs, and they are to run on 'cpu'"),
+        (Asked(devices=(0, 2)), CUDA, "--devices 0,2: there is no GPU 2; torch sees 2, from 0 to 1"),
+        (Asked(workers=1, devices=(0, 1)), CUDA, "--devices 0,1 are 2 GPUs for --workers 1"),
+    ],
+)
+def test_devices_that_cannot_be_are_refused(monkeypatch, asked, device, said):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(UserError, match=said):
+        choose_launcher(asked, 6, device)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "numbers"), ("0,x", "numbers"), ("-1", "numbers"), ("9" * 30, "numbers"), ("1,1", "twice")],
+)
+def test_what_is_no_list_of_devices_is_refused(text, said):
+    with pytest.raises(UserError, match=f"--devices .*{said}"):
+        device_numbers(text)
+
+
+def test_there_are_as_many_workers_as_devices_unless_more_are_to_share_them(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert choose_launcher(Asked(devices=device_numbers("1,3")), 6, CUDA) == Local(2, (1, 3))
+    assert choose_launcher(Asked(devices=(1, 3), workers=4), 6, CUDA) == Local(4, (1, 3))
+
+
+def test_each_worker_sees_its_own_device_alone_from_its_first_moment(tmp_path, bench, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")  # of this process: its second GPU is the machine's 7
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\ncase "$*" in *spawn_main*) echo $CUDA_VISIBLE_DEVICES >> {tmp_path}/seen ;; esac\n')
+    script.chmod(0o755)
+    with as_python(script):
+        list(Local(2, (1, 0)).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
+    assert sorted((tmp_path / "seen").read_text().split()) == ["5", "7"] and os.environ["CUDA_VISIBLE_DEVICES"] == "5,7"
 
 
 @pytest.fixture
 def bench(tmp_path) -> Bench:
-    data = load_data(DataSettings(source=tiny_data(tmp_path / "data.npz"), size=16))
-    extractor = load_extractor("embedded", size=16, cache=tmp_path / "cache")
-    return Bench(tmp_path / "results", data, extractor, Runtime(cache=tmp_path / "cache"))
+    return tiny_bench(tmp_path)
 
 
-def tiny_jobs(folder, *more):
-    return plan(load_grid("table2"), tiny_preset(folder), ["mu-L-fixed", "eps-L-fixed"], [0], [*PLAIN, *more])
+@contextlib.contextmanager
+def as_python(program):
+    """Workers are begun with this program."""
+    before = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable(str(program))
+    try:
+        yield
+    finally:
+        multiprocessing.set_executable(before)
 
 
 def test_a_stop_while_processes_begin_is_no_failure(tmp_path, bench):
     ended = []
     with Stop() as stop, pytest.raises(Interrupted):
         stop.requested = True
-        ended.extend(Processes(2).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
+        ended.extend(Local(2).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
     assert ended == [] and not list(bench.results.rglob("*.json"))
 
 
@@ -90,7 +169,7 @@ def test_a_stop_while_one_process_has_no_job_lets_the_other_save(tmp_path, bench
     _, long = tiny_jobs(tmp_path, *LONG[1::2], "training.log_every=1")
     ended, log = [], bench.results / "work" / long.name / "log.jsonl"
     with Stop() as stop, pytest.raises(Interrupted):
-        for job, result in Processes(2).run([short, long], bench, lambda job: Observer()):
+        for job, result in Local(2).run([short, long], bench, lambda job: Observer()):
             ended.append((job, type(result)))
             wait_until(lambda: log.exists() and log.read_text(), 60)  # it has begun
             stop.requested = True
@@ -151,7 +230,7 @@ def test_a_worker_that_dies_costs_its_own_job_alone(tmp_path, bench):
     _, long = tiny_jobs(tmp_path, *LONG[1::2])
     killers = {long.name: Killer(bench.results / "work" / long.name)}
     ended = {}
-    for job, result in Processes(1).run([long, short], bench, lambda job: killers.get(job.name, Observer())):
+    for job, result in Local(1).run([long, short], bench, lambda job: killers.get(job.name, Observer())):
         ended[job.name] = result
     assert ended[long.name] == (
         "its process died: it ended by SIGKILL, as the system does for want of memory. "
@@ -164,14 +243,10 @@ def test_a_worker_that_cannot_begin_is_said_with_its_exit_code(tmp_path, bench):
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\nexit 3\n")
     script.chmod(0o755)
-    before = multiprocessing.spawn.get_executable()
-    multiprocessing.set_executable(str(script))
-    try:
-        ended = list(Processes(2).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
-        multiprocessing.set_executable(str(tmp_path / "nowhere"))
-        without = list(Processes(2).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
-    finally:
-        multiprocessing.set_executable(before)
+    with as_python(script):
+        ended = list(Local(2).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
+    with as_python(tmp_path / "nowhere"):
+        without = list(Local(2).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
     said = "its process could not begin: it ended with exit code 3; what it said stands above"
     assert [result for _, result in ended] == [said] * 2 and len(without) == 2
 
@@ -181,14 +256,14 @@ def test_what_a_user_must_mend_ends_the_grid_from_a_worker_too(tmp_path, bench):
     (first, _) = jobs = tiny_jobs(tmp_path)
     (bench.results / "work" / first.name).write_text("no folder")
     with pytest.raises(UserError, match="Choose another folder"):
-        list(Processes(1).run(jobs, bench, lambda job: Observer()))
+        list(Local(1).run(jobs, bench, lambda job: Observer()))
 
 
 def test_a_grid_of_which_every_cell_failed_ends_with_1(call, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("no luck")
 
-    monkeypatch.setattr("ddpm_bench.experiment.worker.run_cell", fail)
+    monkeypatch.setattr("ddpm_bench.experiment.launchers.launcher.run_cell", fail)
     answer = call(*ablate(tmp_path, 1)[3:])
     assert answer.code == 1 and answer.err.count("FAILED: RuntimeError: no luck") == 2
     assert "holds no records" not in answer.err

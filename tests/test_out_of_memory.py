@@ -20,7 +20,7 @@ from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Chain, sample
 from ddpm_bench.diffusion.variance import FixedBeta
 from ddpm_bench.errors import OutOfMemory
-from ddpm_bench.experiment.worker import FAILURES
+from ddpm_bench.experiment.launchers.launcher import FAILURES
 from ddpm_bench.likelihood import bits_per_dim, estimate_bits_per_dim
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.metrics.features import features_of

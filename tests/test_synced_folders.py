@@ -94,7 +94,7 @@ def test_a_broken_copy_stops_nothing_and_a_broken_record_does(folder, capsys):
 
 def test_a_grid_takes_no_copy_for_a_record_and_writes_over_none(small_run, call, tmp_path, monkeypatch):
     """The folder holds the record of seed 0 twice: under its own name, and under that of seed 1."""
-    monkeypatch.setattr("ddpm_bench.experiment.worker.run_cell", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("ddpm_bench.experiment.launchers.launcher.run_cell", lambda *_: pytest.fail("measured again"))
     results, place = tmp_path / "results", small_run.arguments.index("--results") + 1
     shutil.copytree(small_run.results, results, ignore=shutil.ignore_patterns("work"))
     edited_copy(record_path(results, "eps-mse-fixed", 0), "eps-mse-fixed-seed0 (1)")

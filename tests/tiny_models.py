@@ -7,10 +7,16 @@ from typing import Any
 import numpy as np
 
 from ddpm_bench.config.networks import UNetSettings
-from ddpm_bench.config.settings import ProcessSettings
+from ddpm_bench.config.settings import DataSettings, ProcessSettings
+from ddpm_bench.config.shipped import load_grid
+from ddpm_bench.data import load_data
+from ddpm_bench.experiment.ablate import plan
+from ddpm_bench.experiment.cell import Bench, Job
+from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.models.build import build_diffusion, build_network
 from ddpm_bench.models.model import save_model
 from ddpm_bench.models.model_card import Kind, ModelCard
+from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.sealed import SEAL
 from ddpm_bench.training.snapshots import UNSEALED
 
@@ -89,3 +95,19 @@ def unsealed(snapshot: Path, *without: str) -> dict[str, Any]:
     state["format"] = UNSEALED
     path.write_text(json.dumps(state))
     return state
+
+
+PLAIN = ("scoring.bootstrap=0", "scoring.neighbours=0", "scoring.bound_images=0")
+"""A measurement in no time, where its numbers are not looked at."""
+
+
+def tiny_bench(folder: Path, results: str = "results") -> Bench:
+    """The bench of `tiny_data`, with results and cache in `folder`."""
+    data = load_data(DataSettings(source=tiny_data(folder / "data.npz"), size=16))
+    extractor = load_extractor("embedded", size=16, cache=folder / "cache")
+    return Bench(folder / results, data, extractor, Runtime(cache=folder / "cache"))
+
+
+def tiny_jobs(folder: Path, *more: str) -> list[Job]:
+    """Two cells of `tiny_preset`, measured in no time, with more assignments."""
+    return plan(load_grid("table2"), tiny_preset(folder), ["mu-L-fixed", "eps-L-fixed"], [0], [*PLAIN, *more])

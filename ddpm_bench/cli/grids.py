@@ -10,20 +10,27 @@ from ddpm_bench.cli.options import (
     CKPT_HELP,
     EXTRACTOR_HELP,
     IN_COLOUR,
+    Address,
     Batch,
     Cache,
     Cells,
     Compile,
+    CpusPerCell,
     Data,
     DataName,
     DataRoot,
     Device,
+    Devices,
     Fresh,
     Gpus,
+    GpusPerCell,
     Grid,
+    Hours,
     Json,
     Keep,
     Launcher,
+    Memory,
+    Partition,
     Precision,
     Preset,
     Raw,
@@ -38,8 +45,10 @@ from ddpm_bench.cli.options import (
     Weights,
     Workers,
     assignments,
+    device_numbers,
     numbers,
     plain_path,
+    plain_text,
     refuse,
     words,
 )
@@ -83,6 +92,13 @@ def ablate(
     compiled: Compile = False,
     workers: Workers = None,
     launcher: Launcher = None,
+    devices: Devices = None,
+    cpus_per_cell: CpusPerCell = None,
+    gpus_per_cell: GpusPerCell = None,
+    address: Address = None,
+    partition: Partition = None,
+    hours: Hours = None,
+    memory: Memory = None,
     cache: Cache = CACHE,
     fresh: Fresh = False,
     tensorboard: Tensorboard = None,
@@ -110,13 +126,14 @@ def ablate(
     """
     from ddpm_bench.storage.store import is_url
 
-    elsewhere = results is not None and is_url(results)
+    at_url = results is not None and is_url(results)
     if ckpt:
-        if elsewhere:
+        if at_url:
             raise UserError(f"--results '{results}' is a place of records; the rows of --ckpt go into a folder.")
         of_records = {
             "--reports": reports, "--no-report": no_report, "--workers": workers, "--launcher": launcher,
-            "--tensorboard": tensorboard, "--dry-run": dry_run,
+            "--devices": devices, "--cpus-per-cell": cpus_per_cell, "--gpus-per-cell": gpus_per_cell, "--address": address,
+            "--partition": partition, "--hours": hours, "--memory": memory, "--tensorboard": tensorboard, "--dry-run": dry_run,
         }  # fmt: skip
         refuse(of_records, "does not go with --ckpt, which trains nothing and makes rows of a table, one by one.")
         return sample_grid(
@@ -133,7 +150,7 @@ def ablate(
     from ddpm_bench.experiment.ablate import check_results, plan, run_jobs, scored_with, set_aside
     from ddpm_bench.experiment.cell import Bench
     from ddpm_bench.experiment.cost import estimate
-    from ddpm_bench.experiment.launchers import choose_launcher, side_by_side
+    from ddpm_bench.experiment.launchers import Asked, choose_launcher, device_elsewhere
     from ddpm_bench.files import make_folder
     from ddpm_bench.metrics.extractors import choose_extractor
     from ddpm_bench.report.readable_records import readable_records
@@ -144,7 +161,7 @@ def ablate(
     from ddpm_bench.runtime.tensorboard import check_tensorboard
 
     check_tensorboard(tensorboard)
-    if elsewhere:
+    if at_url:
         refuse({"--fresh": fresh}, f"would set aside what lies at '{results}'; choose another place with --results.")
     if dry_run:
         of_scoring = {
@@ -153,24 +170,38 @@ def ablate(
             "--gpus": gpus,
         }  # fmt: skip
         refuse(of_scoring, "does not go with --dry-run, which times networks alone and measures nothing.")
-    runtime, table = device_runtime(device, cache, batch, compiled, keep, precision), load_grid(grid)
+    shared_by = max(gpus or 1, ranks.size())
+    if shared_by > 1:
+        of_cells = {"--workers": workers, "--launcher": launcher, "--devices": devices}
+        refuse(of_cells, f"does not go with {shared_by} ranks, which share one cell after the other.")
+        launcher = "inline"
+    where = Asked(
+        launcher, workers, None if devices is None else device_numbers(devices), cpus_per_cell, gpus_per_cell,
+        plain_text(address), plain_text(partition), hours, memory,
+    )  # fmt: skip
+    away = device_elsewhere(where, device)
+    if away:
+        of_this_machine = {"--dry-run": dry_run, "--precision auto": precision == "auto", "--gpus": gpus}
+        refuse(of_this_machine, f"is of this machine, and --launcher {launcher} has cells run on others.")
+    if at_url and launcher == "slurm":
+        raise UserError(
+            f"--launcher slurm wants a folder that all machines share, for what its jobs tell, and not '{results}'."
+        )
+    runtime, table = device_runtime(away or device, cache, batch, compiled, keep, precision), load_grid(grid)
     assign = [*(assign or ()), *assignments(data, data_name, data_root, resize, extractor)]
     jobs = plan(table, preset, words(cells), numbers("--seeds", seeds), assign)
+    # By all jobs: the last ones left have as many threads as in a run without a stop, and so the same digits.
+    chosen = choose_launcher(where, len(jobs), runtime.device)
     place = results or f"results/{table.name}-{jobs[0].preset}"
-    folder = copy_of(place, cache) if elsewhere else Path(place)
+    folder = copy_of(place, cache) if at_url else Path(place)
     out = None if no_report else reports or Path("reports") / f"{table.name}-{jobs[0].preset}"
     asked, settings = "extractor" in parse_set(assign).get("scoring", {}), jobs[0].settings
     with Stop(), on_gpus(gpus, runtime.device):
-        if ranks.size() > 1:
-            of_cells = {"--workers": workers, "--launcher": launcher}
-            refuse(of_cells, f"does not go with {ranks.size()} ranks, which share one cell after the other.")
-            launcher = "inline"
         images = load_data(settings.data)
         if dry_run:
-            chosen = choose_launcher(launcher, workers, len(jobs), runtime.device)
-            with cpu_threads(side_by_side(chosen)[1]):
+            with cpu_threads(chosen.threads):
                 runtime = for_training(runtime, precision, jobs[0], images, None)
-            return _show_costs(estimate(jobs, images, runtime, *side_by_side(chosen)), as_json)
+            return _show_costs(estimate(jobs, images, runtime, chosen.workers, chosen.threads), as_json)
         if not asked:  # the preset's own is for the preset's own images
             usual = settings.scoring.extractor
             jobs = scored_with(choose_extractor(usual, images.train.images, inception_weights, cache), jobs)
@@ -180,9 +211,7 @@ def ablate(
         with owned(folder), kept_at(place, folder) as lease:
             if fresh:
                 set_aside(folder, jobs)
-            # By all jobs: the last ones left have as many threads as in a run without a stop, and so the same digits.
-            chosen = choose_launcher(launcher, workers, len(jobs), runtime.device)
-            with cpu_threads(side_by_side(chosen)[1]):
+            with cpu_threads(chosen.threads):
                 runtime = for_training(runtime, precision, jobs[0], images, folder / "precision.json")
             held = check_results(folder, jobs, images, features, runtime)
             bench = Bench(folder, images, features, runtime, tensorboard, lease)

@@ -72,11 +72,47 @@ Gpus = Annotated[
     ),
 ]
 Launcher = Annotated[
-    str | None, typer.Option(help="inline (this process) or processes [default: by the number of workers].")
+    str | None,
+    typer.Option(
+        help="Where cells run: inline (in this process), local (in processes of this machine), ray or slurm (extras of the same name) "
+        "[default: inline for one cell at a time, else local]."
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Cells at a time [default: one a core on a CPU, one on a GPU].")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Cells at a time [default: all on a cluster; here as many as --devices, else one a core on a CPU and one on a GPU].",
+    ),
 ]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        help="GPUs of this machine by number, separated by commas: each worker of local sees one of them alone."
+    ),
+]
+CpusPerCell = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Threads of a cell, with local, ray and slurm [default: the share of the cores; on a cluster 1]."
+    ),
+]
+GpusPerCell = Annotated[
+    float | None,
+    typer.Option(help="GPUs of a cell, with ray and slurm: 0 or 1, with ray also a part of one [default: 0]."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="The Ray cluster: HOST:PORT, or auto [default: RAY_ADDRESS, else one of its own on this machine]."
+    ),
+]
+Partition = Annotated[str | None, typer.Option(help="Slurm's partition [default: as Slurm chooses].")]
+Hours = Annotated[
+    float | None,
+    typer.Option(help="Time limit of a Slurm job, which saves there and goes back into the queue [default: 12]."),
+]
+Memory = Annotated[float | None, typer.Option(help="Memory of a Slurm job in GB [default: as Slurm gives].")]
 CKPT_HELP = "A checkpoint folder, as `train`, `ablate` and `import` leave it."
 Ckpt = Annotated[Path, typer.Option(callback=plain_path, help=CKPT_HELP)]
 Raw = Annotated[bool, typer.Option("--raw", help="The raw weights instead of their moving average.")]
@@ -207,3 +243,14 @@ def numbers(option: str, text: str) -> list[int]:
         if len(word) > len(str(LARGEST_SEED)) or int(word) > LARGEST_SEED:
             raise UserError(f"{option} {brief(word)} is too large; the largest seed is {LARGEST_SEED:,}.")
     return list(dict.fromkeys(map(int, found)))
+
+
+def device_numbers(text: str) -> tuple[int, ...]:
+    """`0,1` -> (0, 1); UserError for anything else, and for one that stands twice."""
+    found = words(text)
+    if not found or not all(word.isascii() and word.isdecimal() and len(word) < 5 for word in found):
+        raise UserError(f"--devices {brief(text)} must be the numbers of GPUs separated by commas, such as 0,1.")
+    numbered = tuple(map(int, found))
+    if len(set(numbered)) < len(numbered):
+        raise UserError(f"--devices {brief(text)} names a GPU twice; --workers says how many cells share them.")
+    return numbered

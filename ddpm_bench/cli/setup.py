@@ -39,17 +39,19 @@ def section(kind: type[Section], values: Mapping[str, object]) -> Section:
 
 
 def device_runtime(
-    device: str, cache: Path | None = None, batch: int | None = None, compiled: bool = False, keep: int = 2,
-    precision: Wanted = None,
+    device: str | torch.device, cache: Path | None = None, batch: int | None = None, compiled: bool = False,
+    keep: int = 2, precision: Wanted = None,
 ) -> Runtime:  # fmt: skip
-    """The runtime on the device of that name, which is set up. UserError when it is not there.
+    """The runtime on the device of that name, which is set up; UserError when it is not there. One that is no name is another
+    machine's, and taken as it is.
 
     precision: where it is `auto`, the network at hand decides: see `for_training` and `for_model`.
     """
-    chosen = choose_device(device, compiled)
-    ranks.check_device(chosen)
+    if isinstance(device, str):
+        device = choose_device(device, compiled)
+        ranks.check_device(device)
     return Runtime(
-        chosen, cache and cache.expanduser(), batch, None if precision == "auto" else precision, compiled, keep
+        device, cache and cache.expanduser(), batch, None if precision == "auto" else precision, compiled, keep
     )
 
 

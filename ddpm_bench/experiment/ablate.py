@@ -12,7 +12,7 @@ from ddpm_bench.data.images import ImageData
 from ddpm_bench.diffusion.spacing import visited
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.cell import Bench, Job, training_identity
-from ddpm_bench.experiment.launchers import Launcher, side_by_side
+from ddpm_bench.experiment.launchers import Launcher
 from ddpm_bench.experiment.live_table import board
 from ddpm_bench.files import move_aside
 from ddpm_bench.likelihood.bound import check_bounded
@@ -171,8 +171,8 @@ def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], launche
     made, failed = {}, []
     for job in missing:
         check_batch(job.settings.training.batch)
-    if missing:
-        with cpu_threads(side_by_side(launcher)[1]):  # as in a job, for the same digits
+    if missing and not launcher.elsewhere:
+        with cpu_threads(launcher.threads):  # as in a job, for the same digits
             bench.task(missing[0]).anchors(bench.runtime)  # shared by all; refused, if at all, before anything long
     with board(jobs, bench.extractor.info.labels) as table:
         for job in jobs:
@@ -182,6 +182,7 @@ def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], launche
         for job, result in launcher.run(_trainings_first(missing), bench, table.observer) if missing else ():
             table.settle(job.name, result)
             if isinstance(result, Record):
+                bench.fetch_pictures(result)
                 write_record(bench.results, result)
                 made[job.name], said = result, _summary(result)
             else:

@@ -28,6 +28,7 @@ from ddpm_bench.models.model import function_of, load_model
 from ddpm_bench.records.protocol import has_score
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import (
+    PICTURES,
     TABLE2_AXES,
     Checkpoint,
     Divergence,
@@ -101,6 +102,20 @@ class Bench:
             return contextlib.nullcontext()
         return Mirror(self.lease.store / folder.relative_to(self.results), folder, self.lease.check)
 
+    def send_pictures(self, job: Job) -> None:
+        """Those beside the job's record, to the place elsewhere: whoever writes the record may be on another machine."""
+        if self.lease:
+            for path in (picture_path(self.record(job), name) for name in PICTURES):
+                if path.exists():
+                    self.lease.store.put(path, path.name)
+
+    def fetch_pictures(self, record: Record) -> None:
+        """Those of a record that are not here but at the place elsewhere."""
+        if self.lease:
+            for name in filter(None, (record.sample_grid, *record.pictures.values())):
+                if not (self.results / name).exists():
+                    self.lease.store.get(name, self.results / name)
+
     def record(self, job: Job) -> Path:
         return record_path(self.results, job.cell.name, job.seed)
 
@@ -143,7 +158,9 @@ def run_cell(job: Job, bench: Bench) -> Record:
     """
     work, curves = work_beside(bench.record(job)), bench.tensorboard and bench.tensorboard / job.name
     with about(job.name), owned(work, ORPHAN_S), bench.mirrored(work), event_files(curves):
-        return _run_cell(job, bench)
+        record = _run_cell(job, bench)
+        bench.send_pictures(job)
+        return record
 
 
 def _run_cell(job: Job, bench: Bench) -> Record:

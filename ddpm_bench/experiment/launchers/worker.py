@@ -6,55 +6,47 @@ is the parent's to say. Once the parent is gone, however it went, the worker end
 """
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import queue
 import signal
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 
-from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.experiment.cell import Bench, Job, run_cell
-from ddpm_bench.records.record import Record
+from ddpm_bench.experiment.cell import Bench, Job
+from ddpm_bench.experiment.launchers.launcher import outcome
+from ddpm_bench.experiment.launchers.wire import Wire, told_by
 from ddpm_bench.runtime.device import set_up
-from ddpm_bench.runtime.interrupt import Stop, check_stop
-from ddpm_bench.runtime.observer import Observer, Reading, logger, observed_by
+from ddpm_bench.runtime.interrupt import Stop, blocked
 
-FAILURES = (RuntimeError, ArithmeticError, MemoryError)
-"""What costs a cell but not the grid; torch raises RuntimeError, out of memory included."""
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
-
-
-def measure_job(job: Job, bench: Bench) -> Record | str:
-    """The record of a job, or what it failed of."""
-    try:
-        return run_cell(job, bench)
-    except FAILURES as error:
-        return f"{type(error).__name__}: {error}"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 # ---- in the parent --------------------------------------------------------------------------------------------------
 
 
 class Worker:
-    """A process that has begun `job`. `news` is what it tells: see `_work`; it ends when the process does."""
+    """A process that has begun `job`. `news` is what it tells, as `wire.py` says; it ends when the process does.
 
-    def __init__(self, job: Job, bench: Bench, threads: int, every: float) -> None:
+    device: the one GPU that it sees, as CUDA_VISIBLE_DEVICES names it; None: those that its parent sees.
+    """
+
+    def __init__(self, job: Job, bench: Bench, threads: int, every: float, device: str | None = None) -> None:
         context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
         orders, self._orders = context.Pipe(duplex=False)
         self.news, news = context.Pipe(duplex=False)
         self.job: Job | None = None
-        self.ready = False
+        self.ready, self.device = False, device
         self._process = context.Process(target=_work, args=(bench, threads, every, orders, news))
         resource_tracker.ensure_running()  # now, since its own start would let the signals through
-        with _blocked():  # a worker begins so too, and ignores them before it lets them through
+        with blocked(), _seeing(device):  # a worker begins so too, and ignores signals before it lets them through
             self._process.start()
         orders.close()
         news.close()
@@ -93,65 +85,41 @@ class Worker:
 
 
 @contextlib.contextmanager
-def _blocked() -> Iterator[None]:
-    """The signals wait while the block runs; processes that begin in it have them waiting too."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+def _seeing(device: str | None) -> Iterator[None]:
+    """Processes that begin in the block see this GPU alone, from their first moment on, whoever asks CUDA first."""
+    before = os.environ.get(VISIBLE)
+    if device is not None:
+        os.environ[VISIBLE] = device
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.environ.pop(VISIBLE, None)
+        if before is not None:
+            os.environ[VISIBLE] = before
 
 
 # ---- in the worker --------------------------------------------------------------------------------------------------
 
 
-class Wire(Observer):
-    """What a job does, sent to the parent."""
-
-    def __init__(self, news: Connection, every: float) -> None:
-        self.news, self.every = news, every
-        self._one_at_a_time = threading.Lock()
-
-    def send(self, what: str, *values: Any) -> None:
-        with self._one_at_a_time, contextlib.suppress(BrokenPipeError):  # the parent is gone: there is nobody to tell
-            self.news.send((what, values))
-
-    def show(self, reading: Reading) -> None:
-        self.send("show", reading)
-
-    def phase(self, name: str) -> None:
-        self.send("phase", name)
-
-    def scores(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.send("scores", step, dict(metrics))
-
-
-class _ToParent(logging.Handler):
-    def __init__(self, wire: Wire) -> None:
-        super().__init__()
-        self.wire = wire
-
-    def emit(self, record: logging.LogRecord) -> None:
-        record.msg, record.args = record.getMessage(), None
-        self.wire.send("log", record)
-
-
 def _work(bench: Bench, threads: int, every: float, orders: Connection, news: Connection) -> None:
-    """Tells `ready`, `log`, what an `Observer` hears, and for each job `ended` or `raised`."""
+    """Measures what is ordered, and tells it all."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-    wire = Wire(news, every)
-    with Stop(()) as stop, observed_by(wire):
+
+    def carry(what: str, values: tuple[Any, ...]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the parent is gone: there is nobody to tell
+            news.send((what, values))
+
+    wire = Wire(carry, every)
+    with Stop(()) as stop, told_by(wire):
         threading.Thread(target=_listen, args=(orders, jobs, stop), daemon=True).start()
         torch.set_num_threads(threads)
         set_up(bench.runtime.device)
-        logger.addHandler(_ToParent(wire))
-        logger.setLevel(logging.INFO)
         wire.send("ready")
         while (job := jobs.get()) is not None:
-            wire.send(*_outcome(job, bench))
+            wire.send(*outcome(job, bench))
     os._exit(0)  # all is written; Python would take torch apart first, which lasts
 
 
@@ -168,14 +136,3 @@ def _listen(orders: Connection, jobs: "queue.SimpleQueue[Job | None]", stop: Sto
         traceback.print_exc()
     finally:
         os._exit(1)
-
-
-def _outcome(job: Job, bench: Bench) -> tuple[str, Record | str | Exception | None]:
-    """None ended when it was interrupted and has saved, or was not begun."""
-    try:
-        check_stop()
-        return "ended", measure_job(job, bench)
-    except Interrupted:
-        return "ended", None
-    except (UserError, OSError) as error:  # these end a grid
-        return "raised", error

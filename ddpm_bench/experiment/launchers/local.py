@@ -1,39 +1,38 @@
-"""Where jobs run: in this process, or several at a time in processes of their own with their share of the cores.
+"""On this machine: one job after the other in this process, or several at a time in processes of their own.
 
 A small network does not fill two cores: two cells side by side, one thread each, take about four fifths of the time
 that they take one after the other with two threads.
 """
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import wait
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 
-from ddpm_bench.errors import Interrupted, UserError, near_miss
+from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.experiment.cell import Bench, Job
-from ddpm_bench.experiment.worker import Worker, measure_job
+from ddpm_bench.experiment.launchers.launcher import Ended, ObserverOf, measure_job
+from ddpm_bench.experiment.launchers.wire import hear
+from ddpm_bench.experiment.launchers.worker import VISIBLE, Worker
 from ddpm_bench.records.record import Record
 from ddpm_bench.runtime.interrupt import check_stop, stop_requested
-from ddpm_bench.runtime.observer import Observer, logger, observed_by
-
-ObserverOf = Callable[[Job], Observer]
-"""Who watches a job."""
-Ended = tuple[Job, Record | str]
-"""A job with its record, or with what it failed of."""
+from ddpm_bench.runtime.observer import Observer, observed_by
 
 
-class Launcher(Protocol):
-    """Runs jobs somewhere. A job's record is the same bit for bit wherever it ran on the same kind of device."""
-
-    def run(self, jobs: Sequence[Job], bench: Bench, observer_of: ObserverOf) -> Iterator[Ended]:
-        """Each job as it ends. Raises Interrupted when a stop was asked for and all have saved."""
-
-
+@dataclass(frozen=True)
 class Inline:
-    """One after the other in this process."""
+    """One after the other in this process, with the threads that it has."""
+
+    elsewhere: ClassVar[bool] = False
+    workers: int = 1
+
+    @property
+    def threads(self) -> int:
+        return torch.get_num_threads()
 
     def run(self, jobs: Sequence[Job], bench: Bench, observer_of: ObserverOf) -> Iterator[Ended]:
         for job in jobs:
@@ -42,19 +41,25 @@ class Inline:
             yield job, result
 
 
-class Processes:
-    """`workers` at a time, each in a process of its own. One that dies costs its job alone; another takes its place."""
+@dataclass(frozen=True)
+class Local:
+    """`workers` at a time, each in a process of its own. One that dies costs its job alone; another takes its place.
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    devices: GPUs by their number, each worker sees one of them alone, in turn. cpus_per_cell: threads of each worker; by default its
+    share of the cores.
+    """
+
+    elsewhere: ClassVar[bool] = False
+    workers: int
+    devices: tuple[int, ...] = ()
+    cpus_per_cell: int | None = None
 
     @property
     def threads(self) -> int:
-        """Of each worker: its share of the cores."""
-        return max(1, (os.cpu_count() or 1) // self.workers)
+        return self.cpus_per_cell or max(1, (os.cpu_count() or 1) // self.workers)
 
     def run(self, jobs: Sequence[Job], bench: Bench, observer_of: ObserverOf) -> Iterator[Ended]:
-        crew = _Crew(self.workers, self.threads, jobs, bench, {job.name: observer_of(job) for job in jobs})
+        crew = _Crew(self, jobs, bench, {job.name: observer_of(job) for job in jobs})
         try:
             yield from crew.work()
             check_stop()
@@ -68,39 +73,31 @@ class Processes:
             crew.kill()
 
 
-LAUNCHERS: dict[str, Callable[[int], Launcher]] = {"inline": lambda workers: Inline(), "processes": Processes}
-"""Each made from the number of jobs that it may run at a time."""
+def check_devices(devices: Sequence[int], workers: int | None, device: torch.device) -> None:
+    """UserError for `--devices` that cannot be: GPUs that are not there, one twice, or more than workers."""
+    said = f"--devices {','.join(map(str, devices))}"
+    if device.type != "cuda":
+        raise UserError(f"{said} pins cells to GPUs, and they are to run on '{device.type}'. Leave it out.")
+    there = torch.cuda.device_count()
+    for number in devices:
+        if not 0 <= number < there:
+            raise UserError(f"{said}: there is no GPU {number}; torch sees {there}, from 0 to {there - 1}.")
+    if workers is not None and workers < len(devices):
+        raise UserError(f"{said} are {len(devices)} GPUs for --workers {workers}. Name as many workers, or fewer GPUs.")
 
 
-def choose_launcher(name: str | None, wanted: int | None, jobs: int, device: torch.device) -> Launcher:
-    """The launcher of that name for so many jobs, `wanted` at a time; without a name by how many that are.
-
-    By default as many jobs as cores on the CPU, and one at a time on a GPU; never more than there are jobs. UserError for an unknown
-    name.
-    """
-    default = (os.cpu_count() or 1) if device.type == "cpu" else 1
-    workers = max(1, min(wanted or default, jobs))
-    if name and name not in LAUNCHERS:
-        raise UserError(f"There is no launcher '{name}'{near_miss(name, LAUNCHERS)}")
-    if name == "inline" and (wanted or 1) > 1:
-        raise UserError(f"--workers {wanted} does not go with --launcher inline, which runs one job at a time.")
-    return LAUNCHERS[name or ("inline" if workers == 1 else "processes")](workers)
-
-
-def side_by_side(launcher: Launcher) -> tuple[int, int]:
-    """How many jobs it runs at a time, and threads of each."""
-    if isinstance(launcher, Processes):
-        return launcher.workers, launcher.threads
-    return 1, torch.get_num_threads()
+def cuda_names(devices: Sequence[int]) -> list[str]:
+    """GPUs by the numbers that torch gives them, as CUDA_VISIBLE_DEVICES names them: that of this process may leave some out."""
+    visible = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
+    return [visible[number] if visible else str(number) for number in devices]
 
 
 class _Crew:
     """The workers of a run, and the jobs that wait for one."""
 
-    def __init__(
-        self, size: int, threads: int, jobs: Sequence[Job], bench: Bench, observers: dict[str, Observer]
-    ) -> None:
-        self.size, self.threads, self.bench, self.observers = size, threads, bench, observers
+    def __init__(self, local: Local, jobs: Sequence[Job], bench: Bench, observers: dict[str, Observer]) -> None:
+        self.size, self.threads, self.bench, self.observers = local.workers, local.threads, bench, observers
+        self.devices = cuda_names(local.devices)
         self.waiting, self.workers, self.stopping = deque(jobs), list[Worker](), False
         self.every = min(each.every for each in observers.values())
 
@@ -132,9 +129,14 @@ class _Crew:
         while self.waiting and len(self.workers) < self.size:
             job = self.waiting.popleft()
             try:
-                self.workers.append(Worker(job, self.bench, self.threads, self.every))
+                self.workers.append(Worker(job, self.bench, self.threads, self.every, self._device()))
             except OSError as error:
                 yield job, f"its process could not begin: {error}"
+
+    def _device(self) -> str | None:
+        """The GPU that the fewest workers have."""
+        taken = Counter(worker.device for worker in self.workers)
+        return min(self.devices, key=lambda device: taken[device], default=None)
 
     def _hear(self, worker: Worker) -> Iterator[Ended]:
         """The next that a worker tells, or that it is gone."""
@@ -148,16 +150,14 @@ class _Crew:
             return
         if what == "ready":
             worker.ready = True
-        elif what == "log":
-            logger.handle(*values)
         elif what == "raised":
             worker.job = None
             if not self.stopping:  # else the first error is on its way, and the others save meanwhile
                 raise values[0]
         elif what == "ended":
             yield from self._settle(worker, *values)
-        elif worker.job:
-            getattr(self.observers[worker.job.name], what)(*values)
+        else:
+            hear(what, values, self.observers[worker.job.name] if worker.job else Observer())
 
     def _settle(self, worker: Worker, result: Record | str | None) -> Iterator[Ended]:
         """The worker has ended its job and takes the next. Without a result it was interrupted."""

@@ -1,0 +1,111 @@
+"""`--launcher ray` on a small Ray cluster of this machine: the same records, whoever is killed."""
+
+import os
+import signal
+import sys
+from contextlib import suppress
+
+import programs
+import pytest
+from test_launchers import MEASURED, process_of
+from tiny_models import PLAIN, tiny_bench, tiny_data, tiny_jobs, tiny_preset
+
+from ddpm_bench.errors import Interrupted, UserError
+from ddpm_bench.experiment.launchers import Inline, Ray
+from ddpm_bench.records.record import Record, read_records
+from ddpm_bench.runtime.interrupt import Stop
+from ddpm_bench.runtime.observer import Observer
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="workers are killed by signals")
+LONG = ("training.steps=200", "training.checkpoint_every=20")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """For all tests of this file; the launcher uses the cluster that its process is in."""
+    programs.ray()
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+        yield ray
+        ray.shutdown()
+
+
+class Killer(Observer):
+    """Sends the process of its job a signal once, when it has a snapshot."""
+
+    every = 0.0
+    number = signal.SIGKILL
+
+    def __init__(self, work) -> None:
+        self.work, self.killed, self.phases = work, 0, []
+
+    def phase(self, name) -> None:
+        self.phases.append(name)
+
+    def show(self, reading) -> None:
+        if not self.killed and list(self.work.glob("step-*/state.json")):
+            with suppress(OSError, ProcessLookupError):
+                os.kill(process_of(self.work), self.number)
+                self.killed += 1
+
+
+def test_a_worker_that_is_killed_costs_time_alone(tmp_path, messages, capsys):
+    job, bench = tiny_jobs(tmp_path, *LONG)[0], tiny_bench(tmp_path)
+    killer = Killer(bench.results / "work" / job.name)
+    ((_, found),) = Ray(1).run([job], bench, lambda job: killer)
+    said = capsys.readouterr().err
+    assert killer.killed == 1 and killer.phases.count("training") == 2 and isinstance(found, Record)
+    assert f"{job.name}: its task died" in said and "going on at step" in said
+    ((_, straight),) = Inline().run([job], tiny_bench(tmp_path, "straight"), lambda job: Observer())
+    for part in MEASURED:
+        assert getattr(found, part) == getattr(straight, part), part
+
+
+def test_a_stop_lets_every_task_save(tmp_path):
+    jobs, bench = (
+        tiny_jobs(tmp_path, "training.steps=1000000", "training.checkpoint_every=1000000"),
+        tiny_bench(tmp_path),
+    )
+
+    class Stops(Observer):
+        every = 0.0
+
+        def show(self, reading) -> None:
+            stop.requested = stop.requested or len(list((bench.results / "work").glob("*/log.jsonl"))) == 2
+
+    with Stop(()) as stop, pytest.raises(Interrupted):
+        list(Ray(2).run(jobs, bench, lambda job: Stops()))
+    assert len(list((bench.results / "work").glob("*/step-*/state.json"))) == 2
+    assert not list((bench.results / "work").glob("*/.owner.held"))
+
+
+def test_the_command_gives_the_records_and_the_progress_of_any_launcher(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sets = [word for each in PLAIN for word in ("--set", each)]
+    done = call(
+        "ablate", "--preset", tiny_preset(tmp_path), "--data", tiny_data(tmp_path / "data.npz"), "--cells",
+        "mu-L-fixed,eps-L-fixed", "--cache", "cache", "--results", "results", "--no-report", "--launcher", "ray", *sets,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert [record.cell for record in read_records(tmp_path / "results")] == ["eps-L-fixed", "mu-L-fixed"]
+    assert "mu-L-fixed-seed0: After 10 steps the averaged weights" in done.err and "(2 of 2)" in done.err
+
+
+def test_what_a_user_must_mend_ends_the_grid_from_a_task_too(tmp_path):
+    bench, jobs = tiny_bench(tmp_path), tiny_jobs(tmp_path)
+    (bench.results / "work").mkdir(parents=True)
+    (bench.results / "work" / jobs[0].name).write_text("no folder")
+    with pytest.raises(UserError, match="Choose another folder"):
+        list(Ray(2).run(jobs, bench, lambda job: Observer()))
+
+
+def test_cells_for_which_no_machine_has_room_are_refused_or_said(messages, capsys):
+    with pytest.raises(
+        UserError, match=r"No machine of the Ray cluster .* has CPU 99, GPU 0\.5 for a cell\. There: CPU 2, GPU 0"
+    ):
+        Ray(1, cpus_per_cell=99, gpus_per_cell=0.5)._check_room("local")
+    Ray(1, cpus_per_cell=99)._check_room("auto")
+    assert "Cells wait until one joins" in capsys.readouterr().err

@@ -370,6 +370,6 @@ def test_torchrun_trains_a_cell_and_it_is_said_once(tmp_path: Path) -> None:
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "ddpm_bench", "train", "--cell",
         "eps-mse-fixed", "--preset", tiny_preset(tmp_path), "--device", "cpu", "--out", str(tmp_path / "out"), "--json",
     ]  # fmt: skip
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0 and json.loads(run.stdout)["step"] == 10, run.stderr
     assert run.stderr.count("trained to step 10") == 1

@@ -64,5 +64,5 @@ def test_reproduce_says_what_one_seed_can_show_and_with_three_prints_the_committ
     noxfile.reproduce(three)
     assert [command[0] for command in three.commands] == ["ablate", "report", "compare"]
     ablate, report, _ = map(parsed, three.commands)
-    assert ablate["seeds"] == "0,1,2" and report["results"] == NOXFILE.parent / "results" / "table2-quick"
+    assert ablate["seeds"] == "0,1,2" and report["results"] == str(NOXFILE.parent / "results" / "table2-quick")
     assert report["reports"] not in (ablate["reports"], NOXFILE.parent / "reports" / "table2-quick")

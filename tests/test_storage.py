@@ -14,7 +14,7 @@ from ddpm_bench.runtime.interrupt import Stop, ask_to_stop
 from ddpm_bench.storage import lease as leases
 from ddpm_bench.storage import store as stores
 from ddpm_bench.storage.lease import LEASE, leased
-from ddpm_bench.storage.store import Mirror, Store, fetch, is_url
+from ddpm_bench.storage.store import Mirror, Store, Unreachable, fetch, is_url
 from ddpm_bench.training.trainer import Trainer
 
 
@@ -84,6 +84,31 @@ def test_a_mirror_sends_while_the_block_runs(place: Store, tmp_path: Path) -> No
                 break
             threading.Event().wait(0.02)
         assert place.read("record.json") == b"1"
+
+
+def test_what_cannot_be_sent_is_tried_for_a_while_and_then_told(
+    place: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, left = Store.put, [3]
+
+    def refusing(store: Store, path: Path, name: str) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise Unreachable("the network is down.")
+        put(store, path, name)
+
+    monkeypatch.setattr(Store, "put", refusing)
+    with Mirror(place, tmp_path / "here", free):
+        (tmp_path / "here" / "record.json").write_bytes(b"1")
+    assert place.read("record.json") == b"1"
+    monkeypatch.setattr(stores, "PATIENCE_S", 0.05)
+    left[0] = 1000
+    with (
+        pytest.raises(UserError, match="network is down.*What was not sent lies in"),
+        Mirror(place, tmp_path / "here", free),
+    ):
+        (tmp_path / "here" / "late.json").write_bytes(b"2")
+    assert (tmp_path / "here" / "late.json").exists()
 
 
 def test_one_of_two_writes_of_something_new_succeeds(place: Store) -> None:

@@ -19,7 +19,7 @@ from ddpm_bench.files import OWNER
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.owner import in_words, ourselves
-from ddpm_bench.storage.store import Store
+from ddpm_bench.storage.store import Store, Unreachable
 
 LEASE = f"{OWNER}.lease"
 RENEWED_S, HELD_S = 10.0, 60.0
@@ -96,12 +96,13 @@ def _renew(lease: Lease, end: threading.Event) -> None:
     count = 0
     while not end.wait(RENEWED_S):
         count += 1
-        with contextlib.suppress(OSError):  # the place may answer again before the lease is taken over
-            try:
-                lease.check()
-            except UserError:
-                return
+        try:
+            lease.check()
             lease.store.write(LEASE, _content(lease, count))
+        except Unreachable:
+            continue  # it may answer again before the lease is taken over
+        except UserError:
+            return
 
 
 def _content(lease: Lease, renewed: int) -> bytes:

@@ -7,6 +7,7 @@ sent half by a machine that died is found by its hash when it is read, as on a d
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,12 +22,18 @@ from ddpm_bench.runtime.observer import say
 
 EVERY_S = 5.0
 """How often a mirror sends what has changed."""
+PATIENCE_S = 300.0
+"""How long it tries to send the last of it."""
 EXTRAS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 """The packages that fsspec wants for some protocols."""
 
 
 def is_url(place: str | Path) -> bool:
     return "://" in str(place)
+
+
+class Unreachable(UserError):
+    """A place that may answer again."""
 
 
 @dataclass(frozen=True)
@@ -39,25 +46,24 @@ class Store:
     def at(cls, url: str) -> "Store":
         """UserError for a place that is not known or cannot be reached."""
         store = cls(url.rstrip("/"))
-        with _told(url):
-            store.names()
+        store.names()
         return store
 
-    @property
-    def _place(self) -> tuple[Any, str]:
-        """fsspec's file system and the path in it."""
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[tuple[Any, str]]:
+        """fsspec's file system and the path in it, for a block. UserError, or Unreachable, for what is wrong with the place."""
         with _told(self.url):
-            return fsspec.core.url_to_fs(self.url)
+            yield fsspec.core.url_to_fs(self.url)
 
     def __truediv__(self, part: str | Path) -> "Store":
         return Store(f"{self.url}/{PurePosixPath(part)}")
 
     def names(self) -> list[str]:
         """Of all files below, as paths from here; none where there is nothing. UserError for one that leads elsewhere."""
-        system, root = self._place
-        system.invalidate_cache()
-        prefix = root.rstrip("/") + "/"
-        found = [str(path).removeprefix(prefix) for path in system.find(root) if str(path).startswith(prefix)]
+        with self._place() as (system, root):
+            system.invalidate_cache()
+            prefix = root.rstrip("/") + "/"
+            found = [str(path).removeprefix(prefix) for path in system.find(root) if str(path).startswith(prefix)]
         for name in found:
             if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
                 raise UserError(f"'{self.url}' holds '{name}', which is no path below it. Remove it there.")
@@ -65,37 +71,37 @@ class Store:
 
     def read(self, name: str) -> bytes:
         """FileNotFoundError where there is none."""
-        system, root = self._place
-        return system.cat_file(f"{root}/{name}")
+        with self._place() as (system, root):
+            return system.cat_file(f"{root}/{name}")
 
     def write(self, name: str, content: bytes, new: bool = False) -> None:
         """Whole or not at all. new: FileExistsError where there is one already; of two who try, one succeeds."""
-        system, root = self._place
-        system.makedirs(str(PurePosixPath(root, name).parent), exist_ok=True)
-        system.pipe_file(f"{root}/{name}", content, mode="create" if new else "overwrite")
+        with self._place() as (system, root):
+            system.makedirs(str(PurePosixPath(root, name).parent), exist_ok=True)
+            system.pipe_file(f"{root}/{name}", content, mode="create" if new else "overwrite")
 
     def get(self, name: str, path: Path) -> None:
         """Bring a file here, atomically."""
-        system, root = self._place
-        with replacing(path) as temporary:
+        with replacing(path) as temporary, self._place() as (system, root):
             system.get_file(f"{root}/{name}", str(temporary))
 
     def put(self, path: Path, name: str) -> None:
-        system, root = self._place
-        system.makedirs(str(PurePosixPath(root, name).parent), exist_ok=True)
-        system.put_file(str(path), f"{root}/{name}")
+        with self._place() as (system, root):
+            system.makedirs(str(PurePosixPath(root, name).parent), exist_ok=True)
+            system.put_file(str(path), f"{root}/{name}")
 
     def remove(self, name: str) -> None:
-        system, root = self._place
-        with contextlib.suppress(FileNotFoundError):
+        with self._place() as (system, root), contextlib.suppress(FileNotFoundError):
             system.rm_file(f"{root}/{name}")
 
 
 @contextlib.contextmanager
 def _told(url: str) -> Iterator[None]:
-    """What is wrong with a place, as a UserError."""
+    """What is wrong with a place, as a UserError; that a file is there, or is not, stays what it is."""
     try:
         yield
+    except (FileNotFoundError, FileExistsError):
+        raise
     except ImportError as error:
         package = EXTRAS.get(url.partition("://")[0], "the package that fsspec names")
         raise UserError(f"'{url}' needs a package that is not installed ({error}): pip install {package}") from error
@@ -140,7 +146,17 @@ class Mirror:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join()
-        self.send()
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self.send()
+            except Unreachable as error:
+                if time.monotonic() > until:
+                    raise UserError(
+                        f"{error} What was not sent lies in '{self.folder}', which the next command replaces."
+                    ) from error
+                say(f"{error} It is tried for {PATIENCE_S:.0f} seconds.")
+                time.sleep(EVERY_S)
 
     def send(self) -> None:
         """Send what has changed, then remove there what is gone here."""
@@ -160,10 +176,10 @@ class Mirror:
         while not self._end.wait(EVERY_S):
             try:
                 self.send()
+            except Unreachable as error:
+                say(f"{error} It is tried again meanwhile.")
             except UserError:  # the end of the block raises it again
                 return ask_to_stop()
-            except OSError as error:  # so it does this one
-                say(f"'{self.store.url}' takes nothing at present ({error}); it is tried again.")
 
 
 def _is_part(name: str, without: tuple[str, ...]) -> bool:

@@ -104,7 +104,7 @@ def test_what_cannot_be_sent_is_tried_for_a_while_and_then_told(
     monkeypatch.setattr(stores, "PATIENCE_S", 0.05)
     left[0] = 1000
     with (
-        pytest.raises(UserError, match="network is down.*What was not sent lies in"),
+        pytest.raises(UserError, match=r"network is down.*What was not sent lies in"),
         Mirror(place, tmp_path / "here", free),
     ):
         (tmp_path / "here" / "late.json").write_bytes(b"2")

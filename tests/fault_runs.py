@@ -169,8 +169,8 @@ class Grid:
     workers: int = 2
     cells: Words = CELLS
     more: Words = NO_REPORT
-    program: Words = ("-m", "ddpm_bench")
     settings: dict[str, int] = field(default_factory=SETTINGS.copy)
+    program: Words = ("-m", "ddpm_bench")
 
     @property
     def results(self) -> Path:

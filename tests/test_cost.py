@@ -11,7 +11,7 @@ from ddpm_bench.data import load_data
 from ddpm_bench.experiment import cost
 from ddpm_bench.experiment.ablate import plan
 from ddpm_bench.experiment.cost import Cost, GridCost, Pace, estimate
-from ddpm_bench.experiment.launchers import Inline, Local
+from ddpm_bench.experiment.launchers import Inline, Processes
 from ddpm_bench.runtime.runtime import Runtime
 
 CPU = torch.device("cpu")
@@ -94,8 +94,8 @@ def test_workers_of_a_gpu_share_it(jobs, data, timed):
 
 def test_workers_and_threads_are_those_that_the_launcher_will_have(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 6)
-    assert [Local(workers).threads for workers in (1, 2, 4, 9)] == [6, 3, 1, 1]
-    assert Local(2, cpus_per_cell=4).threads == 4
+    assert [Processes(workers).threads for workers in (1, 2, 4, 9)] == [6, 3, 1, 1]
+    assert Processes(2, cpus_per_cell=4).threads == 4
     assert (Inline().workers, Inline().threads) == (1, torch.get_num_threads())
 
 

@@ -18,7 +18,7 @@ from tiny_models import PLAIN, tiny_bench, tiny_data, tiny_jobs, tiny_preset
 from ddpm_bench.cli.options import device_numbers
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.experiment.cell import Bench
-from ddpm_bench.experiment.launchers import Asked, Inline, Local, Ray, Slurm, choose_launcher, device_elsewhere
+from ddpm_bench.experiment.launchers import Asked, Inline, Processes, Ray, Slurm, choose_launcher, device_elsewhere
 from ddpm_bench.records.record import Record, read_records, record_path
 from ddpm_bench.runtime.interrupt import Stop
 from ddpm_bench.runtime.observer import Observer
@@ -47,15 +47,15 @@ def test_there_are_never_more_workers_than_jobs_or_by_default_more_than_cores(mo
     assert [workers(None, jobs, CPU) for jobs in (0, 1, 3, 6)] == [1, 1, 3, 4]
     assert [workers(None, jobs, CUDA) for jobs in (1, 6)] == [1, 1]
     assert [workers(wanted, 6, CUDA) for wanted in (1, 2, 9)] == [1, 2, 6]
-    assert choose_launcher(Asked(cpus_per_cell=2), 6, CPU) == Local(2, cpus_per_cell=2)
+    assert choose_launcher(Asked(cpus_per_cell=2), 6, CPU) == Processes(2, cpus_per_cell=2)
     assert choose_launcher(Asked("ray"), 60, CPU).workers == 60  # a cluster's size is its own to know
 
 
 def test_a_launcher_is_chosen_by_its_name_and_an_unknown_one_is_refused():
     assert choose_launcher(Asked("inline"), 6, CPU) == Inline()
     assert choose_launcher(Asked(workers=1), 6, CPU) == Inline()
-    assert choose_launcher(Asked("local", workers=1), 6, CPU) == Local(1)
-    assert choose_launcher(Asked(workers=1, cpus_per_cell=3), 6, CPU) == Local(1, cpus_per_cell=3)
+    assert choose_launcher(Asked("local", workers=1), 6, CPU) == Processes(1)
+    assert choose_launcher(Asked(workers=1, cpus_per_cell=3), 6, CPU) == Processes(1, cpus_per_cell=3)
     with pytest.raises(UserError, match="did you mean 'local'"):
         choose_launcher(Asked("locals"), 6, CPU)
     with pytest.raises(UserError, match="--launcher processes is called --launcher local now"):
@@ -126,8 +126,8 @@ def test_what_is_no_list_of_devices_is_refused(text, said):
 
 def test_there_are_as_many_workers_as_devices_unless_more_are_to_share_them(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    assert choose_launcher(Asked(devices=device_numbers("1,3")), 6, CUDA) == Local(2, (1, 3))
-    assert choose_launcher(Asked(devices=(1, 3), workers=4), 6, CUDA) == Local(4, (1, 3))
+    assert choose_launcher(Asked(devices=device_numbers("1,3")), 6, CUDA) == Processes(2, (1, 3))
+    assert choose_launcher(Asked(devices=(1, 3), workers=4), 6, CUDA) == Processes(4, (1, 3))
 
 
 def test_each_worker_sees_its_own_device_alone_from_its_first_moment(tmp_path, bench, monkeypatch):
@@ -136,7 +136,7 @@ def test_each_worker_sees_its_own_device_alone_from_its_first_moment(tmp_path, b
     script.write_text(f'#!/bin/sh\ncase "$*" in *spawn_main*) echo $CUDA_VISIBLE_DEVICES >> {tmp_path}/seen ;; esac\n')
     script.chmod(0o755)
     with as_python(script):
-        list(Local(2, (1, 0)).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
+        list(Processes(2, (1, 0)).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
     assert sorted((tmp_path / "seen").read_text().split()) == ["5", "7"] and os.environ["CUDA_VISIBLE_DEVICES"] == "5,7"
 
 
@@ -160,7 +160,7 @@ def test_a_stop_while_processes_begin_is_no_failure(tmp_path, bench):
     ended = []
     with Stop() as stop, pytest.raises(Interrupted):
         stop.requested = True
-        ended.extend(Local(2).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
+        ended.extend(Processes(2).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
     assert ended == [] and not list(bench.results.rglob("*.json"))
 
 
@@ -169,7 +169,7 @@ def test_a_stop_while_one_process_has_no_job_lets_the_other_save(tmp_path, bench
     _, long = tiny_jobs(tmp_path, *LONG[1::2], "training.log_every=1")
     ended, log = [], bench.results / "work" / long.name / "log.jsonl"
     with Stop() as stop, pytest.raises(Interrupted):
-        for job, result in Local(2).run([short, long], bench, lambda job: Observer()):
+        for job, result in Processes(2).run([short, long], bench, lambda job: Observer()):
             ended.append((job, type(result)))
             wait_until(lambda: log.exists() and log.read_text(), 60)  # it has begun
             stop.requested = True
@@ -230,7 +230,7 @@ def test_a_worker_that_dies_costs_its_own_job_alone(tmp_path, bench):
     _, long = tiny_jobs(tmp_path, *LONG[1::2])
     killers = {long.name: Killer(bench.results / "work" / long.name)}
     ended = {}
-    for job, result in Local(1).run([long, short], bench, lambda job: killers.get(job.name, Observer())):
+    for job, result in Processes(1).run([long, short], bench, lambda job: killers.get(job.name, Observer())):
         ended[job.name] = result
     assert ended[long.name] == (
         "its process died: it ended by SIGKILL, as the system does for want of memory. "
@@ -244,9 +244,9 @@ def test_a_worker_that_cannot_begin_is_said_with_its_exit_code(tmp_path, bench):
     script.write_text("#!/bin/sh\nexit 3\n")
     script.chmod(0o755)
     with as_python(script):
-        ended = list(Local(2).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
+        ended = list(Processes(2).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
     with as_python(tmp_path / "nowhere"):
-        without = list(Local(2).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
+        without = list(Processes(2).run(tiny_jobs(tmp_path), bench, lambda job: Observer()))
     said = "its process could not begin: it ended with exit code 3; what it said stands above"
     assert [result for _, result in ended] == [said] * 2 and len(without) == 2
 
@@ -256,7 +256,7 @@ def test_what_a_user_must_mend_ends_the_grid_from_a_worker_too(tmp_path, bench):
     (first, _) = jobs = tiny_jobs(tmp_path)
     (bench.results / "work" / first.name).write_text("no folder")
     with pytest.raises(UserError, match="Choose another folder"):
-        list(Local(1).run(jobs, bench, lambda job: Observer()))
+        list(Processes(1).run(jobs, bench, lambda job: Observer()))
 
 
 def test_a_grid_of_which_every_cell_failed_ends_with_1(call, tmp_path, monkeypatch):

@@ -17,13 +17,23 @@ import torch
 
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.experiment.launchers.launcher import Asked, Launcher
-from ddpm_bench.experiment.launchers.local import Inline, Local, check_devices
+from ddpm_bench.experiment.launchers.local import Inline, Processes, check_devices
 from ddpm_bench.experiment.launchers.ray import Ray
 from ddpm_bench.experiment.launchers.slurm import Slurm
 
-__all__ = ["LAUNCHERS", "Asked", "Inline", "Launcher", "Local", "Ray", "Slurm", "choose_launcher", "device_elsewhere"]
+__all__ = [
+    "LAUNCHERS",
+    "Asked",
+    "Inline",
+    "Launcher",
+    "Processes",
+    "Ray",
+    "Slurm",
+    "choose_launcher",
+    "device_elsewhere",
+]
 
-LAUNCHERS: dict[str, type[Launcher]] = {"inline": Inline, "local": Local, "ray": Ray, "slurm": Slurm}
+LAUNCHERS: dict[str, type[Launcher]] = {"inline": Inline, "local": Processes, "ray": Ray, "slurm": Slurm}
 RENAMED = {"processes": "local"}
 
 
@@ -33,7 +43,7 @@ def choose_launcher(asked: Asked, jobs: int, device: torch.device) -> Launcher:
     At a time, where nothing is said: on a cluster all; here as many as `--devices`, else as the cores hold on the CPU, and one on a GPU;
     never more than there are jobs. UserError for an unknown name, and for an option that the launcher has not.
     """
-    kind = _named(asked.launcher) if asked.launcher else Local
+    kind = _named(asked.launcher) if asked.launcher else Processes
     given = {name: value for name, value in vars(asked).items() if value is not None and name != "launcher"}
     cores = (os.cpu_count() or 1) // (asked.cpus_per_cell or 1)
     usual = len(asked.devices) if asked.devices else cores if device.type == "cpu" else 1

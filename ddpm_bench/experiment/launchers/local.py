@@ -42,7 +42,7 @@ class Inline:
 
 
 @dataclass(frozen=True)
-class Local:
+class Processes:
     """`workers` at a time, each in a process of its own. One that dies costs its job alone; another takes its place.
 
     devices: GPUs by their number, each worker sees one of them alone, in turn. cpus_per_cell: threads of each worker; by default its
@@ -95,7 +95,7 @@ def cuda_names(devices: Sequence[int]) -> list[str]:
 class _Crew:
     """The workers of a run, and the jobs that wait for one."""
 
-    def __init__(self, local: Local, jobs: Sequence[Job], bench: Bench, observers: dict[str, Observer]) -> None:
+    def __init__(self, local: Processes, jobs: Sequence[Job], bench: Bench, observers: dict[str, Observer]) -> None:
         self.size, self.threads, self.bench, self.observers = local.workers, local.threads, bench, observers
         self.devices = cuda_names(local.devices)
         self.waiting, self.workers, self.stopping = deque(jobs), list[Worker](), False

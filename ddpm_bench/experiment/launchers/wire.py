@@ -40,7 +40,7 @@ class Wire(Observer):
         self.send("scores", step, dict(metrics))
 
 
-class _Messages(logging.Handler):
+class _ToWire(logging.Handler):
     def __init__(self, wire: Wire) -> None:
         super().__init__()
         self.wire = wire
@@ -52,7 +52,7 @@ class _Messages(logging.Handler):
 @contextlib.contextmanager
 def told_by(wire: Wire) -> Iterator[None]:
     """Whatever the block does and says goes over the wire."""
-    handler, level = _Messages(wire), logger.level
+    handler, level = _ToWire(wire), logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

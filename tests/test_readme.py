@@ -64,7 +64,7 @@ def test_the_verdicts_are_those_of_the_committed_records(study) -> None:
         f"(p = {beaten.adjusted:.2g};" in README and "mu" in beaten.deciding.second and "mse" in beaten.deciding.first
     )
     assert (
-        f"{NUMBERS[len(contradicted)].title()} are contradicted: here mu-tilde does better with MSE than with L"
+        f"{NUMBERS[len(contradicted)].title()} are contradicted: at this learning rate mu-tilde does better with MSE than with L"
         in README
     )
     assert [(one.deciding.first, one.deciding.second) for one in contradicted] == [

@@ -34,8 +34,9 @@ def fit_axis(
         limits(low / 1.2, high * 1.2)
         plain_log(axes.xaxis if which == "x" else axes.yaxis)
         return True
-    pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-    limits(min(low, 0.0) if kind == "distance" else low - pad, high + pad)
+    bottom = min(low, 0.0) if kind == "distance" else low
+    pad = 0.06 * (high - bottom) or 0.05 * abs(high) or 1.0
+    limits(bottom if kind == "distance" else low - pad, high + pad)
     return False
 
 

@@ -120,7 +120,7 @@ def test_a_job_that_was_cancelled_is_not_begun_again_and_one_whose_node_failed_i
 def test_nothing_but_what_was_written_for_a_job_is_unpickled(tmp_path):
     shared, news = tmp_path / "shared.pkl", tmp_path / "news.jsonl"
     shared.write_bytes(pickle.dumps(0))
-    slurm.SlurmTask("a-seed0", shared, "0" * 64, 1, news, slurm.__version__)()
+    slurm.SlurmTask("a-seed0", shared, "0" * 64, 1, news, 0.1, slurm.__version__)()
     assert "Nothing of it was loaded" in news.read_text()
 
 

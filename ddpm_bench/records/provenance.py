@@ -5,13 +5,13 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from ddpm_bench import __version__
 from ddpm_bench.runtime import ranks
-from ddpm_bench.runtime.device import CONVOLUTIONS
+from ddpm_bench.runtime.device import CONVOLUTIONS, computed_in
 
 
 def versions(*more: str) -> dict[str, str]:
@@ -44,14 +44,16 @@ def _git(top: Path, *arguments: str) -> str:
     return run.stdout.strip()
 
 
-def hardware(device: torch.device, compiled: bool = False, precision: str | None = None) -> dict[str, Any]:
+def hardware(
+    device: torch.device, compiled: bool = False, precision: Literal["float32", "bfloat16"] | None = None
+) -> dict[str, Any]:
     """The machine, as far as it matters for speed and for the last digits.
 
     Of a GPU also what networks compute in there, what float32 means ("ieee", or "tf32" with factors of 10 bits), and
     whether the fastest algorithms were searched for. `compiled`: the networks were. `precision`: what they computed in; None:
     as they do on the device. On a CPU float32 goes without saying. Ranks are told where there are several.
     """
-    lowered = precision or ("bfloat16" if device.type == "cuda" else "float32")
+    lowered = computed_in(device.type, precision)
     networks = "bfloat16 autocast, float32 weights" if lowered == "bfloat16" else "float32"
     facts: dict[str, Any] = {
         "device": device.type,

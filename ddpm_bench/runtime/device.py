@@ -15,6 +15,11 @@ CONVOLUTIONS = torch.backends.cudnn.conv  # type: ignore[attr-defined]
 _FLOAT32 = (torch.backends.cuda.matmul, CONVOLUTIONS)
 
 
+def computed_in(kind: str, precision: Literal["float32", "bfloat16"] | None = None) -> Literal["float32", "bfloat16"]:
+    """What networks compute in on a device of this kind: as asked, else bfloat16 on a GPU and float32 elsewhere."""
+    return precision or ("bfloat16" if kind == "cuda" else "float32")
+
+
 @contextlib.contextmanager
 def float32_as(precision: Literal["ieee", "tf32"]) -> Iterator[None]:
     """What float32 means to a GPU inside: exact, or products with factors of 10 bits (TF32). Put back afterwards."""

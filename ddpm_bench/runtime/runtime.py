@@ -11,6 +11,7 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.networks.compiled import compile_network, is_compiled
 from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.batch import default_batch
+from ddpm_bench.runtime.device import computed_in
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -48,7 +49,7 @@ class Runtime:
     @property
     def arithmetic(self) -> dict[str, str | bool]:
         """JSON values: what the last digits depend on, and a GPU's draws; kept work is never mixed over it."""
-        lowered = self.precision or ("bfloat16" if self.device.type == "cuda" else "float32")
+        lowered = computed_in(self.device.type, self.precision)
         return {"device": self.device.type, "precision": lowered, "compiled": self.compiled}
 
     @property

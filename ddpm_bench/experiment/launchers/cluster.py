@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ import torch
 from ddpm_bench import __version__
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.experiment.cell import Bench, Job
-from ddpm_bench.experiment.launchers.launcher import Ended, outcome
+from ddpm_bench.experiment.launchers.launcher import Ended, measure_job, outcome
 from ddpm_bench.experiment.launchers.wire import Wire, hear, told_by
 from ddpm_bench.measurement.kept import work_beside
 from ddpm_bench.records.record import Record
@@ -175,27 +176,23 @@ def task(job: Job, bench: Bench, threads: int, wire: Wire) -> bool:
     """
     with told_by(wire), cpu_threads(threads):
         wire.send("ready")
-        what, result = _outcome(job, bench)
+        what, result = outcome(partial(_measured, job, bench))
         if result is not None:
             wire.send(what, result)
         return result is not None
 
 
-def _outcome(job: Job, bench: Bench) -> tuple[str, Record | str | Exception | None]:
+def _measured(job: Job, bench: Bench) -> Record | str:
+    """As `measure_job`, on a machine that another has chosen."""
     device = bench.runtime.device
-    try:
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise UserError(
-                f"{job.name} was begun on '{socket.gethostname()}', where torch {torch.__version__} finds no GPU. Without "
-                "--gpus-per-cell cells run on a CPU."
-            )
-        set_up(device)
-        with owned(work_beside(bench.record(job)), LEASE_S):
-            return outcome(job, bench)
-    except Interrupted:
-        return "ended", None
-    except (UserError, OSError) as error:
-        return "raised", error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"{job.name} was begun on '{socket.gethostname()}', where torch {torch.__version__} finds no GPU. Without "
+            "--gpus-per-cell cells run on a CPU."
+        )
+    set_up(device)
+    with owned(work_beside(bench.record(job)), LEASE_S):
+        return measure_job(job, bench)
 
 
 def check_version(wanted: str) -> None:

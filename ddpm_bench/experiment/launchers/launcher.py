@@ -65,11 +65,11 @@ def measure_job(job: Job, bench: Bench) -> Record | str:
         return f"{type(error).__name__}: {error}"
 
 
-def outcome(job: Job, bench: Bench) -> tuple[str, Record | str | Exception | None]:
-    """What a job came to, in the words of `wire.py`."""
+def outcome(measure: Callable[[], Record | str]) -> tuple[str, Record | str | Exception | None]:
+    """What a job came to, in the words of `wire.py`; `measure` gives its record, or what it failed of."""
     try:
         check_stop()
-        return "ended", measure_job(job, bench)
+        return "ended", measure()
     except Interrupted:
         return "ended", None
     except (UserError, OSError) as error:

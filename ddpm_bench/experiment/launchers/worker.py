@@ -13,6 +13,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 
 from ddpm_bench.experiment.cell import Bench, Job
-from ddpm_bench.experiment.launchers.launcher import outcome
+from ddpm_bench.experiment.launchers.launcher import measure_job, outcome
 from ddpm_bench.experiment.launchers.wire import Wire, told_by
 from ddpm_bench.runtime.device import set_up
 from ddpm_bench.runtime.interrupt import Stop, blocked
@@ -119,7 +120,7 @@ def _work(bench: Bench, threads: int, every: float, orders: Connection, news: Co
         set_up(bench.runtime.device)
         wire.send("ready")
         while (job := jobs.get()) is not None:
-            wire.send(*outcome(job, bench))
+            wire.send(*outcome(partial(measure_job, job, bench)))
     os._exit(0)  # all is written; Python would take torch apart first, which lasts
 
 

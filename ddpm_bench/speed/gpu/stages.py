@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddpm_bench.runtime.device import computed_in
 from ddpm_bench.speed.case import CELL, GRID
 from ddpm_bench.speed.result import Speed, Work
 
@@ -89,7 +90,7 @@ def _speed(plan: Plan) -> list[Words]:
         return _bench(plan, "speed", "--preset", plan.preset, *where, *more)
 
     works: tuple[Work, ...] = ("training", "sampling")
-    own = "bfloat16" if plan.device == "cuda" else "float32"
+    own = computed_in(plan.device)
     return [
         *(timed(work, work) for work in works),
         *(timed(work, f"{work}-compiled", "--compile", "--dtype", own) for work in works),

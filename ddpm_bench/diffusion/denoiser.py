@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep, all_at
 from ddpm_bench.diffusion.schedule import Schedule
+from ddpm_bench.networks.condition import Condition
 from ddpm_bench.networks.mixed import Mixed
 from ddpm_bench.runtime.batch import Halving
 
@@ -19,7 +20,8 @@ class Denoiser:
     """p(x_{t-1} | x_t) of a network and a diffusion: samplers, bounds and objectives ask it, never a network.
 
     network: see `reverse.Network`. shape: (C, H, W) of x_t. clip_x0: the predicted x_0 is clipped to `x0_range`, which is the
-    codec's, before the mean is taken, as in the paper's sampling and bounds; training does not clip.
+    codec's, before the mean is taken, as in the paper's sampling and bounds; training does not clip. condition: what the
+    network is told beside, of the images that it is then called with; None for a network that has no condition.
     """
 
     diffusion: Diffusion
@@ -27,6 +29,7 @@ class Denoiser:
     shape: tuple[int, int, int]
     clip_x0: bool = True
     x0_range: tuple[float, float] = (-1.0, 1.0)
+    condition: Condition | None = None
     _halving: Halving = field(default_factory=Halving, init=False, repr=False, compare=False)
 
     @property
@@ -51,17 +54,28 @@ class Denoiser:
             if isinstance(network, Mixed):
                 network = network.at(self.schedule.network_steps[t - 1].item())  # a table on the CPU
             t = all_at(t, len(x_t), x_t.device)
-        called = network if torch.is_grad_enabled() else partial(self._in_parts, network)
+        called = self._told(network) if torch.is_grad_enabled() else partial(self._in_parts, network)
         return self.diffusion.reverse(called, x_t, t, self.clip_x0, self.x0_range)
 
+    def _told(self, network: Network) -> Network:
+        """The network of x_t and the step alone."""
+        return network if self.condition is None else partial(network, condition=self.condition)
+
     def _in_parts(self, network: Network, x_t: Tensor, step: Tensor) -> Tensor:
-        first, *more = self._halving.parts(network, x_t, step)
+        inputs = (x_t, step) if self.condition is None else (x_t, step, self.condition)
+        first, *more = self._halving.parts(network, *inputs)
         return torch.cat([first, *more]) if more else first
 
     def heads(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
         """The output for the mean, with which the parameterization's target is compared, and the raw one for the variance,
         (B, *shape) each; the latter None where the variance is fixed."""
-        return self.diffusion.split(self.diffusion.output(self.network, x_t, t), x_t)
+        return self.diffusion.split(self.diffusion.output(self._told(self.network), x_t, t), x_t)
+
+    def given(self, condition: Condition | None) -> "Denoiser":
+        """p(x_{t-1} | x_t, condition)."""
+        told = replace(self, condition=condition)
+        object.__setattr__(told, "_halving", self._halving)  # what memory holds is known from now on
+        return told
 
     def respaced(self, kept: Sequence[int]) -> "Denoiser":
         """Of the strided chain that visits only the steps `kept`; see `Schedule.respaced`."""

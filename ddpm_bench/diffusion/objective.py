@@ -171,7 +171,9 @@ class LHybrid:
         head, raw = denoiser.heads(x_t, t)
         assert raw is not None  # checked above
         output = torch.cat([head.detach(), raw], 1)
-        bits = bound_term(replace(denoiser, network=lambda x_t, step: output), x0, t, eps).bits.to(x0.dtype)
+        bits = bound_term(replace(denoiser, network=lambda x_t, step: output, condition=None), x0, t, eps).bits.to(
+            x0.dtype
+        )
         weight = 1.0 if self.lambda_ is None else self.lambda_ * denoiser.T
         return _squared_error(denoiser, head, x0, x_t, t, eps) + weight * bits
 

@@ -16,9 +16,9 @@ from ddpm_bench.diffusion.schedule import Schedule
 from ddpm_bench.diffusion.variance import Variance
 from ddpm_bench.errors import UserError
 
-Network = Callable[[Tensor, Tensor], Tensor]
+Network = Callable[..., Tensor]
 """network(x_t, step) -> (B, outputs * C, H, W), for x_t (B, C, H, W), or what `Schedule.network_input` makes of it, and the
-0-based step (B,): int64, or float32 between two steps."""
+0-based step (B,): int64, or float32 between two steps. One with a condition is called as network(x_t, step, condition)."""
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,23 @@ has none: its batch is part of the experiment.
 import contextlib
 import gc
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
 
 from ddpm_bench.errors import OutOfMemory
 from ddpm_bench.runtime.observer import say
 
 Made = TypeVar("Made")
+
+
+class Rows(Protocol):
+    """A row an image, as of a tensor."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice) -> Any: ...
+
 
 MOST = {"cpu": 128, "cuda": 512}
 """Images a call of the U-Net beyond which none gets faster."""
@@ -54,7 +62,7 @@ class Halving:
     def __init__(self) -> None:
         self._most: int | None = None
 
-    def parts(self, network: Callable[..., Made], *inputs: Tensor) -> Iterator[Made]:
+    def parts(self, network: Callable[..., Made], *inputs: Rows) -> Iterator[Made]:
         """`network(*inputs)`, (B, ...) each, in order and in as many calls as memory asks for; each halving is said.
 
         Raises OutOfMemory where a single image does not fit.

@@ -87,7 +87,10 @@ class DiffusionSettings(ProcessSettings):
 
 
 class TrainingSettings(Settings):
-    """Adam with linear warm-up, gradient clipping and EMA. `ema_ramp` uses min(ema_decay, (1+step)/(10+step))."""
+    """Adam with linear warm-up, gradient clipping and EMA. `ema_ramp` uses min(ema_decay, (1+step)/(10+step)).
+
+    label_dropout: the probability with which an image's class is not told, each image by itself (p_uncond of Ho, Salimans 2022).
+    """
 
     steps: int = Field(800_000, ge=1, le=MOST_STEPS)
     batch: int = Field(128, ge=1, le=100_000)
@@ -97,6 +100,7 @@ class TrainingSettings(Settings):
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     ema_ramp: bool = False
     flips: bool = True
+    label_dropout: float = Field(0.0, ge=0, lt=1)
     checkpoint_every: int = Field(5000, ge=1, le=MOST_STEPS)
     log_every: int = Field(100, ge=1, le=MOST_STEPS)
     snapshot_every: int | None = Field(None, ge=1, le=MOST_STEPS)
@@ -247,6 +251,17 @@ class CellSettings(Settings):
             raise ValueError(
                 f"sampling.spacing = {self.sampling.spacing} is of a chain of fewer steps; give sampling.steps below "
                 f"diffusion.T = {self.diffusion.T}, or leave it out"
+            )
+        dropout, no_class = self.training.label_dropout, self.network.no_class
+        if dropout and no_class is None:
+            raise ValueError(
+                f"training.label_dropout = {dropout:g} leaves labels out, and the network has no label for that; give "
+                "network.classes and network.null_class=true, or leave it out"
+            )
+        if no_class is not None and not dropout:
+            raise ValueError(
+                "network.null_class = true is a label that nothing would train; give training.label_dropout, such as 0.1, or leave it "
+                "out"
             )
         every = self.training.snapshot_every
         if every is not None and every > self.training.steps:

@@ -9,6 +9,7 @@ from ddpm_bench.config.grid import Cell, Grid
 from ddpm_bench.config.preset import Preset, load_preset, parse_set, resolve
 from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data.images import ImageData
+from ddpm_bench.data.labels import check_labels
 from ddpm_bench.diffusion.spacing import visited
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.cell import Bench, Job, training_identity
@@ -171,6 +172,7 @@ def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], launche
     made, failed = {}, []
     for job in missing:
         check_batch(job.settings.training.batch)
+        check_labels(job.settings.network.told_classes, bench.data)
     if missing and not launcher.elsewhere:
         with cpu_threads(launcher.threads):  # as in a job, for the same digits
             bench.task(missing[0]).anchors(bench.runtime)  # shared by all; refused, if at all, before anything long

@@ -11,6 +11,7 @@ from typing import Any
 from ddpm_bench.config.grid import Cell
 from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data import ImageData
+from ddpm_bench.data.labels import labels_for, labels_sha256
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.errors import NotFinite, UserError
 from ddpm_bench.measurement.kept import Clock, mention_older, work_beside
@@ -44,6 +45,7 @@ from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.runtime.tensorboard import event_files
 from ddpm_bench.storage.lease import Lease
 from ddpm_bench.storage.store import Mirror
+from ddpm_bench.training.batches import Labels
 from ddpm_bench.training.divergence import no_distance
 from ddpm_bench.training.trainer import Trainer, Training
 
@@ -132,7 +134,7 @@ def make_trainer(job: Job, data: ImageData, runtime: Runtime, folder: Path) -> T
     """The job's trainer at the newest snapshot in `folder`, or at step 0."""
     settings = job.settings
     diffusion, codec = build_diffusion(settings.diffusion), build_codec(settings.diffusion)
-    shape = codec.shape(data.shape)
+    shape, told = codec.shape(data.shape), labels_for(settings.network.told_classes, data, "train")
     network = build_network(settings.network, shape, diffusion, job.seed)
     training = Training(
         Denoiser(diffusion, network, shape, clip_x0=False),
@@ -140,9 +142,11 @@ def make_trainer(job: Job, data: ImageData, runtime: Runtime, folder: Path) -> T
         data.train.images,
         settings.training,
         job.seed,
-        training_identity(settings) | {"seed": job.seed, "data_sha256": data.sha256, "channels": data.shape[0]},
+        training_identity(settings)
+        | {"seed": job.seed, "data_sha256": data.sha256, "channels": data.shape[0], **labels_sha256(told)},
         codec,
         settings.sampling,
+        None if told is None else Labels(told, settings.training.label_dropout, settings.network.no_class),
     )
     trainer = Trainer(training, folder, runtime)
     if step := trainer.resume():

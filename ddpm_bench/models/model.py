@@ -116,7 +116,7 @@ def function_of(
     return {
         "weights_sha256": weights_sha256,
         "process": meaning,
-        "network": network.model_dump(mode="json"),
+        "network": network.named,
         "shape": list(shape),
     }
 

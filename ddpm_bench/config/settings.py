@@ -6,7 +6,7 @@ here are shapes, ranges and the rules between fields. No torch is imported.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -112,6 +112,10 @@ SHORT_OF_T = ("ddim-quad", "tau-quadratic")
 """The spacings that leave steps out even where T are asked for."""
 
 
+BALANCED = "balanced"
+"""The classes of samples where nothing else is asked for."""
+
+
 OF_SAMPLERS = (
     "eta",
     "corrector_steps",
@@ -134,6 +138,8 @@ class SamplingSettings(Settings):
     the share of the ancestral step's noise. corrector_steps: Langevin steps before each step of a score sampler, with the
     ratio of signal to noise `snr`, by the norm of each image or the mean of the batch. level_steps, step_size, final_denoising,
     start: of `annealed-langevin`.
+    labels: which class each sample is of, by a model that is told classes: "balanced", index modulo their number, or one for all,
+    by number; None is balanced.
     """
 
     samples: int = Field(50_000, ge=2, le=MOST_IMAGES)
@@ -149,6 +155,11 @@ class SamplingSettings(Settings):
     step_size: float | None = Field(None, gt=0, le=1)
     final_denoising: bool | None = None
     start: Literal["uniform", "normal"] | None = None
+    labels: Literal["balanced"] | Annotated[int, Field(ge=0)] | None = None
+
+    def told(self, classes: int) -> dict[str, Any]:
+        """What samples of a model that is told so many classes depend on beside, JSON values by name; nothing where it is told none."""
+        return {"labels": BALANCED if self.labels is None else self.labels} if classes else {}
 
     @property
     def options(self) -> dict[str, Any]:

@@ -20,7 +20,14 @@ from ddpm_bench.likelihood.bound import check_bounded
 from ddpm_bench.likelihood.ode import check_likelihood
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.models.build import build_codec, build_diffusion, build_objective, build_sampler, strided_steps
+from ddpm_bench.models.build import (
+    build_codec,
+    build_diffusion,
+    build_objective,
+    build_sampler,
+    sampling_remarks,
+    strided_steps,
+)
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.failure import why_failed
 from ddpm_bench.records.fields import networks_in
@@ -91,7 +98,7 @@ def _check_sampling(settings: CellSettings) -> None:
     sampler.check(diffusion)
     if (kept := strided_steps(sampling, T)) and sampling.steps:
         say_once(visited(kept, T, sampling.spacing, sampling.steps))
-    for remark in sampler.remarks(diffusion, sampling.clip_x0):
+    for remark in sampling_remarks(sampling, settings.network, diffusion):
         say_once(remark)
 
 

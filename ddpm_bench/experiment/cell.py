@@ -23,6 +23,7 @@ from ddpm_bench.models.build import (
     build_network,
     build_objective,
     build_sampler,
+    sampling_remarks,
     steps_made,
 )
 from ddpm_bench.models.model import function_of, load_model
@@ -262,7 +263,7 @@ def _record(
         samples=sampling.samples,
         sampling_steps=steps_made(sampling, T),
         network_calls=sampler.network_calls(steps_made(sampling, T)),
-        sampling_remarks=sampler.remarks(build_diffusion(job.settings.diffusion), sampling.clip_x0),
+        sampling_remarks=sampling_remarks(sampling, job.settings.network, build_diffusion(job.settings.diffusion)),
         checkpoints=checkpoints,
         training_log=tuple(trainer.log),
         trained_with=job.shares.cell.name if job.shares else None,

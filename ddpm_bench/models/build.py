@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import TypeVar
+from dataclasses import asdict, fields
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from ddpm_bench.data.codec import CODECS, Codec
 from ddpm_bench.diffusion.objective import OBJECTIVES, Objective
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS
 from ddpm_bench.diffusion.reverse import Diffusion
+from ddpm_bench.diffusion.sample_labels import SampleLabels
 from ddpm_bench.diffusion.samplers import SAMPLERS, Sampler
 from ddpm_bench.diffusion.schedule import SCHEDULES
 from ddpm_bench.diffusion.spacing import SPACINGS, Spacing, kept_steps
@@ -69,6 +70,39 @@ def build_sampler(settings: SamplingSettings) -> Sampler:
                 f"The sampler '{settings.sampler}' has no {name}, which is {value} here. Of these it is an option: {those}."
             )
     return kind(**asked)
+
+
+def build_sample_labels(settings: SamplingSettings, network: NetworkSettings) -> SampleLabels | None:
+    """Which class each sample is of; None where the network is told none. UserError for one that it does not have."""
+    asked, classes = settings.labels, network.told_classes
+    if not classes:
+        if asked is None:
+            return None
+        raise UserError(f"labels = {asked} of samples: the network is told no classes. Leave it out.")
+    if isinstance(asked, int) and asked >= classes:
+        raise UserError(
+            f"labels = {asked} of samples: the {classes} classes of the network are numbered 0 to {classes - 1}."
+        )
+    return SampleLabels(classes, asked if isinstance(asked, int) else None)
+
+
+def sampling_options(settings: SamplingSettings, network: NetworkSettings) -> dict[str, Any]:
+    """All that decides a step of a chain, JSON values by name: the sampler's own options, and what the network is told."""
+    return asdict(build_sampler(settings)) | settings.told(network.told_classes)
+
+
+def sampling_remarks(settings: SamplingSettings, network: NetworkSettings, diffusion: Diffusion) -> tuple[str, ...]:
+    """What is to be known of samples that are drawn so; see `Sampler.remarks`."""
+    remarks, labels = (
+        build_sampler(settings).remarks(diffusion, settings.clip_x0),
+        build_sample_labels(settings, network),
+    )
+    if labels is None:
+        return remarks
+    which = (
+        f"sample i is of class i modulo {labels.classes}" if labels.only is None else f"all are of class {labels.only}"
+    )
+    return (*remarks, f"Samples are of p(x|y): {which}. Bits/dim are of p(x|y), each image's own class told.")
 
 
 def _options(kind: type[Sampler]) -> set[str]:

@@ -28,7 +28,16 @@ from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.errors import NotFinite, UserError
 from ddpm_bench.files import check_free, read_json, replacing, sha256_file, write_json
-from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler, strided_steps
+from ddpm_bench.models.build import (
+    build_codec,
+    build_diffusion,
+    build_network,
+    build_sample_labels,
+    build_sampler,
+    sampling_options,
+    sampling_remarks,
+    strided_steps,
+)
 from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
 from ddpm_bench.networks.weights import mismatch, not_finite, outline, read_tensors
 from ddpm_bench.runtime.observer import say
@@ -88,7 +97,8 @@ class Model:
         """What samples are drawn by. UserError for more steps than the chain has, and a sampler that cannot sample it."""
         whole, kept, sampler = self.whole_chain(sampling.clip_x0), self.kept_steps(sampling), build_sampler(sampling)
         sampler.check(self.diffusion)
-        return Chain(whole.denoiser.respaced(kept) if kept else whole.denoiser, sampler, whole.codec)
+        labels = build_sample_labels(sampling, self.network_settings)
+        return Chain(whole.denoiser.respaced(kept) if kept else whole.denoiser, sampler, whole.codec, labels)
 
     def kept_steps(self, sampling: SamplingSettings) -> list[int] | None:
         """See `strided_steps`."""
@@ -97,8 +107,12 @@ class Model:
         return strided_steps(sampling, self.T)
 
     def sampling_remarks(self, sampling: SamplingSettings) -> tuple[str, ...]:
-        """See `Sampler.remarks`."""
-        return build_sampler(sampling).remarks(self.diffusion, sampling.clip_x0)
+        """What is to be known of samples that are drawn so."""
+        return sampling_remarks(sampling, self.network_settings, self.diffusion)
+
+    def sampling_options(self, sampling: SamplingSettings) -> dict[str, Any]:
+        """All that decides a step of the chain, JSON values by name."""
+        return sampling_options(sampling, self.network_settings)
 
     def whole_chain(self, clip_x0: bool, kept: Sequence[int] | None = None) -> Chain:
         """All T steps, or the strided chain of those that are kept: what a bound is of, however the model is sampled."""

@@ -188,6 +188,20 @@ SampleClass = Annotated[
         "the number of one [default: the checkpoint's own, balanced].",
     ),
 ]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Scale s of classifier-free guidance, which is 1 + w for the w of Ho and Salimans: 1 is none, 0 the unconditional model; "
+        "two network calls a prediction [default: the checkpoint's own, 1].",
+    ),
+]
+GuidanceChannels = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Guide so many first channels alone, as the release of DiT does three of four [default: all]."
+    ),
+]
 Results = Annotated[
     str | None,
     typer.Option(

@@ -139,7 +139,8 @@ class SamplingSettings(Settings):
     ratio of signal to noise `snr`, by the norm of each image or the mean of the batch. level_steps, step_size, final_denoising,
     start: of `annealed-langevin`.
     labels: which class each sample is of, by a model that is told classes: "balanced", index modulo their number, or one for all,
-    by number; None is balanced.
+    by number; None is balanced. guidance: the scale s of classifier-free guidance, which is 1 + w for the w of Ho and Salimans; 1 is
+    none. guidance_channels: so many first channels of the prediction are guided; None for all.
     """
 
     samples: int = Field(50_000, ge=2, le=MOST_IMAGES)
@@ -156,10 +157,20 @@ class SamplingSettings(Settings):
     final_denoising: bool | None = None
     start: Literal["uniform", "normal"] | None = None
     labels: Literal["balanced"] | Annotated[int, Field(ge=0)] | None = None
+    guidance: float = Field(1.0, ge=0, le=1000)
+    guidance_channels: int | None = Field(None, ge=1)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the network is called twice for a prediction, with a class and without."""
+        return self.guidance != 1
 
     def told(self, classes: int) -> dict[str, Any]:
         """What samples of a model that is told so many classes depend on beside, JSON values by name; nothing where it is told none."""
-        return {"labels": BALANCED if self.labels is None else self.labels} if classes else {}
+        if not classes:
+            return {}
+        guidance = {"guidance": self.guidance, "guidance_channels": self.guidance_channels} if self.guided else {}
+        return {"labels": BALANCED if self.labels is None else self.labels} | guidance
 
     @property
     def options(self) -> dict[str, Any]:

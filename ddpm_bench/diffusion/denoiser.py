@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ddpm_bench.diffusion.guidance import Guided
 from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep, all_at
 from ddpm_bench.diffusion.schedule import Schedule
 from ddpm_bench.networks.condition import Condition
@@ -41,6 +42,11 @@ class Denoiser:
         """Number of steps."""
         return self.schedule.T
 
+    @property
+    def calls(self) -> int:
+        """Network calls a prediction."""
+        return 2 if isinstance(self.network, Guided) else 1
+
     def __call__(self, x_t: Tensor, t: Tensor | int) -> ReverseStep:
         """p(x_{t-1} | x_t) at x_t (B, *shape) and t in 1..T: int64 (B,), or an int where all images are at one step.
 
@@ -51,7 +57,7 @@ class Denoiser:
         """
         network = self.network
         if isinstance(t, int):
-            if isinstance(network, Mixed):
+            if isinstance(network, (Mixed, Guided)):
                 network = network.at(self.schedule.network_steps[t - 1].item())  # a table on the CPU
             t = all_at(t, len(x_t), x_t.device)
         called = self._told(network) if torch.is_grad_enabled() else partial(self._in_parts, network)

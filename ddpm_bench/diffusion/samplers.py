@@ -93,7 +93,7 @@ class Chain:
     @property
     def network_calls(self) -> int:
         """For an image."""
-        return self.sampler.network_calls(self.T)
+        return self.sampler.network_calls(self.T) * self.denoiser.calls
 
     @torch.inference_mode()
     def denoise(self, x_t: Tensor, t: int, noise: BlockNoise) -> Iterator[Denoised]:

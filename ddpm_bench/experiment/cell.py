@@ -22,7 +22,7 @@ from ddpm_bench.models.build import (
     build_diffusion,
     build_network,
     build_objective,
-    build_sampler,
+    network_calls,
     sampling_remarks,
     steps_made,
 )
@@ -245,7 +245,7 @@ def _record(
         measured = {name: getattr(measurement, name) for name in shared}
     else:
         measured = _unmeasured(job, bench, scored=bool(checkpoints))
-    sampling, T, sampler = job.settings.sampling, job.settings.diffusion.T, build_sampler(job.settings.sampling)
+    sampling, T = job.settings.sampling, job.settings.diffusion.T
     return Record(
         grid=job.grid,
         preset=job.preset,
@@ -262,7 +262,7 @@ def _record(
         images_seen=trainer.step * job.settings.training.batch,
         samples=sampling.samples,
         sampling_steps=steps_made(sampling, T),
-        network_calls=sampler.network_calls(steps_made(sampling, T)),
+        network_calls=network_calls(sampling, T),
         sampling_remarks=sampling_remarks(sampling, job.settings.network, build_diffusion(job.settings.diffusion)),
         checkpoints=checkpoints,
         training_log=tuple(trainer.log),

@@ -136,7 +136,7 @@ def _cost(job: Job, pace: Pace, data: ImageData, runtime: Runtime, trains: bool)
     bounded = steps if settings.scoring.bound_of == "sampled chain" else settings.diffusion.T
     seconds = (
         trains * settings.training.steps * settings.training.batch * pace.training
-        + (samples + PROGRESSIVE) * steps * pace.sampling
+        + (samples + PROGRESSIVE) * steps * pace.sampling * (2 if settings.sampling.guided else 1)
         + (bound_calls(settings.scoring, bounded) + ode_calls(settings.scoring)) * pace.bound
     )
     # Weights, their average and Adam's two moments in float32; one more snapshot exists while a new one is written.

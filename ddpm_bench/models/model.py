@@ -12,7 +12,7 @@ model cannot be sampled or scored as something else.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ from ddpm_bench.files import check_free, read_json, replacing, sha256_file, writ
 from ddpm_bench.models.build import (
     build_codec,
     build_diffusion,
+    build_guided,
     build_network,
     build_sample_labels,
     build_sampler,
@@ -97,8 +98,11 @@ class Model:
         """What samples are drawn by. UserError for more steps than the chain has, and a sampler that cannot sample it."""
         whole, kept, sampler = self.whole_chain(sampling.clip_x0), self.kept_steps(sampling), build_sampler(sampling)
         sampler.check(self.diffusion)
-        labels = build_sample_labels(sampling, self.network_settings)
-        return Chain(whole.denoiser.respaced(kept) if kept else whole.denoiser, sampler, whole.codec, labels)
+        labels, network = build_sample_labels(sampling, self.network_settings), self.network
+        denoiser = replace(
+            whole.denoiser, network=build_guided(network, sampling, self.network_settings, whole.denoiser.shape)
+        )
+        return Chain(denoiser.respaced(kept) if kept else denoiser, sampler, whole.codec, labels)
 
     def kept_steps(self, sampling: SamplingSettings) -> list[int] | None:
         """See `strided_steps`."""

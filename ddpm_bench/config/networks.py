@@ -87,6 +87,60 @@ class UNetSettings(NetworkSettings):
                 )
 
 
+DIT_SIZES: dict[str, tuple[int, int, int]] = {
+    "S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16),
+}  # fmt: skip
+"""Depth, width and heads of the sizes that the paper on DiT names; S/2 is S with patches of 2."""
+
+
+class DiTSettings(NetworkSettings):
+    """The transformer of "Scalable Diffusion Models with Transformers" (Peebles, Xie 2023); the defaults are its DiT-XL/2, without
+    labels. `DIT_SIZES` has depth, width and heads of the others.
+
+    depth: blocks. width: features of a token. heads: of attention, each with width / heads features. patch: the side of the
+    patches that are tokens. mlp_ratio: hidden features of a block's MLP, as a multiple of the width. classes: of the labels
+    that the network is told; 0: none. null_class: a further row, label `classes`, stands for no class.
+    """
+
+    built_by = "ddpm_bench.networks.dit:DiT"
+    kind: Literal["dit"] = "dit"
+    depth: int = Field(28, ge=1, le=256)
+    width: int = Field(1152, ge=4, le=16384)
+    heads: int = Field(16, ge=1, le=8192)
+    patch: int = Field(2, ge=1, le=256)
+    mlp_ratio: float = Field(4, ge=0.25, le=64)
+    classes: int = Field(0, ge=0, le=1_000_000)
+    null_class: bool = False
+
+    @property
+    def hidden(self) -> int:
+        """Hidden features of a block's MLP."""
+        return int(self.mlp_ratio * self.width)
+
+    def check(self, side: int) -> None:
+        """UserError where the side is no multiple of the patch, the width none of heads and of 4, or nothing has a null class."""
+        if side % self.patch:
+            raise UserError(
+                f"Images of side {side} cannot be cut into patches of {self.patch}; choose network.patch among the divisors "
+                f"of {side}."
+            )
+        if self.width % self.heads:
+            raise UserError(
+                f"The width {self.width} of a token cannot be shared out among {self.heads} heads; choose network.heads among the "
+                f"divisors of {self.width}."
+            )
+        if self.width % 4:
+            raise UserError(
+                f"network.width = {self.width} is no multiple of 4, and positions are sines and cosines of rows and columns."
+                f" Take {self.width - self.width % 4 + 4}."
+            )
+        if self.null_class and not self.classes:
+            raise UserError(
+                "network.null_class = true stands beside classes, and network.classes is 0; give the number of "
+                "classes, or leave the null class out."
+            )
+
+
 def network_settings(values: Any) -> Any:
     """The settings of the kind of network that the values name; the paper's U-Net where they name none."""
     if not isinstance(values, Mapping):
@@ -131,5 +185,5 @@ class MixedSettings(NetworkSettings):
         self.network.check(side)
 
 
-NETWORKS: dict[str, type[NetworkSettings]] = {"unet": UNetSettings, "mixed": MixedSettings}
+NETWORKS: dict[str, type[NetworkSettings]] = {"unet": UNetSettings, "dit": DiTSettings, "mixed": MixedSettings}
 """Every kind of network, by the name that `network.kind` gives."""

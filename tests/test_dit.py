@@ -192,16 +192,14 @@ def test_the_step_is_told_by_cosines_then_sines_with_frequencies_over_half() -> 
     np.testing.assert_allclose(found, features, rtol=0, atol=2e-4)
 
 
-def test_no_label_is_the_null_class_and_a_network_without_one_asks_for_labels() -> None:
+def test_a_network_is_told_classes_where_it_has_some_and_only_there() -> None:
     torch.manual_seed(0)
     network, (x_t, step, condition) = shaken(DiT(4, 8, 8, SMALL)), inputs()
-    null = Condition(torch.full((3,), 5))
-    assert torch.equal(network(x_t, step), network(x_t, step, null))
-    assert not torch.equal(network(x_t, step), network(x_t, step, condition))
-    with pytest.raises(UserError, match="needs a label an image"):
-        DiT(4, 8, 8, SMALL.model_copy(update={"null_class": False}))(x_t, step)
-    with pytest.raises(UserError, match="without classes"):
-        DiT(4, 8, 8, UNTOLD)(x_t, step, condition)
+    told, others = network(x_t, step, condition), network(x_t, step, Condition(torch.tensor([0, 4, 2])))
+    assert torch.equal(told[:2], others[:2]) and not torch.allclose(told[2], others[2])  # 5 is no class
+    for settings, given in ((SMALL, None), (UNTOLD, condition)):
+        with pytest.raises(TypeError, match="is called as if it were another"):
+            DiT(4, 8, 8, settings)(x_t, step, given)
 
 
 def test_blocks_compute_in_bfloat16_where_asked_and_the_last_layer_and_prediction_in_float32() -> None:

@@ -26,6 +26,11 @@ class NetworkSettings(Settings):
     built_by: ClassVar[str]
     kind: str
 
+    @property
+    def in_words(self) -> str:
+        """For people: what it is, in a line."""
+        return ", ".join(f"{name} {value}" for name, value in self.model_dump(mode="json").items())
+
     def check(self, side: int) -> None:
         """UserError where the network cannot take x_t of `side` pixels."""
 
@@ -56,6 +61,15 @@ class UNetSettings(NetworkSettings):
     padding: Literal["end", "both"] = "end"
     resample: Literal["conv", "block"] = "conv"
     eps: float = Field(1e-6, gt=0)
+
+    @property
+    def in_words(self) -> str:
+        heads = f"{self.head_channels} channels a head" if self.head_channels else f"heads = {self.heads}"
+        return (
+            f"base {self.base} x {list(self.multipliers)}, {self.blocks} blocks a level, attention at "
+            f"{sorted(self.attention, reverse=True)} with {heads}, norm eps {self.eps:g}, "
+            f"time {'scales and shifts' if self.scale_shift else 'is added'}, resampling by {self.resample}"
+        )
 
     def check(self, side: int) -> None:
         """UserError where the side cannot be halved often enough, or groups, attention sides or heads do not fit."""
@@ -115,7 +129,7 @@ class DiTSettings(NetworkSettings):
     @property
     def hidden(self) -> int:
         """Hidden features of a block's MLP."""
-        return int(self.mlp_ratio * self.width)
+        return round(self.mlp_ratio * self.width)
 
     def check(self, side: int) -> None:
         """UserError where the side is no multiple of the patch, the width none of heads and of 4, or nothing has a null class."""

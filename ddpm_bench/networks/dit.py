@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm_bench.config.networks import DiTSettings
-from ddpm_bench.errors import UserError
 from ddpm_bench.networks.blocks import linear
 from ddpm_bench.networks.condition import Condition
 
@@ -57,7 +56,7 @@ class DiT(nn.Module):
     def forward(self, x_t: Tensor, step: Tensor, condition: Condition | None = None) -> Tensor:
         """Predict from `x_t` (B, in_channels, side, side), scaled to about [-1, 1], at 0-based `step` (B,) int64.
 
-        Returns (B, out_channels, side, side). UserError without the labels that the network needs.
+        condition: the labels of a network that has classes, and of no other. Returns (B, out_channels, side, side).
         """
         with torch.autocast(
             x_t.device.type, torch.bfloat16, enabled=x_t.is_cuda if self.in_bfloat16 is None else self.in_bfloat16
@@ -75,8 +74,8 @@ class DiT(nn.Module):
 class Conditioning(nn.Module):
     """SiLU(t + y), with which every modulation begins: of the step, which need not be whole, and the class, (B, width).
 
-    All cosines, then all sines, of frequencies 10000^(-i / 128) for i in 0..127, then two layers. Labels are 0..K-1, and with
-    a null class K, for none. No class, no y.
+    All cosines, then all sines, of frequencies 10000^(-i / 128) for i in 0..127, then two layers. Of K classes labels are 0..K-1,
+    and K stands for none where there is a null class. A network without classes has no y.
     """
 
     frequencies: Tensor
@@ -87,7 +86,6 @@ class Conditioning(nn.Module):
         frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32) / half)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.hidden, self.out = linear(FEATURES, width), linear(width, width)
-        self.null = settings.classes if settings.null_class else None
         self.labels = nn.Embedding(settings.classes + settings.null_class, width) if settings.classes else None
         for layer in (self.hidden, self.out, self.labels):
             if layer is not None:
@@ -97,23 +95,11 @@ class Conditioning(nn.Module):
         phase = step[:, None].float() * self.frequencies
         features = torch.cat((phase.cos(), phase.sin()), dim=1).to(self.hidden.weight.dtype)  # (B, FEATURES)
         t = self.out(F.silu(self.hidden(features)))
-        if self.labels is None:
-            if condition is not None:
-                raise UserError(
-                    "Labels are given to a transformer without classes; train it with network.classes, or leave them out."
-                )
-            return F.silu(t)
-        return F.silu(t + self.labels(self._labels(step, condition)))
-
-    def _labels(self, step: Tensor, condition: Condition | None) -> Tensor:
-        if condition is not None:
-            return condition.labels
-        if self.null is None:
-            raise UserError(
-                "A transformer with classes needs a label an image; it has no null class to stand for none. Give labels, or train "
-                "it with network.null_class = true."
+        if (self.labels is None) != (condition is None):
+            raise TypeError(
+                f"a transformer {'without' if self.labels is None else 'with'} classes is called as if it were another"
             )
-        return torch.full(step.shape, self.null, device=step.device)
+        return F.silu(t if self.labels is None or condition is None else t + self.labels(condition.labels))
 
 
 class DiTBlock(nn.Module):

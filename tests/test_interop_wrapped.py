@@ -85,7 +85,6 @@ def test_of_several_networks_none_is_guessed(tmp_path: Path, wrap, asked: dict, 
             "lucidrains/denoising-diffusion-pytorch: its attention is linear",
         ),
         ({"state_dict": {"model.diffusion_model.time_embed.0.weight": torch.ones(2)}}, "latent diffusion: .* codes"),
-        ({"x_embedder.proj.weight": torch.ones(2)}, "of a DiT"),
         ({"time_embedding.linear_1.weight": torch.ones(2)}, "weights of a diffusers model.*give the folder"),
     ],
 )  # fmt: skip

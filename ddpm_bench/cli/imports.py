@@ -12,10 +12,13 @@ def import_(
     source: Annotated[str, typer.Argument(help="A .pt or .safetensors file, a diffusers folder, or a hub id.")],
     out: Annotated[Path, typer.Option(help="The new folder, which --ckpt takes from then on.")],
     format: Annotated[
-        str | None, typer.Option(help="diffusers, openai, pytorch-ddpm or ddim [default: recognised].")
+        str | None, typer.Option(help="diffusers, openai, pytorch-ddpm, ddim or dit [default: recognised].")
     ] = None,
     flags: Annotated[
-        str | None, typer.Option(help='openai: the flags of its training, e.g. "--image_size 32 --num_heads 4".')
+        str | None,
+        typer.Option(
+            help='openai: the flags of its training, e.g. "--image_size 32 --num_heads 4"; dit: "--num_heads 6".'
+        ),
     ] = None,
     weights: Annotated[
         Literal["ema", "raw", "unknown"] | None, typer.Option(help="What they are, where the file does not tell.")
@@ -38,13 +41,16 @@ def import_(
         str | None, typer.Option(help="fixed-beta, fixed-beta-tilde, learned or learned-range.")
     ] = None,
     predicts: Annotated[str | None, typer.Option(help="eps, x0 or mu: what the network predicts.")] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="dit: what makes x_0 of images, where that is an autoencoder's codes.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Convert a checkpoint of diffusers, OpenAI's improved- or guided-diffusion, w86763777/pytorch-ddpm, or ermongroup/ddim.
+    """Convert a checkpoint of diffusers, OpenAI, w86763777/pytorch-ddpm, ermongroup/ddim, or facebookresearch/DiT.
 
-    The last is also the format of Ho et al.'s own weights, as pesser/pytorch_diffusion converted them. What it predicts,
-    its schedule, variance and time indexing are stored with it, and what was assumed or not used. Nothing in a file is
-    executed.
+    OpenAI's are of improved- or guided-diffusion. The format of ermongroup/ddim is also that of Ho et al.'s own weights, as
+    pesser/pytorch_diffusion converted them. What it predicts, its schedule, variance and time indexing are stored with it, and
+    what was assumed or not used. Nothing in a file is executed.
 
     Example: `ddpm-bench import cifar10_uncond_50M_500K.pt --out models/improved`
     """
@@ -54,7 +60,7 @@ def import_(
 
     process = {
         "schedule": schedule, "T": T, "beta_1": beta_1, "beta_T": beta_T,
-        "variance": variance, "parameterization": predicts,
+        "variance": variance, "parameterization": predicts, "codec": codec,
     }  # fmt: skip
     asked = UserSays(
         flags, weights, raw, key, size, {each: value for each, value in process.items() if value is not None}

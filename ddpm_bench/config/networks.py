@@ -43,6 +43,11 @@ class NetworkSettings(Settings):
         labels is found."""
         return self.model_dump(mode="json")
 
+    @property
+    def in_words(self) -> str:
+        """For people: what it is, in a line."""
+        return ", ".join(f"{name} {value}" for name, value in self.model_dump(mode="json").items())
+
     def check(self, side: int) -> None:
         """UserError where the network cannot take x_t of `side` pixels."""
 
@@ -104,6 +109,15 @@ class UNetSettings(LabelledSettings):
     resample: Literal["conv", "block"] = "conv"
     eps: float = Field(1e-6, gt=0)
 
+    @property
+    def in_words(self) -> str:
+        heads = f"{self.head_channels} channels a head" if self.head_channels else f"heads = {self.heads}"
+        return (
+            f"base {self.base} x {list(self.multipliers)}, {self.blocks} blocks a level, attention at "
+            f"{sorted(self.attention, reverse=True)} with {heads}, norm eps {self.eps:g}, "
+            f"time {'scales and shifts' if self.scale_shift else 'is added'}, resampling by {self.resample}"
+        )
+
     def check(self, side: int) -> None:
         """UserError where the side cannot be halved often enough, or groups, attention sides or heads do not fit."""
         levels = len(self.multipliers)
@@ -132,6 +146,52 @@ class UNetSettings(LabelledSettings):
                     f"The {channels} channels of a level cannot be shared out among attention heads with heads "
                     f"= {self.heads}, head_channels = {self.head_channels}; choose a divisor."
                 )
+
+
+DIT_SIZES: dict[str, tuple[int, int, int]] = {
+    "S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16),
+}  # fmt: skip
+"""Depth, width and heads of the sizes that the paper on DiT names; S/2 is S with patches of 2."""
+
+
+class DiTSettings(LabelledSettings):
+    """The transformer of "Scalable Diffusion Models with Transformers" (Peebles, Xie 2023); the defaults are its DiT-XL/2, without
+    labels. `DIT_SIZES` has depth, width and heads of the others.
+
+    depth: blocks. width: features of a token. heads: of attention, each with width / heads features. patch: the side of the
+    patches that are tokens. mlp_ratio: hidden features of a block's MLP, as a multiple of the width.
+    """
+
+    built_by = "ddpm_bench.networks.dit:DiT"
+    kind: Literal["dit"] = "dit"
+    depth: int = Field(28, ge=1, le=256)
+    width: int = Field(1152, ge=4, le=16384)
+    heads: int = Field(16, ge=1, le=8192)
+    patch: int = Field(2, ge=1, le=256)
+    mlp_ratio: float = Field(4, ge=0.25, le=64)
+
+    @property
+    def hidden(self) -> int:
+        """Hidden features of a block's MLP."""
+        return round(self.mlp_ratio * self.width)
+
+    def check(self, side: int) -> None:
+        """UserError where the side is no multiple of the patch, or the width none of heads and of 4."""
+        if side % self.patch:
+            raise UserError(
+                f"Images of side {side} cannot be cut into patches of {self.patch}; choose network.patch among the divisors "
+                f"of {side}."
+            )
+        if self.width % self.heads:
+            raise UserError(
+                f"The width {self.width} of a token cannot be shared out among {self.heads} heads; choose network.heads among the "
+                f"divisors of {self.width}."
+            )
+        if self.width % 4:
+            raise UserError(
+                f"network.width = {self.width} is no multiple of 4, and positions are sines and cosines of rows and columns."
+                f" Take {self.width - self.width % 4 + 4}."
+            )
 
 
 def network_settings(values: Any) -> Any:
@@ -190,5 +250,5 @@ class MixedSettings(NetworkSettings):
         self.network.check(side)
 
 
-NETWORKS: dict[str, type[NetworkSettings]] = {"unet": UNetSettings, "mixed": MixedSettings}
+NETWORKS: dict[str, type[NetworkSettings]] = {"unet": UNetSettings, "dit": DiTSettings, "mixed": MixedSettings}
 """Every kind of network, by the name that `network.kind` gives."""

@@ -5,7 +5,7 @@
     user_says.py      what the person says of it, against what the checkpoint says of itself
     convert.py        a state dict of theirs, by a table of names, into one of ours
     diffusers.py (with diffusers_folder.py and diffusers_scheduler.py), openai.py (with openai_flags.py), pytorch_ddpm.py,
-                      ddim.py: a format each
+                      ddim.py, dit.py: a format each
     others.py         what is known and not taken, and why
 
 A format says whether it recognises a source, and reads one; one more is one file and one entry in FORMATS.
@@ -17,27 +17,31 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import sha256_file
-from ddpm_bench.models.build import build_diffusion
-from ddpm_bench.models.interop import ddim, diffusers, openai, pytorch_ddpm
-from ddpm_bench.models.interop.convert import Found, outline
+from ddpm_bench.models.build import build_codec, build_diffusion, build_network
+from ddpm_bench.models.interop import ddim, diffusers, dit, openai, pytorch_ddpm
+from ddpm_bench.models.interop.convert import Found
 from ddpm_bench.models.interop.given import Given
 from ddpm_bench.models.interop.others import check_known
 from ddpm_bench.models.interop.user_says import UserSays, reasons
 from ddpm_bench.models.model import save_model
 from ddpm_bench.models.model_card import KINDS, ModelCard
+from ddpm_bench.networks.weights import outline
 
 __all__ = ["FORMATS", "UserSays", "describe", "import_checkpoint"]
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is told from others, and read. UserErrors of `read` say what does not fit and the likely cause."""
+    """How a format is told from others, and read. UserErrors of `read` say what does not fit and the likely cause.
+
+    of_latents: its networks may be of what a codec makes of images.
+    """
 
     recognises: Callable[[Given], bool]
     read: Callable[[Given, UserSays], Found]
+    of_latents: bool = False
 
 
 FORMATS: dict[str, Format] = {
@@ -45,6 +49,7 @@ FORMATS: dict[str, Format] = {
     "openai": Format(openai.recognises, openai.read),
     "pytorch-ddpm": Format(pytorch_ddpm.recognises, pytorch_ddpm.read),
     "ddim": Format(ddim.recognises, ddim.read),
+    "dit": Format(dit.recognises, dit.read, of_latents=True),
 }
 
 
@@ -64,6 +69,8 @@ def import_checkpoint(
         check_known(source)
     if source.path.is_dir() and format != "diffusers":
         raise UserError(f"'{given}' is a folder, and the format {format} is one of files: give the file.")
+    if "codec" in asked.process and not FORMATS[format].of_latents:
+        raise UserError(f"--codec is of networks of latents, and the format {format} is one of images. Leave it out.")
     try:
         found = FORMATS[format].read(source, asked)
         card = ModelCard(
@@ -81,20 +88,19 @@ def import_checkpoint(
 def describe(card: ModelCard) -> Sequence[str]:
     """Lines saying what was recognised and how it will be scored."""
     process, network = card.process, card.network
-    assert isinstance(network, UNetSettings)  # every format here is one of U-Nets
     channels, size, _ = card.shape
-    outputs = channels * build_diffusion(process).variance.outputs
-    parameters = sum(p.numel() for p in outline(network, channels, outputs, size).parameters())
-    heads = f"{network.head_channels} channels a head" if network.head_channels else f"heads = {network.heads}"
+    codec, diffusion = build_codec(process), build_diffusion(process)
+    with outline():
+        built = build_network(network, codec.shape(card.shape), diffusion)
+    parameters = sum(p.numel() for p in built.parameters())
     betas = "" if process.schedule == "cosine" else f" from {process.beta_1:g} to {process.beta_T:g}"
     told = f"t * 1000 / {process.T}" if process.rescale_timesteps else "t"
     return (
         f"{card.name}: {card.source['format']}, {parameters:,} parameters, images {channels}x{size}x{size}",
-        f"network: base {network.base} x {list(network.multipliers)}, {network.blocks} blocks a level, attention at "
-        f"{sorted(network.attention, reverse=True)} with {heads}, norm eps {network.eps:g}, "
-        f"time {'scales and shifts' if network.scale_shift else 'is added'}, resampling by {network.resample}",
+        f"network: {network.in_words}",
         f"process: {process.schedule}{betas}, T = {process.T}, predicts {process.parameterization}, "
-        f"variance {process.variance}, the network is told {told} for t = 0..{process.T - 1}",
+        f"variance {process.variance}, the network is told {told} for t = 0..{process.T - 1}"
+        + (f", x_0 by the codec {process.codec}" if process.codec != "pixels" else ""),
         f"sampling: {card.sampling.sampler}, x_0 {'clipped to [-1, 1]' if card.sampling.clip_x0 else 'not clipped'}, "
         f"all steps; fewer (--steps) are spaced as '{card.sampling.spacing}'",
         f"weights: {KINDS[card.weights]}" + (f", step {card.step:,}" if card.step is not None else ", step not known"),

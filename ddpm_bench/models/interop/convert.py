@@ -1,6 +1,6 @@
 """A state dict of theirs into one of ours, by a table of names.
 
-A format maps each module of our U-Net to a module of theirs, or to several whose rows are joined (q, k, v). Everything
+A format maps each module of our network to a module of theirs, or to several whose rows are joined (q, k, v). Everything
 else is checked here: each tensor of theirs is used once, each of ours is filled, and shapes agree.
 """
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ddpm_bench.config.networks import UNetSettings
+from ddpm_bench.config.networks import NetworkSettings, UNetSettings
 from ddpm_bench.config.settings import ProcessSettings, SamplingSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import build_diffusion
@@ -31,7 +31,7 @@ Modules = dict[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Found:
-    """What a format read. file: the file of the weights. state: the state dict of our U-Net.
+    """What a format read. file: the file of the weights. state: the state dict of our network.
 
     remarks: what was taken of several, assumed or not used, in words that are printed and kept in the card.
     sampling: how it says that it is sampled.
@@ -40,7 +40,7 @@ class Found:
     file: Path
     shape: tuple[int, int, int]
     process: ProcessSettings
-    network: UNetSettings
+    network: NetworkSettings
     weights: Kind
     step: int | None
     state: dict[str, Tensor]
@@ -132,7 +132,7 @@ def block(
 
 
 def convert(
-    theirs: Mapping[str, Tensor], modules: Modules, network: UNet, where: str, causes: Sequence[Cause],
+    theirs: Mapping[str, Tensor], modules: Modules, network: nn.Module, where: str, causes: Sequence[Cause],
     arrange: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor,
 ) -> dict[str, Tensor]:  # fmt: skip
     """The state dict of `network` in float32, made of `theirs`. UserError naming the first tensors that do not fit.

@@ -26,7 +26,6 @@ OTHERS: Sequence[tuple[tuple[str, ...], str]] = (
         (r"^(model\.diffusion_model|first_stage_model)\.",),
         f"of latent diffusion: its U-Net works on the codes of an autoencoder, not on images. {OUTSIDE}",
     ),
-    ((r"(^|\.)x_embedder\.proj\.",), f"of a DiT: a transformer on the codes of an autoencoder. {OUTSIDE}"),
     (
         (r"(^|\.)time_embedding\.linear_1\.",),
         "the weights of a diffusers model, whose config.json tells what they mean: give the folder in which both lie.",

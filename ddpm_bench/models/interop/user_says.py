@@ -14,7 +14,7 @@ from ddpm_bench.text import brief
 
 OPTIONS = {
     "schedule": "--schedule", "T": "--T", "beta_1": "--beta-1", "beta_T": "--beta-T", "parameterization": "--predicts",
-    "variance": "--variance",
+    "variance": "--variance", "codec": "--codec",
 }  # fmt: skip
 """The option that says each field of ProcessSettings."""
 REQUIRED = ("schedule", "T", "parameterization", "variance")

@@ -48,11 +48,10 @@ def load_folder(path: Path) -> Loaded | Unread:
     labels = _labels(train), _labels(test)
     if (len(train.paths) + len(test.paths)) * math.prod(shape) > HELD:
         return Unread(train.paths, test.paths, shape, labels, train.classes)
-    splits = [
-        Split(read_files(listing.paths, f"Reading {title} images"), of_split)
-        for title, listing, of_split in zip(("train", "test"), (train, test), labels, strict=True)
+    images = [
+        read_files(listing.paths, f"Reading {title} images") for title, listing in (("train", train), ("test", test))
     ]
-    return Loaded(*splits, train.classes)
+    return Loaded(Split(images[0], labels[0]), Split(images[1], labels[1]), train.classes)
 
 
 def _labels(listing: Listing) -> Tensor | None:

@@ -9,7 +9,7 @@ import hashlib
 import math
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class MappedImages(Tensor):
     What is made of them is a tensor as any other.
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # as torch documents it
     place: tuple[str, int, tuple[int, ...]]  # the file's name, the first byte in it, and the shape
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -76,8 +76,8 @@ def read_once(unread: Unread, to: Size, asked: Resize | Older | None, folder: Pa
         if told is None or not _is_whole(path, shapes, told["sha256"]):
             told = {"sha256": _make(path, shapes, unread, to, asked)}
             write_sealed(seal, told)
-    train, test = map(Split, _both(path, shapes), unread.labels)
-    return Loaded(train, test, unread.classes), told["sha256"]
+    train, test = _both(path, shapes)
+    return Loaded(Split(train, unread.labels[0]), Split(test, unread.labels[1]), unread.classes), told["sha256"]
 
 
 def _key(unread: Unread, to: Size, asked: Resize | Older | None) -> str:
@@ -89,12 +89,13 @@ def _key(unread: Unread, to: Size, asked: Resize | Older | None) -> str:
     return digest.hexdigest()[:32]
 
 
-def _both(path: Path, shapes: list[tuple[int, ...]]) -> list[MappedImages]:
-    """The splits, which follow each other in the file."""
-    return [map_images(str(path), start, shape) for start, shape in zip((0, math.prod(shapes[0])), shapes, strict=True)]
+def _both(path: Path, shapes: Sequence[tuple[int, ...]]) -> tuple[MappedImages, MappedImages]:
+    """The training and the test images, which follow each other in the file."""
+    train, test = shapes
+    return map_images(str(path), 0, train), map_images(str(path), math.prod(train), test)
 
 
-def _is_whole(path: Path, shapes: list[tuple[int, ...]], sha256: str) -> bool:
+def _is_whole(path: Path, shapes: Sequence[tuple[int, ...]], sha256: str) -> bool:
     """Does the file hold what it held when it was made? What is damaged is said."""
     if not path.exists() or path.stat().st_size != sum(map(math.prod, shapes)):
         return False
@@ -117,7 +118,7 @@ def _is_whole(path: Path, shapes: list[tuple[int, ...]], sha256: str) -> bool:
     return False
 
 
-def _make(path: Path, shapes: list[tuple[int, ...]], unread: Unread, to: Size, asked: Resize | Older | None) -> str:
+def _make(path: Path, shapes: Sequence[tuple[int, ...]], unread: Unread, to: Size, asked: Resize | Older | None) -> str:
     """Decode, resize and write all images; the hash of their contents."""
     _check_room(path.parent, sum(map(math.prod, shapes)), len(unread.paths))
     size, done = max(1, AT_ONCE // math.prod(unread.shape)), 0

@@ -32,8 +32,9 @@ DEFAULT_ROOT = Path("~/.cache/ddpm-bench/data")
 
 
 def load_data(settings: DataSettings, size: Size | None = None) -> ImageData:
-    """Both splits of `settings.source` at `size`, (H, W), or else at settings.size x settings.size, as uint8: held, or
-    out of a file (`mapped.py`).
+    """Both splits of `settings.source` at `size`, (H, W), or else at settings.size x settings.size, as uint8.
+
+    They are held, or mapped from a file where a folder is too large for that (`mapped.py`).
 
     Raises UserError, naming the file and the remedy, for whatever is wrong with the source, and for images of another
     size unless `settings.resize` says how to fit them; nothing is half-loaded. What is said meanwhile is noted.

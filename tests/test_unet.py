@@ -135,6 +135,79 @@ def test_presets_of_improved_ddpm_have_its_releases_numbers_of_parameters(
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
+def counted(base: int, multipliers: tuple[int, ...], blocks: int, attended: set[int], channels: int) -> int:
+    """Parameters of the paper's U-Net, added up layer by layer from its description. attended: levels with self-attention."""
+    time = 4 * base
+
+    def conv(i: int, o: int, side: int) -> int:
+        return i * o * side * side + o
+
+    def block(i: int, o: int) -> int:
+        return 2 * i + conv(i, o, 3) + conv(time, o, 1) + 2 * o + conv(o, o, 3) + (conv(i, o, 1) if i != o else 0)
+
+    def attention(c: int) -> int:
+        return 2 * c + 4 * conv(c, c, 1)
+
+    widths = [base * multiplier for multiplier in multipliers]
+    total, skips, c = conv(base, time, 1) + conv(time, time, 1) + conv(channels, base, 3), [base], base
+    for level, width in enumerate(widths):
+        for _ in range(blocks):
+            total, c = total + block(c, width) + (attention(width) if level in attended else 0), width
+            skips.append(c)
+        if level < len(widths) - 1:
+            total += conv(c, c, 3)
+            skips.append(c)
+    total += 2 * block(c, c) + attention(c)
+    for level, width in reversed(list(enumerate(widths))):
+        for _ in range(blocks + 1):
+            total, c = total + block(c + skips.pop(), width) + (attention(width) if level in attended else 0), width
+        total += conv(c, c, 3) if level else 0
+    return total + 2 * c + conv(c, channels, 3)
+
+
+@pytest.mark.parametrize(
+    ("grid", "cell", "preset", "parameters"),
+    [
+        ("table2", "eps-mse-fixed", "celebahq", 113_673_219),
+        ("table2", "eps-mse-fixed", "lsun", 113_673_219),
+        ("ddpm-lsun-bedroom", "small", "lsun", 113_673_219),
+        ("ddpm-lsun-bedroom", "large", "lsun", 255_677_955),
+    ],
+)
+def test_the_networks_at_256_pixels_have_the_papers_numbers_of_parameters(
+    grid: str, cell: str, preset: str, parameters: int
+) -> None:
+    """Which are 114 million, and about 256 million; diffusers' google/ddpm-celebahq-256 has the first, too."""
+    settings = resolve(load_grid(grid).select([cell])[0], load_preset(preset), {})
+    network, size, diffusion = settings.network, settings.data.size, build_diffusion(settings.diffusion)
+    assert size == 256 and network.dropout == 0
+    with outline():
+        ours = build_network(network, (3, size, size), diffusion)
+    with torch.device("meta"):
+        theirs = reference(network, 3, 3, size)
+    assert {sum(p.numel() for p in model.parameters()) for model in (ours, theirs)} == {parameters}
+    assert counted(network.base, (1, 1, 2, 2, 4, 4), 2, {4}, 3) == parameters  # level 4: 256 halved four times is 16
+    assert [sum(isinstance(m, Attention) for m in part.modules()) for part in (ours.down, ours.middle, ours.up)] == [
+        2,
+        1,
+        3,
+    ]
+
+
+def test_the_network_at_256_pixels_makes_a_step_at_a_sixteenth_of_its_width() -> None:
+    settings = resolve(load_grid("table2").select(["eps-mse-fixed"])[0], load_preset("celebahq"), {})
+    torch.manual_seed(0)
+    network, sides = UNet(3, 3, 256, settings.network.model_copy(update={"base": 8, "groups": 4})), []
+    for module in network.modules():
+        if isinstance(module, Attention):
+            module.register_forward_hook(lambda module, inputs, output: sides.append(output.shape[-1]))
+    x_t, step = inputs(1, 3, 256)
+    output = network(x_t, step)
+    assert output.shape == (1, 3, 256, 256) and sides == [16, 16, 8, 16, 16, 16]
+    output.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
 def test_paper_size_equals_diffusers_with_copied_weights() -> None:
     theirs, ours = pair(UNetSettings(), 3, 3, 32)
     x_t, step = inputs(2, 3, 32)

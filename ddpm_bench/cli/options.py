@@ -45,7 +45,9 @@ Data = Annotated[str | None, typer.Option(callback=plain_text, help=DATA_HELP)]
 DataName = Annotated[
     str | None, typer.Option(callback=plain_text, help="The label that results carry for a folder or npz.")
 ]
-DataRoot = Annotated[Path | None, typer.Option(help="Where downloaded data sets lie or are put.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Where downloads lie or are put, and images of a folder too large to hold.")
+]
 Resizing = Annotated[
     Resize | None,
     typer.Option(

@@ -1,20 +1,25 @@
 """`folder:PATH`: PATH/train and PATH/test, each with images, or with one folder of images a class."""
 
+import math
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from ddpm_bench.data.image_files import Listing, list_images, read_files, told_passed_over
+from ddpm_bench.data.image_files import Listing, first_shape, list_images, read_files, told_passed_over
 from ddpm_bench.data.images import Split
-from ddpm_bench.data.loaded import Loaded, check_alike
+from ddpm_bench.data.loaded import Loaded, Unread, check_alike
 from ddpm_bench.errors import UserError
 from ddpm_bench.runtime.observer import say
 
+HELD = 2**30
+"""Bytes of a folder's images, as they are in it, up to which they are held in memory."""
 
-def load_folder(path: Path) -> Loaded:
+
+def load_folder(path: Path) -> Loaded | Unread:
     """The images below `path` in sorted order, labelled by their class folder. UserError naming the file that is amiss.
 
-    Both splits are listed and compared before the first pixel is read.
+    Where they are too many to hold, they are not read yet. Both splits are listed and compared before the first pixel is read.
     """
     if not path.is_dir():
         raise UserError(f"There is no folder '{path}'. Give one that holds the folders 'train' and 'test' with images.")
@@ -38,9 +43,16 @@ def load_folder(path: Path) -> Loaded:
     for split, listing in {"train": train, "test": test}.items():
         if listing.passed_over:
             say(told_passed_over(path / split, listing.passed_over))
-    return check_alike(Loaded(_split(train, "train"), _split(test, "test"), train.classes), f"'{path}'")
+    shape, of_test = first_shape(train.paths), first_shape(test.paths)
+    check_alike(shape, of_test, f"'{path}'")
+    labels = _labels(train), _labels(test)
+    if (len(train.paths) + len(test.paths)) * math.prod(shape) > HELD:
+        return Unread(train.paths, test.paths, shape, labels, train.classes)
+    images = [
+        read_files(listing.paths, f"Reading {title} images") for title, listing in (("train", train), ("test", test))
+    ]
+    return Loaded(Split(images[0], labels[0]), Split(images[1], labels[1]), train.classes)
 
 
-def _split(listing: Listing, title: str) -> Split:
-    labels = torch.tensor(listing.labels, dtype=torch.int64) if listing.classes else None
-    return Split(read_files(listing.paths, f"Reading {title} images"), labels)
+def _labels(listing: Listing) -> Tensor | None:
+    return torch.tensor(listing.labels, dtype=torch.int64) if listing.classes else None

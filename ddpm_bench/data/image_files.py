@@ -110,20 +110,34 @@ def read_files(paths: Sequence[Path], title: str = "Reading images") -> Tensor:
 
     UserError naming the file that is unreadable, or that differs from the first one.
     """
-    first = _read_file(paths[0])
-    check_unfolding(len(paths) * first.nbytes, sum(_size(path) for path in paths), f"The folder '{paths[0].parent}'")
-    images = np.empty((len(paths), *first.shape), np.uint8)
+    images = np.empty((len(paths), *first_shape(paths)), np.uint8)
     with _patient_progress(title, len(paths)) as tick:
-        for index, path in enumerate(paths):
-            pixels = _read_file(path)
-            if pixels.shape != first.shape:
-                raise UserError(
-                    f"'{path}' is {describe(pixels.shape)}, but '{paths[0]}' is {describe(first.shape)}. "
-                    "All images must have one size and mode: convert or remove the ones that differ."
-                )
+        for index, pixels in enumerate(each_file(paths)):
             images[index] = pixels
             tick(index + 1)
     return torch.from_numpy(images)
+
+
+def first_shape(paths: Sequence[Path]) -> tuple[int, int, int]:
+    """(C, H, W) of the first image, as all are. UserError where so many would be more than their files can hold."""
+    first = _read_file(paths[0])
+    check_unfolding(len(paths) * first.nbytes, sum(_size(path) for path in paths), f"The folder '{paths[0].parent}'")
+    channels, height, width = first.shape
+    return channels, height, width
+
+
+def each_file(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+    """The pixels of one file after the other, uint8 (C, H, W). UserError as of `read_files`."""
+    shape: tuple[int, ...] | None = None
+    for path in paths:
+        pixels = _read_file(path)
+        shape = shape or pixels.shape
+        if pixels.shape != shape:
+            raise UserError(
+                f"'{path}' is {describe(pixels.shape)}, but '{paths[0]}' is {describe(shape)}. "
+                "All images must have one size and mode: convert or remove the ones that differ."
+            )
+        yield pixels
 
 
 def read_images(path: Path, key: str | None = None) -> Tensor:

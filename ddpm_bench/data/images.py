@@ -5,6 +5,7 @@ Back: level = round((x + 1) * 127.5) clamped to 0..255. Rounding down instead wo
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -51,10 +52,15 @@ class ImageData:
 
 def content_hash(*sets: Tensor) -> str:
     """Hexadecimal SHA-256 over shapes and pixels of all `sets` (both splits), uint8 (N, C, H, W), whatever they are called."""
+    return blocks_hash((tuple(images.shape), images.split(BLOCK)) for images in sets)
+
+
+def blocks_hash(sets: Iterable[tuple[tuple[int, ...], Iterable[Tensor]]]) -> str:
+    """`content_hash` of sets that come in blocks: the shape of each, and its images, some at a time."""
     digest = hashlib.sha256()
-    for images in sets:
-        digest.update(f"uint8 {tuple(images.shape)}\n".encode())
-        for block in images.split(BLOCK):
+    for shape, blocks in sets:
+        digest.update(f"uint8 {shape}\n".encode())
+        for block in blocks:
             digest.update(block.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
@@ -77,7 +83,7 @@ def check_levels(images: Tensor, what: str) -> None:
 
 def unscaled(images: Tensor, what: str) -> str:
     """What to say of such images; nothing of others."""
-    if not images.numel() or images.max() > 1:
+    if not images.numel() or any(block.max() > 1 for block in images.split(BLOCK)):
         return ""
     return (
         f"{what} hold no level above 1: they look like values in [0, 1] that were not scaled to 0..255. If so, save "

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from ddpm_bench.data.images import Split
 from ddpm_bench.errors import UserError
 
@@ -18,6 +20,24 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Unread:
+    """A data set of more images than memory should hold, none of them read: the files of both splits, all (C, H, W).
+
+    labels: of each split, int64 (N,), where known.
+    """
+
+    train: tuple[Path, ...]
+    test: tuple[Path, ...]
+    shape: tuple[int, int, int]
+    labels: tuple[Tensor | None, Tensor | None]
+    classes: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return self.train + self.test
+
+
+@dataclass(frozen=True)
 class Source:
     """A place that images come from. `form` is how the user writes it: a word, or `word:PATH`.
 
@@ -26,7 +46,7 @@ class Source:
     """
 
     form: str
-    load: Callable[[Path, Path], Loaded]
+    load: Callable[[Path, Path], Loaded | Unread]
     name: Callable[[Path], str]
 
     @property
@@ -34,15 +54,13 @@ class Source:
         return self.form.endswith(":PATH")
 
 
-def check_alike(loaded: Loaded, where: str) -> Loaded:
-    """Refuse splits whose images differ in channels or size: UserError naming `where`."""
-    train, test = (tuple(split.images.shape[1:]) for split in (loaded.train, loaded.test))
+def check_alike(train: tuple[int, ...], test: tuple[int, ...], where: str) -> None:
+    """Refuse splits whose images differ in channels or size, (C, H, W): UserError naming `where`."""
     if train != test:
         raise UserError(
             f"The splits of {where} differ: training images are {describe(train)}, test images {describe(test)}. "
             "Convert them to one size and mode."
         )
-    return loaded
 
 
 def describe(shape: tuple[int, ...]) -> str:

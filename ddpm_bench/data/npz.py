@@ -215,7 +215,8 @@ def _data_set(archive: Archive, path: Path) -> Loaded:
     ):
         raise UserError(f"'{path}' has the label {most} but only {len(classes)} 'classes'. Name every class, or none.")
     archive.say_unused(KEYS)
-    return check_alike(Loaded(train, test, classes), f"'{path}'")
+    check_alike(tuple(train.images.shape[1:]), tuple(test.images.shape[1:]), f"'{path}'")
+    return Loaded(train, test, classes)
 
 
 def _images(array: np.ndarray, name: str, path: Path) -> Tensor:

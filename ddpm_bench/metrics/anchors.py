@@ -25,6 +25,7 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.metrics.cached import cached
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.fidelity import score
+from ddpm_bench.metrics.products import rows_at_once
 from ddpm_bench.records.failure import NOISE
 from ddpm_bench.records.protocol import images_needed, protocol
 from ddpm_bench.runtime.runtime import Runtime
@@ -108,4 +109,5 @@ def _blurred(images: Tensor) -> Tensor:
     """uint8 (N, C, H, W) under the Gaussian blur, rounded to levels."""
     sigma = min(images.shape[-2:]) * BLUR
     side = 2 * round(3 * sigma) + 1
-    return gaussian_blur(images, [side, side], [sigma, sigma])
+    at_once = rows_at_once(len(images), images[0].numel())
+    return torch.cat([gaussian_blur(block, [side, side], [sigma, sigma]) for block in images.split(at_once)])

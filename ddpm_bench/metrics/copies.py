@@ -11,6 +11,7 @@ which is 1% for a model that draws new images as the test images were drawn, and
 copies something else than pixels, as mirrored or shifted images, is not found so.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from ddpm_bench.metrics.cached import cached
 from ddpm_bench.metrics.extractor import MeasuredImages
-from ddpm_bench.metrics.products import squared_distances
+from ddpm_bench.metrics.products import rows_at_once, squared_distances
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress
 from ddpm_bench.runtime.runtime import Runtime
@@ -28,7 +29,7 @@ HALF = 0.5
 TAIL = 0.01
 """Share of test images that are as near to a training image as a sample that counts as a copy."""
 QUERIES, REFERENCE = 1024, 4096
-"""Images compared at once: 32 MiB of distances in float64."""
+"""Images compared at once, at most: 32 MiB of distances in float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +72,12 @@ def calibrated_distances(images: MeasuredImages, training: MeasuredImages, runti
 
     Raises Interrupted between blocks.
     """
-    found, device = [], runtime.float64_device
+    found, device, pixels = [], runtime.float64_device, math.prod(training.images.shape[1:])
     with progress(f"distances of {len(images):,} {images.title} to training images", len(images), "images") as meter:
-        for queries in images.batches(QUERIES):
+        for queries in images.batches(rows_at_once(QUERIES, pixels)):
             x = queries.to(device).flatten(1).double()
             nearest = x.new_empty((len(x), 0))
-            for block in training.batches(REFERENCE):
+            for block in training.batches(rows_at_once(REFERENCE, pixels)):
                 check_stop()
                 squared = squared_distances(x, block.to(device).flatten(1).double())
                 together = torch.cat([nearest, squared], 1)

@@ -3,6 +3,7 @@
 Distances of held-out test images to the same training images are the scale: samples no nearer than these are no copies.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -11,13 +12,14 @@ from torch import Tensor
 
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.features import features_of
+from ddpm_bench.metrics.products import rows_at_once
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.runtime import Runtime
 
 NEAREST = 7
 """Training images found for each sample."""
 BLOCK = 1024
-"""Training images compared at once."""
+"""Training images compared at once, at most."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,6 @@ def _pixels(images: Tensor) -> Tensor:
 
 
 def _blocks(rows: Tensor) -> Iterator[Tensor]:
-    for block in rows.split(BLOCK):
+    for block in rows.split(rows_at_once(BLOCK, math.prod(rows.shape[1:]))):
         check_stop()
         yield block

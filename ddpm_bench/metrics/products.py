@@ -11,6 +11,11 @@ AT_ONCE = 2**22
 """float64: 32 MiB a block of distances; all of them between twice 50,000 rows would be 20 GB."""
 
 
+def rows_at_once(most: int, width: int) -> int:
+    """How many rows of `width` numbers are held together: `most`, or as many as come to 8 * AT_ONCE numbers, 256 MiB in float64."""
+    return max(1, min(most, 8 * AT_ONCE // width))
+
+
 def blocks(rows: Tensor, width: int) -> Iterator[Tensor]:
     """`rows` (N, d) in blocks whose distances to `width` others fit AT_ONCE. Raises Interrupted between them."""
     for block in rows.split(max(1, AT_ONCE // width)):

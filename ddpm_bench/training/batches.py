@@ -49,8 +49,19 @@ class Batch(NamedTuple):
         return Batch(ranks.slice_of(self.x0), ranks.slice_of(self.t), ranks.slice_of(self.eps), weight, condition)
 
 
+SHARE = 8
+"""A GPU gives the images an eighth of its free memory, at most."""
+
+
+def placed(images: Tensor, device: torch.device) -> Tensor:
+    """The images on the device; where they are, on a GPU that they would take more than SHARE of: then each batch is copied."""
+    if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] // SHARE:
+        return images
+    return images.to(device)
+
+
 class Batches:
-    """What each training step learns from. `images` uint8 (N, C, H, W) stay uint8, on the device."""
+    """What each training step learns from. `images` uint8 (N, C, H, W) stay uint8, on the device; see `placed` for the exception."""
 
     def __init__(
         self,
@@ -70,8 +81,8 @@ class Batches:
             )
         if seed < 0:
             raise UserError(f"seed = {seed} is negative; use 0 or more.")
-        self.images, self.device = images.to(device), device
-        self.labels = labels and labels._replace(of=labels.of.to(device))
+        self.images, self.device = placed(images, device), device
+        self.labels = labels and labels._replace(of=labels.of.to(self.images.device))
         self.size, self.flips, self.times, self.codec, self.seed = size, flips, times, codec, seed
         self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
 
@@ -79,7 +90,7 @@ class Batches:
         """The batch of a step, counted from 0, of all ranks; seeds the step's dropout."""
         generator = self._generator(STEP, step)
         indices = self._indices(step)
-        images = self.images[indices]
+        images = self._here(self.images[indices])
         if self.flips:
             flipped = torch.rand((len(images), 1, 1, 1), generator=generator, device=self.device) < 0.5
             images = torch.where(flipped, images.flip(3), images)
@@ -88,19 +99,23 @@ class Batches:
             x0 = dequantised(self.codec, images, torch.rand(x0.shape, generator=generator, device=self.device))
         t, weight = self.times.draw(len(x0), generator)
         eps = torch.randn(x0.shape, generator=generator, device=self.device)
-        condition = self.labels and self._condition(
-            self.labels, indices, generator
-        )  # what is drawn for it is drawn last
+        condition = None if self.labels is None else self._condition(self.labels, indices, generator)  # drawn last
         rank = (number,) if (number := ranks.rank()) else ()
         torch.manual_seed(self._number(DROPOUT, step, *rank))  # layers draw from the global generator
         return Batch(x0, t, eps, weight, condition)
 
     def _condition(self, labels: Labels, indices: Tensor, generator: torch.Generator) -> Condition:
-        told = labels.of[indices]
+        told = self._here(labels.of[indices])
         if labels.no_class is not None and labels.dropout:
             left_out = torch.rand(len(told), generator=generator, device=self.device) < labels.dropout
             told = told.masked_fill(left_out, labels.no_class)
         return Condition(told)
+
+    def _here(self, chosen: Tensor) -> Tensor:
+        """A batch on the device. One that was not there is copied while the device computes: nobody waits."""
+        if chosen.device.type == self.device.type:
+            return chosen
+        return chosen.pin_memory().to(self.device, non_blocking=True)
 
     def _indices(self, step: int) -> Tensor:
         """(B,) the next of an endless row of permutations of the data set: no image is left out, none comes twice an epoch."""
@@ -110,7 +125,8 @@ class Batches:
             if epoch != self._epoch:
                 order = self._generator(ORDER, epoch)
                 self._epoch = epoch
-                self._permutation = torch.randperm(len(self.images), generator=order, device=self.device)
+                drawn = torch.randperm(len(self.images), generator=order, device=self.device)
+                self._permutation = drawn.to(self.images.device)
             parts.append(self._permutation[offset : offset + wanted])
             first, wanted = first + len(parts[-1]), wanted - len(parts[-1])
         return torch.cat(parts)

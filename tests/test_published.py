@@ -31,6 +31,15 @@ NUMBERS = {
         "- 3.51 - 3.06 - | - 20.43 - 19.06 -"
     ),
     "ncsn": "8.87±0.12 25.32 | 7.32±0.12 29.8 | 8.73±0.13 31.75 | 8.40±0.07 10.87",
+    "dit-imagenet": (
+        "153.60 33,142,016 0.36 | 100.41 32,920,448 1.41 | 68.40 32,865,056 6.06 | 122.74 130,869,248 1.42 | "
+        "68.38 130,426,496 5.56 | 43.47 130,315,808 23.01 | 118.87 458,578,432 5.01 | 45.64 457,988,224 19.70 | "
+        "23.33 457,840,672 80.71 | 106.41 675,664,640 7.39 | 43.01 675,000,704 29.05 | 19.47 674,834,720 118.64"
+    ),
+    "dit-final": (
+        "10.67 - - - - | 9.62 6.85 121.50 0.67 0.67 | 3.22 5.28 201.77 0.76 0.62 | 2.27 4.60 278.24 0.83 0.57 | "
+        "12.03 7.12 105.25 0.75 0.64 | 4.64 5.77 174.77 0.81 0.57 | 3.04 5.02 240.82 0.84 0.54"
+    ),
     "mnist": "7,339,297 70 13.4 AppleM2Pro,MPS",
     "ddim-reconstruction": "0.014 0.0065 0.0023 0.0009 0.0004 0.0001 0.0001",
     "ddpm-lsun": "7.89 | 4.90",
@@ -69,7 +78,9 @@ def test_second_hand_transcriptions_say_so(name: str) -> None:
     assert load_published(name).origin.endswith("second-hand transcription")
 
 
-@pytest.mark.parametrize("name", ["ddpm-lsun", "ddpm-table4", "mnist", "reproductions", "table1", "table2"])
+@pytest.mark.parametrize(
+    "name", ["ddpm-lsun", "ddpm-table4", "dit-final", "dit-imagenet", "mnist", "reproductions", "table1", "table2"]
+)
 def test_the_others_do_not(name: str) -> None:
     table = load_published(name)
     assert table.origin == table.source

@@ -1,14 +1,19 @@
 """The transformer against diffusers' with copied weights and the release's formulas, its sizes, and its initial values."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from diffusers import DiTTransformer2DModel
 from diffusers.models.embeddings import Timesteps
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_bench.config.networks import DIT_SIZES, DiTSettings
+from ddpm_bench.config.preset import load_preset, resolve
 from ddpm_bench.config.settings import ProcessSettings, TrainingSettings
+from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import OBJECTIVES
 from ddpm_bench.errors import UserError
@@ -100,6 +105,41 @@ def test_the_papers_sizes_have_the_releases_numbers_of_parameters(name) -> None:
     assert sum(p.numel() for p in network.parameters()) == PUBLISHED[name]
     tokens = (32 // network.patch) ** 2
     assert [b.shape for b in network.buffers() if b.ndim == 2] == [(tokens, sized(name).width)]
+
+
+def test_the_papers_sizes_take_the_papers_multiply_adds(monkeypatch) -> None:
+    """Counted on the meta device, which has no autocast."""
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())
+    for cell in load_grid("dit-imagenet").cells:
+        if gflops := cell.published.cost and cell.published.cost.gflops:
+            settings = DiTSettings(**cell.settings["network"], classes=1000, null_class=True)
+            assert settings == sized(cell.label.removeprefix("DiT-"))
+            with outline():
+                network = DiT(4, 8, 32, settings).to("meta")
+            with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+                network(torch.empty(1, 4, 32, 32), torch.empty(1), Condition(torch.empty(1, dtype=torch.int64)))
+            assert counter.get_total_flops() / 2e9 == pytest.approx(gflops, rel=2e-3, abs=0.005)
+            assert cell.published.cost.parameters == PUBLISHED[cell.label.removeprefix("DiT-")]
+
+
+def test_in_small_the_largest_takes_as_many_multiply_adds_as_the_u_net_beside_it() -> None:
+    grid, counts = load_grid("dit-imagenet"), {}
+    for cell in grid.select(["unet", "xl-2"]):
+        settings = resolve(cell, load_preset("quick"), {})
+        network = build_network(settings.network, (1, 16, 16), build_diffusion(settings.diffusion))
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.zeros(1, 1, 16, 16), torch.zeros(1))
+        counts[cell.name] = counter.get_total_flops() / 2e6
+    assert counts == {"unet": pytest.approx(34.7, abs=0.05), "xl-2": pytest.approx(34.4, abs=0.05)}
+
+
+def test_the_preset_is_the_papers_experiment() -> None:
+    [cell] = load_grid("dit-imagenet").select(["xl-2"])
+    settings = resolve(cell, load_preset("dit-imagenet"), {})
+    assert settings.network == sized("XL/2")
+    training = settings.training
+    assert (training.steps, training.batch, training.learning_rate, training.warmup) == (400_000, 256, 1e-4, 0)
+    assert (training.ema_decay, training.flips, settings.diffusion.T) == (0.9999, True, 1000)
 
 
 def test_the_defaults_are_the_largest_without_labels() -> None:

@@ -392,8 +392,11 @@ def test_the_kind_that_a_preset_has_keeps_what_it_says(table2, mlp, tmp_path):
 @pytest.mark.parametrize(
     ("assignments", "said"),
     [
-        (["network.kind=unett"], ["no kind of network 'unett'", "did you mean 'unet'", "Known: unet, mixed, mlp."]),
-        (["network.kind=[1]"], ["no kind of network '[1]'", "Known: unet, mixed, mlp."]),
+        (
+            ["network.kind=unett"],
+            ["no kind of network 'unett'", "did you mean 'unet'", "Known: unet, dit, mixed, mlp."],
+        ),
+        (["network.kind=[1]"], ["no kind of network '[1]'", "Known: unet, dit, mixed, mlp."]),
         (["network.kind=mlp", "network.widht=4"], ["network.widht", "did you mean 'width'", "Known: kind, width."]),
         (["network.kind=mlp", "network.base=16"], ["unknown key 'network.base'", "Known: kind, width."]),
         (["network.kind=mlp", "network.width=1"], ["network.width", "greater than or equal to 2", "1"]),

@@ -74,6 +74,12 @@ def test_cells_may_differ_in_the_axes_and_in_nothing_else() -> None:
     assert len(kept) == len(GRID.cells) and not aside
 
 
+def test_where_kinds_of_network_are_an_axis_their_own_settings_set_nothing_aside() -> None:
+    grid = load_grid("dit-imagenet")
+    records = [make_record(grid, cell) for cell in ("unet", "s-8", "xl-2")]
+    assert sorted_out(records, grid) == (records, [])
+
+
 def test_a_record_of_another_grid_an_unknown_cell_or_other_axes_is_set_aside() -> None:
     record = make_record(GRID, "mu-L-fixed")
     for odd, said in (

@@ -102,6 +102,7 @@ COLUMNS = {
     "nll": "NLL, test (train), bits/dim ↓",
     "nll_ode": "NLL by the ODE, test, bits/dim ↓",
     "parameters": "parameters",
+    "gflops": "Gflops",
     "epoch": "training, s an epoch",
     "image": "sampling, s an image",
     "hardware": "on",

@@ -39,10 +39,11 @@ Sections = Annotated[dict[str, dict[str, Any]], AfterValidator(_exist)]
 class PublishedCost(Frozen):
     """What a source says of a model's size and of its times, which are those of its own `hardware`.
 
-    epoch_s, image_s: seconds for training on every image once, and for sampling one.
+    gflops: of one prediction, of whatever it calls so. epoch_s, image_s: seconds for training on every image once, and for sampling one.
     """
 
     parameters: Count | None = None
+    gflops: float | None = None
     epoch_s: float | None = None
     image_s: float | None = None
     hardware: str = ""
@@ -58,6 +59,7 @@ class PublishedCost(Frozen):
         """As tables print them, empty where the source says nothing."""
         return {
             "parameters": "" if self.parameters is None else f"{self.parameters:,}",
+            "gflops": "" if self.gflops is None else f"{self.gflops:.2f}",
             "epoch": "" if self.epoch_s is None else f"{self.epoch_s:g}",
             "image": "" if self.image_s is None else f"{self.image_s:g}",
             "hardware": self.hardware,

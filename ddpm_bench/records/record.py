@@ -213,11 +213,16 @@ class Record(Part):
 
     @property
     def common_settings(self) -> dict[str, dict[str, Any]]:
-        """The settings that all cells of its grid share, as JSON values: all but the axes."""
+        """The settings that all cells of its grid share, as JSON values: all but the axes.
+
+        Where kinds of network are an axis, none of the network: each kind has settings of its own.
+        """
         settings = self.settings.model_dump(mode="json")
         for axis in self.axes:
             section, _, name = axis.partition(".")
             settings[section].pop(name, None)
+        if "network.kind" in self.axes:
+            settings["network"] = {}
         return settings
 
     @property

@@ -10,11 +10,14 @@ from ddpm_bench.report.summary import Summary
 from ddpm_bench.report.table_remarks import EMPTY
 
 TITLE = "Size and time"
-HEADS = ("cell", "", "parameters", "training, s an epoch", "sampling, s an image", "on")
+HEADS = ("cell", "", "parameters", "Gflops", "training, s an epoch", "sampling, s an image", "on")
 
 
 def cost_section(summary: Summary) -> list[Block]:
-    """Nothing where the source states neither. Its line of a row stands above what was measured of it."""
+    """Nothing where the source states neither, and no column without an entry.
+
+    The source's line of a row stands above what was measured of it.
+    """
     if not any(row.published.cost for row in summary.grid.rows):
         return []
     measured = {row.cell.name: row.done for row in summary.rows}
@@ -25,6 +28,7 @@ def cost_section(summary: Summary) -> list[Block]:
             lines.append((label, "published", *cost.texts.values()))
         if records := measured[row.name] if isinstance(row, Cell) else ():
             lines.append((label, "measured", *_measured(records)))
+    told = [i for i in range(len(HEADS)) if any(line[i] not in ("", EMPTY) for line in lines)]
     record = summary.first
     return [
         Heading(2, TITLE),
@@ -34,13 +38,19 @@ def cost_section(summary: Summary) -> list[Block]:
             f"over {record.data.train_images:,} images of {record.data.shape[1]}x{record.data.shape[2]} pixels; of sampling in "
             f"{summary.sampling_steps} steps, by images, {record.samples:,} of which are drawn a run, many at a time."
         ),
-        Table(TITLE, "llrrrl", HEADS, tuple(lines)),
+        Table(
+            TITLE,
+            "".join("llrrrrl"[i] for i in told),
+            tuple(HEADS[i] for i in told),
+            tuple(tuple(line[i] for i in told) for line in lines),
+        ),
     ]
 
 
 def _measured(records: Sequence[Record]) -> tuple[str, ...]:
     return (
         ", ".join(f"{count:,}" for count in sorted({record.parameters for record in records})),
+        EMPTY,
         _mean(records, epoch_s),
         _mean(records, image_s),
         "; ".join(dict.fromkeys(map(machine, records))),

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from matplotlib.figure import Figure as Canvas
 
-from ddpm_bench.config.metrics import BOUNDS, DISTANCE, SCORE
+from ddpm_bench.config.metrics import AGREEMENT, BOUNDS, DISTANCE, SCORE
 from ddpm_bench.report.blocks import Figure, Image
 from ddpm_bench.report.figures import across, measured_and_published
 from ddpm_bench.report.figures.bound_terms import draw_terms
@@ -57,6 +57,7 @@ PLOTS = (
     Plot("score", "Score, measured and published", partial(measured_and_published.draw, key=SCORE)),
     Plot("bound", "Bound, measured and published", partial(measured_and_published.draw, key=BOUNDS["test"])),
     Plot("across-distance", "Distance, side by side", partial(across.draw, key=DISTANCE)),
+    Plot("across-agreement", "Class agreement, side by side", partial(across.draw, key=AGREEMENT)),
     Plot("across-bound", "Bound, side by side", partial(across.draw, key=BOUNDS["test"])),
     Plot("samples", "Samples of all cells", draw_samples),
     Plot("loss", "Training loss", draw_losses),

@@ -7,7 +7,7 @@ from ddpm_bench.report.compact_table import across_table
 from ddpm_bench.report.summary import Summary
 
 TITLE = "Side by side"
-FIGURES = ("across-distance", "across-agreement", "across-bound")
+FIGURES = ("across-distance", "trade-off", "across-agreement", "across-bound")
 """The names of the figures that draw them; the first stands beside the answer."""
 KEYS = (SCORE, AGREEMENT, BOUNDS["test"])
 

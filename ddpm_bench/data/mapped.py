@@ -98,9 +98,18 @@ def _both(path: Path, shapes: Sequence[tuple[int, ...]]) -> tuple[MappedImages, 
 def _is_whole(path: Path, shapes: Sequence[tuple[int, ...]], sha256: str) -> bool:
     """Does the file hold what it held when it was made? What is damaged is said."""
     if not path.exists() or path.stat().st_size != sum(map(math.prod, shapes)):
-        return False
+        say_again(path, "it is gone or cut short")
+    elif _content(path, shapes) != sha256:
+        say_again(path)
+    else:
+        return True
+    return False
+
+
+def _content(path: Path, shapes: Sequence[tuple[int, ...]]) -> str:
+    """The hash of what the file holds."""
+    done = 0
     with progress("checking images kept on the disk", sum(shape[0] for shape in shapes), "images") as meter:
-        done = 0
 
         def seen(images: Tensor) -> Iterator[Tensor]:
             nonlocal done
@@ -109,13 +118,7 @@ def _is_whole(path: Path, shapes: Sequence[tuple[int, ...]], sha256: str) -> boo
                 yield block
                 meter.update(done := done + len(block))
 
-        if (
-            blocks_hash((shape, seen(images)) for shape, images in zip(shapes, _both(path, shapes), strict=True))
-            == sha256
-        ):
-            return True
-    say_again(path)
-    return False
+        return blocks_hash(zip(shapes, map(seen, _both(path, shapes)), strict=True))
 
 
 def _make(path: Path, shapes: Sequence[tuple[int, ...]], unread: Unread, to: Size, asked: Resize | Older | None) -> str:

@@ -68,7 +68,7 @@ def read_once(unread: Unread, to: Size, asked: Resize | Older | None, folder: Pa
     are unreadable, of another size or mode than the first, or not to be fitted as asked, and where the disk has no room for
     them. Raises Interrupted, and what was made is then lost.
     """
-    key = _key(unread, to, asked)
+    key, folder = _key(unread, to, asked), folder.absolute()  # other processes are sent it
     path, seal = make_folder(folder) / f"{key}.images", folder / f"{key}.json"
     shapes = [(len(paths), unread.shape[0], *to) for paths in (unread.train, unread.test)]
     with owned(folder, math.inf, key):

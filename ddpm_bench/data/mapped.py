@@ -68,7 +68,7 @@ def read_once(unread: Unread, to: Size, asked: Resize | Older | None, folder: Pa
     are unreadable, of another size or mode than the first, or not to be fitted as asked, and where the disk has no room for
     them. Raises Interrupted, and what was made is then lost.
     """
-    key = _key(unread, to, asked)
+    key, folder = _key(unread, to, asked), folder.absolute()  # other processes are sent it
     path, seal = make_folder(folder) / f"{key}.images", folder / f"{key}.json"
     shapes = [(len(paths), unread.shape[0], *to) for paths in (unread.train, unread.test)]
     with owned(folder, math.inf, key):
@@ -98,9 +98,18 @@ def _both(path: Path, shapes: Sequence[tuple[int, ...]]) -> tuple[MappedImages, 
 def _is_whole(path: Path, shapes: Sequence[tuple[int, ...]], sha256: str) -> bool:
     """Does the file hold what it held when it was made? What is damaged is said."""
     if not path.exists() or path.stat().st_size != sum(map(math.prod, shapes)):
-        return False
+        say_again(path, "it is gone or cut short")
+    elif _content(path, shapes) != sha256:
+        say_again(path)
+    else:
+        return True
+    return False
+
+
+def _content(path: Path, shapes: Sequence[tuple[int, ...]]) -> str:
+    """The hash of what the file holds."""
+    done = 0
     with progress("checking images kept on the disk", sum(shape[0] for shape in shapes), "images") as meter:
-        done = 0
 
         def seen(images: Tensor) -> Iterator[Tensor]:
             nonlocal done
@@ -109,13 +118,7 @@ def _is_whole(path: Path, shapes: Sequence[tuple[int, ...]], sha256: str) -> boo
                 yield block
                 meter.update(done := done + len(block))
 
-        if (
-            blocks_hash((shape, seen(images)) for shape, images in zip(shapes, _both(path, shapes), strict=True))
-            == sha256
-        ):
-            return True
-    say_again(path)
-    return False
+        return blocks_hash(zip(shapes, map(seen, _both(path, shapes)), strict=True))
 
 
 def _make(path: Path, shapes: Sequence[tuple[int, ...]], unread: Unread, to: Size, asked: Resize | Older | None) -> str:

@@ -22,6 +22,7 @@ from torch.nn import functional
 from ddpm_bench.config.resizing import Resize
 from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import ImageData, load_data
+from ddpm_bench.data.images import BLOCK
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import make_folder
 from ddpm_bench.metrics.small_cnn import FEATURES, RESERVED, Card, SmallCNN, write_extractor
@@ -140,12 +141,11 @@ def _untrained(channels: int, classes: int, fitted: dict[int, ImageData], seed: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = SmallCNN(channels, classes, tuple(fitted))
-    pixels = torch.cat(
-        [data.train.images.transpose(0, 1).flatten(1) for data in fitted.values()], dim=1
-    )  # (C, N) uint8
     levels = torch.arange(256, dtype=torch.float64) / 255
-    for channel, values in enumerate(pixels):
-        share = torch.bincount(values, minlength=256).double() / len(values)
+    blocks = [block for data in fitted.values() for block in data.train.images.split(BLOCK)]
+    for channel in range(channels):
+        counts = torch.stack([block[:, channel].flatten().bincount(minlength=256) for block in blocks]).sum(0)
+        share = counts.double() / counts.sum()
         mean = (share * levels).sum()
         network.pixel_mean[:, channel] = mean
         network.pixel_std[:, channel] = ((share * levels**2).sum() - mean**2).clamp(min=1e-4).sqrt()

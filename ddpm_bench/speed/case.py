@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm_bench.config.networks import UNetSettings
+from ddpm_bench.config.networks import DiTSettings, UNetSettings
 from ddpm_bench.config.preset import load_preset, resolve
 from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.config.shipped import load_grid
@@ -13,7 +13,7 @@ from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import Objective
 from ddpm_bench.diffusion.reverse import Diffusion, Network
 from ddpm_bench.errors import UserError
-from ddpm_bench.models.build import build_diffusion, build_objective
+from ddpm_bench.models.build import build_codec, build_diffusion, build_objective
 from ddpm_bench.runtime.batch import default_batch
 from ddpm_bench.runtime.precision import CPU_PIXELS
 from ddpm_bench.runtime.runtime import Runtime
@@ -40,10 +40,18 @@ class Case:
 
     @classmethod
     def of(cls, preset: str, batch: int | None, device: torch.device) -> "Case":
-        """`batch` None: those of a cell of the preset, on a CPU with at most CPU_PIXELS."""
+        """`batch` None: those of a cell of the preset, on a CPU with at most CPU_PIXELS.
+
+        UserError for a network that is told classes: images here have none.
+        """
         loaded = load_preset(preset)
         (cell,) = load_grid(GRID).select([CELL])
         settings = resolve(cell, loaded, {})
+        if isinstance(settings.network, DiTSettings) and settings.network.classes:
+            raise UserError(
+                f"Preset '{loaded.name}' has a network of {settings.network.classes:,} classes, and speed is measured without "
+                "labels: take a preset of its sizes without network.classes and network.null_class."
+            )
         training, evaluating = settings.training.batch, default_batch(device, settings.data.size)
         if device.type == "cpu":
             most = max(1, CPU_PIXELS // settings.data.size**2)
@@ -56,9 +64,9 @@ class Case:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W): grey for the grey data sets, else colour."""
+        """(C, H, W) of x_t, of images that are grey for the grey data sets, else coloured."""
         side = self.settings.data.size
-        return (1 if self.settings.data.source in GREY else 3), side, side
+        return build_codec(self.settings.diffusion).shape((1 if self.settings.data.source in GREY else 3, side, side))
 
     @property
     def unet(self) -> UNetSettings:

@@ -130,12 +130,6 @@ def test_a_package_without_such_a_network_is_said_and_left_out(transformer, monk
     assert "denoising-diffusion-pytorch has no network of the kind 'dit' and was not measured." in found.remarks
 
 
-def test_a_preset_with_classes_is_refused(transformer) -> None:
-    Path(transformer).write_text(Path(transformer).read_text().replace("depth = 2", "depth = 2\nclasses = 10"))
-    with pytest.raises(UserError, match="network of 10 classes, and speed is measured without labels"):
-        Case.of(transformer, None, CPU)
-
-
 def test_the_plain_loop_trains(case) -> None:
     network = OURS.network(case)
     before = network.last.weight.detach().clone()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm_bench.config.networks import DiTSettings, UNetSettings
+from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.config.preset import load_preset, resolve
 from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.config.shipped import load_grid
@@ -40,18 +40,10 @@ class Case:
 
     @classmethod
     def of(cls, preset: str, batch: int | None, device: torch.device) -> "Case":
-        """`batch` None: those of a cell of the preset, on a CPU with at most CPU_PIXELS.
-
-        UserError for a network that is told classes: images here have none.
-        """
+        """`batch` None: those of a cell of the preset, on a CPU with at most CPU_PIXELS."""
         loaded = load_preset(preset)
         (cell,) = load_grid(GRID).select([CELL])
         settings = resolve(cell, loaded, {})
-        if isinstance(settings.network, DiTSettings) and settings.network.classes:
-            raise UserError(
-                f"Preset '{loaded.name}' has a network of {settings.network.classes:,} classes, and speed is measured without "
-                "labels: take a preset of its sizes without network.classes and network.null_class."
-            )
         training, evaluating = settings.training.batch, default_batch(device, settings.data.size)
         if device.type == "cpu":
             most = max(1, CPU_PIXELS // settings.data.size**2)

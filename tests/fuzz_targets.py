@@ -16,6 +16,8 @@ from records import make_record
 from test_interop_ddim import layout as ddim_layout
 from test_interop_ddim import trained
 from test_interop_diffusers import pipeline, unet
+from test_interop_dit import SMALL as SMALL_DIT
+from test_interop_dit import layout as dit_layout
 from test_interop_openai import FLAGS
 from test_interop_openai import layout as openai_layout
 from test_interop_pytorch_ddpm import checkpoint
@@ -36,6 +38,7 @@ from ddpm_bench.metrics.small_cnn import FEATURES, Card, SmallCNN, write_extract
 from ddpm_bench.models.build import build_diffusion, build_network
 from ddpm_bench.models.interop import UserSays, describe, import_checkpoint
 from ddpm_bench.models.model import Model, load_model
+from ddpm_bench.networks.condition import Condition
 from ddpm_bench.records.record import read_record, write_record
 from ddpm_bench.records.row import read_row, write_row
 from ddpm_bench.training import snapshots
@@ -101,10 +104,10 @@ def check_model(model: Model) -> None:
     """It predicts, and is what its folder says."""
     chain = model.chain(model.sampling)
     channels, height, width = model.shape
+    x_t, step = torch.zeros(1, channels, height, width), chain.denoiser.diffusion.schedule.network_steps[:1]
+    classes = getattr(model.network_settings, "classes", 0)
     with torch.no_grad():
-        made = model.network(
-            torch.zeros(1, channels, height, width), chain.denoiser.diffusion.schedule.network_steps[:1]
-        )
+        made = model.network(x_t, step, *((Condition(torch.tensor([0])),) if classes else ()))
     assert made.shape == (1, channels * model.diffusion.variance.outputs, height, width)
     assert math.prod(model.shape) and model.function and model.parameters
 
@@ -166,6 +169,10 @@ def make_pytorch_ddpm(folder: Path) -> None:
 
 def make_ddim(folder: Path) -> None:
     torch.save(trained(ddim_layout(**TINY)), folder / "theirs.pth")
+
+
+def make_dit(folder: Path) -> None:
+    torch.save({"ema": dit_layout(**SMALL_DIT)}, folder / "theirs.pt")
 
 
 def make_bare_safetensors(folder: Path) -> None:
@@ -267,6 +274,7 @@ TARGETS = (
     Target("openai .safetensors", make_bare_safetensors, read_foreign("theirs.safetensors", flags=FLAGS)),
     Target("pytorch-ddpm .pt", make_pytorch_ddpm, read_foreign("theirs.pt")),
     Target("ddim .pth", make_ddim, read_foreign("theirs.pth", size=16)),
+    Target("dit .pt", make_dit, read_foreign("theirs.pt", flags="--num_heads 3")),
     Target("diffusers", make_diffusers, read_foreign("theirs", process={"variance": "fixed-beta"})),
     Target("extractor", make_extractor, read_extractor),
     Target("inception weights", make_inception, lambda folder: read_weights(folder / "weights.pth", True), 0.5),

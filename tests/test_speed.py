@@ -9,6 +9,7 @@ import threading
 from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -94,6 +95,39 @@ def test_every_contender_can_do_every_work_again_and_again(work, peer, case, tmp
             call()
         flops.append(counter.get_total_flops())
     assert 0 < min(flops) == max(flops)
+
+
+TRANSFORMER = "[network]\nkind = 'dit'\ndepth = 2\nwidth = 40\nheads = 2\npatch = 4\n"
+
+
+@pytest.fixture
+def transformer(preset):
+    """The tiny preset with a transformer."""
+    path = Path(preset)
+    path.write_text(re.sub(r"\[network\].*(?=\[training\])", TRANSFORMER, path.read_text(), flags=re.DOTALL))
+    return preset
+
+
+@pytest.mark.parametrize("work", ["training", "sampling"])
+def test_diffusers_transformer_does_what_ours_does_but_embeds_the_step_in_every_block(
+    work, transformer, tmp_path
+) -> None:
+    case, flops = Case.of(transformer, None, CPU), []
+    for peer in (OURS, Diffusers()):
+        call = Contender(peer, "float32").call(work, case, tmp_path)
+        with FlopCounterMode(display=False) as counter:
+            call()
+        flops.append(counter.get_total_flops() / case.batch_of(work))
+    embedding = 2 * (256 * 40 + 40 * 40)
+    assert 1.5 * embedding < flops[1] - flops[0] < 6.5 * embedding  # twice more, thrice as much each in training
+
+
+def test_a_package_without_such_a_network_is_said_and_left_out(transformer, monkeypatch) -> None:
+    monkeypatch.setattr(measure, "SHORTEST", 0.0)
+    monkeypatch.setitem(machine.SHAPES, "cpu", (1, ((4, 8),), 16))
+    found = run.measure(transformer, device=CPU, repeats=2, precision="float32", works=["training", "sampling"])
+    assert {row.contender for row in found.rows} == {"ddpm-bench", "diffusers"} and found.missing == {}
+    assert "denoising-diffusion-pytorch has no network of the kind 'dit' and was not measured." in found.remarks
 
 
 def test_the_plain_loop_trains(case) -> None:

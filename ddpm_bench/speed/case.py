@@ -13,7 +13,7 @@ from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import Objective
 from ddpm_bench.diffusion.reverse import Diffusion, Network
 from ddpm_bench.errors import UserError
-from ddpm_bench.models.build import build_diffusion, build_objective
+from ddpm_bench.models.build import build_codec, build_diffusion, build_objective
 from ddpm_bench.runtime.batch import default_batch
 from ddpm_bench.runtime.precision import CPU_PIXELS
 from ddpm_bench.runtime.runtime import Runtime
@@ -58,9 +58,9 @@ class Case:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W): grey for the grey data sets, else colour."""
+        """(C, H, W) of x_t, of images that are grey for the grey data sets, else coloured."""
         side = self.settings.data.size
-        return (1 if self.settings.data.source in GREY else 3), side, side
+        return build_codec(self.settings.diffusion).shape((1 if self.settings.data.source in GREY else 3, side, side))
 
     @property
     def unet(self) -> UNetSettings:

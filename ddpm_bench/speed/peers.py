@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ddpm_bench.config.networks import DiTSettings, NetworkSettings, UNetSettings
 from ddpm_bench.models.build import build_network
 from ddpm_bench.speed.case import Case
 
@@ -19,11 +20,13 @@ SamplingStep = Callable[[Tensor, int], Tensor]
 
 
 class Peer(Protocol):
-    """`package` is what must be importable; `equal_work`: whether the network computes the same function as ours."""
+    """`package` is what must be importable; `equal_work`: whether the network computes the same function as ours; `kinds`: of
+    networks that it has."""
 
     name: str
     package: str
     equal_work: bool
+    kinds: tuple[type[NetworkSettings], ...]
 
     def network(self, case: Case) -> nn.Module:
         """With the preset's sizes and dropout, on the CPU."""
@@ -34,20 +37,39 @@ class Peer(Protocol):
 
 class Ours:
     name, package, equal_work = "ddpm-bench", "ddpm_bench", True
+    kinds: tuple[type[NetworkSettings], ...] = (NetworkSettings,)
 
     def network(self, case: Case) -> nn.Module:
         return build_network(case.settings.network, case.shape, case.diffusion)
 
 
 class Diffusers:
-    """UNet2DModel with the choices of google/ddpm-cifar10-32 at the preset's sizes, and DDPMScheduler."""
+    """UNet2DModel with the choices of google/ddpm-cifar10-32, or DiTTransformer2DModel, at the preset's sizes; DDPMScheduler."""
 
     name, package, equal_work = "diffusers", "diffusers", True
+    kinds: tuple[type[NetworkSettings], ...] = (UNetSettings, DiTSettings)
 
     def network(self, case: Case) -> nn.Module:
+        ours = case.settings.network
+        return (
+            self._transformer(ours, case.shape) if isinstance(ours, DiTSettings) else self._unet(case.unet, case.shape)
+        )
+
+    def _transformer(self, ours: DiTSettings, shape: tuple[int, int, int]) -> nn.Module:
+        """It has to be told a class, here always the same, and every block embeds step and class for itself."""
+        from diffusers import DiTTransformer2DModel
+
+        channels, size, _ = shape
+        return _OneClass(DiTTransformer2DModel(
+            num_attention_heads=ours.heads, attention_head_dim=ours.width // ours.heads, in_channels=channels,
+            out_channels=channels, num_layers=ours.depth, sample_size=size, patch_size=ours.patch, num_embeds_ada_norm=1,
+            norm_eps=1e-6,
+        ))  # fmt: skip
+
+    def _unet(self, ours: UNetSettings, shape: tuple[int, int, int]) -> nn.Module:
         from diffusers import UNet2DModel
 
-        ours, (channels, size, _) = case.unet, case.shape
+        channels, size, _ = shape
         attention = [size >> level in ours.attention for level in range(len(ours.multipliers))]
         return _Sample(UNet2DModel(
             sample_size=size, in_channels=channels, out_channels=channels, layers_per_block=ours.blocks,
@@ -78,6 +100,7 @@ class DenoisingDiffusion:
     """Its Unet at the preset's widths: other norms, linear attention, two blocks a level; so other work than ours."""
 
     name, package, equal_work = "denoising-diffusion-pytorch", "denoising_diffusion_pytorch", False
+    kinds: tuple[type[NetworkSettings], ...] = (UNetSettings,)
 
     def network(self, case: Case) -> nn.Module:
         from denoising_diffusion_pytorch import Unet
@@ -108,6 +131,13 @@ class _Sample(nn.Module):
 
     def forward(self, x_t: Tensor, step: Tensor) -> Tensor:
         return self.network(x_t, step, return_dict=False)[0]
+
+
+class _OneClass(_Sample):
+    """Every image is of class 0."""
+
+    def forward(self, x_t: Tensor, step: Tensor) -> Tensor:
+        return self.network(x_t, step, torch.zeros_like(step, dtype=torch.int64), return_dict=False)[0]
 
 
 OURS = Ours()

@@ -48,7 +48,8 @@ def measure(
     if precision == "tf32" and device.type != "cuda":
         raise UserError(f"--dtype tf32 is a mode of NVIDIA GPUs; on {device.type} use float32 or bfloat16.")
     case = Case.of(preset, batch, device)
-    racers = contenders(device, precision, compiled)
+    peers = [peer for peer in PEERS if isinstance(case.settings.network, peer.kinds)]
+    racers = contenders(device, precision, compiled, peers)
     before = machine_peaks(device, racers, repeats)
     with noting() as notes:
         rows = [row for work in works for row in race(work, racers, case, repeats)]
@@ -66,8 +67,8 @@ def measure(
         peaks=tuple(peaks.values()),
         together=tuple(together),
         phases=tuple(phases(case)) if set(works) == set(WORKS) else (),
-        missing={peer.name: INSTALL for peer in PEERS if not installed(peer)},
-        remarks=(*notes, *_remarks(case)),
+        missing={peer.name: INSTALL for peer in peers if not installed(peer)},
+        remarks=(*notes, *_remarks(case, [peer.name for peer in PEERS if peer not in peers])),
         hardware=hardware(device),
         versions=versions() | {peer.name: package_version(peer.name) for peer in PEERS if installed(peer)},
         git_commit=git_commit(),
@@ -89,8 +90,12 @@ def machine_peaks(device: torch.device, racers: Sequence[Contender], repeats: in
     return {each: peak(device, each, repeats) for each in dict.fromkeys(racer.precision for racer in racers)}
 
 
-def _remarks(case: Case) -> list[str]:
+def _remarks(case: Case, without: Sequence[str]) -> list[str]:
+    """without: the peers that have no such network."""
     remarks = ["Training images are random: what is in them does not change the speed."]
+    remarks += [
+        f"{name} has no network of the kind '{case.settings.network.kind}' and was not measured." for name in without
+    ]
     if case.settings.scoring.extractor != "embedded":
         remarks.append(f"Scoring with the extractor '{case.settings.scoring.extractor}' was not timed.")
     if case.device.type != "cuda":

@@ -168,6 +168,21 @@ def test_all_cells_show_the_seed_that_most_of_them_have(tmp_path: Path) -> None:
     assert "same noise for the same seed" in caption
 
 
+def test_of_many_seeds_only_the_pictures_that_are_shown_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, tiles = [], PictureFolder.tiles
+    monkeypatch.setattr(PictureFolder, "tiles", lambda self, name, *how: read.append(name) or tiles(self, name, *how))
+    records = [make_record(GRID, cell, seed) for cell in (CELL, OTHER) for seed in range(1, 40)]
+    write_pictures(tmp_path, [record for record in records if record.seed in (1, 2)])
+    figure, caption = drawn(draw_samples, records, tmp_path)
+    assert [axes.images[0].get_array()[0, 0] for axes in panels(figure)] == [1, 1] and "(seed 1)" in caption
+    assert read == [f"{CELL}-seed1.png", f"{OTHER}-seed1.png"]
+    (tmp_path / f"{OTHER}-seed1.png").unlink()
+    _, caption = drawn(draw_samples, records, tmp_path)
+    assert "(seed 2)" in caption
+
+
 def test_a_mosaic_sets_its_first_columns_apart() -> None:
     tiles = np.arange(1, 7, dtype=np.uint8).reshape(2, 3, 1, 1, 1)
     assert mosaic(tiles).tolist() == [[1, WHITE, 2, WHITE, 3], [WHITE] * 5, [4, WHITE, 5, WHITE, 6]]

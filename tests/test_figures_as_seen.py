@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fontTools import subset
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -119,6 +120,20 @@ def test_a_pdf_has_truetype_fonts_alone(tmp_path: Path) -> None:
         figure.text(0.1, 0.5, r"text and $\tilde{\mu}$")
         pdf = save(figure, tmp_path / "a.png").read_bytes()
     assert b"/CIDFontType2" in pdf and b"/Type3" not in pdf
+
+
+def test_fonts_in_a_pdf_hold_their_glyphs_and_nothing_that_places_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fonts, whole, cut = [], subset.Options, subset.Subsetter.subset
+    monkeypatch.setattr(
+        subset.Subsetter, "subset", lambda self, font: cut(self, font) or fonts.append(set(font.keys()))
+    )
+    with canvas() as figure:
+        figure.text(0.1, 0.5, r"text and $\tilde{\mu}$")
+        save(figure, tmp_path / "a.png")
+    assert fonts and subset.Options is whole
+    assert all({"glyf", "head", "hmtx"} <= tables and not {"GSUB", "GPOS"} & tables for tables in fonts)
 
 
 def fitted(key: str, cells: list[float], anchors: list[float]) -> Axes:

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from ddpm_bench.config.limits import MOST_T
 from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.config.networks import Settings
 from ddpm_bench.config.settings import CellSettings, section_of
 from ddpm_bench.config.values import Count, Frozen, first_fault
 from ddpm_bench.errors import near_miss
@@ -18,14 +20,19 @@ def _checked(section: str, name: str, values: Mapping[str, Any]) -> Any:
     sections = CellSettings.model_fields
     if section not in sections:
         raise ValueError(f"there is no section '{section}' of settings{near_miss(section, list(sections))}")
-    fields = section_of(section, values).model_fields
-    if name not in fields:
-        raise ValueError(f"there is no setting '{section}.{name}'{near_miss(name, list(fields))}")
-    field, value = fields[name], values[name]
+    kind, value = section_of(section, values), values[name]
+    if name not in kind.model_fields:
+        raise ValueError(f"there is no setting '{section}.{name}'{near_miss(name, list(kind.model_fields))}")
     try:
-        return TypeAdapter(field.rebuild_annotation()).validate_python(None if value == "none" else value)
+        return _adapter(kind, name).validate_python(None if value == "none" else value)
     except ValidationError as error:
         raise ValueError(first_fault(error, f"{section}.{name}")) from None
+
+
+@cache
+def _adapter(kind: type[Settings], name: str) -> TypeAdapter[Any]:
+    """Of one setting, made once: a grid checks some hundred values."""
+    return TypeAdapter(kind.model_fields[name].rebuild_annotation())
 
 
 def _exist(settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -7,18 +7,19 @@ its settings among them; what a grid does not state is not compared, and said.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache, partial
 from typing import Any, Literal
 
 from ddpm_bench.config.grid import Cell, Grid, flat, merged
 from ddpm_bench.config.metrics import BOUNDS, METRICS
-from ddpm_bench.config.settings import OF_SAMPLERS
+from ddpm_bench.config.settings import OF_SAMPLERS, CellSettings
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.records.differences import HASHED
 from ddpm_bench.records.differences import differences as differing_lines
 from ddpm_bench.records.fields import networks_in
-from ddpm_bench.records.likelihoods import BoundTerms
+from ddpm_bench.records.likelihoods import BoundTerms, OdeLikelihood
 from ddpm_bench.records.record import Record
 
 Selection = Literal["last", "best"]
@@ -57,10 +58,11 @@ def sorted_out(records: Sequence[Record], grid: Grid) -> tuple[list[Record], lis
     a second record of a cell and seed. UserError when nothing is left.
     """
     aside: list[SetAside] = []
-    order = [cell.name for cell in grid.cells]
+    order = {cell.name: place for place, cell in enumerate(grid.cells)}
     kept: dict[tuple[str, int], Record] = {}
+    foreign = cache(partial(_foreign, grid))
     for record in records:
-        if fault := _foreign(record, grid):
+        if fault := foreign(record.grid, record.cell, record.preset, record.settings):
             aside.append(SetAside(_name(record), fault))
         elif (record.cell, record.seed) in kept:
             aside.append(SetAside(_name(record), "another record is of the same cell and seed"))
@@ -75,22 +77,22 @@ def sorted_out(records: Sequence[Record], grid: Grid) -> tuple[list[Record], lis
         raise UserError(
             f"There are no records of grid '{grid.name}' to report. Make some with `ddpm-bench ablate`.{reasons}"
         )
-    return sorted(alike, key=lambda record: (order.index(record.cell), record.seed)), aside
+    return sorted(alike, key=lambda record: (order[record.cell], record.seed)), aside
 
 
 def _name(record: Record) -> str:
     return f"cell '{record.cell}', seed {record.seed}"
 
 
-def _foreign(record: Record, grid: Grid) -> str:
-    """Why a record does not belong to the grid; empty when it does."""
+def _foreign(grid: Grid, of_grid: str, of_cell: str, preset: str, settings: CellSettings) -> str:
+    """Why a record of such a grid and cell does not belong to `grid`; empty when it does."""
     cells = {cell.name: cell for cell in grid.cells}
-    if record.grid != grid.name:
-        return f"it is of grid '{record.grid}', not of '{grid.name}'; report it with `--grid {record.grid}`"
-    if record.cell not in cells:
-        return f"grid '{grid.name}' has no such cell{near_miss(record.cell, cells)}"
-    expected, settings = cells[record.cell].axes_under(record.preset), flat_settings(record)
-    if lines := differing_lines(expected, {axis: settings.get(axis) for axis in expected}):
+    if of_grid != grid.name:
+        return f"it is of grid '{of_grid}', not of '{grid.name}'; report it with `--grid {of_grid}`"
+    if of_cell not in cells:
+        return f"grid '{grid.name}' has no such cell{near_miss(of_cell, cells)}"
+    expected, found = cells[of_cell].axes_under(preset), _flat(settings)
+    if lines := differing_lines(expected, {axis: found.get(axis) for axis in expected}):
         return f"it has other axes than the grid's row:{_joined(lines)}"
     return ""
 
@@ -151,6 +153,21 @@ def how_measured(bound: BoundTerms) -> dict[str, Any]:
     return bound.model_dump(include={"images", "method", "evals", "steps", "clip_x0", "decoder"})
 
 
+def one_of_each(records: Sequence[Record]) -> list[Record]:
+    """The records without those that have the conditions of an earlier one, whatever the metric."""
+    firsts: dict[Hashable, Record] = {}
+    for record in records:
+        bounds = tuple((bound.split, *how_measured(bound).values()) for bound in record.bounds)
+        ode = tuple(_how_by_ode(record.ode).values())
+        firsts.setdefault((record.settings, record.data, record.extractor, bounds, ode), record)
+    return list(firsts.values())
+
+
+def _how_by_ode(ode: OdeLikelihood | None) -> dict[str, Any]:
+    """Everything that a likelihood by the ODE depends on beside the model, its data and the draws; nothing without one."""
+    return ode.model_dump(include={"images", "draws", "dequantisation", "sigma_0", "rtol", "atol"}) if ode else {}
+
+
 def model_conditions(record: Record, key: str, selection: Selection = "last") -> dict[str, Any]:
     """What was trained, on what, which of its weights the number `key` is of, and for scores the sampling."""
     settings, extractor = record.settings, record.extractor
@@ -178,7 +195,12 @@ def model_conditions(record: Record, key: str, selection: Selection = "last") ->
 
 def flat_settings(record: Record) -> dict[str, Any]:
     """By name as `training.steps`."""
-    return {f"{section}.{name}": value for section, part in record.settings for name, value in part}
+    return dict(_flat(record.settings))
+
+
+@lru_cache(maxsize=256)  # of a few cells there may be thousands of records
+def _flat(settings: CellSettings) -> Mapping[str, Any]:
+    return {f"{section}.{name}": value for section, part in settings for name, value in part}
 
 
 def measurement_conditions(record: Record, key: str) -> dict[str, Any]:
@@ -189,9 +211,7 @@ def measurement_conditions(record: Record, key: str) -> dict[str, Any]:
         here = how_measured(bound) if bound else {}
         return {_bound_name(split, name): value for name, value in here.items()}
     if metric.kind == "likelihood":
-        names = {"images", "draws", "dequantisation", "sigma_0", "rtol", "atol"}
-        likelihood = record.ode.model_dump(include=names) if record.ode else {}
-        return {f"ODE's {name}": value for name, value in likelihood.items()}
+        return {f"ODE's {name}": value for name, value in _how_by_ode(record.ode).items()}
     settings, extractor = record.settings, record.extractor
     # Only the setting 'inception' is Inception: an extractor of one's own may carry any name.
     named_so = extractor.name if settings.scoring.extractor == extractor.name else f"{extractor.name} (of one's own)"

@@ -4,8 +4,10 @@ Of a folder's files those count that lie under the name that is written here. Wh
 machines leaves others: `NAME (1).json`, `NAME - Copy.json`, `NAME.sync-conflict-DATE.json`, which may have been edited.
 """
 
+import gc
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -85,15 +87,16 @@ class OwnFiles(Generic[Read]):
     def all(self, folder: Path, broken: Callable[[UserError], object] | None = None) -> dict[Path, Read]:
         """All that count, in order of file name. `broken` hears of each that cannot be read; without it, UserError."""
         found: dict[Path, Read] = {}
-        for path in self.paths(folder):
-            try:
-                content = self.own(path)
-            except UserError as error:
-                if broken is None:
-                    raise
-                broken(error)
-            else:
-                found |= {path: content} if content else {}
+        with _all_kept():
+            for path in self.paths(folder):
+                try:
+                    content = self.own(path)
+                except UserError as error:
+                    if broken is None:
+                        raise
+                    broken(error)
+                else:
+                    found |= {path: content} if content else {}
         self._say_odd_pictures(folder)
         return found
 
@@ -101,3 +104,15 @@ class OwnFiles(Generic[Read]):
         paths = sorted(folder.glob(f"{self.pattern}.png"))
         if odd := [f"'{path.name}'" for path in paths if not re.fullmatch(self.pictures, path.stem)]:
             say_once(f"'{folder}': left out are pictures under names that none is written under: {', '.join(odd)}.")
+
+
+@contextmanager
+def _all_kept() -> Iterator[None]:
+    """Python does not look for garbage meanwhile: there is none, and of thousands of records it would look through all, often."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from ddpm_bench.config.limits import NAME
 from ddpm_bench.config.metrics import DISTANCE, SCORE
@@ -26,7 +26,7 @@ from ddpm_bench.records.fields import (
     Step,
 )
 from ddpm_bench.records.likelihoods import Bounds, BoundTerms, OdeLikelihood
-from ddpm_bench.records.part import Part
+from ddpm_bench.records.part import Part, read_once
 from ddpm_bench.records.reading import OwnFiles, read_part
 
 SCHEMA = 2
@@ -152,9 +152,9 @@ class Record(Part):
     seed: Seed
     outcome: Literal["done", "diverged"]
     divergence: Divergence | None = None
-    settings: Annotated[CellSettings, BeforeValidator(as_written)]
-    data: DataInfo
-    extractor: ExtractorInfo
+    settings: Annotated[CellSettings, read_once(CellSettings, as_written)]
+    data: Annotated[DataInfo, read_once(DataInfo)]
+    extractor: Annotated[ExtractorInfo, read_once(ExtractorInfo)]
     parameters: Count
     images_seen: Count
     samples: Count

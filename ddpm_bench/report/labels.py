@@ -131,6 +131,8 @@ def _write(label: str, symbol: Callable[[Symbol], str], text: Callable[[str], st
 
 def one_line(text: str) -> str:
     """Line breaks and control characters become spaces; a table cell has one line."""
+    if text.isprintable():
+        return text
     return "".join(" " if ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u2029" else c for c in text)
 
 

@@ -10,14 +10,14 @@ listed. An interval is 95% by itself, and its scatter is that of
 One run a side says nothing of another training run, so that nothing is concluded from it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 from ddpm_bench.config.metrics import METRICS, SCORE
 from ddpm_bench.errors import UserError
-from ddpm_bench.records.conditions import measurement_conditions, model_conditions
+from ddpm_bench.records.conditions import measurement_conditions, model_conditions, one_of_each
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.effects import Effect, against_one, effect
@@ -89,19 +89,17 @@ def side_by_side(a: Sequence[Record], b: Sequence[Record]) -> SideBySide:
     measurements: dict[str, None] = {}
     outcomes = []
     for name, (ones, others) in pairs.items():
-        models |= dict.fromkeys(_lines(ones, others, lambda r: _without(model_conditions(r, SCORE), _IMAGES)))
+        was, kinds = others[0], one_of_each((*ones, *others))
+        models |= dict.fromkeys(_lines(was, kinds, lambda r: _without(model_conditions(r, SCORE), _IMAGES)))
         for key in _shared_keys(ones, others):
-            lines = _lines(ones, others, partial(how, key=key))
+            lines = _lines(was, kinds, partial(how, key=key))
             measurements |= dict.fromkeys(lines)
             contrasts.append(_contrast(name, key, ones, others, lines))
         if any(record.outcome == "diverged" for record in (*ones, *others)):
             outcomes.append(f"{name}: {_diverged(ones)} diverged in A, {_diverged(others)} in B")
-    only_a, only_b = (tuple(cell for cell in side if not _paired(cell, pairs)) for side in sides)
+    paired = {record.cell for ones, others in pairs.values() for record in (*ones, *others)}
+    only_a, only_b = (tuple(cell for cell in side if cell not in paired) for side in sides)
     return SideBySide(tuple(contrasts), tuple(models), tuple(measurements), tuple(outcomes), only_a, only_b)
-
-
-def _paired(cell: str, pairs: Mapping[str, tuple[list[Record], list[Record]]]) -> bool:
-    return any(record.cell == cell for ones, others in pairs.values() for record in (*ones, *others))
 
 
 def how(record: Record, key: str) -> dict[str, object]:
@@ -133,13 +131,10 @@ def _without(conditions: dict[str, object], names: Sequence[str]) -> dict[str, o
     return {name: value for name, value in conditions.items() if name not in names}
 
 
-def _lines(
-    ones: Sequence[Record], others: Sequence[Record], conditions: Callable[[Record], dict[str, object]]
-) -> list[str]:
-    """What differs between any record here and the first of the others, or among the others; each once."""
-    was = conditions(others[0])
-    found = [line.strip() for record in (*ones, *others) for line in differences(was, conditions(record))]
-    return list(dict.fromkeys(found))
+def _lines(was: Record, now: Sequence[Record], conditions: Callable[[Record], dict[str, object]]) -> list[str]:
+    """What differs between a record and the others, each once."""
+    before = conditions(was)
+    return list(dict.fromkeys(line.strip() for record in now for line in differences(before, conditions(record))))
 
 
 def _shared_keys(ones: Sequence[Record], others: Sequence[Record]) -> list[str]:

@@ -3,6 +3,7 @@
 s = sqrt( sum_i (y_i - mean)^2 / (n - 1) ),   n seeds;  not defined for n = 1.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -53,7 +54,15 @@ class MeasuredCell:
 
     def values(self, metric: str) -> dict[int, float]:
         """The metric by seed, of the seeds that have it."""
-        return {seed: found.metrics[metric] for seed, found in self.checkpoints.items() if metric in found.metrics}
+        return self._by_metric.get(metric, {})
+
+    @cached_property
+    def _by_metric(self) -> Mapping[str, dict[int, float]]:
+        found: dict[str, dict[int, float]] = {}
+        for seed, checkpoint in self.checkpoints.items():
+            for metric, value in checkpoint.metrics.items():
+                found.setdefault(metric, {})[seed] = value
+        return found
 
     def bounds_of(self, split: str) -> list[BoundTerms]:
         """The bounds of a split, one a seed that has it."""
@@ -191,15 +200,21 @@ def _rows(
     by_cell = _estimates([(record.cell, checkpoint.metrics) for record, checkpoint in scored])
     # Where a cell has several checkpoints here, its estimates have several seeds, and no interval.
     by_cell |= {record.cell: _with_intervals(by_cell[record.cell], checkpoint) for record, checkpoint in scored}
+    runs: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        runs[record.cell].append(record)
+    scores: dict[str, list[tuple[Record, Checkpoint]]] = defaultdict(list)
+    for record, checkpoint in scored:
+        scores[record.cell].append((record, checkpoint))
     return tuple(
         MeasuredCell(
             cell=cell,
-            done=tuple(r for r in records if r.cell == cell.name and r.outcome == "done"),
-            diverged=tuple(r for r in records if r.cell == cell.name and r.outcome == "diverged"),
+            done=tuple(record for record in runs[cell.name] if record.outcome == "done"),
+            diverged=tuple(record for record in runs[cell.name] if record.outcome == "diverged"),
             estimates=by_cell.get(cell.name, {}),
-            checkpoints={record.seed: checkpoint for record, checkpoint in scored if record.cell == cell.name},
+            checkpoints={record.seed: checkpoint for record, checkpoint in scores[cell.name]},
             # A record's bounds are those of its last checkpoint.
-            bounds=tuple(b for r, c in scored if r.cell == cell.name and c is r.last for b in r.bounds),
+            bounds=tuple(bound for r, checkpoint in scores[cell.name] if checkpoint is r.last for bound in r.bounds),
         )
         for cell in grid.cells
     )

@@ -1,7 +1,7 @@
 """Pictures of all cells side by side: samples, generation step by step, and the training images nearest to samples."""
 
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from ddpm_bench.records.record import Record
 from ddpm_bench.report.figures.drawing import COLUMNS, GREY, SMALL, WIDTH, Said, cell_panels, measured_on
 from ddpm_bench.report.figures.in_words import ranking
 from ddpm_bench.report.figures.neighbour_distances import seen_in
-from ddpm_bench.report.pictures import GRID_SIDE, LABELLED_SIDE, PictureFolder, runs_of
+from ddpm_bench.report.pictures import GRID_SIDE, LABELLED_SIDE, PictureFolder
 from ddpm_bench.report.summary import MeasuredCell, Summary, by_group
 from ddpm_bench.report.table_remarks import NOT_MEASURED
 
@@ -135,14 +135,30 @@ def _side_by_side(
 
 
 def _chosen(summary: Summary, read: Callable[[Record], CellPictures | None]) -> dict[str, CellPictures]:
-    """What each cell shows: the seed that most cells have, else the first seed that can be shown."""
-    found: dict[str, list[CellPictures]] = {}
-    for row in summary.rows:
-        if runs := [one for record in runs_of(row) if (one := read(record))]:
-            found[row.cell.name] = [one for one in runs if one.record.outcome == "done"] or runs
-    seeds = Counter(one.record.seed for runs in found.values() for one in runs)
-    usual = max(sorted(seeds), key=seeds.__getitem__, default=None)
-    return {name: next((one for one in runs if one.record.seed == usual), runs[0]) for name, runs in found.items()}
+    """What each cell shows: the seed that most cells can show, else the first seed that can be shown.
+
+    Only as many pictures are read as it takes to be sure of that: most seeds of many are never looked at.
+    """
+    held: dict[tuple[str, int], CellPictures | None] = {}
+
+    def shown(record: Record) -> CellPictures | None:
+        run = (record.cell, record.seed)
+        if run not in held:
+            held[run] = read(record)
+        return held[run]
+
+    found = {row.cell.name: row.done if any(map(shown, row.done)) else row.diverged for row in summary.rows}
+    having = defaultdict[int, list[Record]](list)
+    for record in (record for runs in found.values() for record in runs):
+        having[record.seed].append(record)
+    best = (0, 0)  # cells that can show a seed, and that seed, negative so that the lowest is the best
+    for most in sorted(((len(runs), -seed) for seed, runs in having.items()), reverse=True):
+        if most <= best:
+            break
+        best = max(best, (sum(map(bool, map(shown, having[-most[1]]))), most[1]))
+    usual_first = {name: sorted(runs, key=lambda record: record.seed != -best[1]) for name, runs in found.items()}
+    first = {name: next(filter(None, map(shown, runs)), None) for name, runs in usual_first.items()}
+    return {name: one for name, one in first.items() if one}
 
 
 def mosaic(tiles: np.ndarray, apart: int = 0, gap: int = 1) -> np.ndarray:

@@ -135,19 +135,28 @@ def _used(record: Record) -> dict[str, dict[str, Any]]:
 
 
 def _facts(records: Sequence[Record], read: Callable[[Record], Mapping[str, Mapping[str, Any]]]) -> Facts:
-    told: dict[str, dict[str, dict[str, list[int]]]] = {}
+    """Sections that are alike, as settings are, are taken apart once, however many seeds there are."""
+    alike: dict[str, dict[str, tuple[Mapping[str, Any], list[int]]]] = {}
     for record in records:
         for section, values in read(record).items():
+            _, seeds = alike.setdefault(section, {}).setdefault(_json(values), (values, []))
+            seeds.append(record.seed)
+    told: dict[str, dict[str, dict[str, list[int]]]] = {}
+    for section, variants in alike.items():
+        for values, seeds in variants.values():
             for name, value in values.items():
-                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-                told.setdefault(section, {}).setdefault(name, {}).setdefault(text, []).append(record.seed)
+                text = value if isinstance(value, str) else _json(value)
+                told.setdefault(section, {}).setdefault(name, {}).setdefault(text, []).extend(seeds)
     return {section: {name: _variants(by_text) for name, by_text in names.items()} for section, names in told.items()}
+
+
+_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _variants(by_text: Mapping[str, Sequence[int]]) -> list[str]:
     if len(by_text) == 1:
         return list(by_text)
-    return [f"seed {', '.join(map(str, seeds))}: {text}" for text, seeds in by_text.items()]
+    return [f"seed {', '.join(map(str, sorted(seeds)))}: {text}" for text, seeds in by_text.items()]
 
 
 def curve(records: Sequence[Record]) -> Curve | None:

@@ -10,7 +10,9 @@ from torch import nn
 
 from ddpm_bench.config.networks import NetworkSettings
 from ddpm_bench.config.settings import DiffusionSettings, ProcessSettings, SamplingSettings
+from ddpm_bench.data.autoencoders import latents_of
 from ddpm_bench.data.codec import CODECS, Codec
+from ddpm_bench.data.latents import UNTRAINED
 from ddpm_bench.diffusion.objective import OBJECTIVES, Objective
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS
 from ddpm_bench.diffusion.reverse import Diffusion
@@ -22,6 +24,9 @@ from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.networks.built import built
 
 Named = TypeVar("Named")
+
+AUTOENCODER = "autoencoder"
+"""The codec of an autoencoder that is given: diffusion.codec = "autoencoder:PATH"."""
 
 
 def build_diffusion(settings: ProcessSettings) -> Diffusion:
@@ -55,7 +60,15 @@ def build_objective(settings: DiffusionSettings) -> Objective:
 
 
 def build_codec(settings: ProcessSettings) -> Codec:
-    """What the process works on; UserError for an unknown name."""
+    """What the process works on; UserError for an unknown name, and for an autoencoder that is not on this machine."""
+    if settings.autoencoder:
+        if settings.codec not in (AUTOENCODER, *UNTRAINED):
+            raise UserError(f"The codec '{settings.codec}' has no autoencoder; leave diffusion.autoencoder out.")
+        return latents_of(settings.autoencoder, settings.codec)
+    if settings.codec.partition(":")[0] == AUTOENCODER:
+        raise UserError(
+            f"The codec '{settings.codec}' needs a file: {AUTOENCODER}:PATH. Give it to `ablate` or `train`."
+        )
     return _named("codec", settings.codec, CODECS)
 
 

@@ -18,6 +18,7 @@ from ddpm_bench.diffusion.times import TimeSampler
 from ddpm_bench.errors import UserError
 from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.device import float32_as
+from ddpm_bench.training.posteriors import Posteriors
 
 ORDER, STEP, DROPOUT = range(3)  # streams
 
@@ -58,20 +59,27 @@ class Batches:
             raise UserError(f"seed = {seed} is negative; use 0 or more.")
         self.images, self.device = images.to(device), device
         self.size, self.flips, self.times, self.codec, self.seed = size, flips, times, codec, seed
+        self._posteriors = Posteriors(codec, self.images, flips) if codec.random else None
         self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
 
     def at(self, step: int) -> Batch:
         """The batch of a step, counted from 0, of all ranks; seeds the step's dropout."""
         generator = self._generator(STEP, step)
-        images = self.images[self._indices(step)]
+        indices, flipped, spread = self._indices(step), None, None
+        images = self.images[indices]
         if self.flips:
             flipped = torch.rand((len(images), 1, 1, 1), generator=generator, device=self.device) < 0.5
             images = torch.where(flipped, images.flip(3), images)
-        x0 = self.codec.encode(images)
+        if self._posteriors:
+            x0, spread = self._posteriors.of(images, indices, flipped)
+        else:
+            x0 = self.codec.encode(images)
         if self.codec.dequantised:
             x0 = dequantised(self.codec, images, torch.rand(x0.shape, generator=generator, device=self.device))
         t, weight = self.times.draw(len(x0), generator)
         eps = torch.randn(x0.shape, generator=generator, device=self.device)
+        if spread is not None:  # drawn last, so that whatever else is drawn does not depend on the codec
+            x0 = x0 + spread * torch.randn(x0.shape, generator=generator, device=self.device)
         rank = (number,) if (number := ranks.rank()) else ()
         torch.manual_seed(self._number(DROPOUT, step, *rank))  # layers draw from the global generator
         return Batch(x0, t, eps, weight)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.config.settings import ProcessSettings, SamplingSettings
@@ -132,7 +132,7 @@ def block(
 
 
 def convert(
-    theirs: Mapping[str, Tensor], modules: Modules, network: UNet, where: str, causes: Sequence[Cause],
+    theirs: Mapping[str, Tensor], modules: Modules, network: nn.Module, where: str, causes: Sequence[Cause],
     arrange: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor,
 ) -> dict[str, Tensor]:  # fmt: skip
     """The state dict of `network` in float32, made of `theirs`. UserError naming the first tensors that do not fit.

@@ -1,0 +1,82 @@
+"""The autoencoders of jobs: settings say which by its hash, before anything is trained, sampled or looked up.
+
+autoencoder:PATH    a file of `ddpm-bench autoencoder train`, or a folder of diffusers' AutoencoderKL
+kl-f2, ...          trained on the job's own images when it is first needed, and kept (`config/autoencoder.py`)
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ddpm_bench.config.autoencoder import ON_DEMAND
+from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.data.autoencoders import keep, store, stored
+from ddpm_bench.data.images import ImageData
+from ddpm_bench.errors import UserError
+from ddpm_bench.experiment.cell import Job
+from ddpm_bench.models.build import AUTOENCODER, build_codec
+from ddpm_bench.models.interop.autoencoder_kl import keep_given
+from ddpm_bench.runtime.observer import about, say
+from ddpm_bench.runtime.owner import owned
+from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.sealed import read_sealed, write_sealed
+from ddpm_bench.training.autoencoder import train_autoencoder
+
+
+def with_given_autoencoder(settings: CellSettings) -> CellSettings:
+    """The settings, with the hash of the autoencoder that they give by its path, which lies in the store from now on."""
+    word, colon, path = settings.diffusion.codec.partition(":")
+    if word != AUTOENCODER or not colon:
+        return settings
+    if not path:
+        raise UserError(f"The codec '{settings.diffusion.codec}' names no file: write {AUTOENCODER}:PATH.")
+    return _with(settings, AUTOENCODER, keep_given(Path(path).expanduser()))
+
+
+def with_autoencoders(jobs: Sequence[Job], data: ImageData, runtime: Runtime) -> list[Job]:
+    """The jobs, with the hashes of autoencoders that are trained on their images; each is trained once.
+
+    UserError for images that a codec does not take, and latents that a network does not. Raises Interrupted: what is finished is kept.
+    """
+    made = [replace(job, settings=_trained(job.settings, data, runtime)) for job in jobs]
+    for job in made:
+        if job.settings.diffusion.codec != "pixels":
+            side = build_codec(job.settings.diffusion).shape(data.shape)[1]
+            job.settings.network.check(side)
+    return [
+        replace(job, shares=job.shares and replace(job.shares, settings=_trained(job.shares.settings, data, runtime)))
+        for job in made
+    ]
+
+
+def _trained(settings: CellSettings, data: ImageData, runtime: Runtime) -> CellSettings:
+    """The settings, with the hash of the autoencoder that their codec's name stands for, where it stands for one."""
+    name, given = settings.diffusion.codec, settings.diffusion.autoencoder
+    if given or name not in ON_DEMAND:
+        return settings
+    build_codec(settings.diffusion).shape(data.shape)  # refused, if at all, before it is trained
+    training = ON_DEMAND[name]
+    of = {"training": training.model_dump(mode="json"), "data_sha256": data.sha256, "device": runtime.device.type}
+    key = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+    kept = store() / f"trained-{key}.json"
+    with owned(store(), math.inf, key):  # of two processes that want the same, one trains it
+        found = read_sealed(kept)
+        if found is None or not stored(found["sha256"]).exists():
+            with about(name):
+                content, card = train_autoencoder(data, training, runtime)
+            quality = card.reconstruction
+            say(
+                f"{name}: trained {training.steps:,} steps on '{data.name}' in {card.wall_time_s:g} s: PSNR "
+                f"{quality.psnr:.1f} dB on test images, scale {card.scale:.4g}; kept as {stored(card.sha256)}"
+            )
+            found = {"sha256": keep(content), "card": card.model_dump(mode="json")}
+            write_sealed(kept, found)
+    return _with(settings, name, found["sha256"])
+
+
+def _with(settings: CellSettings, codec: str, sha256: str) -> CellSettings:
+    diffusion = settings.diffusion.model_copy(update={"codec": codec, "autoencoder": sha256})
+    return settings.model_copy(update={"diffusion": diffusion})

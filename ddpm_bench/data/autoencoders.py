@@ -21,7 +21,7 @@ from ddpm_bench.config.values import first_fault
 from ddpm_bench.data.latents import Latents
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import given_content, known_content, replacing, write_text
-from ddpm_bench.networks.autoencoder import Autoencoder
+from ddpm_bench.networks.autoencoder import Autoencoder, with_weights
 from ddpm_bench.networks.weights import mismatch, not_finite, outline, read_tensors
 
 STORE = Path("~/.cache/ddpm-bench/autoencoders")
@@ -148,10 +148,7 @@ def _read(path: Path, content: bytes) -> tuple[Autoencoder, float]:
         wrong = first_fault(error) if isinstance(error, ValidationError) else str(error)
     if wrong:
         raise UserError(f"'{path}' is no autoencoder of ddpm-bench: {wrong}. {REMEDY}")
-    with torch.random.fork_rng(devices=[]):
-        network = Autoencoder(about.image_channels, about.settings)
-    network.load_state_dict(tensors)
-    return network.requires_grad_(False).eval(), scale
+    return with_weights(about.image_channels, about.settings, tensors), scale
 
 
 def _metadata(path: Path) -> dict[str, Any]:

@@ -4,6 +4,8 @@ KL first stage): encoder and decoder of the U-Net's blocks without time, attenti
 Its outputs equal those of diffusers' `AutoencoderKL` when weights are copied. It computes in float32 everywhere.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -116,6 +118,14 @@ class Autoencoder(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """The image of latents that are not scaled; its pixels may leave [-1, 1]."""
         return self.decoder(self.post_quant(z.contiguous(memory_format=torch.channels_last)))
+
+
+def with_weights(image_channels: int, settings: AutoencoderSettings, weights: Mapping[str, Tensor]) -> Autoencoder:
+    """An autoencoder with these weights, which fit it, to be used and not trained. The caller's generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        network = Autoencoder(image_channels, settings)
+    network.load_state_dict(weights)
+    return network.requires_grad_(False).eval()
 
 
 def kl(mean: Tensor, log_variance: Tensor) -> Tensor:

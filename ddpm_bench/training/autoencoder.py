@@ -79,14 +79,19 @@ def save_autoencoder(
     data: ImageData, out: Path, training: AutoencoderTraining, runtime: Runtime, extractor: Extractor | None
 ) -> AutoencoderCard:
     """Train one and write `out` (.safetensors) and its card (.json) beside it."""
-    if out.suffix != ".safetensors":
-        raise UserError(
-            f"An autoencoder is a .safetensors file, not '{out}'. Write --out {out.parent / (out.stem or 'mine')}.safetensors."
-        )
+    check_out(out)
     make_folder(out.parent)
     content, card = train_autoencoder(data, training, runtime, extractor)
     write_autoencoder(out, content, card)
     return card
+
+
+def check_out(out: Path) -> None:
+    """UserError for a file that is not called as one of weights."""
+    if out.suffix != ".safetensors":
+        raise UserError(
+            f"An autoencoder is a .safetensors file, not '{out}'. Write --out {out.parent / (out.stem or 'mine')}.safetensors."
+        )
 
 
 def first_batch(images: Tensor, training: AutoencoderTraining) -> Tensor:

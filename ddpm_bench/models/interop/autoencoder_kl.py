@@ -18,7 +18,7 @@ from ddpm_bench.models.interop.convert import Modules, convert
 from ddpm_bench.models.interop.diffusers_folder import NOTES, weights_file
 from ddpm_bench.models.interop.given import load_file, load_json, tensors
 from ddpm_bench.models.interop.user_says import reasons
-from ddpm_bench.networks.autoencoder import Autoencoder, TimelessBlock
+from ddpm_bench.networks.autoencoder import Autoencoder, TimelessBlock, with_weights
 from ddpm_bench.networks.weights import outline
 
 BLOCK = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "shortcut": "conv_shortcut"}
@@ -84,9 +84,7 @@ def read_autoencoder(folder: Path) -> tuple[Autoencoder, float]:
     with outline():
         drawn = Autoencoder(config.in_channels, settings)
     state = convert(theirs, _modules(drawn, settings, theirs), drawn, inside, ())
-    network = Autoencoder(config.in_channels, settings)
-    network.load_state_dict(state)
-    return network.requires_grad_(False).eval(), config.scaling_factor
+    return with_weights(config.in_channels, settings, state), config.scaling_factor
 
 
 def _settings(config: AutoencoderConfig, where: str) -> AutoencoderSettings:

@@ -51,7 +51,10 @@ def test_it_encodes_and_decodes_as_diffusers_does(name: str, tmp_path: Path) -> 
     their = theirs(**CONFIGS[name])
     their.save_pretrained(tmp_path / "vae")
     ours, scale = read_autoencoder(tmp_path / "vae")
-    their, ours = their.double(), ours.double()  # so that rounding, which norms of few numbers make larger, hides nothing
+    their, ours = (
+        their.double(),
+        ours.double(),
+    )  # so that rounding, which norms of few numbers make larger, hides nothing
     x = torch.randn(2, CONFIGS[name]["in_channels"], 16, 16, dtype=torch.float64)
     posterior = their.encode(x).latent_dist
     mean, log_variance = ours.moments(x)

@@ -33,7 +33,9 @@ def autoencoder_train(
     resize: Resizing = None,
     size: Annotated[int, typer.Option(help="The images' side in pixels.")] = 32,
     channels: Annotated[int, typer.Option(min=1, help="Of latents.")] = 4,
-    factor: Annotated[Literal["2", "4", "8"], typer.Option(help="Pixels a side of an image for one of its latents.")] = "2",
+    factor: Annotated[
+        Literal["2", "4", "8"], typer.Option(help="Pixels a side of an image for one of its latents.")
+    ] = "2",
     base: Annotated[int, typer.Option(min=2, help="Channels of the first level; the others have twice as many.")] = 32,
     blocks: Annotated[int, typer.Option(min=1, help="Residual blocks a level.")] = 1,
     groups: Annotated[int, typer.Option(min=1, help="Of every group normalisation.")] = 8,
@@ -70,7 +72,13 @@ def autoencoder_train(
     check_out(out)
     network = section(
         AutoencoderSettings,
-        {"channels": channels, "base": base, "blocks": blocks, "groups": groups, "multipliers": MULTIPLIERS[int(factor)]},
+        {
+            "channels": channels,
+            "base": base,
+            "blocks": blocks,
+            "groups": groups,
+            "multipliers": MULTIPLIERS[int(factor)],
+        },
     )
     network.check()
     wish = {"network": network, "loss": loss, "kl_weight": kl_weight, "steps": steps, "batch": batch,
@@ -97,7 +105,9 @@ def autoencoder_train(
 
 @app.command("add")
 def autoencoder_add(
-    source: Annotated[Path, typer.Argument(help="A file of `autoencoder train`, or a folder of diffusers' AutoencoderKL.")],
+    source: Annotated[
+        Path, typer.Argument(help="A file of `autoencoder train`, or a folder of diffusers' AutoencoderKL.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Put an autoencoder where the checkpoints of its latents find it on this machine.

@@ -4,8 +4,8 @@
     wrapped.py        the state dict inside what a training script saved around it
     user_says.py      what the person says of it, against what the checkpoint says of itself
     convert.py        a state dict of theirs, by a table of names, into one of ours
-    diffusers.py (with diffusers_folder.py and diffusers_scheduler.py), openai.py (with openai_flags.py), pytorch_ddpm.py,
-                      ddim.py: a format each
+    diffusers.py (with diffusers_folder.py, diffusers_scheduler.py and autoencoder_kl.py), openai.py (with openai_flags.py),
+                      pytorch_ddpm.py, ddim.py: a format each
     others.py         what is known and not taken, and why
 
 A format says whether it recognises a source, and reads one; one more is one file and one entry in FORMATS.
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import sha256_file
-from ddpm_bench.models.build import build_diffusion
+from ddpm_bench.models.build import build_codec, build_diffusion
 from ddpm_bench.models.interop import ddim, diffusers, openai, pytorch_ddpm
 from ddpm_bench.models.interop.convert import Found, outline
 from ddpm_bench.models.interop.given import Given
@@ -82,9 +82,10 @@ def describe(card: ModelCard) -> Sequence[str]:
     """Lines saying what was recognised and how it will be scored."""
     process, network = card.process, card.network
     assert isinstance(network, UNetSettings)  # every format here is one of U-Nets
-    channels, size, _ = card.shape
-    outputs = channels * build_diffusion(process).variance.outputs
-    parameters = sum(p.numel() for p in outline(network, channels, outputs, size).parameters())
+    (channels, size, _), codec = card.shape, build_codec(process)
+    inputs, side, _ = codec.shape(card.shape)
+    outputs = inputs * build_diffusion(process).variance.outputs
+    parameters = sum(p.numel() for p in outline(network, inputs, outputs, side).parameters())
     heads = f"{network.head_channels} channels a head" if network.head_channels else f"heads = {network.heads}"
     betas = "" if process.schedule == "cosine" else f" from {process.beta_1:g} to {process.beta_T:g}"
     told = f"t * 1000 / {process.T}" if process.rescale_timesteps else "t"
@@ -95,6 +96,11 @@ def describe(card: ModelCard) -> Sequence[str]:
         f"time {'scales and shifts' if network.scale_shift else 'is added'}, resampling by {network.resample}",
         f"process: {process.schedule}{betas}, T = {process.T}, predicts {process.parameterization}, "
         f"variance {process.variance}, the network is told {told} for t = 0..{process.T - 1}",
+        *(
+            [f"latents: {inputs}x{side}x{side} of an autoencoder, SHA-256 {process.autoencoder}"]
+            if process.autoencoder
+            else []
+        ),
         f"sampling: {card.sampling.sampler}, x_0 {'clipped to [-1, 1]' if card.sampling.clip_x0 else 'not clipped'}, "
         f"all steps; fewer (--steps) are spaced as '{card.sampling.spacing}'",
         f"weights: {KINDS[card.weights]}" + (f", step {card.step:,}" if card.step is not None else ", step not known"),

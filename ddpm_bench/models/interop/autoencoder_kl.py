@@ -4,6 +4,7 @@ Its `scaling_factor` is the scale of latents. What ours cannot express is refuse
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from ddpm_bench.config.autoencoder import AutoencoderSettings
 from ddpm_bench.config.settings import Settings
 from ddpm_bench.data.autoencoders import keep, keep_file, packed
 from ddpm_bench.errors import UserError
+from ddpm_bench.models.build import AUTOENCODER
 from ddpm_bench.models.interop.convert import Modules, convert
 from ddpm_bench.models.interop.diffusers_folder import NOTES, weights_file
 from ddpm_bench.models.interop.given import load_file, load_json, tensors
@@ -62,6 +64,56 @@ def keep_given(path: Path) -> str:
         return keep_file(path)
     network, scale = read_autoencoder(path)
     return keep(packed(network, scale))
+
+
+@dataclass(frozen=True)
+class LatentsOf:
+    """The autoencoder of a pipeline, from its folder."""
+
+    network: Autoencoder
+    scale: float
+    folder: Path
+
+    @property
+    def factor(self) -> int:
+        return self.network.settings.factor
+
+    @property
+    def image_channels(self) -> int:
+        return self.network.image_channels
+
+    @property
+    def remark(self) -> str:
+        return f"of latents of {self.folder.name}/, f = {self.factor}, scaling_factor = {self.scale:g}"
+
+    def keep(self) -> dict[str, str]:
+        """The fields of ProcessSettings that say so, once it lies in the store."""
+        return {"codec": AUTOENCODER, "autoencoder": keep(packed(self.network, self.scale))}
+
+
+def read_latents(folder: Path | None, channels: int, clips: bool, where: str) -> LatentsOf | None:
+    """What a network of `channels` works on; None where it is of pixels, and there is no folder of an autoencoder.
+
+    UserError where it can be of neither, and where latents would be clipped as pixels are.
+    """
+    if folder is None:
+        if channels not in (1, 3):
+            raise UserError(
+                f"{where} has in_channels = {channels}: images have 1 or 3. A network of latents is imported with its autoencoder: give "
+                "the folder of its whole LDM pipeline."
+            )
+        return None
+    network, scale = read_autoencoder(folder)
+    if network.settings.channels != channels:
+        raise UserError(
+            f"{where} has a network of {channels} channels, and its {folder.name} makes latents of {network.settings.channels}: they do "
+            "not belong together."
+        )
+    if clips:
+        raise UserError(
+            f"The scheduler of {where} has clip_sample = True, which would clip latents as pixels; set it to false in a copy of its file."
+        )
+    return LatentsOf(network, scale, folder)
 
 
 def read_autoencoder(folder: Path) -> tuple[Autoencoder, float]:

@@ -43,7 +43,7 @@ def autoencoder_train(
         Literal["L1", "L2"], typer.Option(help="Of pixels. There is no LPIPS and no discriminator beside it.")
     ] = "L1",
     kl_weight: Annotated[float, typer.Option(min=0, help="Of the latents' KL to a standard normal.")] = 1e-6,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1500,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1000,
     batch: Annotated[int, typer.Option(min=2, help="Images a step.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="The highest of its one cycle.")] = 2e-3,
     seed: Seed = 0,

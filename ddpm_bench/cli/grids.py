@@ -199,7 +199,7 @@ def ablate(
     asked, settings = "extractor" in parse_set(assign).get("scoring", {}), jobs[0].settings
     with Stop(), on_gpus(gpus, runtime.device):
         images = load_data(settings.data)
-        jobs = with_autoencoders(jobs, images, runtime)
+        jobs = with_autoencoders(jobs, images, runtime, for_timing=dry_run)
         if dry_run:
             with cpu_threads(chosen.threads):
                 runtime = for_training(runtime, precision, jobs[0], images, None)

@@ -57,7 +57,7 @@ class AutoencoderTraining(Settings):
     network: AutoencoderSettings = AutoencoderSettings()
     loss: Literal["L1", "L2"] = "L1"
     kl_weight: float = Field(1e-6, ge=0)
-    steps: int = Field(1500, ge=1, le=MOST_STEPS)
+    steps: int = Field(1000, ge=1, le=MOST_STEPS)
     batch: int = Field(64, ge=2, le=100_000)
     learning_rate: float = Field(2e-3, gt=0)
     seed: int = Field(0, ge=0, le=LARGEST_SEED)
@@ -67,13 +67,22 @@ MULTIPLIERS: dict[int, tuple[int, ...]] = {2: (1, 2), 4: (1, 2, 2), 8: (1, 2, 2,
 """By factor, those of `ddpm-bench autoencoder train` and of the codecs below."""
 
 
+CHANNELS = {2: 2, 4: 3, 8: 4}
+"""Of latents, by factor, as the release's configurations have them."""
+
+
 def _of(factor: int, base: int, groups: int, steps: int, batch: int) -> AutoencoderTraining:
-    network = AutoencoderSettings(base=base, groups=groups, multipliers=MULTIPLIERS[factor])
+    network = AutoencoderSettings(channels=CHANNELS[factor], base=base, groups=groups, multipliers=MULTIPLIERS[factor])
     return AutoencoderTraining(network=network, steps=steps, batch=batch)
 
 
 ON_DEMAND: dict[str, AutoencoderTraining] = {
-    **{f"kl-f{factor}": _of(factor, base=16, groups=8, steps=1500, batch=64) for factor in MULTIPLIERS},
+    **{f"kl-f{factor}": _of(factor, base=16, groups=8, steps=1000, batch=64) for factor in MULTIPLIERS},
     **{f"tiny-kl-f{factor}": _of(factor, base=8, groups=4, steps=100, batch=16) for factor in MULTIPLIERS},
 }
-"""Codecs by name whose autoencoder is trained on a grid's own images when it is first needed, and kept."""
+"""Codecs by name whose autoencoder is trained on a grid's own images when it is first needed, and kept: small ones, for small images."""
+
+
+def plain_codec(codec: str) -> str:
+    """A codec's name without the path that it may be given by: what settings say once the file is found."""
+    return codec.partition(":")[0]

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from ddpm_bench.config.autoencoder import plain_codec
 from ddpm_bench.config.networks import NetworkSettings
 from ddpm_bench.config.settings import DiffusionSettings, ProcessSettings, SamplingSettings
 from ddpm_bench.data.autoencoders import latents_of
@@ -65,7 +66,7 @@ def build_codec(settings: ProcessSettings) -> Codec:
         if settings.codec not in (AUTOENCODER, *UNTRAINED):
             raise UserError(f"The codec '{settings.codec}' has no autoencoder; leave diffusion.autoencoder out.")
         return latents_of(settings.autoencoder, settings.codec)
-    if settings.codec.partition(":")[0] == AUTOENCODER:
+    if plain_codec(settings.codec) == AUTOENCODER:
         raise UserError(
             f"The codec '{settings.codec}' needs a file: {AUTOENCODER}:PATH. Give it to `ablate` or `train`."
         )

@@ -213,11 +213,13 @@ class Record(Part):
 
     @property
     def common_settings(self) -> dict[str, dict[str, Any]]:
-        """The settings that all cells of its grid share, as JSON values: all but the axes."""
+        """The settings that all cells of its grid share, as JSON values: all but the axes, and the autoencoder of a codec that is one."""
         settings = self.settings.model_dump(mode="json")
         for axis in self.axes:
             section, _, name = axis.partition(".")
             settings[section].pop(name, None)
+        if "codec" not in settings["diffusion"] or not self.settings.diffusion.autoencoder:
+            del settings["diffusion"]["autoencoder"]
         return settings
 
     @property

@@ -14,7 +14,7 @@ from ddpm_bench.records.record import read_records
 
 COMMANDS = [
     "ablate", "train", "sample", "evaluate", "nll", "selftest", "import", "report", "compare", "merge", "reproduce", "grids",
-    "published", "speed", "precision", "extractor train",
+    "published", "speed", "precision", "extractor train", "autoencoder train", "autoencoder add",
 ]  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def test_of_the_usual_numbers_of_steps_25_alone_differs_between_openai_and_even(
     assert [n for n in steps if kept_steps(T, n) != kept_steps(T, n, SPACINGS["openai"])] == usual
 
 
-EXACT = [name for name in SPACINGS if name not in ("ddim-uniform", "ddim-quad", "tau-quadratic")]
+EXACT = [name for name in SPACINGS if name not in ("ddim-uniform", "ldm", "ddim-quad", "tau-quadratic")]
 """The spacings that visit as many steps as were asked for."""
 
 
@@ -137,13 +137,26 @@ def test_ddims_steps_are_those_of_its_release_without_the_repeated_ones(steps: i
 def test_every_step_of_ddim_is_one_of_the_chain_in_order(data: st.DataObject) -> None:
     T = data.draw(st.integers(2, 2000))
     steps, name = data.draw(st.integers(1, T)), data.draw(st.sampled_from(sorted(set(SPACINGS) - set(EXACT))))
+    if name == "ldm" and (T - 1) % (T // steps) == 0:
+        return  # refused
     kept = kept_steps(T, steps, SPACINGS[name])
     assert kept[0] >= 1 and kept[-1] <= T and all(a < b for a, b in pairwise(kept))
-    assert len(kept) >= steps if name == "ddim-uniform" else len(kept) <= steps
+    assert len(kept) >= steps if name in ("ddim-uniform", "ldm") else len(kept) <= steps
+
+
+@pytest.mark.parametrize("steps", [1, 10, 50, 200, 250, 300, 500])
+def test_latent_diffusions_steps_are_one_above_ddims(steps: int) -> None:
+    theirs = np.asarray(list(range(0, 1000, 1000 // steps))) + 1  # counted from 0
+    if theirs[-1] == 1000:
+        with pytest.raises(UserError, match=f"does not exist for {steps} of 1000 steps.* a step 1001"):
+            kept_steps(1000, steps, SPACINGS["ldm"])
+    else:
+        assert kept_steps(1000, steps, SPACINGS["ldm"]) == (theirs + 1).tolist()
 
 
 def test_the_spacings_that_leave_steps_out_of_the_whole_chain_are_known() -> None:
-    assert tuple(name for name in SPACINGS if len(kept_steps(1000, 1000, SPACINGS[name])) < 1000) == SHORT_OF_T
+    whole = [name for name in SPACINGS if name != "ldm"]  # which has none of as many steps as the chain
+    assert tuple(name for name in whole if len(kept_steps(1000, 1000, SPACINGS[name])) < 1000) == SHORT_OF_T
     assert SamplingSettings(steps=1000, spacing="ddim-quad").spacing_of(1000) == "ddim-quad"
     assert not SamplingSettings(steps=1000, spacing="ddim-uniform").strided(1000)
 

@@ -136,7 +136,7 @@ Steps = Annotated[
 Spacing = Annotated[
     str | None,
     typer.Option(
-        help="Which steps a chain of fewer than T visits: even, openai, leading, linspace, trailing, ddim-uniform, "
+        help="Which steps a chain of fewer than T visits: even, openai, leading, linspace, trailing, ddim-uniform, ldm, "
         "ddim-quad, tau-linear or tau-quadratic [default: the checkpoint's own]."
     ),
 ]

@@ -80,12 +80,13 @@ def for_model(runtime: Runtime, precision: Wanted, model: Model, results: Path |
     """With `auto` in the precision that the model predicts faster in, or predicted for its rows in the folder `results`."""
     if precision != "auto":
         return runtime
-    batch, network = runtime.network_batch(model.shape[-1]), model.network
+    network, shape = model.network, build_codec(model.process).shape(model.shape)
+    batch = runtime.network_batch(shape[-1])
     kept = results and results / "work" / f"precision-{model.weights_sha256[:8]}.json"
 
     def choose() -> Choice:
         return faster(
-            network, model.shape, batch, runtime.device, training=False, classes=model.network_settings.told_classes
+            network, shape, batch, runtime.device, training=False, classes=model.network_settings.told_classes
         )
 
     return replace(runtime, precision=settled(choose, kept))

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from ddpm_bench.config.autoencoder import plain_codec
 from ddpm_bench.config.limits import NAME
 from ddpm_bench.config.published import (
     Claim,
@@ -75,8 +76,10 @@ class Cell(Frozen):
         return str(self.under("").get("diffusion", {}).get("objective", ""))
 
     def axes_under(self, preset: str) -> dict[str, Any]:
-        """What its axes are under this preset."""
+        """What its axes are under this preset, as records say them."""
         all_of_them = flat(self.under(preset))
+        if (codec := all_of_them.get("diffusion.codec")) is not None:
+            all_of_them["diffusion.codec"] = plain_codec(codec)
         return {axis: all_of_them[axis] for axis in self.axes}
 
 

@@ -36,7 +36,8 @@ class ProcessSettings(Settings):
 
     beta_1, beta_T: the ends of the schedules of beta. sigma_1, sigma_T: those of the schedule `geometric`, 0.01 and 1 where they
     are not given, in units of x_0; a process with this schedule is NCSN's, whose network is told x_0 + sigma_t z.
-    codec: what x_0 is of an image (`data/codec.py`).
+    codec: what x_0 is of an image (`data/codec.py`). "autoencoder:PATH" becomes "autoencoder" before anything is run.
+    autoencoder: the SHA-256 of the codec's autoencoder (`data/autoencoders.py`), where it has one.
     `variance = "fixed"` stands for `fixed_variance`: the paper found beta_t and beta-tilde_t to give similar results.
     `rescale_timesteps`: the network is told t * 1000 / T of the 0-based t, as an option of improved-diffusion does.
     """
@@ -52,6 +53,7 @@ class ProcessSettings(Settings):
     fixed_variance: str = "fixed-beta"
     rescale_timesteps: bool = False
     codec: str = "pixels"
+    autoencoder: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
     @property
     def ends(self) -> tuple[float, float]:

@@ -4,12 +4,14 @@ The only place that a network of latents needs beside its own file: one class he
 `diffusion.codec` names it.
 """
 
+import math
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ddpm_bench.data.images import to_model, to_uint8
+from ddpm_bench.data.latents import UNTRAINED
 from ddpm_bench.errors import UserError
 
 Shape = tuple[int, int, int]
@@ -28,7 +30,7 @@ class Codec(Protocol):
 
     @property
     def range(self) -> tuple[float, float]:
-        """What a predicted x_0 is clipped to where that is asked for."""
+        """What a predicted x_0 is clipped to where that is asked for; infinite where it has no bounds."""
 
     @property
     def bin(self) -> float:
@@ -38,11 +40,18 @@ class Codec(Protocol):
     def dequantised(self) -> bool:
         """Is x_0 spread evenly over its level's width in training?"""
 
+    @property
+    def random(self) -> bool:
+        """Is x_0 drawn of the image's `posterior` each time that training sees it?"""
+
     def shape(self, images: Shape) -> Shape:
         """Of x_0, for images of (C, H, W). UserError for images that it does not take."""
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images -> x_0, on the same device."""
+        """Images -> x_0, on the same device; its mean where it is random."""
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images -> mean and standard deviation of x_0, a normal one in each number."""
 
     def decode(self, x: Tensor) -> Tensor:
         """What a chain ends with -> images, on the same device; what lies out of range is clamped."""
@@ -54,6 +63,15 @@ def check_lossless(codec: Codec) -> None:
         raise UserError(
             f"A bound in bits/dim is one of pixels on the 256 levels of [-1, 1]: it is not defined for the codec '{codec.name}'. "
             "Measure a model of pixels, or leave the bound out: scoring.bound_images=0, --bound-images 0."
+        )
+
+
+def check_clipping(codec: Codec, clip_x0: bool) -> None:
+    """UserError where x_0 is to be clipped and has no bounds."""
+    if clip_x0 and math.isinf(codec.range[1]):
+        raise UserError(
+            f"x_0 of the codec '{codec.name}' has no bounds, so that a prediction of it cannot be clipped. Leave it as it is: "
+            "sampling.clip_x0=false, --no-clip."
         )
 
 
@@ -71,12 +89,17 @@ class Pixels:
     range = (-1.0, 1.0)
     bin = 2 / 255
     dequantised = False
+    random = False
 
     def shape(self, images: Shape) -> Shape:
         return images
 
     def encode(self, images: Tensor) -> Tensor:
         return to_model(images)
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.encode(images)
+        return x, torch.zeros_like(x)
 
     def decode(self, x: Tensor) -> Tensor:
         return to_uint8(x)
@@ -100,4 +123,4 @@ class Unit(Pixels):
 
 
 PIXELS = Pixels()
-CODECS: dict[str, Codec] = {codec.name: codec for codec in (PIXELS, Unit())}
+CODECS: dict[str, Codec] = {PIXELS.name: PIXELS, Unit.name: Unit(), **UNTRAINED}

@@ -8,6 +8,7 @@
     ddim-uniform   1, 1 + c, 1 + 2c, ... up to T, with c = floor(T / steps): from 1, short of T; where `steps` does not
                    divide T these are more than `steps`
     ddim-quad      1 + floor(u^2) for `steps` even values of u in 0..sqrt(0.8 T): from 1 to about 0.8 T
+    ldm            2, 2 + c, 2 + 2c, ...: one above those of ddim-uniform, as latent diffusion's release has them
     tau-linear     floor(c i) with c = T / steps, for i = 1..steps: from about c to T
     tau-quadratic  floor(c i^2) with c = T / steps^2: from about c to T
 
@@ -15,7 +16,10 @@
 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed"). Theirs and OpenAI's count steps from 0, ours, as the
 paper's, from 1.
 
-The last four are of DDIM (Song, Meng, Ermon 2021): `--skip_type` of its release, which counts from 0, and app. D.2 of the
+"ldm" is of Rombach et al. 2022. Their last step ends at the noise level of step 1; here, as in every chain, at x_0. Theirs reaches a
+step T + 1, which no network knows, where c divides T - 1.
+
+The other four are of DDIM (Song, Meng, Ermon 2021): `--skip_type` of its release, which counts from 0, and app. D.2 of the
 paper, which counts from 1 and says of c that it brings the last step near to T. "ddim-quad" and "tau-quadratic" name the
 lowest steps several times where `steps` is large (of 1000: ddim-quad 1 of 50, 4 of 100, 312 of 1000), and "tau-quadratic"
 a step 0: such steps change nothing, and are left out.
@@ -78,6 +82,15 @@ def ddim_uniform(T: int, steps: int) -> list[int]:
     return list(range(1, T + 1, T // steps))
 
 
+def ldm(T: int, steps: int) -> list[int]:
+    """`steps` of them or more. UserError where the last would be T + 1."""
+    kept = [t + 1 for t in ddim_uniform(T, steps)]
+    if kept[-1] > T:
+        raise UserError(f"Spacing 'ldm' does not exist for {steps} of {T} steps: as its release computes it, it visits a step {T + 1}. "
+                        "Choose fewer steps, of a number that divides T, or another spacing.")  # fmt: skip
+    return kept
+
+
 def ddim_quad(T: int, steps: int) -> list[int]:
     """`steps` of them or fewer."""
     return sorted({1 + int(t) for t in np.linspace(0, np.sqrt(T * 0.8), steps) ** 2})
@@ -99,6 +112,7 @@ SPACINGS: dict[str, Spacing] = {
     "linspace": linspace,
     "trailing": trailing,
     "ddim-uniform": ddim_uniform,
+    "ldm": ldm,
     "ddim-quad": ddim_quad,
     "tau-linear": tau_linear,
     "tau-quadratic": tau_quadratic,

@@ -8,10 +8,12 @@ from typing import Any
 from ddpm_bench.config.grid import Cell, Grid
 from ddpm_bench.config.preset import Preset, load_preset, parse_set, resolve
 from ddpm_bench.config.settings import CellSettings
+from ddpm_bench.data.codec import check_clipping
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.data.labels import check_labels
 from ddpm_bench.diffusion.spacing import visited
 from ddpm_bench.errors import UserError
+from ddpm_bench.experiment.autoencoders import with_given_autoencoder
 from ddpm_bench.experiment.cell import Bench, Job, training_identity
 from ddpm_bench.experiment.launchers import Launcher
 from ddpm_bench.experiment.live_table import board
@@ -55,7 +57,7 @@ def plan(
     """
     size, overrides = load_preset(preset), parse_set(assignments)
     chosen = chosen_cells(grid, size, cells)
-    settings = {cell.name: resolve(cell, size, overrides) for cell in chosen}
+    settings = {cell.name: with_given_autoencoder(resolve(cell, size, overrides)) for cell in chosen}
     for each in settings.values():
         build_objective(each.diffusion)
         for name, value in each.diffusion.unused.items():
@@ -86,7 +88,8 @@ def _first_alike(job: Job, grid: Grid, preset: Preset, overrides: dict[str, dict
     alike = [
         replace(job, cell=cell, settings=settings)
         for cell in grid.select(None, preset.name)
-        if training_identity(settings := resolve(cell, preset, overrides)) == training_identity(job.settings)
+        if training_identity(settings := with_given_autoencoder(resolve(cell, preset, overrides)))
+        == training_identity(job.settings)
     ]
     return alike[0] if {one.cell.name for one in alike} - {job.cell.name} else None
 
@@ -96,6 +99,7 @@ def _check_sampling(settings: CellSettings) -> None:
     sampling, T = settings.sampling, settings.diffusion.T
     sampler, diffusion = build_sampler(sampling), build_diffusion(settings.diffusion)
     sampler.check(diffusion)
+    check_clipping(build_codec(settings.diffusion), sampling.clip_x0)
     if (kept := strided_steps(sampling, T)) and sampling.steps:
         say_once(visited(kept, T, sampling.spacing, sampling.steps))
     for remark in sampling_remarks(sampling, settings.network, diffusion):

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from ddpm_bench.config.settings import CellSettings, ScoringSettings
-from ddpm_bench.data import ImageData
+from ddpm_bench.data import ImageData, Split
 from ddpm_bench.diffusion.bound import bound_term
 from ddpm_bench.diffusion.noise import BOUND, BlockNoise
 from ddpm_bench.diffusion.samplers import Chain
@@ -156,6 +156,10 @@ def ode_calls(scoring: ScoringSettings) -> int:
     return scoring.ode_images * scoring.ode_draws * ODE_CALLS
 
 
+ENCODED = 256
+"""Images that a network is timed on: latents of all would take their time once, and no step's."""
+
+
 # ---- timing ---------------------------------------------------------------------------------------------------------
 
 Call = Callable[[], object]
@@ -182,6 +186,7 @@ def time_network(job: Job, data: ImageData, runtime: Runtime, threads: int) -> P
 
 def _trainer(job: Job, data: ImageData, runtime: Runtime, batch: int) -> Trainer:
     training = job.settings.training.model_copy(update={"batch": batch})
+    data = replace(data, train=Split(data.train.images[:ENCODED]))
     with tempfile.TemporaryDirectory() as empty:  # a step writes nothing
         settings = job.settings.model_copy(update={"training": training})
         trainer = make_trainer(replace(job, settings=settings), data, runtime, Path(empty))

@@ -124,6 +124,15 @@ def distance_to_statistics(
     return _distances(outputs.features, {"fd_reference": statistics})
 
 
+def distance_between(
+    images: Tensor | np.ndarray, reference: Tensor | np.ndarray, extractor: Extractor, runtime: Runtime
+) -> float:
+    """The Frechet distance of `images` to `reference`, both uint8 (N, C, H, W), whose features are kept in the runtime's cache."""
+    features = outputs_of(MeasuredImages("images", images, extractor), extractor, runtime).features
+    others = kept_features(MeasuredImages("reference images", reference, extractor), extractor, runtime)
+    return _distances(features, {DISTANCE: fid_features_to_statistics(others)})[DISTANCE]
+
+
 def _compared(outputs: Outputs, training: Tensor, how: ScoreProtocol, precision_recall: bool) -> dict[str, float]:
     """The score of the samples' outputs, and what compares them with the training features one by one."""
     of = outputs.features, training

@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from ddpm_bench.config.autoencoder import plain_codec
 from ddpm_bench.config.networks import NetworkSettings
 from ddpm_bench.config.settings import DiffusionSettings, ProcessSettings, SamplingSettings
+from ddpm_bench.data.autoencoders import latents_of
 from ddpm_bench.data.codec import CODECS, Codec
+from ddpm_bench.data.latents import UNTRAINED
 from ddpm_bench.diffusion.guidance import Guided
 from ddpm_bench.diffusion.objective import OBJECTIVES, Objective
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS
@@ -24,6 +27,9 @@ from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.networks.built import built
 
 Named = TypeVar("Named")
+
+AUTOENCODER = "autoencoder"
+"""The codec of an autoencoder that is given: diffusion.codec = "autoencoder:PATH"."""
 
 
 def build_diffusion(settings: ProcessSettings) -> Diffusion:
@@ -57,7 +63,15 @@ def build_objective(settings: DiffusionSettings) -> Objective:
 
 
 def build_codec(settings: ProcessSettings) -> Codec:
-    """What the process works on; UserError for an unknown name."""
+    """What the process works on; UserError for an unknown name, and for an autoencoder that is not on this machine."""
+    if settings.autoencoder:
+        if settings.codec not in (AUTOENCODER, *UNTRAINED):
+            raise UserError(f"The codec '{settings.codec}' has no autoencoder; leave diffusion.autoencoder out.")
+        return latents_of(settings.autoencoder, settings.codec)
+    if plain_codec(settings.codec) == AUTOENCODER:
+        raise UserError(
+            f"The codec '{settings.codec}' needs a file: {AUTOENCODER}:PATH. Give it to `ablate` or `train`."
+        )
     return _named("codec", settings.codec, CODECS)
 
 

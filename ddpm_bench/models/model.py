@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ddpm_bench.config.networks import AnyNetworkSettings, NetworkSettings
 from ddpm_bench.config.settings import DataSettings, DiffusionSettings, ProcessSettings, SamplingSettings, as_written
 from ddpm_bench.config.values import first_fault
+from ddpm_bench.data.codec import check_clipping
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Chain
@@ -121,6 +122,7 @@ class Model:
     def whole_chain(self, clip_x0: bool, kept: Sequence[int] | None = None) -> Chain:
         """All T steps, or the strided chain of those that are kept: what a bound is of, however the model is sampled."""
         codec = build_codec(self.process)
+        check_clipping(codec, clip_x0)
         denoiser = Denoiser(self.diffusion, self.network, codec.shape(self.shape), clip_x0, codec.range)
         return Chain(denoiser.respaced(kept) if kept else denoiser, codec=codec)
 

@@ -136,7 +136,7 @@ class Downsample(nn.Module):
         self.conv = conv(channels, channels, stride=2)
         self.padding = PADDING[padding]
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         return self.conv(F.pad(x, self.padding))
 
 
@@ -151,7 +151,7 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = conv(channels, channels)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         w = F.pad(self.conv.weight.transpose(0, 1).flip(2, 3), (1, 1, 1, 1))  # (in, out, 5, 5)
         w = w[:, :, 1:, 1:] + w[:, :, 1:, :-1] + w[:, :, :-1, 1:] + w[:, :, :-1, :-1]  # (in, out, 4, 4)
         return F.conv_transpose2d(x, w, self.conv.bias, stride=2, padding=1)

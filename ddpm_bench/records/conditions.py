@@ -69,7 +69,7 @@ def sorted_out(records: Sequence[Record], grid: Grid) -> tuple[list[Record], lis
         else:
             kept[record.cell, record.seed] = record
     alike = list(kept.values())
-    for conditions in (shared, *(_bound_conditions(split) for split in BOUNDS)):
+    for conditions in (shared, *(_bound_conditions(split) for split in BOUNDS), *map(_autoencoder_of, order)):
         alike, odd = _majority(alike, conditions)
         aside += odd
     if not alike:
@@ -140,6 +140,16 @@ def _bound_conditions(split: str) -> Callable[[Record], dict[str, Any] | None]:
         if {"diffusion.T", "sampling.steps"} & set(record.axes):  # a chain whose length is the cell's own
             how = {name: value for name, value in how.items() if name not in ("steps", "method", "evals")}
         return {f"{split} bound": how}
+
+    return of
+
+
+def _autoencoder_of(cell: str) -> Callable[[Record], dict[str, Any] | None]:
+    """What must be equal in all records of a cell, whose codec may be an axis."""
+
+    def of(record: Record) -> dict[str, Any] | None:
+        sha256 = record.settings.diffusion.autoencoder if record.cell == cell else None
+        return {"diffusion.autoencoder": sha256} if sha256 else None
 
     return of
 

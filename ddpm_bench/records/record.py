@@ -213,7 +213,7 @@ class Record(Part):
 
     @property
     def common_settings(self) -> dict[str, dict[str, Any]]:
-        """The settings that all cells of its grid share, as JSON values: all but the axes.
+        """The settings that all cells of its grid share, as JSON values: all but the axes, and the autoencoder of a codec that is one.
 
         Where kinds of network are an axis, none of the network: each kind has settings of its own.
         """
@@ -223,6 +223,8 @@ class Record(Part):
             settings[section].pop(name, None)
         if "network.kind" in self.axes:
             settings["network"] = {}
+        if "codec" not in settings["diffusion"] or not self.settings.diffusion.autoencoder:
+            del settings["diffusion"]["autoencoder"]
         return settings
 
     @property

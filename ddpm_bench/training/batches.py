@@ -19,6 +19,7 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.networks.condition import Condition
 from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.device import float32_as
+from ddpm_bench.training.posteriors import Posteriors
 
 ORDER, STEP, DROPOUT = range(3)  # streams
 
@@ -84,22 +85,29 @@ class Batches:
         self.images, self.device = placed(images, device), device
         self.labels = labels and labels._replace(of=labels.of.to(self.images.device))
         self.size, self.flips, self.times, self.codec, self.seed = size, flips, times, codec, seed
+        self._posteriors = Posteriors(codec, self.images, flips, device) if codec.random else None
         self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
 
     def at(self, step: int) -> Batch:
         """The batch of a step, counted from 0, of all ranks; seeds the step's dropout."""
         generator = self._generator(STEP, step)
-        indices = self._indices(step)
+        indices, flipped, spread = self._indices(step), None, None
         images = self._here(self.images[indices])
         if self.flips:
             flipped = torch.rand((len(images), 1, 1, 1), generator=generator, device=self.device) < 0.5
             images = torch.where(flipped, images.flip(3), images)
-        x0 = self.codec.encode(images)
+        if self._posteriors:
+            x0, spread = self._posteriors.of(images, indices, flipped)
+        else:
+            x0 = self.codec.encode(images)
         if self.codec.dequantised:
             x0 = dequantised(self.codec, images, torch.rand(x0.shape, generator=generator, device=self.device))
         t, weight = self.times.draw(len(x0), generator)
         eps = torch.randn(x0.shape, generator=generator, device=self.device)
-        condition = None if self.labels is None else self._condition(self.labels, indices, generator)  # drawn last
+        # Drawn last, so that whatever else is drawn depends neither on the codec nor on labels.
+        if spread is not None:
+            x0 = x0 + spread * torch.randn(x0.shape, generator=generator, device=self.device)
+        condition = None if self.labels is None else self._condition(self.labels, indices, generator)
         rank = (number,) if (number := ranks.rank()) else ()
         torch.manual_seed(self._number(DROPOUT, step, *rank))  # layers draw from the global generator
         return Batch(x0, t, eps, weight, condition)

@@ -4,15 +4,15 @@
     wrapped.py        the state dict inside what a training script saved around it
     user_says.py      what the person says of it, against what the checkpoint says of itself
     convert.py        a state dict of theirs, by a table of names, into one of ours
-    diffusers.py (with diffusers_folder.py and diffusers_scheduler.py), openai.py (with openai_flags.py), pytorch_ddpm.py,
-                      ddim.py, dit.py: a format each
+    diffusers.py (with diffusers_folder.py, diffusers_scheduler.py and autoencoder_kl.py), openai.py (with openai_flags.py),
+                      pytorch_ddpm.py, ddim.py, dit.py: a format each
     others.py         what is known and not taken, and why
 
 A format says whether it recognises a source, and reads one; one more is one file and one entry in FORMATS.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -21,6 +21,7 @@ from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import sha256_file
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network
 from ddpm_bench.models.interop import ddim, diffusers, dit, openai, pytorch_ddpm
+from ddpm_bench.models.interop.autoencoder_kl import given_codec
 from ddpm_bench.models.interop.convert import Found
 from ddpm_bench.models.interop.given import Given
 from ddpm_bench.models.interop.others import check_known
@@ -71,6 +72,8 @@ def import_checkpoint(
         raise UserError(f"'{given}' is a folder, and the format {format} is one of files: give the file.")
     if "codec" in asked.process and not FORMATS[format].of_latents:
         raise UserError(f"--codec is of networks of latents, and the format {format} is one of images. Leave it out.")
+    if "codec" in asked.process:
+        asked = replace(asked, process={**asked.process, **given_codec(asked.process["codec"])})
     try:
         found = FORMATS[format].read(source, asked)
         card = ModelCard(
@@ -88,10 +91,10 @@ def import_checkpoint(
 def describe(card: ModelCard) -> Sequence[str]:
     """Lines saying what was recognised and how it will be scored."""
     process, network = card.process, card.network
-    channels, size, _ = card.shape
-    codec, diffusion = build_codec(process), build_diffusion(process)
+    (channels, size, _), codec = card.shape, build_codec(process)
+    inputs, side, _ = codec.shape(card.shape)
     with outline():
-        built = build_network(network, codec.shape(card.shape), diffusion)
+        built = build_network(network, (inputs, side, side), build_diffusion(process))
     parameters = sum(p.numel() for p in built.parameters())
     betas = "" if process.schedule == "cosine" else f" from {process.beta_1:g} to {process.beta_T:g}"
     told = f"t * 1000 / {process.T}" if process.rescale_timesteps else "t"
@@ -99,8 +102,12 @@ def describe(card: ModelCard) -> Sequence[str]:
         f"{card.name}: {card.source['format']}, {parameters:,} parameters, images {channels}x{size}x{size}",
         f"network: {network.in_words}",
         f"process: {process.schedule}{betas}, T = {process.T}, predicts {process.parameterization}, "
-        f"variance {process.variance}, the network is told {told} for t = 0..{process.T - 1}"
-        + (f", x_0 by the codec {process.codec}" if process.codec != "pixels" else ""),
+        f"variance {process.variance}, the network is told {told} for t = 0..{process.T - 1}",
+        *(
+            [f"latents: {inputs}x{side}x{side} of an autoencoder, SHA-256 {process.autoencoder}"]
+            if process.autoencoder
+            else []
+        ),
         f"sampling: {card.sampling.sampler}, x_0 {'clipped to [-1, 1]' if card.sampling.clip_x0 else 'not clipped'}, "
         f"all steps; fewer (--steps) are spaced as '{card.sampling.spacing}'",
         f"weights: {KINDS[card.weights]}" + (f", step {card.step:,}" if card.step is not None else ", step not known"),

@@ -2,6 +2,7 @@
 
     unet/config.json, unet/diffusion_pytorch_model.safetensors     the network; or both at the top
     scheduler/scheduler_config.json                                the process; or at the top, or none
+    vqvae/config.json and weights, of an AutoencoderKL             what its latents are of, where it is an LDM pipeline
 
 Keys that a configuration leaves out take diffusers' defaults. What our network cannot express is refused by name and
 value.
@@ -17,6 +18,7 @@ from torch import Tensor
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.config.settings import Settings
 from ddpm_bench.errors import UserError
+from ddpm_bench.models.interop.autoencoder_kl import read_latents
 from ddpm_bench.models.interop.convert import (
     Found,
     Modules,
@@ -31,7 +33,7 @@ from ddpm_bench.models.interop.convert import (
     time_columns,
     unexpected,
 )  # fmt: skip
-from ddpm_bench.models.interop.diffusers_folder import INDEX, NOTES, config_file, weights_file
+from ddpm_bench.models.interop.diffusers_folder import INDEX, NOTES, pipeline_files, weights_file
 from ddpm_bench.models.interop.diffusers_scheduler import read_scheduler
 from ddpm_bench.models.interop.given import Given, load_file, load_json, tensors
 from ddpm_bench.models.interop.user_says import (
@@ -63,7 +65,7 @@ class UNetConfig(Settings):
     """config.json of a UNet2DModel: every key with diffusers' default, and the values that our network can express."""
 
     sample_size: int | tuple[int, int]
-    in_channels: Literal[1, 3] = 3
+    in_channels: PositiveInt = 3
     out_channels: int = Field(3, ge=1)
     center_input_sample: Literal[False] = False
     time_embedding_type: Literal["positional"] = "positional"
@@ -111,15 +113,17 @@ def read(source: Given, asked: UserSays) -> Found:
     asked.no_key("diffusers")
     folder = _fetched(source.hub_id) if source.hub_id else source.path
     where = f"'{source.given}'"
-    file, scheduler_file, remarks = config_file(folder, where)
-    config = _config(file)
+    files = pipeline_files(folder, where)
+    config = _config(files.config)
     kind = settle_weights("ema" if config.decay is not None else average_by_name(source.name), asked, where)
-    scheduler = read_scheduler(scheduler_file)
+    scheduler = read_scheduler(files.scheduler)
     process = settle_process(scheduler.process, asked, {}, where)
+    latents = read_latents(files.autoencoder, config.in_channels, scheduler.sampling.clip_x0, where)
     check_outputs(process, config.in_channels, config.out_channels, where)
-    settings, size = _architecture(config, file), settle_size(_side(config, file), asked, f"sample_size of {where}")
-    network = outline(settings, config.in_channels, config.out_channels, size)
-    weights, which = weights_file(file.parent)
+    side = _side(config, files.config)
+    settings = _architecture(config, files.config)
+    network = outline(settings, config.in_channels, config.out_channels, side)
+    weights, which = weights_file(files.config.parent)
     inside = f"'{weights.name}' of {where}"
     theirs = tensors(load_file(weights), inside)
 
@@ -128,11 +132,14 @@ def read(source: Given, asked: UserSays) -> Found:
         return time_columns(tensor, cosines_first(settings.base)) if flipped else tensor
 
     state = convert(theirs, _modules(network, settings, theirs), network, inside, CAUSES, arrange)
-    shape = (config.in_channels, size, size)
-    dropout = (f"dropout = {config.dropout:g} of {file.name} is of training alone",) if config.dropout else ()
-    remarks = (*remarks, *which, *scheduler.remarks, *dropout, *stored(theirs))
+    size = settle_size(side * (latents.factor if latents else 1), asked, f"sample_size of {where}")
+    channels = latents.image_channels if latents else config.in_channels
+    dropout = (f"dropout = {config.dropout:g} of {files.config.name} is of training alone",) if config.dropout else ()
+    remarks = (*files.remarks, *which, *scheduler.remarks, *dropout, *stored(theirs))
+    if latents:
+        process, remarks = process.model_copy(update=latents.keep()), (*remarks, latents.remark)
     step = config.optimization_step
-    return Found(weights, shape, process, settings, kind, step, state, remarks, scheduler.sampling)
+    return Found(weights, (channels, size, size), process, settings, kind, step, state, remarks, scheduler.sampling)
 
 
 def _fetched(hub_id: str) -> Path:

@@ -1,12 +1,12 @@
-"""Which files of a diffusers folder are read, and whether the pipeline around them is one of pixels, unconditional.
+"""Which files of a diffusers folder are read, and whether the pipeline around them is unconditional, of pixels or of latents.
 
 No component is passed over: what is in a pipeline beside a UNet2DModel and a scheduler changes what its network means.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop.given import load_json
@@ -14,34 +14,50 @@ from ddpm_bench.text import brief
 
 INDEX = "model_index.json"
 SCHEDULER = ("scheduler/scheduler_config.json", "scheduler_config.json")
-PIPELINES = ("DDPMPipeline", "DDIMPipeline")
+OF_PIXELS, OF_LATENTS = ("DDPMPipeline", "DDIMPipeline"), "LDMPipeline"
+AUTOENCODERS = ("vqvae", "vae")
+"""What the autoencoder of a pipeline of latents is called, whatever its class."""
 NOTES = {"_class_name", "_diffusers_version", "_name_or_path", "_module", "_use_default_values", "_commit_hash"}
 """Keys of diffusers' JSON files that say where they come from."""
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 HALF = re.compile(r"diffusion_pytorch_model\.(fp16|bf16)\.(safetensors|bin)")
-INSTEAD = "ddpm-bench scores unconditional DDPM and DDIM pipelines of pixels: a UNet2DModel and its scheduler."
+INSTEAD = (
+    "ddpm-bench scores unconditional DDPM and DDIM pipelines of pixels, a UNet2DModel and its scheduler, and LDM pipelines, which have "
+    "an AutoencoderKL beside these."
+)
 
 
-def config_file(folder: Path, where: str) -> tuple[Path, Path | None, tuple[str, ...]]:
-    """The network's config.json, the file of its scheduler if there is one, and remarks.
+class Files(NamedTuple):
+    """The network's config.json, the file of its scheduler and the folder of its autoencoder, if there are such, and remarks."""
+
+    config: Path
+    scheduler: Path | None
+    autoencoder: Path | None
+    remarks: tuple[str, ...]
+
+
+def pipeline_files(folder: Path, where: str) -> Files:
+    """What is read of a folder.
 
     UserError where there is no network, or what is around it makes it another model.
     """
     remarks: tuple[str, ...] = ()
+    index: Mapping[str, Any] = {}
     inner, own = folder / "unet" / "config.json", folder / "config.json"
     found = [path for path in (inner, own) if path.exists()]
     if not found:
         raise UserError(f"{where} has neither config.json nor unet/config.json: it is no diffusers model.")
     around, root = folder.resolve().parent / INDEX, folder
     if (folder / INDEX).exists():
-        remarks = _check_pipeline(load_json(folder / INDEX), folder, where)
-    elif around.exists() and folder.resolve().name in (index := load_json(around)):
-        root = around.parent
+        remarks = _check_pipeline(index := load_json(folder / INDEX), folder, where)
+    elif around.exists() and folder.resolve().name in (beside := load_json(around)):
+        index, root = beside, around.parent
         remarks = _check_pipeline(index, root, f"the folder of {where}")
     elif len(found) == 2:
         raise UserError(f"{where} has a network at its top and another in unet/, and no {INDEX} that says which is meant: "
                         f"give {where[:-1]}/unet', or move one away.")  # fmt: skip
-    return found[0], _scheduler(root), (*remarks, *_beside(folder, where))
+    name = next((name for name in AUTOENCODERS if _parts(index).get(name)), None)
+    return Files(found[0], _scheduler(root), root / name if name else None, (*remarks, *_beside(folder, where, name)))
 
 
 def _scheduler(root: Path) -> Path | None:
@@ -68,15 +84,19 @@ def weights_file(folder: Path) -> tuple[Path, tuple[str, ...]]:
 
 
 def _check_pipeline(index: Mapping[str, Any], folder: Path, where: str) -> tuple[str, ...]:
-    """A remark where its files differ. UserError naming what makes it anything but an unconditional pipeline of pixels."""
-    pipeline = index.get("_class_name")
-    parts = {name: part for name, part in index.items() if not name.startswith("_") and part != [None, None]}
+    """A remark where its files differ. UserError naming what makes it another than an unconditional one."""
+    pipeline, parts = index.get("_class_name"), _parts(index)
+    mine = ("unet", "scheduler", *(AUTOENCODERS if pipeline == OF_LATENTS else ()))
     told = ", ".join(f"{name} ({_class_of(part)})" for name, part in parts.items() if name not in ("unet", "scheduler"))
-    if pipeline not in PIPELINES:
-        having = f" with {told}" if told else ""
+    having = f" with {told}" if told else ""
+    if pipeline not in (*OF_PIXELS, OF_LATENTS):
         raise UserError(f"{INDEX} of {where} is of a {brief(pipeline)}{having}: {INSTEAD}")
-    if told:
-        raise UserError(f"{INDEX} of {where} has components beside unet and scheduler, {told}: {INSTEAD}")
+    if pipeline == OF_LATENTS:
+        _check_autoencoder(
+            [parts[name] for name in AUTOENCODERS if name in parts], f"{where} is of a 'LDMPipeline'{having}"
+        )
+    if set(parts) - set(mine):
+        raise UserError(f"{INDEX} of {where} has components beside {' and '.join(mine[:2])}, {told}: {INSTEAD}")
     if unknown := [name for name in index if name.startswith("_") and name not in NOTES]:
         raise UserError(
             f"{INDEX} of {where} has the keys {', '.join(unknown)}, whose meaning is not known here; take them out."
@@ -99,14 +119,30 @@ def _check_pipeline(index: Mapping[str, Any], folder: Path, where: str) -> tuple
     )
 
 
+def _parts(index: Mapping[str, Any]) -> dict[str, Any]:
+    """The components that a pipeline has."""
+    return {name: part for name, part in index.items() if not name.startswith("_") and part != [None, None]}
+
+
+def _check_autoencoder(parts: Sequence[Any], told: str) -> None:
+    """UserError unless there is one, and it is an AutoencoderKL."""
+    if [_class_of(part) for part in parts] == ["AutoencoderKL"]:
+        return
+    why = ""
+    if "VQModel" in map(_class_of, parts):
+        why = " A VQModel's latents are those before its codebook, which is a part of its decoder; there is no such codec here."
+    raise UserError(f"{INDEX} of {told}: {INSTEAD}{why}")
+
+
 def _class_of(part: Any) -> str:
     """The class of a component; what is there instead where it is none."""
     return str(part[1]) if isinstance(part, list) and len(part) == 2 else brief(part)
 
 
-def _beside(folder: Path, where: str) -> tuple[str, ...]:
+def _beside(folder: Path, where: str, autoencoder: str | None) -> tuple[str, ...]:
     """A remark on models that lie beside the pipeline. UserError where no index says that they are no part of it."""
-    others = [path for path in sorted(folder.glob("*/config.json")) if path.parent.name not in ("unet", "scheduler")]
+    mine = ("unet", "scheduler", autoencoder)
+    others = [path for path in sorted(folder.glob("*/config.json")) if path.parent.name not in mine]
     classes = {path.parent.name: load_json(path).get("_class_name") for path in others}
     told = ", ".join(f"{name}/ ({brief(each)})" for name, each in classes.items())
     if not classes or (folder / INDEX).exists():

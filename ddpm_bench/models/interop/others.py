@@ -24,7 +24,8 @@ OTHERS: Sequence[tuple[tuple[str, ...], str]] = (
     ),
     (
         (r"^(model\.diffusion_model|first_stage_model)\.",),
-        f"of latent diffusion: its U-Net works on the codes of an autoencoder, not on images. {OUTSIDE}",
+        "of latent diffusion: its U-Net works on the codes of an autoencoder, in a layout of its own; an LDM pipeline of diffusers with an "
+        f"AutoencoderKL is imported. {OUTSIDE}",
     ),
     (
         (r"(^|\.)time_embedding\.linear_1\.",),

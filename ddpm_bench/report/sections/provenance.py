@@ -19,7 +19,8 @@ from ddpm_bench.report.repeat_command import command
 from ddpm_bench.report.summary import Summary
 
 COMMAND = "This command measures them again"
-FACTS: tuple[tuple[str, Callable[[Record], str]], ...] = (
+Fact = tuple[str, Callable[[Record], str]]
+FACTS: tuple[Fact, ...] = (
     ("data", lambda r: "; ".join((f"{r.data.name}, SHA-256 {r.data.sha256}", *r.data.notes))),
     (
         "extractor",
@@ -31,11 +32,16 @@ FACTS: tuple[tuple[str, Callable[[Record], str]], ...] = (
     ("versions", lambda r: ", ".join(f"{name} {version}" for name, version in r.versions.items())),
     ("hardware", lambda r: ", ".join(f"{name}: {value}" for name, value in r.hardware.items())),
 )
+AUTOENCODER: Fact = (
+    "autoencoder",
+    lambda r: f"SHA-256 {r.settings.diffusion.autoencoder}" if r.settings.diffusion.autoencoder else "none",
+)
 
 
 def provenance_section(summary: Summary) -> list[Block]:
     records = summary.records
-    facts = tuple((name, joined(LineBreak(), _variants(records, fact))) for name, fact in FACTS)
+    told = [*FACTS, *([AUTOENCODER] if any(record.settings.diffusion.autoencoder for record in records) else [])]
+    facts = tuple((name, joined(LineBreak(), _variants(records, fact))) for name, fact in told)
     return [
         Heading(2, "Where the numbers come from"),
         Paragraph(f"{COMMAND}:"),

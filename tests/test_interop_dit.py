@@ -155,7 +155,7 @@ def test_a_network_of_latents_needs_the_codec_that_makes_them(tmp_path: Path, mo
     assert (card.shape, card.process.codec) == ((3, 64, 64), "eighth")
     model = load_model(tmp_path / "out")
     assert model.whole_chain(clip_x0=False).denoiser.shape == (4, 8, 8)
-    assert "x_0 by the codec eighth" in " ".join(describe(card))
+    assert "x_0: 4x8x8 by the codec eighth" in " ".join(describe(card))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from ddpm_bench.data.codec import CODECS, PIXELS, Codec
 from ddpm_bench.data.images import ImageData, Split, to_model
 from ddpm_bench.data.latents import Latents
 from ddpm_bench.diffusion.denoiser import Denoiser
-from ddpm_bench.diffusion.objective import LSimple
+from ddpm_bench.diffusion.objective import OBJECTIVES, LSimple
 from ddpm_bench.diffusion.parameterization import Eps
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Chain, sample
@@ -325,3 +325,14 @@ def record_of(grid: Grid, cell: str, seed: int, letter: str | None):
     made = make_record(grid, cell, seed=seed)
     diffusion = made.settings.diffusion.model_copy(update={"autoencoder": letter and letter * 64})
     return made.model_copy(update={"settings": made.settings.model_copy(update={"diffusion": diffusion})})
+
+
+def test_latents_are_trained_by_squared_errors_and_by_bounds_that_train_the_variance_alone(messages, capsys) -> None:
+    latents = Latents("kl", 2, 3)
+    OBJECTIVES["L_simple"].check_codec(latents)
+    assert not capsys.readouterr().err
+    OBJECTIVES["L_hybrid-unscaled"].check_codec(latents)
+    assert "taken for pixels there, which trains the variance alone" in " ".join(capsys.readouterr().err.split())
+    for name, codec in (("L", latents), ("L_vlb", latents), ("L_hybrid", CODECS["unit"])):
+        with pytest.raises(UserError, match=f"'{name}' does not go with the codec '{codec.name}'"):
+            OBJECTIVES[name].check_codec(codec)

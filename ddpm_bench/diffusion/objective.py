@@ -19,17 +19,19 @@ a floor, beyond which a variance has no gradient. Where variances fit the errors
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ddpm_bench.data.codec import Codec
 from ddpm_bench.diffusion.bound import bound_term
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.process import q_sample
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.times import LossSecondMoment, TimeSampler, Uniform
 from ddpm_bench.errors import UserError
+from ddpm_bench.runtime.observer import say_once
 
 
 class Objective(Protocol):
@@ -39,12 +41,11 @@ class Objective(Protocol):
     def name(self) -> str:
         """As in grids, presets and records."""
 
-    @property
-    def bounds(self) -> bool:
-        """Does it train a term of the bound, and so a decoder of pixels?"""
-
     def check(self, diffusion: Diffusion) -> None:
         """Raises UserError, with the reason, for a diffusion that this objective cannot train."""
+
+    def check_codec(self, codec: Codec) -> None:
+        """Raises UserError, with the reason, for an x_0 that this objective cannot train on."""
 
     def times(self, T: int) -> TimeSampler:
         """A time sampler for one run over a chain of T steps."""
@@ -57,7 +58,13 @@ class L:
     """The variational bound, one term of its sum over t; trains every variance."""
 
     name = "L"
-    bounds = True
+
+    def check_codec(self, codec: Codec) -> None:
+        if not codec.lossless:
+            raise UserError(
+                f"The objective '{self.name}' does not go with the codec '{codec.name}': it trains a bound, whose decoder is of "
+                "pixels on the 256 levels of [-1, 1]. Use the codec 'pixels', or the objective 'L_simple'."
+            )
 
     def check(self, diffusion: Diffusion) -> None:
         if diffusion.schedule.exploding:
@@ -98,7 +105,9 @@ class LSimple:
     """The unweighted squared error; says nothing about a variance, so it refuses to train one."""
 
     name = "L_simple"
-    bounds = False
+
+    def check_codec(self, codec: Codec) -> None:
+        """A squared error is of anything."""
 
     def check(self, diffusion: Diffusion) -> None:
         if diffusion.variance.outputs != 1:
@@ -152,7 +161,18 @@ class LHybrid:
 
     name: str
     lambda_: float | None
-    bounds: ClassVar[bool] = True
+
+    def check_codec(self, codec: Codec) -> None:
+        if codec.random:
+            say_once(
+                f"The objective '{self.name}' has a decoder of pixels at t = 1, and these are latents: as in the release of DiT they "
+                "are taken for pixels there, which trains the variance alone."
+            )
+        elif not codec.lossless:
+            raise UserError(
+                f"The objective '{self.name}' does not go with the codec '{codec.name}': it has a decoder of pixels on the 256 "
+                "levels of [-1, 1] at t = 1. Use the codec 'pixels', or the objective 'L_simple'."
+            )
 
     def check(self, diffusion: Diffusion) -> None:
         if diffusion.variance.outputs != 2:

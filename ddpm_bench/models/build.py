@@ -54,11 +54,7 @@ def build_objective(settings: DiffusionSettings) -> Objective:
     """What a cell is trained with; UserError for an unknown name, or one that cannot train the diffusion or on such an x_0."""
     objective, codec = _named("objective", settings.objective, OBJECTIVES), build_codec(settings)
     objective.check(build_diffusion(settings))
-    if objective.bounds and not codec.lossless:
-        raise UserError(
-            f"The objective '{objective.name}' does not go with the codec '{codec.name}': it trains a bound, whose decoder is of "
-            "pixels on the 256 levels of [-1, 1]. Use the codec 'pixels', or the objective 'L_simple'."
-        )
+    objective.check_codec(codec)
     return objective
 
 

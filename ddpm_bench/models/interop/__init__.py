@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.files import sha256_file
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network
@@ -93,8 +94,9 @@ def describe(card: ModelCard) -> Sequence[str]:
     process, network = card.process, card.network
     (channels, size, _), codec = card.shape, build_codec(process)
     inputs, side, _ = codec.shape(card.shape)
+    diffusion = build_diffusion(process)
     with outline():
-        built = build_network(network, (inputs, side, side), build_diffusion(process))
+        built = build_network(network, (inputs, side, side), diffusion)
     parameters = sum(p.numel() for p in built.parameters())
     betas = "" if process.schedule == "cosine" else f" from {process.beta_1:g} to {process.beta_T:g}"
     told = f"t * 1000 / {process.T}" if process.rescale_timesteps else "t"
@@ -103,11 +105,7 @@ def describe(card: ModelCard) -> Sequence[str]:
         f"network: {network.in_words}",
         f"process: {process.schedule}{betas}, T = {process.T}, predicts {process.parameterization}, "
         f"variance {process.variance}, the network is told {told} for t = 0..{process.T - 1}",
-        *(
-            [f"latents: {inputs}x{side}x{side} of an autoencoder, SHA-256 {process.autoencoder}"]
-            if process.autoencoder
-            else []
-        ),
+        *([f"x_0: {inputs}x{side}x{side} by the codec {_named(process)}"] if process.codec != "pixels" else []),
         f"sampling: {card.sampling.sampler}, x_0 {'clipped to [-1, 1]' if card.sampling.clip_x0 else 'not clipped'}, "
         f"all steps; fewer (--steps) are spaced as '{card.sampling.spacing}'",
         f"weights: {KINDS[card.weights]}" + (f", step {card.step:,}" if card.step is not None else ", step not known"),
@@ -124,3 +122,8 @@ def _recognise(source: Given) -> str:
         f"'{source.given}' is of no format that is known here ({', '.join(FORMATS)}): "
         f"{source.summary()}. Give --format where it is one of them all the same."
     )
+
+
+def _named(process: ProcessSettings) -> str:
+    """The codec by name, and which autoencoder it is of."""
+    return process.codec + (f", SHA-256 {process.autoencoder}" if process.autoencoder else "")

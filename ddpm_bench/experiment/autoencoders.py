@@ -1,7 +1,9 @@
 """The autoencoders of jobs: settings say which by its hash, before anything is trained, sampled or looked up.
 
-autoencoder:PATH    a file of `ddpm-bench autoencoder train`, or a folder of diffusers' AutoencoderKL
-kl-f2, ...          trained on the job's own images when it is first needed, and kept (`config/autoencoder.py`)
+    autoencoder:PATH    a file of `ddpm-bench autoencoder train`, or a folder of diffusers' AutoencoderKL
+    kl-f2, ...          trained on the job's own images when it is first needed, and kept (`config/autoencoder.py`)
+
+On a CPU the same images, settings and number of threads give the same weights; on another machine they may not, and then the hash differs.
 """
 
 import hashlib

@@ -156,12 +156,10 @@ def ode_calls(scoring: ScoringSettings) -> int:
     return scoring.ode_images * scoring.ode_draws * ODE_CALLS
 
 
-ENCODED = 256
-"""Images that a network is timed on: latents of all would take their time once, and no step's."""
-
-
 # ---- timing ---------------------------------------------------------------------------------------------------------
 
+ENCODED = 256
+"""Images that a network is timed on: latents of all would take their time once, and no step's."""
 Call = Callable[[], object]
 
 

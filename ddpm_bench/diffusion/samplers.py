@@ -35,6 +35,7 @@ class Ancestral(Sampler):
     name: ClassVar[str] = "ancestral"
     clips: ClassVar[bool] = True
     uses_variance: ClassVar[bool] = True
+    takes_mean: ClassVar[bool] = True
 
     def check(self, diffusion: Diffusion) -> None:
         """It samples every one."""

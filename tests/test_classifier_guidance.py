@@ -26,24 +26,24 @@ from ddpm_bench.networks.weights import outline
 SHAPE = (1, 2, 2)
 LABELS = torch.tensor([0, 1, 2, 1, 0])
 ALL = list(range(1, SHORT.T + 1))
+WEIGHTS = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+SPREADS = torch.tensor([0.3, 0.1, 0.5], dtype=torch.float64)
+MEANS = normals(3, *SHAPE, seed=5)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Classes y with weight w_y, q(x_0 | y) = N(m_y, s_y^2), on the chain of `schedule`: all of it in closed form."""
+    """Classes y of WEIGHTS, q(x_0 | y) = N(MEANS, SPREADS), on the chain of `schedule`: all of it in closed form."""
 
     schedule: Schedule
-    w: Tensor = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
-    s2: Tensor = torch.tensor([0.3, 0.1, 0.5], dtype=torch.float64)
-    m: Tensor = normals(3, *SHAPE, seed=5)
 
     def of_classes(self, x_t: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        """log w_y q(x_t | y), (B, K), and eps of each class, (B, K, *SHAPE), at the steps of the whole chain."""
+        """log w q(x_t | y), (B, K), and eps of each class, (B, K, *SHAPE), at the steps of the whole chain."""
         a = self.schedule.alpha_bar[step.long()].reshape(-1, 1, 1, 1, 1)
         x_t = x_t * a[:, 0].sqrt() if self.schedule.exploding else x_t  # as a network is told it
-        variance = a * self.s2.reshape(3, 1, 1, 1) + 1 - a
-        off = x_t[:, None] - a.sqrt() * self.m
-        log = -0.5 * (off.square() / variance + variance.log()).sum((2, 3, 4)) + self.w.log()
+        variance = a * SPREADS.reshape(3, 1, 1, 1) + 1 - a
+        off = x_t[:, None] - a.sqrt() * MEANS
+        log = -0.5 * (off.square() / variance + variance.log()).sum((2, 3, 4)) + WEIGHTS.log()
         return log, (1 - a).sqrt() * off / variance
 
     def classifier(self, x_t: Tensor, step: Tensor) -> Tensor:

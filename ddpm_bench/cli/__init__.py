@@ -17,6 +17,7 @@ mistake in what was given, 130 interrupted.
     gpu.py          gpu
     noise.py        gradient-noise
     extractors.py   extractor train
+    classifiers.py  classifier train
     show.py         results on stdout
 """
 
@@ -31,6 +32,7 @@ import typer
 
 from ddpm_bench import __version__
 from ddpm_bench.cli import (
+    classifiers,
     evaluate,
     extractors,
     gpu,
@@ -94,6 +96,7 @@ for command in (
     app.command()(command)
 app.command("import")(imports.import_)
 app.add_typer(extractors.app, name="extractor")
+app.add_typer(classifiers.app, name="classifier")
 
 
 def _nothing_left_to_stop() -> None:

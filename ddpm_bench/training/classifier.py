@@ -128,7 +128,7 @@ def _fit(
             falling.step()
             if step % 20 == 0 or step + 1 == training.steps:
                 meter.update(step + 1, loss.item(), per_unit=len(x0))
-    if not math.isfinite(last := float(loss)):
+    if not math.isfinite(last := loss.item()):
         raise UserError("The classifier's loss is no number any more: train it with a smaller learning rate.")
     return last
 

@@ -173,7 +173,7 @@ def test_steps_are_algorithm_1_with_warmed_up_clipped_adam_and_an_average(tmp_pa
     average = [p.detach().clone() for p in weights]
     losses, norms = [], []
     for step in range(6):
-        x0, t, eps, weight = drawn.at(step)
+        x0, t, eps, weight, _ = drawn.at(step)
         assert weight is None
         a = ours.training.denoiser.schedule.alpha_bar[t - 1].float()[:, None, None, None]
         loss = (network(a.sqrt() * x0 + (1 - a).sqrt() * eps, t - 1) - eps).square().mean()

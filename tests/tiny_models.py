@@ -57,10 +57,14 @@ def tiny_checkpoint(
     T: int = 6,
     weights: Kind = "ema",
     seed: int = 0,
+    classes: int = 0,
+    null_class: bool = False,
 ) -> Path:
     """A converted checkpoint in `folder`: random weights, 16x16 grey images, a chain of T steps."""
     process = ProcessSettings(parameterization=parameterization, variance=variance, T=T, beta_1=0.05, beta_T=0.7)
-    settings = UNetSettings(base=4, multipliers=(1,), blocks=1, attention=(), groups=2)
+    settings = UNetSettings(
+        base=4, multipliers=(1,), blocks=1, attention=(), groups=2, classes=classes, null_class=null_class
+    )
     network = build_network(settings, SHAPE, build_diffusion(process), seed)
     card = ModelCard(
         name=folder.name, weights=weights, shape=SHAPE, process=process, network=settings, source={"path": "nowhere"}

@@ -24,11 +24,14 @@ from ddpm_bench.cli.options import (
     FinalDenoising,
     Fresh,
     Gpus,
+    Guidance,
+    GuidanceChannels,
     Json,
     LevelSteps,
     Precision,
     Raw,
     Resizing,
+    SampleClass,
     Sampler,
     Snr,
     Spacing,
@@ -40,6 +43,7 @@ from ddpm_bench.cli.options import (
     plain_path,
     plain_text,
     refuse,
+    sample_class,
     words,
 )
 from ddpm_bench.cli.show import print_json, print_table
@@ -127,6 +131,9 @@ def evaluate(
     step_size: StepSize = None,
     final_denoising: FinalDenoising = None,
     start: Start = None,
+    labels: SampleClass = None,
+    guidance: Guidance = None,
+    guidance_channels: GuidanceChannels = None,
     clip: Clip = None,
     raw: Raw = False,
     evals: Annotated[
@@ -173,7 +180,9 @@ def evaluate(
         "--spacing": spacing, "--sampler": sampler, "--eta": eta, "--corrector-steps": corrector_steps, "--snr": snr,
         "--corrector-norm": corrector_norm,
         "--level-steps": level_steps, "--step-size": step_size, "--final-denoising/--no-final-denoising":
-            None if final_denoising is None else True, "--start": start, "--clip/--no-clip": None if clip is None else True, "--raw": raw,
+            None if final_denoising is None else True, "--start": start, "--labels": labels,
+        "--guidance": guidance, "--guidance-channels": guidance_channels,
+        "--clip/--no-clip": None if clip is None else True, "--raw": raw,
         "--evals": evals, "--exact": exact, "--bound-images": bound_images, "--decoder": decoder,
         "--ode-images": ode_images, "--fresh": fresh,
         "--batch": batch, "--precision": precision, "--compile": compiled,
@@ -243,6 +252,7 @@ def evaluate(
         "steps": steps, "spacing": spacing, "clip_x0": clip, "sampler": sampler, "eta": eta,
         "corrector_steps": corrector_steps, "snr": snr, "corrector_norm": corrector_norm,
         "level_steps": level_steps, "step_size": step_size, "final_denoising": final_denoising, "start": start,
+        "labels": sample_class(labels), "guidance": guidance, "guidance_channels": guidance_channels,
     }  # fmt: skip
     runtime = for_model(runtime, precision, model, folder)
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), of_chain)

@@ -9,6 +9,7 @@ import typer
 
 from ddpm_bench.config.limits import LARGEST_SEED
 from ddpm_bench.config.resizing import Resize
+from ddpm_bench.config.settings import BALANCED
 from ddpm_bench.errors import UserError
 from ddpm_bench.text import brief, check_plain
 
@@ -179,6 +180,28 @@ Start = Annotated[
     Literal["uniform", "normal"] | None,
     typer.Option(help="annealed-langevin starts from uniform noise, or from x_T as others do [default: uniform]."),
 ]
+SampleClass = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        help="Which class each sample is of, by a model that is told classes: balanced (sample i is of class i modulo their number), or "
+        "the number of one [default: the checkpoint's own, balanced].",
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Scale s of classifier-free guidance, which is 1 + w for the w of Ho and Salimans: 1 is none, 0 the unconditional model; "
+        "two network calls a prediction [default: the checkpoint's own, 1].",
+    ),
+]
+GuidanceChannels = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Guide so many first channels alone, as the release of DiT does three of four [default: all]."
+    ),
+]
 Results = Annotated[
     str | None,
     typer.Option(
@@ -220,6 +243,15 @@ def assignments(
         "data.source": data, "data.name": name, "data.root": root, "data.resize": resize, "scoring.extractor": extractor,
     }  # fmt: skip
     return [f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in named.items() if value is not None]
+
+
+def sample_class(text: str | None) -> str | int | None:
+    """`balanced`, or `3` -> 3; UserError for anything else."""
+    if text is None or text == BALANCED:
+        return text
+    if not (text.isascii() and text.isdecimal() and len(text) < 7):
+        raise UserError(f"--labels {brief(text)} must be {BALANCED} or the number of a class, such as 3.")
+    return int(text)
 
 
 def refuse(options: Mapping[str, object], why: str) -> None:

@@ -15,11 +15,14 @@ from ddpm_bench.cli.options import (
     Device,
     Eta,
     FinalDenoising,
+    Guidance,
+    GuidanceChannels,
     Json,
     LevelSteps,
     Precision,
     Raw,
     Resizing,
+    SampleClass,
     Sampler,
     Snr,
     Spacing,
@@ -27,6 +30,7 @@ from ddpm_bench.cli.options import (
     StepSize,
     plain_text,
     refuse,
+    sample_class,
 )
 from ddpm_bench.cli.show import print_json, print_table
 from ddpm_bench.config.limits import LARGEST_SEED, MOST_IMAGES
@@ -88,6 +92,9 @@ def sample(
     step_size: StepSize = None,
     final_denoising: FinalDenoising = None,
     start: Start = None,
+    labels: SampleClass = None,
+    guidance: Guidance = None,
+    guidance_channels: GuidanceChannels = None,
     clip: Clip = None,
     raw: Raw = False,
     data: Annotated[
@@ -147,6 +154,7 @@ def sample(
         "spacing": spacing, "clip_x0": clip, "sampler": sampler or ("ddim" if encode else None), "eta": eta,
         "corrector_steps": corrector_steps, "snr": snr, "corrector_norm": corrector_norm,
         "level_steps": level_steps, "step_size": step_size, "final_denoising": final_denoising, "start": start,
+        "labels": sample_class(labels), "guidance": guidance, "guidance_channels": guidance_channels,
     }  # fmt: skip
     wishes = [sampling_wish(model, samples or 64, asked | {"steps": count}) for count in steps or (None,)]
     with Stop():

@@ -64,7 +64,14 @@ def for_training(runtime: Runtime, precision: Wanted, job: Job, data: ImageData,
 
     def choose() -> Choice:
         network = build_network(job.settings.network, shape, diffusion, job.seed)
-        return faster(network, shape, job.settings.training.batch, runtime.device, training=True)
+        return faster(
+            network,
+            shape,
+            job.settings.training.batch,
+            runtime.device,
+            training=True,
+            classes=job.settings.network.told_classes,
+        )
 
     return replace(runtime, precision=settled(choose, kept))
 
@@ -77,7 +84,9 @@ def for_model(runtime: Runtime, precision: Wanted, model: Model, results: Path |
     kept = results and results / "work" / f"precision-{model.weights_sha256[:8]}.json"
 
     def choose() -> Choice:
-        return faster(network, model.shape, batch, runtime.device, training=False)
+        return faster(
+            network, model.shape, batch, runtime.device, training=False, classes=model.network_settings.told_classes
+        )
 
     return replace(runtime, precision=settled(choose, kept))
 

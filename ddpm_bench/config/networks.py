@@ -1,9 +1,9 @@
 """The settings of networks, by kind: the paper's U-Net, and whatever is entered in NETWORKS. No torch is imported."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from ddpm_bench.config.values import Frozen
 from ddpm_bench.errors import UserError, near_miss
@@ -20,17 +20,64 @@ class NetworkSettings(Settings):
     when a network is built, so that settings need no torch. It is also built on torch's device `meta`, without memory, to be
     compared with weights. The network is called as network(x_t, step) ->
     (B, out_channels, side, side), for x_t (B, in_channels, side, side) and the 0-based step (B,); initial values are drawn
-    from torch's global generator.
+    from torch's global generator. One that is told classes is called as network(x_t, step, condition), with a
+    `networks.condition.Condition`.
     """
 
     built_by: ClassVar[str]
     kind: str
 
+    @property
+    def told_classes(self) -> int:
+        """How many classes it is told apart by label; 0 where it takes no labels."""
+        return 0
+
+    @property
+    def no_class(self) -> int | None:
+        """The label that stands for none of the classes; None where it knows no such."""
+        return None
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """JSON values that decide what it computes. What it is not told stays unnamed, so that what was kept before there were
+        labels is found."""
+        return self.model_dump(mode="json")
+
     def check(self, side: int) -> None:
         """UserError where the network cannot take x_t of `side` pixels."""
 
 
-class UNetSettings(NetworkSettings):
+class LabelledSettings(NetworkSettings):
+    """Of a network that may be told the class of each image.
+
+    classes: so many; 0: it is told none. null_class: it has a further learned label, number `classes`, for images whose class it
+    is not told.
+    """
+
+    classes: int = Field(0, ge=0, le=100_000)
+    null_class: bool = False
+
+    @property
+    def told_classes(self) -> int:
+        return self.classes
+
+    @property
+    def no_class(self) -> int | None:
+        return self.classes if self.null_class else None
+
+    @property
+    def named(self) -> dict[str, Any]:
+        labels = {"classes", "null_class"}
+        return self.model_dump(mode="json", exclude=None if self.classes else labels)
+
+    @model_validator(mode="after")
+    def _null_class_of_classes(self) -> Self:
+        if self.null_class and not self.classes:
+            raise ValueError("null_class is a label beside those of classes; give network.classes, or leave it out")
+        return self
+
+
+class UNetSettings(LabelledSettings):
     """The paper's U-Net at any size, and the dialects of other releases; the defaults are the paper's.
 
     attention: the sides at which every block has self-attention; middle_attention: whether the middle has it, too.
@@ -121,6 +168,18 @@ class MixedSettings(NetworkSettings):
                 "a mix of networks that are mixed themselves cannot be had; mix those that they are made of"
             )
         return values
+
+    @property
+    def told_classes(self) -> int:
+        return self.network.told_classes
+
+    @property
+    def no_class(self) -> int | None:
+        return self.network.no_class
+
+    @property
+    def named(self) -> dict[str, Any]:
+        return super().named | {"network": self.network.named}
 
     def check(self, side: int) -> None:
         """UserError where the steps of the middle end before they begin, or the networks cannot take x_t of `side` pixels."""

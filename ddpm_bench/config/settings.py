@@ -6,7 +6,7 @@ here are shapes, ranges and the rules between fields. No torch is imported.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -87,7 +87,10 @@ class DiffusionSettings(ProcessSettings):
 
 
 class TrainingSettings(Settings):
-    """Adam with linear warm-up, gradient clipping and EMA. `ema_ramp` uses min(ema_decay, (1+step)/(10+step))."""
+    """Adam with linear warm-up, gradient clipping and EMA. `ema_ramp` uses min(ema_decay, (1+step)/(10+step)).
+
+    label_dropout: the probability with which an image's class is not told, each image by itself (p_uncond of Ho, Salimans 2022).
+    """
 
     steps: int = Field(800_000, ge=1, le=MOST_STEPS)
     batch: int = Field(128, ge=1, le=100_000)
@@ -97,6 +100,7 @@ class TrainingSettings(Settings):
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     ema_ramp: bool = False
     flips: bool = True
+    label_dropout: float = Field(0.0, ge=0, lt=1)
     checkpoint_every: int = Field(5000, ge=1, le=MOST_STEPS)
     log_every: int = Field(100, ge=1, le=MOST_STEPS)
     snapshot_every: int | None = Field(None, ge=1, le=MOST_STEPS)
@@ -106,6 +110,10 @@ EVEN = "even"
 """The spacing of a strided chain for which none was asked, as of all results that name none."""
 SHORT_OF_T = ("ddim-quad", "tau-quadratic")
 """The spacings that leave steps out even where T are asked for."""
+
+
+BALANCED = "balanced"
+"""The classes of samples where nothing else is asked for."""
 
 
 OF_SAMPLERS = (
@@ -130,6 +138,9 @@ class SamplingSettings(Settings):
     the share of the ancestral step's noise. corrector_steps: Langevin steps before each step of a score sampler, with the
     ratio of signal to noise `snr`, by the norm of each image or the mean of the batch. level_steps, step_size, final_denoising,
     start: of `annealed-langevin`.
+    labels: which class each sample is of, by a model that is told classes: "balanced", index modulo their number, or one for all,
+    by number; None is balanced. guidance: the scale s of classifier-free guidance, which is 1 + w for the w of Ho and Salimans; 1 is
+    none. guidance_channels: so many first channels of the prediction are guided; None for all.
     """
 
     samples: int = Field(50_000, ge=2, le=MOST_IMAGES)
@@ -145,6 +156,21 @@ class SamplingSettings(Settings):
     step_size: float | None = Field(None, gt=0, le=1)
     final_denoising: bool | None = None
     start: Literal["uniform", "normal"] | None = None
+    labels: Literal["balanced"] | Annotated[int, Field(ge=0)] | None = None
+    guidance: float = Field(1.0, ge=0, le=1000)
+    guidance_channels: int | None = Field(None, ge=1)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the network is called twice for a prediction, with a class and without."""
+        return self.guidance != 1
+
+    def told(self, classes: int) -> dict[str, Any]:
+        """What samples of a model that is told so many classes depend on beside, JSON values by name; nothing where it is told none."""
+        if not classes:
+            return {}
+        guidance = {"guidance": self.guidance, "guidance_channels": self.guidance_channels} if self.guided else {}
+        return {"labels": BALANCED if self.labels is None else self.labels} | guidance
 
     @property
     def options(self) -> dict[str, Any]:
@@ -247,6 +273,17 @@ class CellSettings(Settings):
             raise ValueError(
                 f"sampling.spacing = {self.sampling.spacing} is of a chain of fewer steps; give sampling.steps below "
                 f"diffusion.T = {self.diffusion.T}, or leave it out"
+            )
+        dropout, no_class = self.training.label_dropout, self.network.no_class
+        if dropout and no_class is None:
+            raise ValueError(
+                f"training.label_dropout = {dropout:g} leaves labels out, and the network has no label for that; give "
+                "network.classes and network.null_class=true, or leave it out"
+            )
+        if no_class is not None and not dropout:
+            raise ValueError(
+                "network.null_class = true is a label that nothing would train; give training.label_dropout, such as 0.1, or leave it "
+                "out"
             )
         every = self.training.snapshot_every
         if every is not None and every > self.training.steps:

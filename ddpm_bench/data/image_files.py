@@ -139,8 +139,9 @@ def read_images(path: Path, key: str | None = None) -> Tensor:
     return read_npz(path, key)
 
 
-def write_images(path: Path, images: Tensor) -> None:
-    """Write uint8 (N, C, H, W) to an .npz archive (`images`, (N, H, W, C)), or as 000000.png, ... to a folder.
+def write_images(path: Path, images: Tensor, labels: Tensor | None = None) -> None:
+    """Write uint8 (N, C, H, W) to an .npz archive (`images`, (N, H, W, C), and `labels`, int64 (N,), where there are any), or as
+    000000.png, ... to a folder, which has no place for labels.
 
     Each file is written atomically. A folder that holds other images is refused, since the two sets would be mixed.
     """
@@ -158,7 +159,10 @@ def write_images(path: Path, images: Tensor) -> None:
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
     if path.suffix.lower() == ".npz":
         with replacing(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, images=pixels)
+            if labels is None:
+                np.savez(stream, images=pixels)
+            else:
+                np.savez(stream, images=pixels, labels=labels.numpy())
         return
     names = [f"{index:06d}.png" for index in range(len(pixels))]
     foreign = {entry.name for entry in make_folder(path).iterdir() if entry.suffix.lower() in SUFFIXES} - set(names)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ddpm_bench.diffusion.noise import BlockNoise, batches
 from ddpm_bench.diffusion.process import q_sample
 from ddpm_bench.diffusion.reverse import all_at
+from ddpm_bench.diffusion.sample_labels import check_one_class
 from ddpm_bench.diffusion.samplers import Chain, Denoised, sample
 from ddpm_bench.errors import UserError
 from ddpm_bench.runtime.observer import progress
@@ -49,8 +50,10 @@ def interpolate(
 
     Both ends are diffused to x_t with the same noise, so that x_t is as noisy between them as at them; a weight lambda
     of 0 reconstructs the first, 1 the second. All weights share the noise of the reverse process too, which depends on
-    `seed` alone: what differs between the images comes from lambda. UserError unless t is in 1..T.
+    `seed` alone: what differs between the images comes from lambda. UserError unless t is in 1..T, and for
+    images of several classes.
     """
+    check_one_class(chain.labels)
     if not 1 <= t <= chain.T:
         raise UserError(f"t = {t} is no step of this chain, whose steps are 1 to {chain.T}.")
     runtime, shape, found = runtime or Runtime(), chain.denoiser.shape, []
@@ -61,7 +64,7 @@ def interpolate(
             a, b = q_sample(chain.denoiser.schedule, x0, all_at(t, 2, x0.device), noise.draw())
             share = torch.tensor(weights[start : start + size], device=x0.device).reshape(-1, 1, 1, 1)
             mixed = (1 - share) * a + share * b
-            for now in chain.denoise(mixed, t, noise):
+            for now in chain.told(start, size, runtime.device).denoise(mixed, t, noise):
                 meter.update(start * t + size * (t + 1 - now.t))
             found.append(chain.codec.decode(now.x).cpu())
     return torch.cat(found)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_bench.diffusion.classifier_guidance import ClassifierGuidance
+from ddpm_bench.diffusion.guidance import Guided
 from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep, all_at
 from ddpm_bench.diffusion.schedule import Schedule
 from ddpm_bench.networks.condition import Condition
@@ -44,20 +45,25 @@ class Denoiser:
         """Number of steps."""
         return self.schedule.T
 
+    @property
+    def calls(self) -> int:
+        """Network calls a prediction."""
+        return 2 if isinstance(self.network, Guided) else 1
+
     def __call__(self, x_t: Tensor, t: Tensor | int, variance: Tensor | None = None) -> ReverseStep:
         """p(x_{t-1} | x_t) at x_t (B, *shape) and t in 1..T: int64 (B,), or an int where all images are at one step.
 
         variance: of the step that a sampler makes around the mean, where it is another than that of p: guidance moves the mean
         by it. x_0 and eps of a guided chain are those of `step.predict`.
         """
-        reverse = self.unguided(x_t, t)
+        reverse = self.by_network(x_t, t)
         if self.classifier is None:
             return reverse
         variance = reverse.log_variance.exp() if variance is None else variance
         t = all_at(t, len(x_t), x_t.device) if isinstance(t, int) else t
         return replace(reverse, mean=self.classifier.mean(self.schedule, reverse.mean, variance, x_t, t))
 
-    def unguided(self, x_t: Tensor, t: Tensor | int) -> ReverseStep:
+    def by_network(self, x_t: Tensor, t: Tensor | int) -> ReverseStep:
         """The same of the network alone.
 
         Of two networks for different steps, an int calls the one that it needs, and never waits for the device.
@@ -67,7 +73,7 @@ class Denoiser:
         """
         network = self.network
         if isinstance(t, int):
-            if isinstance(network, Mixed):
+            if isinstance(network, (Mixed, Guided)):
                 network = network.at(self.schedule.network_steps[t - 1].item())  # a table on the CPU
             t = all_at(t, len(x_t), x_t.device)
         called = self._told(network) if torch.is_grad_enabled() else partial(self._in_parts, network)

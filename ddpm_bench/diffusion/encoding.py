@@ -18,6 +18,7 @@ from torch import Tensor
 from ddpm_bench.diffusion.ddim import DDIM
 from ddpm_bench.diffusion.noise import BlockNoise, batches
 from ddpm_bench.diffusion.process import precise
+from ddpm_bench.diffusion.sample_labels import check_one_class
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.diffusion.step import predict
 from ddpm_bench.errors import UserError
@@ -28,6 +29,7 @@ from ddpm_bench.runtime.runtime import Runtime
 
 def check_deterministic(chain: Chain) -> None:
     """UserError where x_T does not determine the image."""
+    check_one_class(chain.labels)
     if chain.sampler.draws:
         raise UserError(
             f"The image must depend on x_T alone, and the sampler '{chain.sampler.name}' draws more noise. Use 'ddim' with "
@@ -37,6 +39,7 @@ def check_deterministic(chain: Chain) -> None:
 
 def check_reversible(chain: Chain) -> None:
     """UserError where the steps of a chain are not those that encoding walks back."""
+    check_one_class(chain.labels)
     if chain.sampler != DDIM(eta=0.0):
         raise UserError(
             f"Encoding walks the steps of 'ddim' with eta = 0 back, and they are {chain.sampler}. Leave other samplers out."
@@ -47,7 +50,7 @@ def check_reversible(chain: Chain) -> None:
 def encode(chain: Chain, x0: Tensor) -> Tensor:
     """x_T of x_0, like it, (B, C, H, W). Raises Interrupted between two steps."""
     check_reversible(chain)
-    denoiser, x = chain.denoiser, x0
+    denoiser, x = chain.told(0, len(x0), x0.device).denoiser, x0
     # alpha_bar by step, from 0 on
     bars = torch.cat([torch.ones(1, dtype=torch.float64), denoiser.schedule.alpha_bar]).tolist()
     with denoiser.evaluating():
@@ -69,7 +72,9 @@ def decode(chain: Chain, x_T: Tensor) -> Tensor:
     """The images, uint8 (B, C, H, W) on the CPU, that a chain without noise makes of x_T."""
     check_deterministic(chain)
     x = x_T
-    for now in chain.denoise(x_T, chain.T, BlockNoise(0, 0, 1, tuple(x_T.shape[1:]), x_T.device)):
+    for now in chain.told(0, len(x_T), x_T.device).denoise(
+        x_T, chain.T, BlockNoise(0, 0, 1, tuple(x_T.shape[1:]), x_T.device)
+    ):
         x = now.x
     return chain.codec.decode(x).cpu().clone()
 

@@ -13,6 +13,8 @@ v^T J v (Skilling, Hutchinson), or exactly, by as many products as there are dim
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +26,8 @@ from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.process import precise, predicted_eps
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.errors import NotFinite, UserError
-from ddpm_bench.runtime.batch import Halving
+from ddpm_bench.networks.condition import Condition
+from ddpm_bench.runtime.batch import Halving, Rows
 from ddpm_bench.runtime.interrupt import check_stop
 
 OnTime = Callable[[float], None]
@@ -64,12 +67,22 @@ class FlowODE:
         object.__setattr__(self, "levels", levels)
         object.__setattr__(self, "_step_at", PchipInterpolator(levels, schedule.network_steps.double().numpy()))
 
+    def given(self, condition: Condition | None) -> "FlowODE":
+        """That of p(x | condition)."""
+        return replace(self, denoiser=self.denoiser.given(condition))
+
     def velocity(self, x: Tensor, level: float, probes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """dx/dl at x (B, C, H, W), and its divergence by the probes (P, B, C, H, W), the sum over P: (B,); 0 without."""
         noise = float(1 / (1 + np.exp(-level))) ** 0.5  # sqrt(1 - a)
         here = self._between(level)
-        inputs = (x,) if probes is None else (x, probes.transpose(0, 1))
-        eps, trace = (torch.cat(parts) for parts in zip(*self._halving.parts(here, *inputs), strict=True))
+        rows: dict[str, Rows] = {} if probes is None else {"probes": probes.transpose(0, 1)}
+        if self.denoiser.condition is not None:
+            rows["condition"] = self.denoiser.condition
+
+        def called(x: Tensor, *parts: Any) -> tuple[Tensor, Tensor]:
+            return here(x, **dict(zip(rows, parts, strict=True)))
+
+        eps, trace = (torch.cat(parts) for parts in zip(*self._halving.parts(called, x, *rows.values()), strict=True))
         dims = 0 if probes is None else x[0].numel()
         return noise / 2 * (eps - noise * x), noise / 2 * (trace - noise * dims)
 
@@ -104,24 +117,25 @@ class FlowODE:
         return Carried(last[:size].reshape(shape), last[size:], int(found.nfev))
 
     def _between(self, level: float) -> Callable[..., tuple[Tensor, Tensor]]:
-        """eps at a level, and v^T (d eps / dx) v summed over the probes v, if there are any."""
+        """eps at a level, and v^T (d eps / dx) v summed over the probes v, if there are any; told a condition, if there is one."""
         denoiser = self.denoiser
         known = min(max(level, self.levels[0]), self.levels[-1])
         schedule = denoiser.schedule.at_level(level, float(self._step_at(known)))
         diffusion, dtype = replace(denoiser.diffusion, schedule=schedule), _dtype(denoiser)
 
-        def eps_of(x: Tensor) -> Tensor:
+        def eps_of(x: Tensor, condition: Condition | None) -> Tensor:
+            network = denoiser.network if condition is None else partial(denoiser.network, condition=condition)
             x, t = x.to(dtype), torch.ones(len(x), dtype=torch.int64, device=x.device)
-            x0 = diffusion.reverse(denoiser.network, x, t, clip_x0=False).x0
+            x0 = diffusion.reverse(network, x, t, clip_x0=False).x0
             return predicted_eps(schedule, x0, precise(x), t)
 
-        def here(x: Tensor, probes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        def here(x: Tensor, probes: Tensor | None = None, condition: Condition | None = None) -> tuple[Tensor, Tensor]:
             if probes is None:
                 with torch.no_grad():
-                    return eps_of(x), torch.zeros_like(x[:, 0, 0, 0])
+                    return eps_of(x, condition), torch.zeros_like(x[:, 0, 0, 0])
             with torch.enable_grad():
                 x = x.detach().requires_grad_()
-                eps, trace = eps_of(x), torch.zeros_like(x[:, 0, 0, 0])
+                eps, trace = eps_of(x, condition), torch.zeros_like(x[:, 0, 0, 0])
                 for i, v in enumerate(probes.unbind(1), 1):
                     (vJ,) = torch.autograd.grad((eps * v).sum(), x, retain_graph=i < probes.shape[1])
                     trace = trace + (vJ * v).flatten(1).sum(1)

@@ -7,7 +7,7 @@ rounded to uint8. A strided chain is the same loop over a respaced denoiser.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -19,6 +19,7 @@ from ddpm_bench.diffusion.ddim import DDIM, SigmaHat
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.noise import BlockNoise, batches
 from ddpm_bench.diffusion.reverse import Diffusion
+from ddpm_bench.diffusion.sample_labels import SampleLabels
 from ddpm_bench.diffusion.score_samplers import AncestralSDE, Langevin, ProbabilityFlow, ReverseDiffusion
 from ddpm_bench.diffusion.step import Denoised, Sampler
 from ddpm_bench.errors import NotFinite
@@ -69,11 +70,21 @@ SAMPLERS: dict[str, type[Sampler]] = {
 
 @dataclass(frozen=True)
 class Chain:
-    """All that decides which images come from which noise: what a model is sampled and scored by."""
+    """All that decides which images come from which noise: what a model is sampled and scored by.
+
+    labels: of a model that is told classes; None for any other.
+    """
 
     denoiser: Denoiser
     sampler: Sampler = ANCESTRAL
     codec: Codec = PIXELS
+    labels: SampleLabels | None = None
+
+    def told(self, first: int, count: int, device: torch.device) -> "Chain":
+        """The chain of the samples first..first+count-1, whose classes the network is told where it has any."""
+        if self.labels is None:
+            return self
+        return replace(self, denoiser=self.denoiser.given(self.labels.condition(first, count, device)))
 
     @property
     def T(self) -> int:
@@ -83,7 +94,7 @@ class Chain:
     @property
     def network_calls(self) -> int:
         """For an image."""
-        return self.sampler.network_calls(self.T)
+        return self.sampler.network_calls(self.T) * self.denoiser.calls
 
     @torch.inference_mode()
     def denoise(self, x_t: Tensor, t: int, noise: BlockNoise) -> Iterator[Denoised]:
@@ -125,8 +136,9 @@ def sample(
     with progress("sampling", first + count, "images", first) as meter:
         for done, size in ranks.mine(batches(count, runtime.network_batch(shape[1]))):
             noise = BlockNoise(seed, first + done, size, shape, runtime.device)
-            x_T = chain.sampler.begin(chain.denoiser, noise.draw())
-            for now in chain.denoise(x_T, T, noise):
+            told = chain.told(first + done, size, runtime.device)
+            x_T = told.sampler.begin(told.denoiser, noise.draw())
+            for now in told.denoise(x_T, T, noise):
                 if watch is not None:
                     watch(first + done, now)
                 meter.update(first + done + size * (T + 1 - now.t) // T)

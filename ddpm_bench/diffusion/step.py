@@ -93,7 +93,7 @@ def predict(denoiser: Denoiser, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
     guides them: x_0 is then derived from the guided eps, and not clipped again.
     """
     schedule, steps = denoiser.schedule, all_at(t, len(x_t), x_t.device)
-    x0 = denoiser.unguided(x_t, t).x0
+    x0 = denoiser.by_network(x_t, t).x0
     eps = predicted_eps(schedule, x0, precise(x_t), steps)
     if denoiser.classifier is None:
         return x0, eps

@@ -9,6 +9,7 @@ from ddpm_bench.config.grid import Cell, Grid
 from ddpm_bench.config.preset import Preset, load_preset, parse_set, resolve
 from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data.images import ImageData
+from ddpm_bench.data.labels import check_labels
 from ddpm_bench.diffusion.spacing import visited
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.cell import Bench, Job, training_identity
@@ -19,7 +20,14 @@ from ddpm_bench.likelihood.bound import check_bounded
 from ddpm_bench.likelihood.ode import check_likelihood
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.models.build import build_codec, build_diffusion, build_objective, build_sampler, strided_steps
+from ddpm_bench.models.build import (
+    build_codec,
+    build_diffusion,
+    build_objective,
+    build_sampler,
+    sampling_remarks,
+    strided_steps,
+)
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.failure import why_failed
 from ddpm_bench.records.fields import networks_in
@@ -90,7 +98,7 @@ def _check_sampling(settings: CellSettings) -> None:
     sampler.check(diffusion)
     if (kept := strided_steps(sampling, T)) and sampling.steps:
         say_once(visited(kept, T, sampling.spacing, sampling.steps))
-    for remark in sampler.remarks(diffusion, sampling.clip_x0):
+    for remark in sampling_remarks(sampling, settings.network, diffusion):
         say_once(remark)
 
 
@@ -171,6 +179,7 @@ def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], launche
     made, failed = {}, []
     for job in missing:
         check_batch(job.settings.training.batch)
+        check_labels(job.settings.network.told_classes, bench.data)
     if missing and not launcher.elsewhere:
         with cpu_threads(launcher.threads):  # as in a job, for the same digits
             bench.task(missing[0]).anchors(bench.runtime)  # shared by all; refused, if at all, before anything long

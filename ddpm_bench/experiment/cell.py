@@ -11,6 +11,7 @@ from typing import Any
 from ddpm_bench.config.grid import Cell
 from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data import ImageData
+from ddpm_bench.data.labels import labels_for, labels_sha256
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.errors import NotFinite, UserError
 from ddpm_bench.measurement.kept import Clock, mention_older, work_beside
@@ -21,7 +22,8 @@ from ddpm_bench.models.build import (
     build_diffusion,
     build_network,
     build_objective,
-    build_sampler,
+    network_calls,
+    sampling_remarks,
     steps_made,
 )
 from ddpm_bench.models.model import function_of, load_model
@@ -44,6 +46,7 @@ from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.runtime.tensorboard import event_files
 from ddpm_bench.storage.lease import Lease
 from ddpm_bench.storage.store import Mirror
+from ddpm_bench.training.batches import Labels
 from ddpm_bench.training.divergence import no_distance
 from ddpm_bench.training.trainer import Trainer, Training
 
@@ -132,7 +135,7 @@ def make_trainer(job: Job, data: ImageData, runtime: Runtime, folder: Path) -> T
     """The job's trainer at the newest snapshot in `folder`, or at step 0."""
     settings = job.settings
     diffusion, codec = build_diffusion(settings.diffusion), build_codec(settings.diffusion)
-    shape = codec.shape(data.shape)
+    shape, told = codec.shape(data.shape), labels_for(settings.network.told_classes, data, "train")
     network = build_network(settings.network, shape, diffusion, job.seed)
     training = Training(
         Denoiser(diffusion, network, shape, clip_x0=False),
@@ -140,9 +143,11 @@ def make_trainer(job: Job, data: ImageData, runtime: Runtime, folder: Path) -> T
         data.train.images,
         settings.training,
         job.seed,
-        training_identity(settings) | {"seed": job.seed, "data_sha256": data.sha256, "channels": data.shape[0]},
+        training_identity(settings)
+        | {"seed": job.seed, "data_sha256": data.sha256, "channels": data.shape[0], **labels_sha256(told)},
         codec,
         settings.sampling,
+        None if told is None else Labels(told, settings.training.label_dropout, settings.network.no_class),
     )
     trainer = Trainer(training, folder, runtime)
     if step := trainer.resume():
@@ -240,7 +245,7 @@ def _record(
         measured = {name: getattr(measurement, name) for name in shared}
     else:
         measured = _unmeasured(job, bench, scored=bool(checkpoints))
-    sampling, T, sampler = job.settings.sampling, job.settings.diffusion.T, build_sampler(job.settings.sampling)
+    sampling, T = job.settings.sampling, job.settings.diffusion.T
     return Record(
         grid=job.grid,
         preset=job.preset,
@@ -257,8 +262,8 @@ def _record(
         images_seen=trainer.step * job.settings.training.batch,
         samples=sampling.samples,
         sampling_steps=steps_made(sampling, T),
-        network_calls=sampler.network_calls(steps_made(sampling, T)),
-        sampling_remarks=sampler.remarks(build_diffusion(job.settings.diffusion), sampling.clip_x0),
+        network_calls=network_calls(sampling, T),
+        sampling_remarks=sampling_remarks(sampling, job.settings.network, build_diffusion(job.settings.diffusion)),
         checkpoints=checkpoints,
         training_log=tuple(trainer.log),
         trained_with=job.shares.cell.name if job.shares else None,

@@ -26,6 +26,7 @@ from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.experiment.cell import Job, make_trainer, scoring_steps
 from ddpm_bench.measurement.measure import PROGRESSIVE
 from ddpm_bench.models.build import build_codec, build_diffusion, build_sampler, steps_made
+from ddpm_bench.networks.condition import some_condition
 from ddpm_bench.runtime.batch import training_batch
 from ddpm_bench.runtime.device import cpu_threads
 from ddpm_bench.runtime.interrupt import check_stop
@@ -135,7 +136,7 @@ def _cost(job: Job, pace: Pace, data: ImageData, runtime: Runtime, trains: bool)
     bounded = steps if settings.scoring.bound_of == "sampled chain" else settings.diffusion.T
     seconds = (
         trains * settings.training.steps * settings.training.batch * pace.training
-        + (samples + PROGRESSIVE) * steps * pace.sampling
+        + (samples + PROGRESSIVE) * steps * pace.sampling * (2 if settings.sampling.guided else 1)
         + (bound_calls(settings.scoring, bounded) + ode_calls(settings.scoring)) * pace.bound
     )
     # Weights, their average and Adam's two moments in float32; one more snapshot exists while a new one is written.
@@ -168,7 +169,7 @@ def time_network(job: Job, data: ImageData, runtime: Runtime, threads: int) -> P
     kinds: list[tuple[Callable[[int], Call], int]] = [
         (lambda images: _training(job, data, runtime, images), settings.training.batch),
         (lambda images: _sampling(trainer, settings, runtime, images), evaluated),
-        (lambda images: _bound(trainer, data, runtime, images), evaluated),
+        (lambda images: _bound(trainer, data, settings, runtime, images), evaluated),
     ]
     # What a single thread does is known whatever else the machine does meanwhile.
     clock = time.process_time if on_cpu and threads == 1 else time.perf_counter
@@ -200,7 +201,8 @@ def _training(job: Job, data: ImageData, runtime: Runtime, images: int) -> Call:
 
 def _sampling(trainer: Trainer, settings: CellSettings, runtime: Runtime, images: int) -> Call:
     """The next step of an endless row of chains."""
-    chain = Chain(trainer.training.denoiser, build_sampler(settings.sampling), trainer.training.codec)
+    told = some_condition(settings.network.told_classes, images, runtime.device)
+    chain = Chain(trainer.training.denoiser.given(told), build_sampler(settings.sampling), trainer.training.codec)
 
     def chains() -> Iterator[object]:
         for seed in itertools.count():
@@ -211,8 +213,9 @@ def _sampling(trainer: Trainer, settings: CellSettings, runtime: Runtime, images
     return lambda: next(steps)
 
 
-def _bound(trainer: Trainer, data: ImageData, runtime: Runtime, images: int) -> Call:
-    denoiser, train = trainer.training.denoiser, data.train.images
+def _bound(trainer: Trainer, data: ImageData, settings: CellSettings, runtime: Runtime, images: int) -> Call:
+    told = some_condition(settings.network.told_classes, images, runtime.device)
+    denoiser, train = trainer.training.denoiser.given(told), data.train.images
     x0 = trainer.training.codec.encode(train[torch.arange(images) % len(train)].to(runtime.device))
     t = torch.arange(images, device=runtime.device) % denoiser.T + 1
     noise = BlockNoise(0, 0, images, denoiser.shape, runtime.device, stream=BOUND)

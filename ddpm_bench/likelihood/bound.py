@@ -7,10 +7,12 @@ from torch import Tensor
 
 from ddpm_bench.data.codec import Codec, check_lossless
 from ddpm_bench.diffusion.bound import Term, bound_term, prior_bits_per_dim
+from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.noise import BlockNoise, batches
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.diffusion.schedule import Schedule
 from ddpm_bench.errors import UserError
+from ddpm_bench.networks.condition import Condition
 from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.runtime import Runtime
 
@@ -68,13 +70,15 @@ def check_bounded(schedule: Schedule, codec: Codec) -> None:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured, and how: the same for every image."""
+    """What is measured, and how: the same for every image. condition: what the network is told of the images, where it is told
+    anything."""
 
     chain: Chain
     images: Tensor
     seed: int
     decoder: str
     runtime: Runtime
+    condition: Condition | None = None
 
     def __post_init__(self) -> None:
         next(batches(1, self.batch))  # a batch below 1 is refused before anything else
@@ -99,9 +103,14 @@ class Subject:
         """Draws like x0, whose first image is number `start`."""
         return BlockNoise(self.seed, start, len(x0), tuple(x0.shape[1:]), self.runtime.device, stream=stream)
 
-    def term(self, x0: Tensor, t: Tensor, eps: Tensor) -> Term:
+    def denoiser(self, start: int, end: int) -> Denoiser:
+        """That of images start..end, of which it is told what there is to tell."""
+        told = self.condition and self.condition[start:end].each(lambda each: each.to(self.runtime.device))
+        return self.chain.denoiser.given(told)
+
+    def term(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor) -> Term:
         """L_{t-1} of each image at its t, (B,)."""
-        return bound_term(self.chain.denoiser, x0, t, eps, self.decoder)
+        return bound_term(denoiser, x0, t, eps, self.decoder)
 
     def prior(self, x0: Tensor) -> Tensor:
         """L_T of each image, (B,)."""

@@ -33,6 +33,7 @@ from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.errors import UserError
 from ddpm_bench.likelihood.bound import Bound, Subject
 from ddpm_bench.likelihood.pieces import Pieces, Range
+from ddpm_bench.networks.condition import Condition
 from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress
@@ -72,14 +73,16 @@ def estimate_bits_per_dim(
     decoder: str = "exact",
     runtime: Runtime | None = None,
     pieces: Pieces | None = None,
+    condition: Condition | None = None,
 ) -> Bound:
     """An unbiased estimate of the bound of `images`, uint8 (N, C, H, W), under the chain's denoiser, by `evals` calls an image.
 
     Every draw depends on `seed` and the image's index only, not on the batch. What `pieces` holds is not measured again.
+    condition: what the network is told of the images.
     Raises UserError for images that are not uint8, for none, for a codec that loses some of the image, for too few calls,
     and for a chain of one step; Interrupted when a stop was asked for.
     """
-    subject, budget = Subject(chain, images, seed, decoder, runtime or Runtime()), Budget.of(evals)
+    subject, budget = Subject(chain, images, seed, decoder, runtime or Runtime(), condition), Budget.of(evals)
     pieces, T = pieces or Pieces(), chain.T
     if T < 2:
         raise UserError("A chain of one step has nothing to estimate; use --exact.")
@@ -186,9 +189,9 @@ def _second_pass(subject: Subject, budget: Budget, p: np.ndarray, start: int, en
 
 def _bits(subject: Subject, t: np.ndarray, start: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
     """L_{t-1} of images start..start+B for every column of t (B, K), and L_T (B,): one network call a column."""
-    x0 = subject.x0(start, start + len(t))
+    x0, denoiser = subject.x0(start, start + len(t)), subject.denoiser(start, start + len(t))
     noise, steps, columns = subject.noise(x0, start, stream), torch.from_numpy(t).to(x0.device), []
     for k in range(t.shape[1]):
         check_stop()
-        columns.append(subject.term(x0, steps[:, k], noise.draw()).bits)
+        columns.append(subject.term(denoiser, x0, steps[:, k], noise.draw()).bits)
     return torch.stack(columns, 1).cpu().double().numpy(), subject.prior(x0).cpu().double().numpy()

@@ -14,6 +14,7 @@ from ddpm_bench.diffusion.reverse import all_at
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.likelihood.bound import Bound, Subject
 from ddpm_bench.likelihood.pieces import Pieces, Range
+from ddpm_bench.networks.condition import Condition
 from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.interrupt import check_stop, stop_requested
 from ddpm_bench.runtime.observer import Meter, progress
@@ -31,14 +32,16 @@ def bits_per_dim(
     decoder: str = "exact",
     runtime: Runtime | None = None,
     pieces: Pieces | None = None,
+    condition: Condition | None = None,
 ) -> Bound:
     """The whole bound of `images`, uint8 (N, C, H, W), under the chain's denoiser, by N * T network calls.
 
     The noise depends on `seed` and the image's index only, not on the batch. Modules are scored in evaluation mode and
-    put back as they were. What `pieces` holds is not measured again. Raises UserError for images that are not uint8, or
-    none, and for a codec that loses some of the image; Interrupted, after saving, when a stop was asked for.
+    put back as they were. What `pieces` holds is not measured again.
+    condition: what the network is told of the images. Raises UserError for images that are not uint8, or none, and for a
+    codec that loses some of the image; Interrupted, after saving, when a stop was asked for.
     """
-    subject = Subject(chain, images, seed, decoder, runtime or Runtime())
+    subject = Subject(chain, images, seed, decoder, runtime or Runtime(), condition)
     pieces, count = pieces or Pieces(), len(images)
     known = pieces.ranges("exact", count, subject.batch)
     missing = [(start, end) for start, end, state in known if not state or state["left"] > 0]
@@ -99,7 +102,7 @@ def _measure_all(pieces: Pieces, missing: Sequence[Range], subject: Subject) -> 
 
 def _measure(subject: Subject, start: int, end: int, state: Arrays, pieces: Pieces, meter: Meter) -> None:
     """Images start..end, from where `state` stopped down to t = 1, saving from time to time."""
-    T, size, x0 = subject.chain.T, end - start, subject.x0(start, end)
+    T, size, x0, denoiser = subject.chain.T, end - start, subject.x0(start, end), subject.denoiser(start, end)
     noise, sums = subject.noise(x0, start, BOUND), _Sums.of(state, size, T, x0.device)
     for _ in range(T - sums.left):
         noise.draw()  # draws that the saved part has used
@@ -113,7 +116,7 @@ def _measure(subject: Subject, start: int, end: int, state: Arrays, pieces: Piec
             save()
             saved = time.monotonic()
             check_stop()
-        term = subject.term(x0, all_at(t, size, x0.device), noise.draw())
+        term = subject.term(denoiser, x0, all_at(t, size, x0.device), noise.draw())
         sums.add(t, term.bits, (x0 - term.x0).square().flatten(1).mean(1))
         meter.update(start * T + size * (T + 1 - t))
     save()

@@ -31,6 +31,7 @@ from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.errors import UserError
 from ddpm_bench.likelihood.pieces import Pieces, Range
+from ddpm_bench.networks.condition import Condition
 from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.device import float32_as
 from ddpm_bench.runtime.observer import Meter, progress
@@ -114,12 +115,13 @@ def ode_bits_per_dim(
     solving: Solving = AS_PUBLISHED,
     runtime: Runtime | None = None,
     pieces: Pieces | None = None,
+    condition: Condition | None = None,
 ) -> Likelihood:
     """The likelihood of `images`, uint8 (N, C, H, W), under the chain's denoiser; x_0 is not clipped.
 
     The draws do not depend on the batch; step sizes do, so an image's number does within the tolerance. What `pieces` holds
-    is not measured again. Raises UserError for what has no such likelihood, Interrupted when a stop was asked for, and
-    NotFinite where the ODE cannot be followed.
+    is not measured again. condition: what the network is told of the images. Raises UserError for what
+    has no such likelihood, Interrupted when a stop was asked for, and NotFinite where the ODE cannot be followed.
     """
     check_likelihood(chain.denoiser.diffusion, chain.codec)
     if images.dtype != torch.uint8 or len(images) == 0:
@@ -132,15 +134,15 @@ def ode_bits_per_dim(
     for draw in range(solving.draws):
         ranges = pieces.ranges(f"draw{draw}", count, ranks.batch_for(count, most))
         missing = [(start, end) for start, end, held in ranges if not held]
-        pieces.measure(f"draw{draw}", missing, _measure_all, chain, images, seed, draw, solving, runtime)
+        pieces.measure(f"draw{draw}", missing, _measure_all, chain, images, condition, seed, draw, solving, runtime)
     joined = [pieces.join(f"draw{draw}") for draw in range(solving.draws)]
     prior, rest = (torch.from_numpy(np.stack([part[name] for part in joined], 1)) for name in ("prior", "flow"))
     return Likelihood(prior, rest, float(np.mean([part["calls"] for part in joined])))
 
 
 def _measure_all(
-    pieces: Pieces, missing: Sequence[Range], chain: Chain, images: Tensor, seed: int, draw: int, solving: Solving,
-    runtime: Runtime,
+    pieces: Pieces, missing: Sequence[Range], chain: Chain, images: Tensor, condition: Condition | None, seed: int, draw: int,
+    solving: Solving, runtime: Runtime,
 ) -> None:  # fmt: skip
     """This rank's ranges of a draw."""
     flow, count = FlowODE(chain.denoiser, solving.rtol, solving.atol), len(images)
@@ -150,7 +152,8 @@ def _measure_all(
         for start, end in ranks.mine(missing):
             x0, width, probe = _drawn(chain, images[start:end].to(runtime.device), seed, start, draw, solving)
             watch = partial(_tell, meter, draw * count + start, end - start)
-            pieces.save(f"draw{draw}", start, end, _solved(flow, x0, width, probe, solving.sigma_0, watch))
+            told = condition and condition[start:end].each(lambda each: each.to(runtime.device))
+            pieces.save(f"draw{draw}", start, end, _solved(flow.given(told), x0, width, probe, solving.sigma_0, watch))
 
 
 def spread(codec: Codec, images: Tensor, u: Tensor, how: Literal["level", "released"]) -> tuple[Tensor, float]:

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from ddpm_bench.config.metrics import SplitName
 from ddpm_bench.data import ImageData
+from ddpm_bench.data.labels import labels_for, labels_sha256
 from ddpm_bench.files import keyed_folder
 from ddpm_bench.likelihood import Bound, bits_per_dim, estimate_bits_per_dim
 from ddpm_bench.likelihood.pieces import Pieces
 from ddpm_bench.metrics.uncertainty import mean_quantiles
 from ddpm_bench.models.model import Model
+from ddpm_bench.networks.condition import Condition
 from ddpm_bench.records.likelihoods import BoundTerms
 from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
@@ -76,22 +78,33 @@ def bound_of(
 ) -> Bound:
     """The bound image by image. What is finished is kept in `folder`, so that an interrupted call goes on."""
     images = spread_over(getattr(data, split).images, method.images)
+    condition = condition_of(model, data, split, method.images)
     evals = method.evals_for(model)
     how = {
         name: value for name, value in asdict(method).items() if name != "bootstrap" and (name, value) != ("kept", None)
     }
     how |= {"images": len(images), "evals": method.steps(model) if evals is None else evals}
     of = {**model.function, **how, "split": split, "data_sha256": data.sha256, **runtime.arithmetic}
+    of |= labels_sha256(None if condition is None else condition.labels)
     chain = model.whole_chain(method.clip_x0, method.kept)
     runtime.place(model.network)
     seed, decoder = method.seed, method.decoder
     with owned(keyed_folder(folder, "bound", of)) as own:
         kept = Pieces(own)
         if evals is None:
-            return bits_per_dim(chain, images, seed=seed, decoder=decoder, runtime=runtime, pieces=kept)
+            return bits_per_dim(
+                chain, images, seed=seed, decoder=decoder, runtime=runtime, pieces=kept, condition=condition
+            )
         return estimate_bits_per_dim(
-            chain, images, evals=evals, seed=seed, decoder=decoder, runtime=runtime, pieces=kept
+            chain, images, evals=evals, seed=seed, decoder=decoder, runtime=runtime, pieces=kept, condition=condition
         )
+
+
+def condition_of(model: Model, data: ImageData, split: SplitName, count: int) -> Condition | None:
+    """What the model is told of `count` images spread over a split, their own classes: the bound is of p(x|y). None where it is
+    told nothing. UserError for data of other classes, or without."""
+    labels = labels_for(model.network_settings.told_classes, data, split)
+    return None if labels is None else Condition(spread_over(labels, count))
 
 
 def spread_over(images: Tensor, count: int) -> Tensor:

@@ -1,7 +1,6 @@
 """`ddpm-bench evaluate --ckpt`: a checkpoint measured as a row of the table of its folder."""
 
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 from ddpm_bench.files import make_folder
@@ -83,7 +82,7 @@ def setup_of(model: Model, task: Task) -> Setup:
         samples=sampling.samples,
         seed=task.seed,
         sampler=sampling.sampler,
-        sampler_options=asdict(chain.sampler),
+        sampler_options=model.sampling_options(sampling),
         sampling_steps=chain.T,
         network_calls=chain.network_calls,
         sampling_remarks=model.sampling_remarks(sampling),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_bench.data.images import ImageData
+from ddpm_bench.data.labels import labels_for, labels_sha256
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import OBJECTIVES, Objective
 from ddpm_bench.diffusion.times import REMEMBERED, TimeSampler
@@ -33,7 +34,7 @@ from ddpm_bench.runtime.observer import about, progress
 from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.sealed import read_arrays, write_arrays
-from ddpm_bench.training.batches import Batch, Batches, borrowed_globals
+from ddpm_bench.training.batches import Batch, Batches, Labels, borrowed_globals
 
 SHOWN = ("L_simple", "L_hybrid", "L_vlb-uniform", "L_vlb")
 """What is compared unless something else is asked for: those of these that can train the checkpoint's diffusion."""
@@ -52,7 +53,8 @@ def measure_gradient_noise(
     chosen = _chosen(objectives, model)
     if batches < 4:
         raise UserError(f"--batches {batches}: a spread of each half takes 4 batches or more.")
-    whole = model.whole_chain(clip_x0=False)
+    whole, told = model.whole_chain(clip_x0=False), labels_for(model.network_settings.told_classes, data, "train")
+    labels = told if told is None else Labels(told)  # none left out: the gradient is of p(x|y)
     network = runtime.place(model.network)
     noises = []
     with borrowed_globals(runtime.device), training_batch(batch, "--batch", "--batch N"):
@@ -61,9 +63,9 @@ def measure_gradient_noise(
             for objective in chosen:
                 times = objective.times(model.T)
                 drawn = Batches(data.train.images, batch, flips=False, seed=seed, times=times, codec=whole.codec,
-                                device=runtime.device)  # fmt: skip
+                                device=runtime.device, labels=labels)  # fmt: skip
                 of = {**model.function, "objective": objective.name, "batches": batches, "batch": batch, "seed": seed,
-                      "data_sha256": data.sha256, **runtime.arithmetic}  # fmt: skip
+                      "data_sha256": data.sha256, **labels_sha256(told), **runtime.arithmetic}  # fmt: skip
                 with about(objective.name), _folder(of, runtime) as folder:
                     noises.append(_kept_noise(objective, whole.denoiser, network, drawn, batches, folder))
         finally:
@@ -172,10 +174,12 @@ def _fill(times: TimeSampler, objective: Objective, denoiser: Denoiser, drawn: B
     with progress("losses of every t", len(every_t), "images") as meter:
         for number, t in zip(count(first), every_t.split(drawn.size), strict=False):
             check_stop()
-            x0, _, eps, _ = drawn.at(number)
-            times.learn(t, _losses(objective, denoiser, Batch(x0[: len(t)], t, eps[: len(t)], None)))
+            x0, _, eps, _, told = drawn.at(number)
+            rows = slice(len(t))
+            batch = Batch(x0[rows], t, eps[rows], None, told and told[rows])
+            times.learn(t, _losses(objective, denoiser, batch))
             meter.update((number - first) * drawn.size)
 
 
 def _losses(objective: Objective, denoiser: Denoiser, batch: Batch) -> Tensor:
-    return objective(denoiser, batch.x0, batch.t, batch.eps)
+    return objective(denoiser.given(batch.condition), batch.x0, batch.t, batch.eps)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from ddpm_bench.config.metrics import SplitName
 from ddpm_bench.data import ImageData
+from ddpm_bench.data.labels import labels_sha256
 from ddpm_bench.files import keyed_folder
 from ddpm_bench.likelihood.ode import AS_PUBLISHED, Likelihood, Solving, ode_bits_per_dim
 from ddpm_bench.likelihood.pieces import Pieces
-from ddpm_bench.measurement.bounds import spread_over
+from ddpm_bench.measurement.bounds import condition_of, spread_over
 from ddpm_bench.metrics.uncertainty import mean_quantiles
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.likelihoods import OdeLikelihood
@@ -61,10 +62,13 @@ def likelihood_of(
     images = spread_over(getattr(data, split).images, method.images)
     how = {name: value for name, value in asdict(method.solving).items() if name != "draws"}
     how |= {"images": len(images), "seed": method.seed}
+    condition = condition_of(model, data, split, method.images)
     of = {**model.function, **how, "split": split, "data_sha256": data.sha256, **runtime.arithmetic}
+    of |= labels_sha256(None if condition is None else condition.labels)
     chain = model.whole_chain(clip_x0=False)
     runtime.place(model.network)
     with owned(keyed_folder(folder, "ode", of)) as own:
         return ode_bits_per_dim(
-            chain, images, seed=method.seed, solving=method.solving, runtime=runtime, pieces=Pieces(own)
-        )
+            chain, images, seed=method.seed, solving=method.solving, runtime=runtime, pieces=Pieces(own),
+            condition=condition,
+        )  # fmt: skip

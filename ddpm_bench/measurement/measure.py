@@ -13,6 +13,7 @@ from typing import Any
 from ddpm_bench.config.metrics import BOUNDS, LIKELIHOOD, OF_DATA_SETS, SplitName
 from ddpm_bench.config.settings import SamplingSettings, ScoringSettings
 from ddpm_bench.data import ImageData
+from ddpm_bench.data.labels import check_labels
 from ddpm_bench.data.pictures import write_image_grid
 from ddpm_bench.files import keyed_folder, sha256_file
 from ddpm_bench.likelihood.bound import check_bounded
@@ -148,6 +149,8 @@ def check_task(model: Model, task: Task) -> None:
         check_bounded(chain.denoiser.schedule, chain.codec)
     if task.scoring.ode_images:
         check_likelihood(model.diffusion, chain.codec)
+    if task.scoring.bound_images or task.scoring.ode_images:
+        check_labels(model.network_settings.told_classes, task.data)
 
 
 def score(model: Model, task: Task, runtime: Runtime, record: Path) -> Scored:

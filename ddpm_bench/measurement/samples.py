@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm_bench.config.networks import network_settings
 from ddpm_bench.config.settings import EVEN, SamplingSettings
 from ddpm_bench.data import write_images
 from ddpm_bench.diffusion.noise import batches
 from ddpm_bench.diffusion.samplers import sample
 from ddpm_bench.files import check_free, in_a_row, keyed_folder
-from ddpm_bench.models.build import build_sampler
+from ddpm_bench.models.build import sampling_options
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.observer import say
@@ -39,7 +40,7 @@ def samples_depend_on(
     chain: dict[str, Any] = {"sampler": sampling.sampler, "steps": sampling.steps or T, "clip_x0": sampling.clip_x0}
     if (spacing := sampling.spacing_of(T)) != EVEN:
         chain["spacing"] = spacing  # the default stays unnamed, so that what is kept already is found
-    chain |= asdict(build_sampler(sampling))
+    chain |= sampling_options(sampling, network_settings(function["network"]))
     if sampling.corrector_norm == "batch":
         chain |= {"batch": runtime.network_batch(function["shape"][1]), "samples": sampling.samples}
     return {**function, "sampling": chain, "seed": seed, **runtime.arithmetic}
@@ -94,7 +95,8 @@ def write_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: 
     with owned(partial):
         check_free(out)  # another command may have been here
         images = draw_samples(model, sampling, seed, runtime, partial)
-        write_images(out, images)
+        labels = model.chain(sampling).labels
+        write_images(out, images, labels.at(0, len(images)) if labels else None)
         shutil.rmtree(partial)
     return {"samples": len(images), "out": str(out)} | described(model, sampling, seed)
 
@@ -110,7 +112,7 @@ def described(model: Model, sampling: SamplingSettings, seed: int) -> dict[str, 
         "step": model.step,
         "T": model.T,
         "sampler": sampling.sampler,
-        **asdict(chain.sampler),
+        **model.sampling_options(sampling),
         "sampling_steps": chain.T,
         "network_calls": chain.network_calls,
         "clip_x0": sampling.clip_x0,

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import TypeVar
+from dataclasses import asdict, fields
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -11,9 +11,11 @@ from torch import nn
 from ddpm_bench.config.networks import NetworkSettings
 from ddpm_bench.config.settings import DiffusionSettings, ProcessSettings, SamplingSettings
 from ddpm_bench.data.codec import CODECS, Codec
+from ddpm_bench.diffusion.guidance import Guided
 from ddpm_bench.diffusion.objective import OBJECTIVES, Objective
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS
 from ddpm_bench.diffusion.reverse import Diffusion
+from ddpm_bench.diffusion.sample_labels import SampleLabels
 from ddpm_bench.diffusion.samplers import SAMPLERS, Sampler
 from ddpm_bench.diffusion.schedule import SCHEDULES
 from ddpm_bench.diffusion.spacing import SPACINGS, Spacing, kept_steps
@@ -69,6 +71,85 @@ def build_sampler(settings: SamplingSettings) -> Sampler:
                 f"The sampler '{settings.sampler}' has no {name}, which is {value} here. Of these it is an option: {those}."
             )
     return kind(**asked)
+
+
+def build_sample_labels(settings: SamplingSettings, network: NetworkSettings) -> SampleLabels | None:
+    """Which class each sample is of; None where the network is told none. UserError for one that it does not have."""
+    asked, classes = settings.labels, network.told_classes
+    if not classes:
+        if asked is None:
+            return None
+        raise UserError(f"labels = {asked} of samples: the network is told no classes. Leave it out.")
+    if isinstance(asked, int) and asked >= classes:
+        raise UserError(
+            f"labels = {asked} of samples: the {classes} classes of the network are numbered 0 to {classes - 1}."
+        )
+    return SampleLabels(classes, asked if isinstance(asked, int) else None)
+
+
+def check_guidance(settings: SamplingSettings, network: NetworkSettings) -> None:
+    """UserError for a scale that the network has no two predictions for, and for channels of no guidance."""
+    scale, channels = settings.guidance, settings.guidance_channels
+    if channels is not None and not settings.guided:
+        raise UserError(
+            f"guidance_channels = {channels} is of guidance, and the scale is 1, which is none. Leave it out, or give guidance."
+        )
+    if settings.guided and network.no_class is None:
+        why = "was trained with every label told" if network.told_classes else "is told no classes"
+        raise UserError(
+            f"guidance = {scale:g} sets the prediction for a class apart from that for none, and the network {why}. Leave it out, or "
+            "train one with network.classes, network.null_class=true and training.label_dropout."
+        )
+
+
+def build_guided(
+    network: nn.Module, sampling: SamplingSettings, settings: NetworkSettings, shape: tuple[int, int, int]
+) -> nn.Module:
+    """The network as samples are drawn by it, of x_t of `shape` (C, H, W): itself where there is no guidance."""
+    check_guidance(sampling, settings)
+    if not sampling.guided or settings.no_class is None:
+        return network
+    if (asked := sampling.guidance_channels or 0) > shape[0]:
+        raise UserError(
+            f"guidance_channels = {asked}: the prediction has {shape[0]}. Leave it out, and all of them are guided."
+        )
+    return Guided(network, sampling.guidance, settings.no_class, sampling.guidance_channels)
+
+
+def network_calls(settings: SamplingSettings, T: int) -> int:
+    """Of a sample: see `Chain.network_calls`."""
+    return build_sampler(settings).network_calls(steps_made(settings, T)) * (2 if settings.guided else 1)
+
+
+def sampling_options(settings: SamplingSettings, network: NetworkSettings) -> dict[str, Any]:
+    """All that decides a step of a chain, JSON values by name: the sampler's own options, and what the network is told."""
+    return asdict(build_sampler(settings)) | settings.told(network.told_classes)
+
+
+def sampling_remarks(settings: SamplingSettings, network: NetworkSettings, diffusion: Diffusion) -> tuple[str, ...]:
+    """What is to be known of samples that are drawn so; see `Sampler.remarks`."""
+    remarks, labels = (
+        build_sampler(settings).remarks(diffusion, settings.clip_x0),
+        build_sample_labels(settings, network),
+    )
+    check_guidance(settings, network)
+    if labels is None:
+        return remarks
+    which = (
+        f"sample i is of class i modulo {labels.classes}" if labels.only is None else f"all are of class {labels.only}"
+    )
+    told = [f"Samples are of p(x|y): {which}. Bits/dim are of p(x|y), each image's own class told."]
+    if settings.guided:
+        told.append(guidance_in_words(settings))
+    return (*remarks, *told)
+
+
+def guidance_in_words(settings: SamplingSettings) -> str:
+    """The scale in both ways of writing it, and what it is of."""
+    s, channels = settings.guidance, settings.guidance_channels
+    of = "" if channels is None else f", the first {channels} channels alone"
+    unguided = ". Bits/dim are those of the model without guidance"
+    return f"Classifier-free guidance with the scale s = {s:g} = 1 + w, w = {s - 1:.4g}{of}: two network calls a prediction{unguided}."
 
 
 def _options(kind: type[Sampler]) -> set[str]:

@@ -12,7 +12,7 @@ model cannot be sampled or scored as something else.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,17 @@ from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.errors import NotFinite, UserError
 from ddpm_bench.files import check_free, read_json, replacing, sha256_file, write_json
-from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler, strided_steps
+from ddpm_bench.models.build import (
+    build_codec,
+    build_diffusion,
+    build_guided,
+    build_network,
+    build_sample_labels,
+    build_sampler,
+    sampling_options,
+    sampling_remarks,
+    strided_steps,
+)
 from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
 from ddpm_bench.networks.weights import mismatch, not_finite, outline, read_tensors
 from ddpm_bench.runtime.observer import say
@@ -88,7 +98,11 @@ class Model:
         """What samples are drawn by. UserError for more steps than the chain has, and a sampler that cannot sample it."""
         whole, kept, sampler = self.whole_chain(sampling.clip_x0), self.kept_steps(sampling), build_sampler(sampling)
         sampler.check(self.diffusion)
-        return Chain(whole.denoiser.respaced(kept) if kept else whole.denoiser, sampler, whole.codec)
+        labels, network = build_sample_labels(sampling, self.network_settings), self.network
+        denoiser = replace(
+            whole.denoiser, network=build_guided(network, sampling, self.network_settings, whole.denoiser.shape)
+        )
+        return Chain(denoiser.respaced(kept) if kept else denoiser, sampler, whole.codec, labels)
 
     def kept_steps(self, sampling: SamplingSettings) -> list[int] | None:
         """See `strided_steps`."""
@@ -97,8 +111,12 @@ class Model:
         return strided_steps(sampling, self.T)
 
     def sampling_remarks(self, sampling: SamplingSettings) -> tuple[str, ...]:
-        """See `Sampler.remarks`."""
-        return build_sampler(sampling).remarks(self.diffusion, sampling.clip_x0)
+        """What is to be known of samples that are drawn so."""
+        return sampling_remarks(sampling, self.network_settings, self.diffusion)
+
+    def sampling_options(self, sampling: SamplingSettings) -> dict[str, Any]:
+        """All that decides a step of the chain, JSON values by name."""
+        return sampling_options(sampling, self.network_settings)
 
     def whole_chain(self, clip_x0: bool, kept: Sequence[int] | None = None) -> Chain:
         """All T steps, or the strided chain of those that are kept: what a bound is of, however the model is sampled."""
@@ -116,7 +134,7 @@ def function_of(
     return {
         "weights_sha256": weights_sha256,
         "process": meaning,
-        "network": network.model_dump(mode="json"),
+        "network": network.named,
         "shape": list(shape),
     }
 

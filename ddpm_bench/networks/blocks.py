@@ -58,11 +58,13 @@ class TimeEmbedding(nn.Module):
         self.hidden = linear(base, 4 * base)
         self.out = linear(4 * base, 4 * base)
 
-    def forward(self, step: Tensor) -> Tensor:
+    def forward(self, step: Tensor, label: Tensor | None = None) -> Tensor:
+        """(B, 4 base) of the step (B,); `label` (B, 4 base), that of a class, is added."""
         phase = step[:, None].float() * self.frequencies
         embedding = F.pad(torch.cat((phase.sin(), phase.cos()), dim=1), (0, self.odd))  # (B, base)
         embedding = embedding.to(self.hidden.weight.dtype)
-        return F.silu(self.out(F.silu(self.hidden(embedding))))  # (B, 4 base); every block begins with this SiLU
+        embedding = self.out(F.silu(self.hidden(embedding)))
+        return F.silu(embedding if label is None else embedding + label)  # every block begins with this SiLU
 
 
 def heads(channels: int, settings: UNetSettings) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ddpm_bench.config.networks import MixedSettings
 from ddpm_bench.networks.built import built
+from ddpm_bench.networks.condition import Condition
 
 
 class Mixed(nn.Module):
@@ -23,18 +24,19 @@ class Mixed(nn.Module):
         """The network that predicts at a step that is known without asking the device."""
         return self.middle if self.below <= step < self.above else self.ends
 
-    def forward(self, x_t: Tensor, step: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, step: Tensor, condition: Condition | None = None) -> Tensor:
         """Both networks are called where the batch needs both, or where it would take a host synchronisation to know.
 
         In training they always are, so that every parameter has a gradient, which is 0 where its network was not asked.
         """
+        told = (x_t, step) if condition is None else (x_t, step, condition)
         inner = (step >= self.below) & (step < self.above)
         if step.is_cpu and not (self.training or torch.compiler.is_compiling()):
             if inner.all():
-                return self.middle(x_t, step)
+                return self.middle(*told)
             if not inner.any():
-                return self.ends(x_t, step)
-        return torch.where(inner[:, None, None, None], self.middle(x_t, step), self.ends(x_t, step))
+                return self.ends(*told)
+        return torch.where(inner[:, None, None, None], self.middle(*told), self.ends(*told))
 
     @property
     def in_bfloat16(self) -> bool | None:

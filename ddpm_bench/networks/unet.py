@@ -1,4 +1,4 @@
-"""The U-Net of Ho, Jain, Abbeel 2020 (appendix B): x_t and the 0-based step in, one map a predicted quantity out.
+"""The U-Net of Ho, Jain, Abbeel 2020 (appendix B): x_t, the 0-based step and perhaps a class in, one map a predicted quantity out.
 
 Two residual blocks a level (at the paper's size), GroupNorm and SiLU before each convolution, the time embedding added
 between the two, one-head self-attention where the level's side is listed and, unless it is switched off, in the middle,
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.networks.blocks import Block, TimeEmbedding, conv, downsample, norm, resamples, upsample
+from ddpm_bench.networks.condition import Condition
 from ddpm_bench.networks.cpu import norm_silu
 
 
@@ -36,6 +37,7 @@ class UNet(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, size: int, settings: UNetSettings) -> None:
         super().__init__()
         settings.check(size)
+        self.classes = settings.classes
         base, time, last = settings.base, 4 * settings.base, len(settings.multipliers) - 1
         self.time = TimeEmbedding(base, settings.time_shift)
         self.first = conv(in_channels, base)
@@ -66,23 +68,27 @@ class UNet(nn.Module):
 
         self.norm = norm(channels, settings)
         self.last = conv(channels, out_channels, scale=1e-10)
+        if settings.classes:  # last, so that all else begins as without
+            self.label = nn.Embedding(settings.classes + settings.null_class, time)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x_t: Tensor, step: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, step: Tensor, condition: Condition | None = None) -> Tensor:
         """Predict from `x_t` (B, in_channels, size, size), scaled to about [-1, 1], at 0-based `step` (B,) int64.
+
+        condition: the labels of a network that has classes, and of no other.
 
         Returns (B, out_channels, size, size).
         """
         with torch.autocast(
             x_t.device.type, torch.bfloat16, enabled=x_t.is_cuda if self.in_bfloat16 is None else self.in_bfloat16
         ):
-            h = self._features(x_t, step)
+            h = self._features(x_t, step, condition)
         with torch.autocast(x_t.device.type, enabled=False):  # the prediction is never rounded to bfloat16
             return self.last(norm_silu(self.norm, h.float() if h.dtype == torch.bfloat16 else h))
 
-    def _features(self, x_t: Tensor, step: Tensor) -> Tensor:
+    def _features(self, x_t: Tensor, step: Tensor, condition: Condition | None) -> Tensor:
         """What the last norm gets, (B, base, size, size)."""
-        time = self.time(step)
+        time = self.time(step, self._embedded(condition))
         h = self.first(x_t.contiguous(memory_format=torch.channels_last))
         skips = [h]
         for layer in self.down:
@@ -93,3 +99,13 @@ class UNet(nn.Module):
         for layer in self.up:
             h = layer(h if resamples(layer) else torch.cat((h, skips.pop()), dim=1), time)
         return h
+
+    def _embedded(self, condition: Condition | None) -> Tensor | None:
+        """What the time embedding is told of the classes, (B, 4 base), as improved-diffusion's `label_emb`."""
+        if self.classes == 0 and condition is None:
+            return None
+        if self.classes == 0 or condition is None:
+            raise TypeError(
+                f"a network of {self.classes} classes is called {'without' if self.classes else 'with'} labels"
+            )
+        return self.label(condition.labels)

@@ -16,24 +16,37 @@ from torch import Tensor
 from ddpm_bench.data.codec import PIXELS, Codec, dequantised
 from ddpm_bench.diffusion.times import TimeSampler
 from ddpm_bench.errors import UserError
+from ddpm_bench.networks.condition import Condition
 from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.device import float32_as
 
 ORDER, STEP, DROPOUT = range(3)  # streams
 
 
+class Labels(NamedTuple):
+    """`of` the training images, int64 (N,), and how often a step tells none of them: with the probability `dropout` the label of
+    an image is `no_class` instead, each by itself."""
+
+    of: Tensor
+    dropout: float = 0.0
+    no_class: int | None = None
+
+
 class Batch(NamedTuple):
-    """x0, eps: (B, C, H, W); t: int64 (B,) in 1..T; weight: of each loss, (B,), or None where all are 1."""
+    """x0, eps: (B, C, H, W); t: int64 (B,) in 1..T; weight: of each loss, (B,), or None where all are 1; condition: what the
+    network is told beside, or None."""
 
     x0: Tensor
     t: Tensor
     eps: Tensor
     weight: Tensor | None
+    condition: Condition | None = None
 
     def own(self) -> "Batch":
         """This rank's slice."""
         weight = None if self.weight is None else ranks.slice_of(self.weight)
-        return Batch(ranks.slice_of(self.x0), ranks.slice_of(self.t), ranks.slice_of(self.eps), weight)
+        condition = None if self.condition is None else self.condition.each(ranks.slice_of)
+        return Batch(ranks.slice_of(self.x0), ranks.slice_of(self.t), ranks.slice_of(self.eps), weight, condition)
 
 
 class Batches:
@@ -49,6 +62,7 @@ class Batches:
         times: TimeSampler,
         codec: Codec = PIXELS,
         device: torch.device,
+        labels: Labels | None = None,
     ) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
             raise UserError(
@@ -57,13 +71,15 @@ class Batches:
         if seed < 0:
             raise UserError(f"seed = {seed} is negative; use 0 or more.")
         self.images, self.device = images.to(device), device
+        self.labels = labels and labels._replace(of=labels.of.to(device))
         self.size, self.flips, self.times, self.codec, self.seed = size, flips, times, codec, seed
         self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
 
     def at(self, step: int) -> Batch:
         """The batch of a step, counted from 0, of all ranks; seeds the step's dropout."""
         generator = self._generator(STEP, step)
-        images = self.images[self._indices(step)]
+        indices = self._indices(step)
+        images = self.images[indices]
         if self.flips:
             flipped = torch.rand((len(images), 1, 1, 1), generator=generator, device=self.device) < 0.5
             images = torch.where(flipped, images.flip(3), images)
@@ -72,9 +88,19 @@ class Batches:
             x0 = dequantised(self.codec, images, torch.rand(x0.shape, generator=generator, device=self.device))
         t, weight = self.times.draw(len(x0), generator)
         eps = torch.randn(x0.shape, generator=generator, device=self.device)
+        condition = self.labels and self._condition(
+            self.labels, indices, generator
+        )  # what is drawn for it is drawn last
         rank = (number,) if (number := ranks.rank()) else ()
         torch.manual_seed(self._number(DROPOUT, step, *rank))  # layers draw from the global generator
-        return Batch(x0, t, eps, weight)
+        return Batch(x0, t, eps, weight, condition)
+
+    def _condition(self, labels: Labels, indices: Tensor, generator: torch.Generator) -> Condition:
+        told = labels.of[indices]
+        if labels.no_class is not None and labels.dropout:
+            left_out = torch.rand(len(told), generator=generator, device=self.device) < labels.dropout
+            told = told.masked_fill(left_out, labels.no_class)
+        return Condition(told)
 
     def _indices(self, step: int) -> Tensor:
         """(B,) the next of an endless row of permutations of the data set: no image is left out, none comes twice an epoch."""

@@ -1,0 +1,44 @@
+"""The classes of a data set as a network that is told them needs them."""
+
+import hashlib
+
+from torch import Tensor
+
+from ddpm_bench.config.metrics import SplitName
+from ddpm_bench.data.images import ImageData
+from ddpm_bench.errors import UserError
+
+
+def class_count(data: ImageData) -> int:
+    """How many classes the data set has; 0 where it has no labels."""
+    if data.train.labels is None or data.test.labels is None:
+        return 0
+    return len(data.classes) or 1 + int(max(data.train.labels.max(), data.test.labels.max()))
+
+
+def check_labels(classes: int, data: ImageData) -> None:
+    """UserError where a network of so many classes cannot be told those of the data; 0: it is told none."""
+    count = class_count(data)
+    if classes and not count:
+        raise UserError(
+            f"The network has {classes} classes, and the data set '{data.name}' has no labels. Use labelled data (in a folder: one "
+            "folder for each class), or network.classes=0."
+        )
+    if classes and classes != count:
+        raise UserError(
+            f"The network has {classes} classes, and the data set '{data.name}' has {count}. Use network.classes={count}, or the "
+            "data that the network is of."
+        )
+
+
+def labels_for(classes: int, data: ImageData, split: SplitName) -> Tensor | None:
+    """What a network of so many classes is told of the images of a split, int64 (N,); None where it is told nothing."""
+    check_labels(classes, data)
+    return getattr(data, split).labels if classes else None
+
+
+def labels_sha256(labels: Tensor | None) -> dict[str, str]:
+    """The hash of labels, by name, for what depends on them; nothing where there are none."""
+    if labels is None:
+        return {}
+    return {"labels_sha256": hashlib.sha256(labels.cpu().numpy().astype("<i8").tobytes()).hexdigest()}

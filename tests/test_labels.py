@@ -1,0 +1,313 @@
+"""Classes told to a network: in training, with some left out, and in sampling and bounds."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusion_cases import gaussian_eps
+from tiny_models import tiny_checkpoint
+from torch import Tensor, nn
+
+from ddpm_bench.config.networks import MixedSettings, UNetSettings
+from ddpm_bench.config.settings import CellSettings, SamplingSettings, TrainingSettings
+from ddpm_bench.data.images import ImageData, Split
+from ddpm_bench.data.labels import check_labels, labels_for
+from ddpm_bench.diffusion.denoiser import Denoiser
+from ddpm_bench.diffusion.objective import LSimple
+from ddpm_bench.diffusion.parameterization import Eps
+from ddpm_bench.diffusion.reverse import Diffusion
+from ddpm_bench.diffusion.sample_labels import SampleLabels
+from ddpm_bench.diffusion.samplers import Chain, sample
+from ddpm_bench.diffusion.schedule import linear
+from ddpm_bench.diffusion.times import Uniform
+from ddpm_bench.diffusion.variance import FixedBeta
+from ddpm_bench.errors import UserError
+from ddpm_bench.likelihood import bits_per_dim, estimate_bits_per_dim
+from ddpm_bench.likelihood.ode import Solving, ode_bits_per_dim
+from ddpm_bench.measurement.samples import samples_depend_on
+from ddpm_bench.models.model import load_model
+from ddpm_bench.networks.condition import Condition
+from ddpm_bench.networks.mixed import Mixed
+from ddpm_bench.networks.unet import UNet
+from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.training.batches import Batches, Labels
+from ddpm_bench.training.trainer import Trainer, Training
+
+CPU = torch.device("cpu")
+PLAIN = UNetSettings(base=8, multipliers=(1,), blocks=1, attention=(), groups=2, dropout=0.1)
+NETWORK = PLAIN.model_copy(update={"classes": 3, "null_class": True})
+DIFFUSION = Diffusion(linear(10, 1e-2, 0.9), Eps(), FixedBeta())
+LABELS = torch.arange(10) % 3
+
+
+def images(count: int = 10) -> Tensor:
+    return torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def unet(settings: UNetSettings = NETWORK, outputs: int = 1) -> UNet:
+    torch.manual_seed(0)
+    return UNet(1, outputs, 8, settings)
+
+
+def woken(network: nn.Module) -> nn.Module:
+    """With last layers that do not begin at 0, so that outputs depend on all that the network is told."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
+    return network.eval()
+
+
+def batches(labels: Labels | None, size: int = 4, given: Tensor | None = None) -> Batches:
+    given = images() if given is None else given
+    return Batches(given, size, flips=True, seed=3, times=Uniform(10), device=CPU, labels=labels)
+
+
+# ---- the network ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_class_is_a_row_added_to_the_time_embedding_and_all_else_begins_as_without() -> None:
+    with_classes, plain = unet(), unet(PLAIN)
+    state = with_classes.state_dict()
+    assert state.pop("label.weight").shape == (4, 32)
+    assert all(torch.equal(held, state[name]) for name, held in plain.state_dict().items())
+    network = woken(with_classes)
+    x, step, rows = torch.randn(3, 1, 8, 8), torch.tensor([0, 4, 9]), torch.tensor([2, 0, 3])
+    found = network(x, step, Condition(rows))
+    told = network.time.out.bias.detach().clone()
+    for i in range(3):  # a class is a bias of the time embedding's last layer
+        with torch.no_grad():
+            network.time.out.bias.copy_(told + network.label.weight[rows[i]] - network.label.weight[0])
+            alone = network(x[i : i + 1], step[i : i + 1], Condition(torch.tensor([0])))
+            network.time.out.bias.copy_(told)
+        torch.testing.assert_close(alone, found[i : i + 1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_is_never_told_classes_in_silence() -> None:
+    x, step, labels = torch.zeros(1, 1, 8, 8), torch.tensor([0]), Condition(torch.tensor([1]))
+    with pytest.raises(TypeError, match="3 classes is called without labels"):
+        unet()(x, step)
+    with pytest.raises(TypeError, match="0 classes is called with labels"):
+        unet(PLAIN)(x, step, labels)
+
+
+def test_a_mix_passes_labels_on_to_both_networks() -> None:
+    settings = MixedSettings(network=NETWORK, below=3, above=7)
+    assert (settings.told_classes, settings.no_class) == (3, 3)
+    mixed = woken(Mixed(1, 1, 8, settings))
+    x, step, labels = torch.randn(2, 1, 8, 8), torch.tensor([1, 5]), Condition(torch.tensor([2, 0]))
+    found = mixed(x, step, labels)
+    expected = torch.stack([mixed.ends(x, step, labels)[0], mixed.middle(x, step, labels)[1]])
+    assert torch.equal(found, expected)
+    inner = torch.tensor([5, 5])
+    assert torch.equal(mixed(x, inner, labels), mixed.middle(x, inner, labels))
+
+
+def test_what_is_told_no_classes_is_named_as_before_there_were_any() -> None:
+    assert PLAIN.named == {k: v for k, v in PLAIN.model_dump(mode="json").items() if k not in ("classes", "null_class")}
+    assert MixedSettings(network=PLAIN, below=1, above=2).named["network"] == PLAIN.named
+    assert NETWORK.named["classes"] == 3 and NETWORK.named["null_class"] is True
+
+
+# ---- batches --------------------------------------------------------------------------------------------------------------
+
+
+def test_labels_are_those_of_the_images_and_change_no_other_draw() -> None:
+    """Each image is one level, its number: so the label that goes with it is known."""
+    given = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(10, 1, 8, 8)
+    plain, told = batches(None, given=given), batches(Labels(LABELS, 0.5, 3), given=given)
+    for step in range(6):
+        without, batch = plain.at(step), told.at(step)
+        noise = torch.rand(3)
+        plain.at(step)
+        assert without.condition is None and torch.equal(noise, torch.rand(3))  # dropout's, too
+        assert all(torch.equal(a, b) for a, b in zip(without[:3], batch[:3], strict=True))
+        of = ((batch.x0[:, 0, 0, 0] + 1) * 127.5).round().long()
+        kept = batch.condition.labels != 3
+        assert torch.equal(batch.condition.labels[kept], LABELS[of][kept])
+
+
+def test_labels_are_left_out_at_their_rate_each_image_by_itself() -> None:
+    told, drawn = batches(Labels(torch.zeros(10, dtype=torch.int64), 0.2, 1), size=500, given=images()), []
+    for step in range(20):
+        drawn.append(told.at(step).condition.labels)
+    left_out = torch.stack(drawn).double()  # (20, 500)
+    assert abs(left_out.mean() - 0.2) < 4 * (0.2 * 0.8 / 10_000) ** 0.5
+    counts = left_out.sum(1)  # binomial: were labels left out by the batch, 0 or 500
+    assert 0.3 < counts.var() / (500 * 0.2 * 0.8) < 2.5
+    assert torch.equal(told.at(7).condition.labels, drawn[7])
+
+
+# ---- training -------------------------------------------------------------------------------------------------------------
+
+
+def trainer(folder: Path) -> Trainer:
+    settings = TrainingSettings(
+        steps=8, batch=4, learning_rate=1e-2, warmup=2, ema_decay=0.9, checkpoint_every=3, log_every=2
+    )
+    training = Training(
+        Denoiser(DIFFUSION, unet(), (1, 8, 8), clip_x0=False),
+        LSimple(),
+        images(),
+        settings,
+        3,
+        {"base": 8},
+        labels=Labels(LABELS, 0.3, 3),
+    )
+    return Trainer(training, folder)
+
+
+def test_a_conditional_run_goes_on_bitwise_the_same(tmp_path: Path) -> None:
+    whole, part = trainer(tmp_path / "whole"), trainer(tmp_path / "part")
+    began = whole.network.label.weight.detach().clone()
+    whole.run(8)
+    part.run(5)
+    again = trainer(tmp_path / "part")
+    assert again.resume() == 5
+    again.run(8)
+    for (name, p), q in zip(whole.network.named_parameters(), again.network.parameters(), strict=True):
+        assert torch.equal(p, q), name
+        assert torch.equal(whole.ema.weights[name], again.ema.weights[name]), name
+    assert (whole.network.label.weight != began).any(1).all()  # every class and none was trained
+
+
+def cell(network: dict[str, object], dropout: float = 0.0) -> CellSettings:
+    axes = {"parameterization": "eps", "variance": "fixed", "objective": "L_simple"}
+    return CellSettings.model_validate(
+        {"data": {"size": 16}, "diffusion": axes, "network": {"base": 32, **network}, "training": {"label_dropout": dropout},
+         "sampling": {}, "scoring": {}}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("network", "dropout", "said"),
+    [
+        ({}, 0.1, r"label_dropout = 0.1 .* give network.classes and network.null_class=true"),
+        ({"classes": 10}, 0.1, r"label_dropout = 0.1 .* no label for that"),
+        ({"classes": 10, "null_class": True}, 0.0, r"null_class = true is a label that nothing would train"),
+        ({"null_class": True}, 0.1, r"null_class is a label beside those of classes"),
+    ],
+)
+def test_a_class_that_is_not_told_and_its_dropout_go_together(network: dict, dropout: float, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        cell(network, dropout)
+    assert cell({"classes": 10, "null_class": True}, 0.1).network.no_class == 10
+
+
+def data(labels: Tensor | None = LABELS, classes: tuple[str, ...] = ()) -> ImageData:
+    return ImageData("ten", Split(images(), labels), Split(images(), labels), "hash", classes)
+
+
+def test_labels_that_the_data_does_not_have_are_refused_by_name() -> None:
+    assert labels_for(0, data(None), "train") is None and torch.equal(labels_for(3, data(), "test"), LABELS)
+    with pytest.raises(UserError, match=r"has 3 classes, and the data set 'ten' has no labels.*network.classes=0"):
+        check_labels(3, data(None))
+    with pytest.raises(UserError, match=r"has 4 classes, and the data set 'ten' has 3. Use network.classes=3"):
+        check_labels(4, data())
+    check_labels(5, data(classes=tuple("abcde")))
+
+
+# ---- sampling -------------------------------------------------------------------------------------------------------------
+
+
+def by_class(*networks):
+    """A network that is another one for each class."""
+
+    def network(x: Tensor, step: Tensor, condition: Condition) -> Tensor:
+        made = torch.stack([of(x, step) for of in networks])
+        return made[condition.labels, torch.arange(len(x))]
+
+    return network
+
+
+def gaussians(*means: float) -> list:
+    """The optimal networks of data N(mean, 0.25)."""
+    return [gaussian_eps(DIFFUSION.schedule, mean, 0.25) for mean in means]
+
+
+def test_which_class_a_sample_is_of_follows_from_its_index_alone() -> None:
+    assert SampleLabels(3).at(4, 5).tolist() == [1, 2, 0, 1, 2] and SampleLabels(3, 2).at(4, 2).tolist() == [2, 2]
+    networks = gaussians(-0.8, 0.0, 0.8)
+    chain = Chain(Denoiser(DIFFUSION, by_class(*networks), (1, 2, 2)), labels=SampleLabels(3))
+    whole = torch.cat([made for _, made in sample(chain, count=7, seed=1, runtime=Runtime(batch=7))])
+    parts = [made for _, made in sample(chain, count=5, seed=1, first=2, runtime=Runtime(batch=2))]
+    assert torch.equal(whole[2:], torch.cat(parts))
+    for label, network in enumerate(networks):  # as of the unconditional model of its class
+        alone = Chain(Denoiser(DIFFUSION, network, (1, 2, 2)))
+        ((_, expected),) = sample(alone, count=7, seed=1, runtime=Runtime(batch=7))
+        assert torch.equal(whole[label::3], expected[label::3])
+
+
+def test_bounds_tell_each_image_its_own_class() -> None:
+    """Against the unconditional model of each class: noise depends on an image's index, whatever its class."""
+    given, networks = images(5)[:, :, :2, :2], gaussians(-0.3, 0.4)
+    labels, runtime = torch.tensor([1, 0, 0, 1, 1]), Runtime(batch=2)
+    told = Chain(Denoiser(DIFFUSION, by_class(*networks), (1, 2, 2), clip_x0=False))
+    condition = Condition(labels)
+    exact = bits_per_dim(told, given, seed=0, runtime=runtime, condition=condition).total
+    first = estimate_bits_per_dim(told, given, seed=0, evals=7, runtime=runtime, condition=condition).first
+    for label, network in enumerate(networks):
+        alone, rows = Chain(Denoiser(DIFFUSION, network, (1, 2, 2), clip_x0=False)), labels == label
+        expected = bits_per_dim(alone, given, seed=0, runtime=runtime)
+        assert torch.equal(exact[rows], expected.total[rows])
+        estimated = estimate_bits_per_dim(alone, given, seed=0, evals=7, runtime=runtime)
+        assert torch.equal(first[rows], estimated.first[rows])
+    assert (exact - bits_per_dim(alone, given, seed=0, runtime=runtime).total)[labels == 0].abs().min() > 1e-3
+
+
+def test_a_likelihood_by_the_ode_tells_each_image_its_own_class() -> None:
+    given, networks = images(3)[:, :, :2, :2], [lambda x, step: 0.4 * x, lambda x, step: 0.1 - 0.2 * x]
+    labels, how = torch.tensor([1, 0, 1]), {"seed": 0, "solving": Solving(draws=1), "runtime": Runtime(batch=1)}
+    told = Chain(Denoiser(DIFFUSION, by_class(*networks), (1, 2, 2)))
+    found = ode_bits_per_dim(told, given, condition=Condition(labels), **how).total
+    for label, network in enumerate(networks):
+        expected = ode_bits_per_dim(Chain(Denoiser(DIFFUSION, network, (1, 2, 2))), given, **how).total
+        assert torch.equal(found[labels == label], expected[labels == label])
+        assert (found - expected)[labels != label].abs().min() > 1e-2
+
+
+def test_what_samples_depend_on_is_named_as_before_where_no_class_is_told(tmp_path: Path) -> None:
+    plain, told = (load_model(tiny_checkpoint(tmp_path / str(k), classes=k)) for k in (0, 3))
+    of = samples_depend_on(plain.function, SamplingSettings(), 0, Runtime())
+    assert of["sampling"] == {"sampler": "ancestral", "steps": 6, "clip_x0": True}
+    assert not {"classes", "null_class"} & of["network"].keys()
+    balanced, one = (
+        samples_depend_on(told.function, SamplingSettings(labels=labels), 0, Runtime())["sampling"]
+        for labels in (None, 1)
+    )
+    assert (balanced["labels"], one["labels"]) == ("balanced", 1)
+
+
+def test_the_command_writes_the_classes_that_it_asked_for(call, tmp_path: Path) -> None:
+    ckpt = tiny_checkpoint(tmp_path / "told", classes=3)
+    made = call("sample", "--ckpt", ckpt, "--samples", 7, "--device", "cpu", "--out", tmp_path / "a.npz", "--json")
+    assert made.code == 0 and json.loads(made.out)["labels"] == "balanced"
+    assert "sample i is of class i modulo 3" in made.out
+    assert np.load(tmp_path / "a.npz")["labels"].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    out = tmp_path / "b.npz"
+    assert call("sample", "--ckpt", ckpt, "--samples", 2, "--labels", 2, "--device", "cpu", "--out", out).code == 0
+    assert np.load(out)["labels"].tolist() == [2, 2]
+    chain = tmp_path / "chain.png"
+    assert call("sample", "--ckpt", ckpt, "--progressive", "--samples", 2, "--device", "cpu", "--out", chain).code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--labels", "3"], "the 3 classes of the network are numbered 0 to 2"),
+        (["--labels", "cat"], "--labels 'cat' must be balanced or the number of a class"),
+        (["--slerp", "0", "1", "--sampler", "ddim"], "Say which: --labels N"),
+        (["--encode", "--data", "embedded", "--resize", "average"], "Say which: --labels N"),
+    ],
+)
+def test_classes_that_cannot_be_asked_for_are_refused_by_name(call, messages, tmp_path: Path, options, said) -> None:
+    ckpt = tiny_checkpoint(tmp_path / "told", classes=3)
+    done = call("sample", "--ckpt", ckpt, "--device", "cpu", "--out", tmp_path / "a.png", *options)
+    assert done.code == 2 and said in " ".join(done.err.split())
+
+
+def test_classes_asked_of_a_model_without_are_refused(call, messages, tmp_path: Path) -> None:
+    ckpt = tiny_checkpoint(tmp_path / "plain")
+    done = call("sample", "--ckpt", ckpt, "--labels", "1", "--device", "cpu", "--out", tmp_path / "a.npz")
+    assert done.code == 2 and "the network is told no classes. Leave it out." in " ".join(done.err.split())

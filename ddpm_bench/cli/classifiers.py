@@ -62,7 +62,8 @@ def classifier_train(
     from ddpm_bench.config.classifiers import CLASSIFIERS, ClassifierTraining, NoiseSettings
     from ddpm_bench.config.settings import DataSettings
     from ddpm_bench.data import load_data
-    from ddpm_bench.models.classifiers import check_out, save_classifier
+    from ddpm_bench.experiment.classifiers import accuracy_in_words, check_out, make_classifier
+    from ddpm_bench.models.classifiers import write_classifier
     from ddpm_bench.models.model import load_model
     from ddpm_bench.runtime.device import choose_device
     from ddpm_bench.runtime.interrupt import Stop
@@ -90,8 +91,8 @@ def classifier_train(
     source = {"source": data or "embedded", "name": data_name, "root": data_root, "size": size, "resize": resize}
     with Stop():
         images = load_data(section(DataSettings, source))
-        card = save_classifier(out, images, noise, training, Runtime(choose_device(device)))
-    told = ", ".join(f"{share:.1%} at t = {t}" for t, share in card.accuracy.items())
-    say(f"Made '{out}'. Of the test images it tells apart: {told}")
+        content, card = make_classifier(images, noise, training, Runtime(choose_device(device)))
+        write_classifier(out, content, card)
+    say(f"Made '{out}'; {accuracy_in_words(card)}")
     if as_json:
         print_json(card.model_dump(mode="json"))

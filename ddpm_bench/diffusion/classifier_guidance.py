@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm_bench.diffusion.schedule import Schedule
 from ddpm_bench.errors import UserError
@@ -40,7 +40,9 @@ class ClassifierGuidance:
     _halving: Halving = field(default_factory=Halving, init=False, repr=False, compare=False)
 
     def toward(self, labels: Tensor) -> "ClassifierGuidance":
-        """To these classes."""
+        """To these classes, on their device."""
+        if isinstance(self.classifier, nn.Module):
+            self.classifier.to(labels.device)
         guided = replace(self, labels=labels)
         object.__setattr__(guided, "_halving", self._halving)  # what memory holds is known from now on
         return guided

@@ -95,9 +95,16 @@ class Denoiser:
 
     def given(self, condition: Condition | None) -> "Denoiser":
         """p(x_{t-1} | x_t, condition)."""
-        told = replace(self, condition=condition)
-        object.__setattr__(told, "_halving", self._halving)  # what memory holds is known from now on
-        return told
+        return self._with(condition=condition)
+
+    def toward(self, labels: Tensor) -> "Denoiser":
+        """Guided to the classes `labels`, int64 (B,), where a classifier guides."""
+        return self if self.classifier is None else self._with(classifier=self.classifier.toward(labels))
+
+    def _with(self, **parts: Condition | ClassifierGuidance | None) -> "Denoiser":
+        changed = replace(self, **parts)  # type: ignore[arg-type]
+        object.__setattr__(changed, "_halving", self._halving)  # what memory holds is known from now on
+        return changed
 
     def respaced(self, kept: Sequence[int]) -> "Denoiser":
         """Of the strided chain that visits only the steps `kept`; see `Schedule.respaced`."""

@@ -1,14 +1,14 @@
 """Classifiers of noised images as files, and where a guided chain finds its own.
 
-One file is a classifier: safetensors with its weights, what it is of in the metadata. So its SHA-256, by which settings, checkpoints
-and records know it, is of all that its gradient depends on. `ddpm-bench classifier train` writes it with a card beside it; what a chain
-is guided by is kept in STORE under its hash, since a path says nothing of what lies there.
+One file is a classifier: safetensors with its weights, what it is of in the metadata. So its SHA-256 is of all that its gradient depends
+on. `ddpm-bench classifier train` writes it with a card beside it; what a chain is guided by is kept in STORE, since a path says nothing
+of what lies there. Settings know a file that was given by its hash, and one that is trained on demand by the hash of what it is trained
+on and how, which is known before it is there and the same on every machine.
 """
 
 import functools
-import hashlib
 import json
-import time
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,25 +20,23 @@ from safetensors import SafetensorError, safe_open
 
 from ddpm_bench.config.classifiers import ClassifierSettings, ClassifierTraining, NoiseSettings
 from ddpm_bench.config.values import first_fault
-from ddpm_bench.data.images import ImageData
+from ddpm_bench.diffusion.classifier_guidance import ClassifierGuidance, Place
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import given_content, known_content, make_folder, replacing, write_text
-from ddpm_bench.models.build import build_codec, build_diffusion
+from ddpm_bench.files import given_content, replacing, write_text
 from ddpm_bench.networks.classifier import NoisyClassifier
 from ddpm_bench.networks.weights import mismatch, not_finite, outline, read_tensors
-from ddpm_bench.records.provenance import versions
-from ddpm_bench.runtime.runtime import Runtime
-from ddpm_bench.training.classifier import class_names, train_classifier
 
 STORE = Path("~/.cache/ddpm-bench/classifiers")
 """One folder a machine, whatever --cache says: checkpoints of guided chains name what lies in it."""
 ABOUT = "ddpm-bench classifier 1"
 """The key in the metadata."""
+RESOLVED = re.compile(r"[0-9a-f]{64}|[a-z0-9-]+@[0-9a-f]{16}")
+"""The name of a classifier in the store."""
 REMEDY = "Make one with `ddpm-bench classifier train`."
 
 
 class Classified(BaseModel):
-    """What the weights are of: images of `shape` (C, H, W), their classes, and the noise that they are seen through."""
+    """What the weights are of: x_0 of `shape` (C, H, W), the classes, and the noise that they are seen through."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +47,7 @@ class Classified(BaseModel):
 
     def outline(self) -> NoisyClassifier:
         """The network, with the device and the draws of the caller."""
-        channels, side, _ = build_codec(self.noise.process).shape(self.shape)
+        channels, side, _ = self.shape
         return NoisyClassifier(channels, len(self.classes), side, self.network)
 
 
@@ -84,8 +82,16 @@ class Classifier:
     network: NoisyClassifier
     sha256: str
 
+    @property
+    def classes(self) -> int:
+        return len(self.of.classes)
+
+    def guidance(self, scale: float, at: Place) -> ClassifierGuidance:
+        """By it, to classes that are still to be said."""
+        return ClassifierGuidance(self.network, scale, at)
+
     def check(self, noise: NoiseSettings, shape: tuple[int, int, int]) -> None:
-        """UserError unless it is of the noise, and of the images, of a model."""
+        """UserError unless it is of the noise of a model, and of its x_t, `shape` (C, H, W)."""
         theirs, ours = noise.model_dump(), self.of.noise.model_dump()
         if other := [name for name in ours if ours[name] != theirs[name]]:
             said = ", ".join(f"{name} = {ours[name]} where the model has {theirs[name]}" for name in other)
@@ -95,97 +101,52 @@ class Classifier:
             )
         if self.of.shape != shape:
             raise UserError(
-                f"The classifier is of images of (C, H, W) = {self.of.shape}, and the model of {shape}. Train one at the model's size."
-            )
-
-    def check_label(self, label: int) -> None:
-        """UserError for a label that it does not know."""
-        if not 0 <= label < len(self.of.classes):
-            raise UserError(
-                f"Class {label}: the classifier knows {len(self.of.classes)}, numbered from 0. Choose one of these."
+                f"The classifier takes x_t of (C, H, W) = {self.of.shape}, and the model's is {shape}. Train one at the model's size."
             )
 
 
-def make_classifier(
-    data: ImageData, noise: NoiseSettings, training: ClassifierTraining, runtime: Runtime
-) -> tuple[bytes, ClassifierCard]:
-    """The content of the file of a classifier, trained on `data`, and its card. See `train_classifier`."""
-    began, process = time.monotonic(), noise.process
-    of = Classified(shape=data.shape, classes=class_names(data), noise=noise, network=training.network)
-    found = train_classifier(data, build_codec(process), build_diffusion(process).schedule, training, runtime)
-    tensors = {name: held.contiguous() for name, held in found.network.state_dict().items()}
-    content = safetensors.torch.save(tensors, {ABOUT: of.model_dump_json()})
-    return content, ClassifierCard(
-        sha256=hashlib.sha256(content).hexdigest(),
-        of=of,
-        parameters=sum(parameter.numel() for parameter in found.network.parameters()),
-        training=training,
-        accuracy=found.accuracy,
-        loss=found.loss,
-        data_name=data.name,
-        data_sha256=data.sha256,
-        train_images=len(data.train),
-        test_images=len(data.test),
-        wall_time_s=round(time.monotonic() - began, 1),
-        versions=versions(),
-    )
+def packed(of: Classified, network: NoisyClassifier) -> bytes:
+    """The content of a classifier's file."""
+    tensors = {name: held.cpu().contiguous() for name, held in network.state_dict().items()}
+    return safetensors.torch.save(tensors, {ABOUT: of.model_dump_json()})
 
 
-def save_classifier(
-    out: Path, data: ImageData, noise: NoiseSettings, training: ClassifierTraining, runtime: Runtime
-) -> ClassifierCard:
-    """Train one and write `out` (.safetensors) and its card (.json) beside it. UserError for an `out` that is no such file."""
-    check_out(out)
-    content, card = make_classifier(data, noise, training, runtime)
-    with replacing(out) as temporary:
+def write_classifier(path: Path, content: bytes, card: ClassifierCard) -> None:
+    """The file and, beside it, its card; the file last, so that one that is there is whole."""
+    write_text(path.with_suffix(".json"), card.model_dump_json(indent=2) + "\n")
+    with replacing(path) as temporary:
         temporary.write_bytes(content)
-    write_text(out.with_suffix(".json"), card.model_dump_json(indent=2) + "\n")
-    return card
-
-
-def check_out(out: Path) -> None:
-    """UserError for a file that is not called as a classifier is, or cannot be written."""
-    if out.suffix != ".safetensors":
-        raise UserError(
-            f"A classifier is a .safetensors file, not '{out}'. Write --out {out.parent / (out.stem or 'mine')}.safetensors."
-        )
-    make_folder(out.parent)
-
-
-def keep(content: bytes, where: Path | None = None) -> str:
-    """The SHA-256 under which a classifier's content, of the file `where`, lies in the store from now on. UserError where it is none."""
-    sha256 = hashlib.sha256(content).hexdigest()
-    path = stored(sha256)
-    if not path.exists():
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-            _read(temporary, content, where or path)
-    return sha256
 
 
 def keep_file(path: Path) -> str:
     """The SHA-256 of the file of a classifier, which lies in the store from now on. UserError where it is none."""
-    return keep(given_content(path, "the classifier", REMEDY)[0], path)
+    content, sha256 = given_content(path, "the classifier", REMEDY)
+    if not (kept := stored(sha256)).exists():
+        with replacing(kept) as temporary:
+            temporary.write_bytes(content)
+            _read(temporary, content, path)
+    return sha256
 
 
-def stored(sha256: str) -> Path:
-    """Where the classifier with this hash lies, if it is on this machine."""
-    return STORE.expanduser() / f"{sha256}.safetensors"
+def stored(name: str) -> Path:
+    """Where the classifier of this name lies, if it is on this machine: the SHA-256 of a file that was given, or NAME@HASH."""
+    return STORE.expanduser() / f"{name}.safetensors"
 
 
 @functools.lru_cache(maxsize=4)
-def classifier_of(sha256: str) -> Classifier:
+def classifier_of(name: str) -> Classifier:
     """The classifier in the store. UserError where it is not there, which says what to give."""
-    path = stored(sha256)
-    if not path.exists():
+    if not RESOLVED.fullmatch(name) or not (path := stored(name)).exists():
         raise UserError(
-            f"The classifier with the SHA-256 {sha256} is not on this machine. Give its file: --classifier PATH, "
-            "sampling.classifier=PATH; or leave guidance out: --classifier-scale 0."
+            f"The classifier '{name}' is not on this machine. Give its file: --classifier PATH, sampling.classifier=PATH; or leave "
+            "guidance out: --classifier-scale 0."
         )
-    remedy = "Remove it, and give the file that it is of: --classifier PATH."
-    content = known_content(path, sha256, "the classifier", "not what its name says", remedy)
-    of, network = _read(path, content, path)
-    return Classifier(of, network, sha256)
+    content, sha256 = given_content(path, "the classifier", REMEDY)
+    if "@" not in name and sha256 != name:
+        raise UserError(
+            f"'{path}' is damaged: its SHA-256 is {sha256}. Remove it, and give the file that it is of: --classifier PATH."
+        )
+    return Classifier(*_read(path, content, path), sha256)
 
 
 def _read(path: Path, content: bytes, named: Path) -> tuple[Classified, NoisyClassifier]:

@@ -105,7 +105,12 @@ def test_the_strip_goes_from_the_image_to_noise() -> None:
 def test_every_figure_is_png_and_pdf_with_a_caption(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_pictures(tmp_path, quick_records(seeds=(0,)))
     found = draw_figures(summaries(quick_records(seeds=(0,)), GRID), PictureFolder(tmp_path), tmp_path / "out")
-    others = ("scores-by-step", "across-distance", "across-bound")  # of runs scored twice, and of tables across an axis
+    others = (
+        "scores-by-step",
+        "across-distance",
+        "across-agreement",
+        "across-bound",
+    )  # of runs scored twice, and of tables across an axis
     assert [one.name for one in found] == [plot.name for plot in PLOTS if plot.name not in others]
     for one in found:
         with Image.open(one.png) as image:

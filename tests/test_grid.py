@@ -397,7 +397,7 @@ def test_the_kind_that_a_preset_has_keeps_what_it_says(table2, mlp, tmp_path):
         (["network.kind=mlp", "network.widht=4"], ["network.widht", "did you mean 'width'", "Known: kind, width."]),
         (["network.kind=mlp", "network.base=16"], ["unknown key 'network.base'", "Known: kind, width."]),
         (["network.kind=mlp", "network.width=1"], ["network.width", "greater than or equal to 2", "1"]),
-        (["network.width=16"], ["unknown key 'network.width'", "Known: kind, base"]),
+        (["network.width=16"], ["unknown key 'network.width'", "Known: kind, classes"]),
     ],
 )
 def test_what_a_kind_of_network_does_not_take_is_said_with_what_it_does(table2, mlp, assignments, said):

@@ -21,6 +21,7 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop import UserSays, describe, import_checkpoint, openai
 from ddpm_bench.models.interop.openai_flags import PUBLISHED
 from ddpm_bench.models.model import load_model
+from ddpm_bench.networks.condition import Condition
 
 SMALL = dict(base=32, multipliers=(1, 2), blocks=1, attention=(1,))
 FLAGS = "--image_size 16 --num_heads 4"
@@ -28,7 +29,7 @@ FLAGS = "--image_size 16 --num_heads 4"
 
 def layout(
     base: int, multipliers: tuple[int, ...], blocks: int, attention: tuple[int, ...], channels: int = 3,
-    outputs: int = 3, scale_shift: bool = True, updown: bool = False,
+    outputs: int = 3, scale_shift: bool = True, updown: bool = False, classes: int = 0,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Their state dict with random weights. attention: the levels that have it."""
     state: dict[str, Tensor] = {}
@@ -86,12 +87,14 @@ def layout(
             number += 1
     put("out.0", width)
     put("out.2", outputs, width, 3, 3)
+    if classes:
+        state["label_emb.weight"] = torch.randn(classes, 4 * base)
     return state
 
 
 def forward(
     state: dict[str, Tensor], x: Tensor, told: Tensor, halvings: Sequence[int] = (),
-    heads: Callable[[int], int] = lambda width: 4, legacy: bool = True,
+    heads: Callable[[int], int] = lambda width: 4, legacy: bool = True, labels: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """The function that such a state dict stands for.
 
@@ -141,6 +144,7 @@ def forward(
     phase = told.float()[:, None] * torch.exp(-math.log(10_000) * torch.arange(base // 2) / (base // 2))
     emb = F.linear(torch.cat([phase.cos(), phase.sin()], 1), *at("time_embed.0"))
     emb = F.linear(F.silu(emb), *at("time_embed.2"))
+    emb = emb if labels is None else emb + state["label_emb.weight"][labels]
     h = F.conv2d(x, *at("input_blocks.0.0"), padding=1)
     kept, number = [h], 1
     while any(name.startswith(f"input_blocks.{number}.") for name in state):
@@ -197,6 +201,23 @@ def test_the_converted_network_gives_the_originals_output(tmp_path: Path, shape,
     with torch.no_grad():
         expected = forward(state, x, t - 1, **original)
         found = model.network(x, model.diffusion.schedule.network_step(t))
+    assert (found - expected).norm() < 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("scale_shift", [True, False])
+def test_a_class_conditional_network_gives_the_originals_output(tmp_path: Path, scale_shift: bool) -> None:
+    torch.manual_seed(0)
+    state, x, labels = (
+        layout(**SMALL, classes=5, scale_shift=scale_shift),
+        torch.randn(4, 3, 16, 16),
+        torch.tensor([4, 0, 2, 2]),
+    )
+    import_checkpoint(saved(tmp_path, state), tmp_path / "out", UserSays(flags=f"{FLAGS} --class_cond True"))
+    model, t = load_model(tmp_path / "out"), torch.tensor([1, 2, 501, 1000])
+    assert (model.network_settings.told_classes, model.network_settings.no_class) == (5, None)
+    with torch.no_grad():
+        expected = forward(state, x, t - 1, labels=labels)
+        found = model.network(x, model.diffusion.schedule.network_step(t), Condition(labels))
     assert (found - expected).norm() < 1e-5 * expected.norm()
 
 
@@ -320,6 +341,26 @@ def test_twice_the_channels_are_a_learned_range() -> None:
             {"base": 256, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": (3, 4, 5), "updown": True},
             552_814_086, {"schedule": "linear", "T": 1000, "rescale_timesteps": False},
         ),
+        (
+            "64x64_diffusion.pt",
+            {"base": 192, "multipliers": (1, 2, 3, 4), "blocks": 3, "attention": (1, 2, 3), "updown": True, "classes": 1000},
+            295_904_454, {"schedule": "cosine", "T": 1000, "rescale_timesteps": False},
+        ),
+        (
+            "128x128_diffusion.pt",
+            {"base": 256, "multipliers": (1, 1, 2, 3, 4), "blocks": 2, "attention": (2, 3, 4), "updown": True, "classes": 1000},
+            421_529_606, {"schedule": "linear", "T": 1000, "rescale_timesteps": False},
+        ),
+        (
+            "256x256_diffusion.pt",
+            {"base": 256, "multipliers": (1, 1, 2, 2, 4, 4), "blocks": 2, "attention": (3, 4, 5), "updown": True, "classes": 1000},
+            553_838_086, {"schedule": "linear", "T": 1000, "rescale_timesteps": False},
+        ),
+        (
+            "imagenet64_cond_270M_250K.pt",
+            {"base": 192, "multipliers": (1, 2, 3, 4), "blocks": 3, "attention": (2, 3), "classes": 1000},
+            273_049_350, {"schedule": "cosine", "T": 4000, "rescale_timesteps": False},
+        ),
     ],
 )  # fmt: skip
 def test_published_files_are_known_by_name_and_their_networks_are_expressed(name, shape, parameters, process) -> None:
@@ -332,7 +373,7 @@ def test_published_files_are_known_by_name_and_their_networks_are_expressed(name
 
 
 def test_all_published_names_have_flags_that_can_be_read() -> None:
-    assert len(PUBLISHED) == 11
+    assert len(PUBLISHED) == 15
     for name in PUBLISHED:
         openai.read_flags(None, name, name)
 
@@ -351,7 +392,8 @@ def test_all_published_names_have_flags_that_can_be_read() -> None:
         ({}, "--image_size 32", "--image_size 32 means --channel_mult 1,2,2,2, but .* say 1,2"),
         ({}, f"{FLAGS} --num_heads 5", "64 channels of a level cannot be shared out .* heads = 5"),
         ({}, f"{FLAGS} --num_heads_upsample 2", "one number of heads"),
-        ({}, f"{FLAGS} --class_cond True", "unconditional"),
+        ({}, f"{FLAGS} --class_cond True", "--class_cond True contradicts .* say False"),
+        ({"classes": 3}, f"{FLAGS} --class_cond False", "--class_cond False contradicts .* say True"),
         ({}, f"{FLAGS} --num_head 4", "no flag '--num_head'; did you mean 'num_heads'"),
         ({}, f"{FLAGS} --num_heads", "pairs of --name value"),
         ({}, f"{FLAGS} --num_heads many", "num_heads = 'many'"),
@@ -386,7 +428,7 @@ def without(name: str):
         (without("out.2.weight"), "out.2.weight is missing\. It is not whole"),
         (without("output_blocks.1.2.conv.weight"), "input_blocks.2.0.in_layers.0.weight is missing"),
         (lambda s: s.update(extra=torch.ones(1)), "extra is not expected"),
-        (lambda s: s.update({"label_emb.weight": torch.ones(1000, 128)}), "label_emb.weight: it is class-conditional"),
+        (lambda s: s.update({"label_emb.weight": torch.ones(9, 7)}), r"label_emb.weight is \[9, 7\] where \[9, 128\]"),
         (lambda s: s.update({"out.0.weight": torch.ones(7)}), r"out.0.weight is \[7\] where \[32\] is expected"),
         (
             lambda s: s.update({"middle_block.0.emb_layers.1.bias": torch.ones(64)}),

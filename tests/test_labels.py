@@ -1,6 +1,7 @@
 """Classes told to a network: in training, with some left out, and in sampling and bounds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from diffusion_cases import gaussian_eps
 from tiny_models import tiny_checkpoint
 from torch import Tensor, nn
 
+from ddpm_bench.config.metrics import AGREEMENT, OF_DATA_SETS
 from ddpm_bench.config.networks import MixedSettings, UNetSettings
-from ddpm_bench.config.settings import CellSettings, SamplingSettings, TrainingSettings
+from ddpm_bench.config.settings import CellSettings, DataSettings, SamplingSettings, ScoringSettings, TrainingSettings
+from ddpm_bench.data import load_data
 from ddpm_bench.data.images import ImageData, Split
 from ddpm_bench.data.labels import check_labels, labels_for
 from ddpm_bench.diffusion.denoiser import Denoiser
@@ -26,7 +29,10 @@ from ddpm_bench.diffusion.variance import FixedBeta
 from ddpm_bench.errors import UserError
 from ddpm_bench.likelihood import bits_per_dim, estimate_bits_per_dim
 from ddpm_bench.likelihood.ode import Solving, ode_bits_per_dim
+from ddpm_bench.measurement.measure import Task, classes_checked
 from ddpm_bench.measurement.samples import samples_depend_on
+from ddpm_bench.metrics.extractors import load_extractor
+from ddpm_bench.metrics.fidelity import scores
 from ddpm_bench.models.model import load_model
 from ddpm_bench.networks.condition import Condition
 from ddpm_bench.networks.mixed import Mixed
@@ -258,7 +264,10 @@ def test_bounds_tell_each_image_its_own_class() -> None:
 
 def test_a_likelihood_by_the_ode_tells_each_image_its_own_class() -> None:
     given, networks = images(3)[:, :, :2, :2], [lambda x, step: 0.4 * x, lambda x, step: 0.1 - 0.2 * x]
-    labels, how = torch.tensor([1, 0, 1]), {"seed": 0, "solving": Solving(draws=1), "runtime": Runtime(batch=1)}
+    labels, how = (
+        torch.tensor([1, 0, 1]),
+        {"seed": 0, "solving": Solving(draws=1, rtol=1e-3, atol=1e-3), "runtime": Runtime(batch=1)},
+    )
     told = Chain(Denoiser(DIFFUSION, by_class(*networks), (1, 2, 2)))
     found = ode_bits_per_dim(told, given, condition=Condition(labels), **how).total
     for label, network in enumerate(networks):
@@ -311,3 +320,41 @@ def test_classes_asked_of_a_model_without_are_refused(call, messages, tmp_path: 
     ckpt = tiny_checkpoint(tmp_path / "plain")
     done = call("sample", "--ckpt", ckpt, "--labels", "1", "--device", "cpu", "--out", tmp_path / "a.npz")
     assert done.code == 2 and "the network is told no classes. Leave it out." in " ".join(done.err.split())
+
+
+# ---- scores ---------------------------------------------------------------------------------------------------------------
+
+
+def test_class_agreement_is_the_accuracy_of_the_extractor_on_the_classes_asked_for(tmp_path: Path) -> None:
+    real, extractor = (
+        load_data(DataSettings(size=16, resize="average")),
+        load_extractor("embedded", size=16, cache=tmp_path),
+    )
+    rows = torch.arange(300) * len(real.test) // 300
+    shown, asked = real.test.images[rows], real.test.labels[rows]
+    scoring = ScoringSettings(extractor="embedded", precision_recall=False, bootstrap=40)
+    found, plain = (
+        scores(shown, real.train.images[:300], extractor, scoring, Runtime(), labels=told) for told in (asked, None)
+    )
+    share = found.metrics.pop("class_agreement")
+    assert found.metrics == plain.metrics and 0.85 < share < 0.95  # 0.91 of all test images, its card says
+    low, *_, high = found.quantiles["class_agreement"]
+    assert low < share < high
+    shifted = scores(shown, real.train.images[:300], extractor, scoring, Runtime(), labels=(asked + 1) % 10)
+    assert shifted.metrics["class_agreement"] < 0.1
+
+
+def test_classes_are_checked_where_the_extractor_knows_those_of_the_data_and_some_were_asked_for(
+    tmp_path: Path,
+) -> None:
+    real, extractor = (
+        load_data(DataSettings(size=16, resize="average")),
+        load_extractor("embedded", size=16, cache=tmp_path),
+    )
+    told, plain = (load_model(tiny_checkpoint(tmp_path / str(k), classes=k)).function for k in (10, 0))
+    task = Task(real, extractor, SamplingSettings(labels=3), ScoringSettings(), 0)
+    assert classes_checked(told, task) == SampleLabels(10, 3)
+    plainly = replace(task, sampling=SamplingSettings())
+    assert classes_checked(told, plainly) == SampleLabels(10) and classes_checked(plain, plainly) is None
+    assert classes_checked(told, replace(task, data=replace(real, classes=tuple("abcdefghij")))) is None
+    assert AGREEMENT not in OF_DATA_SETS  # so that scores and anchors without it are found

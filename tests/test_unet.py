@@ -122,9 +122,10 @@ def test_paper_size_has_the_papers_number_of_parameters(out_channels: int, param
         ("iddpm-cifar10", "fixed", 52_542_979),
         ("iddpm-cifar10", "learned-range", 52_546_438),
         ("iddpm-imagenet64", "learned-range", 121_063_942),
+        ("cfg-imagenet64", "learned-range", 295_904_454 + 768),  # ADM's, and a row of 4 * 192 for no class
     ],
 )
-def test_presets_of_improved_ddpm_have_its_releases_numbers_of_parameters(
+def test_presets_of_openais_networks_have_their_releases_numbers_of_parameters(
     preset: str, variance: str, parameters: int
 ) -> None:
     axes = {"parameterization": "eps", "objective": "L", "variance": variance, "published": {}}

@@ -26,7 +26,8 @@ class Metric:
     error: the metric that is this one's scatter within one run, and `error_over`: over what.
     infinite: the metric that is this one for infinitely many samples.
     scale: on which good and bad cells scatter alike over seeds: relative for sizes, arcsine for fractions.
-    neighbours: the setting of the k that it depends on, if it does. minor: a narrow terminal goes without it.
+    neighbours: the setting of the k that it depends on, if it does. minor: a narrow terminal goes without it. of_classes: only
+        samples have it whose classes were asked for.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Metric:
     scale: Literal["log", "arcsine"] | None = None
     neighbours: Literal["", "neighborhood", "density_neighborhood"] = ""
     minor: bool = False
+    of_classes: bool = False
 
     def heading(self, labels: tuple[str, str]) -> str:
         """The heading under an extractor with these `labels` (ExtractorInfo.labels: distance, score).
@@ -109,6 +111,10 @@ class Metric:
             return self.digits
         exponent = int(f"{error:.1e}".partition("e")[2])  # after rounding: 0.0996 is 0.10
         return min(max(0, 1 - exponent), self.digits + 3)
+
+
+AGREEMENT = "class_agreement"
+"""The key of how often an extractor that knows the classes finds the one asked for."""
 
 
 def _bound(split: SplitName, images: str, scale: Literal["log"] | None = None, minor: bool = False) -> Metric:
@@ -182,6 +188,10 @@ METRICS = {
             "mmd_train", "squared MMD with a Gaussian kernel to the training set, times 1000", "distance", "down", 3,
             "{mmd}", split="train", minor=True,
         ),
+        Metric(
+            AGREEMENT, "share of samples that the extractor takes for the class they were asked to be of", "score", "up", 3,
+            "class agreement", scale="arcsine", minor=True, of_classes=True,
+        ),
         _bound("test", "test", scale="log"),
         _bound("train", "training", minor=True),
         Metric(
@@ -196,7 +206,7 @@ OF_DATA_SETS = tuple(
     sorted(
         key
         for key, metric in METRICS.items()
-        if metric.kind != "likelihood" and (metric.kind != "distance" or metric.split)
+        if not metric.of_classes and metric.kind != "likelihood" and (metric.kind != "distance" or metric.split)
     )
 )
 """The metrics that a run may have: kept scores and anchors are made again where there is one more of them."""

@@ -5,16 +5,19 @@ it depends on, the hash of the weights first: an interrupted measurement goes on
 settings is never taken for this one's.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ddpm_bench.config.metrics import BOUNDS, LIKELIHOOD, OF_DATA_SETS, SplitName
+from ddpm_bench.config.networks import network_settings
 from ddpm_bench.config.settings import SamplingSettings, ScoringSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.data.labels import check_labels
 from ddpm_bench.data.pictures import write_image_grid
+from ddpm_bench.diffusion.sample_labels import SampleLabels
 from ddpm_bench.files import keyed_folder, sha256_file
 from ddpm_bench.likelihood.bound import check_bounded
 from ddpm_bench.likelihood.ode import Solving, check_likelihood
@@ -28,6 +31,7 @@ from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.metrics.fidelity import scores
 from ddpm_bench.metrics.neighbours import find_neighbours
 from ddpm_bench.metrics.quality import check_quality
+from ddpm_bench.models.build import build_sample_labels
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.likelihoods import BoundTerms
 from ddpm_bench.records.part import Part
@@ -161,15 +165,23 @@ def score(model: Model, task: Task, runtime: Runtime, record: Path) -> Scored:
     write_image_grid(picture_path(record), samples[:PICTURED])
     kept, data = kept_scores(model.function, task, runtime, record), task.data
     if not (found := kept.read()):
-        test = data.test.images if task.scoring.test_reference else None
+        test, asked = data.test.images if task.scoring.test_reference else None, classes_checked(model.function, task)
         with clock("scoring"):
             made = scores(
                 samples, data.train.images, task.extractor, task.scoring, runtime,
                 seed=task.seed, test_reference=test, held_out=data.test.images,
+                labels=None if asked is None else asked.at(0, len(samples)),
             )  # fmt: skip
         found = kept.write(Scored(metrics=made.metrics, quantiles=made.quantiles))
     observer().scores(model.step or 0, found.metrics)
     return found
+
+
+def classes_checked(function: Mapping[str, Any], task: Task) -> SampleLabels | None:
+    """Which classes samples are asked to be of, where the extractor knows the classes of the data; else None."""
+    if not task.data.classes or task.data.classes != task.extractor.class_names:
+        return None
+    return build_sample_labels(task.sampling, network_settings(function["network"]))
 
 
 def kept_scores(function: dict[str, Any], task: Task, runtime: Runtime, record: Path) -> "Kept[Scored]":
@@ -185,6 +197,8 @@ def kept_scores(function: dict[str, Any], task: Task, runtime: Runtime, record: 
         ),
         "keys": list(OF_DATA_SETS),
     }
+    if classes_checked(function, task) is not None:
+        of["classes_checked"] = list(task.data.classes)
     return Kept(Scored, keyed_folder(work_beside(record), "scores", of))
 
 

@@ -43,7 +43,7 @@ class Extractor:
     these, (B, 0), where it tells no classes apart, so that there is no score. `spatial`: where features with a place are.
     `sizes`: the sides in pixels that it was made for; None when it takes any. `batch`: images at once on a CPU;
     `image_bytes`: what an image needs on a GPU, generously. `packages`: whose versions its numbers depend on, beside those
-    of every extractor's.
+    of every extractor's. `class_names`: of its logits, in order, where they are known.
     """
 
     info: ExtractorInfo
@@ -54,6 +54,7 @@ class Extractor:
     image_bytes: int
     packages: tuple[str, ...] = ()
     spatial: SpatialLayer | None = None
+    class_names: tuple[str, ...] = ()
 
     def batch_on(self, device: torch.device) -> int:
         """Images at once: on a GPU the most that fit."""

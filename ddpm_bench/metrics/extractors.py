@@ -179,5 +179,5 @@ def _small(path: Path, expected: str, name: str, remedy: str) -> Extractor:
     network = build(card, weights)
     return Extractor(
         info, network, card.channels, card.sizes, batch=256, image_bytes=4 * 2**20,
-        spatial=SpatialLayer(network.widen, SPATIAL_CHANNELS, GRID),
+        spatial=SpatialLayer(network.widen, SPATIAL_CHANNELS, GRID), class_names=card.classes,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
+from ddpm_bench.config.metrics import AGREEMENT
 from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics.copies import find_copies
@@ -97,6 +98,15 @@ def _spatial(of: Compared, scoring: ScoringSettings, seed: int) -> Scores:
 def _mmd(of: Compared, scoring: ScoringSettings, seed: int) -> Scores:
     on = of.runtime.float64_device
     return Scores({"mmd_train": scaled_mmd(of.outputs.features.to(on), of.training_features.to(on))}, {})
+
+
+def class_agreement(logits: Tensor, labels: Tensor, scoring: ScoringSettings, seed: int) -> Scores:
+    """How often the largest of an extractor's logits (N, classes) is that of the class asked for, labels (N,).
+
+    The extractor's own errors count as disagreement: of real images it would not be 1 either.
+    """
+    agreeing = (logits.argmax(1) == labels.to(logits.device)).double()
+    return Scores({AGREEMENT: float(agreeing.mean())}, _interval(AGREEMENT, agreeing, scoring, seed))
 
 
 def _interval(key: str, values: Tensor, scoring: ScoringSettings, seed: int) -> dict[str, Quantiles]:

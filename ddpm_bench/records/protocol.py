@@ -99,6 +99,10 @@ def quality_in_words(
             "Calibrated distance (Carlini et al. 2023): of pixels to the nearest training image, over half the mean to the 50 "
             "nearest; the median over samples. 0: a copy; 2: no image is nearer than another."
         ),
+        "class_agreement": (
+            f"Class agreement: the share of samples that the extractor ({info.name}) takes for the class they were asked to be of; "
+            "its own errors, which it makes on real images too, count as disagreement."
+        ),
         "sfd_train": f"{_heading('sfd_train', info)}: the Fréchet distance of features that know where in the image they are.",
         "mmd_train": (
             f"{_heading('mmd_train', info)}: 1000 times the squared MMD of features of unit norm, Gaussian kernel of width 10."

@@ -8,6 +8,8 @@ from ddpm_bench.report.summary import MeasuredCell, Summary
 
 CALLS = "network calls an image"
 STEPS = "sampling.steps"
+GUIDANCE = {"sampling.guidance": "scale s = 1 + w"}
+"""The axes that are scales of guidance, and their names: along them samples become surer of their class and less varied."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,12 @@ def lines_across(summary: Summary) -> list[Across]:
 
 def axis_name(axis: str) -> str:
     """As a figure's axis is called. Where steps stand across, samplers are compared by what they cost."""
-    return CALLS if axis == STEPS else axis.rpartition(".")[2].replace("_", " ")
+    return CALLS if axis == STEPS else printed_name(axis)
+
+
+def printed_name(axis: str) -> str:
+    """As the source's own numbers lie along it."""
+    return GUIDANCE.get(axis) or axis.rpartition(".")[2].replace("_", " ")
 
 
 def place(row: MeasuredCell, axis: str) -> Any:

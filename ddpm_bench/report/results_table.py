@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from ddpm_bench.config.grid import Cell
-from ddpm_bench.config.metrics import BOUNDS, DISTANCE, LIKELIHOOD, METRICS, SCORE
+from ddpm_bench.config.metrics import AGREEMENT, BOUNDS, DISTANCE, LIKELIHOOD, METRICS, SCORE
 from ddpm_bench.config.published import Published
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.best import best_cells, bold_in_words
@@ -35,7 +35,7 @@ from ddpm_bench.report.table_remarks import (
 BOUND_TEST = BOUNDS["test"]
 ANCHORS = "Anchors: known images, scored in the same way"
 MEASURED_HERE, PUBLISHED = "Measured here", "Published"
-QUALITY = ("density", "coverage", "copies", "copy_distance", "sfd_train", "mmd_train")
+QUALITY = ("density", "coverage", "copies", "copy_distance", "sfd_train", "mmd_train", AGREEMENT)
 COLUMNS = (
     SCORE,
     DISTANCE,

@@ -209,6 +209,11 @@ def background(summary: Summary, keys: Sequence[str]) -> list[str]:
             "which takes the bias of few samples away (3 to 10% too much of it at 4 to 8 samples a feature), not their "
             "scatter."
         )
+    if any(record.settings.sampling.guided for record in summary.records):
+        said.append(
+            "Guidance is classifier-free: its scale sampling.guidance is s = 1 + w, for the w of Ho and Salimans; s = 1 is the "
+            "conditional model, and any other takes two network calls a step."
+        )
     if ode := next((record.ode for row in summary.rows for record in row.done if record.ode), None):
         said.append(ode_in_words(ode))
     return said + bound_remarks(summary)

@@ -27,7 +27,6 @@ from ddpm_bench.models.interop.convert import (
     shape_of,
     stored,
     time_columns,
-    unexpected,
 )  # fmt: skip
 from ddpm_bench.models.interop.given import Given, tensors
 from ddpm_bench.models.interop.openai_flags import MULTIPLIERS, Flags, not_used, process, read_flags, weights_and_step
@@ -38,11 +37,8 @@ from ddpm_bench.networks.unet import UNet
 BLOCK = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time": "emb_layers.1", "norm2": "out_layers.0",
          "conv2": "out_layers.3", "shortcut": "skip_connection"}  # fmt: skip
 ATTENTION = {"norm": ("norm",), "qkv": ("qkv",), "out": ("proj_out",)}
-TELLING = "time_embed.0.weight"
-CAUSES = (
-    unexpected(r"^label_emb\.", "class-conditional (--class_cond True), which ddpm-bench does not score"),
-    doubled(r"\.emb_layers\.", "the blocks differ in --use_scale_shift_norm, which doubles emb_layers"),
-)
+TELLING, LABELS = "time_embed.0.weight", "label_emb.weight"
+CAUSES = (doubled(r"\.emb_layers\.", "the blocks differ in --use_scale_shift_norm, which doubles emb_layers"),)
 
 
 def recognises(source: Given) -> bool:
@@ -55,9 +51,6 @@ def read(source: Given, asked: UserSays) -> Found:
     wrapped = taken(source.content, TELLING, asked, file)
     where = wrapped.where
     theirs = tensors(wrapped.state, where)
-    if "label_emb.weight" in theirs:
-        raise UserError(f"{where} has label_emb.weight: it is class-conditional (--class_cond True); "
-                        "ddpm-bench scores unconditional models only.")  # fmt: skip
     channels, outputs = _channels(theirs, where)
     flags = read_flags(asked.flags, source.path.name, where)
     known, step = weights_and_step(source.path.name)
@@ -122,6 +115,7 @@ def _architecture(theirs: Mapping[str, Tensor], flags: Flags, where: str) -> UNe
         attention=tuple(flags.image_size >> level for level, there in enumerate(attended) if there),
         heads=flags.num_heads, head_channels=flags.num_head_channels if flags.num_head_channels != -1 else None,
         time_shift=0, scale_shift=shape("input_blocks.1.0.emb_layers.1.weight", 2)[0] == 2 * widths[0],
+        classes=shape(LABELS, 2)[0] if LABELS in theirs else 0,
         padding="both", resample="block" if any("in_layers" in name for name in ups) else "conv", eps=1e-5,
     )  # fmt: skip
 
@@ -138,7 +132,7 @@ def _check_flags(flags: Flags, settings: UNetSettings, learned: bool, where: str
     told = {
         "num_channels": settings.base, "num_res_blocks": settings.blocks, "channel_mult": multipliers,
         "learn_sigma": learned, "use_scale_shift_norm": settings.scale_shift,
-        "resblock_updown": settings.resample == "block",
+        "resblock_updown": settings.resample == "block", "class_cond": bool(settings.classes),
     }  # fmt: skip
     for name, found in told.items():
         said = getattr(flags, name)
@@ -169,7 +163,7 @@ def _modules(network: UNet, settings: UNetSettings) -> Modules:
     """Theirs count a block, its attention and the upsampling after it as one; input block 0 is the first layer."""
     found: Modules = {
         "time.hidden": ("time_embed.0",), "time.out": ("time_embed.2",), "first": ("input_blocks.0.0",),
-        "norm": ("out.0",), "last": ("out.2",),
+        "norm": ("out.0",), "last": ("out.2",), "label": ("label_emb",),
     }  # fmt: skip
     for place in places(network):
         if place.side == "down":

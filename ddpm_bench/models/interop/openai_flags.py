@@ -24,11 +24,11 @@ BEDROOM = (
     "--use_scale_shift_norm False --attention_resolutions 16 --diffusion_steps 1000 --noise_schedule linear "
     "--rescale_timesteps False"
 )
-GUIDED = (
-    "--image_size 256 --num_channels 256 --num_res_blocks 2 --num_head_channels 64 --attention_resolutions 32,16,8 "
-    "--learn_sigma True --use_scale_shift_norm True --resblock_updown True --diffusion_steps 1000 "
-    "--noise_schedule linear"
+ADM = (
+    "--attention_resolutions 32,16,8 --learn_sigma True --use_scale_shift_norm True --resblock_updown True "
+    "--diffusion_steps 1000"
 )
+GUIDED = f"--image_size 256 --num_channels 256 --num_res_blocks 2 --num_head_channels 64 --noise_schedule linear {ADM}"
 PUBLISHED = {
     "cifar10_uncond_50M_500K.pt": f"--image_size 32 {IMPROVED}",
     "cifar10_uncond_vlb_50M_500K.pt": f"--image_size 32 {IMPROVED}",
@@ -36,13 +36,26 @@ PUBLISHED = {
     "imagenet64_uncond_vlb_100M_1500K.pt": f"--image_size 64 {IMPROVED}",
     "lsun_uncond_100M_1200K_bs128.pt": BEDROOM,
     "lsun_uncond_100M_2400K_bs64.pt": BEDROOM,
+    "imagenet64_cond_270M_250K.pt": (
+        "--image_size 64 --num_channels 192 --num_res_blocks 3 --learn_sigma True --class_cond True --diffusion_steps 4000 "
+        "--noise_schedule cosine --rescale_timesteps False"
+    ),
+    "64x64_diffusion.pt": (
+        "--image_size 64 --num_channels 192 --num_res_blocks 3 --num_head_channels 64 --use_new_attention_order True "
+        "--noise_schedule cosine --class_cond True " + ADM
+    ),
+    "128x128_diffusion.pt": (
+        "--image_size 128 --num_channels 256 --num_res_blocks 2 --num_heads 4 --noise_schedule linear --class_cond True "
+        + ADM
+    ),
+    "256x256_diffusion.pt": f"{GUIDED} --class_cond True",
     "256x256_diffusion_uncond.pt": GUIDED,
     "lsun_bedroom.pt": GUIDED,
     "lsun_cat.pt": GUIDED,
     "lsun_horse.pt": GUIDED,
     "lsun_horse_nodropout.pt": GUIDED,
 }
-"""The unconditional files that were published, with the flags of the READMEs."""
+"""The files that were published, with the flags of the READMEs; that of 512x512, whose first multiplier is 0.5, is not supported."""
 
 MULTIPLIERS = {
     32: "1,2,2,2", 64: "1,2,3,4", 128: "1,1,2,3,4", 256: "1,1,2,2,4,4", 512: "0.5,1,1,2,2,4,4",
@@ -80,7 +93,7 @@ class Flags(Settings):
     learn_sigma: bool | None = None
     use_scale_shift_norm: bool | None = None
     resblock_updown: bool | None = None
-    class_cond: bool = False
+    class_cond: bool | None = None
     num_heads: int = 4
     num_heads_upsample: int = -1
     num_head_channels: int = -1
@@ -105,8 +118,6 @@ def read_flags(given: str | None, file: str, where: str) -> Flags:
         flags = Flags(**parse(text))
     except ValidationError as error:
         raise UserError(f"--flags: {reasons(error)}.") from error
-    if flags.class_cond:
-        raise UserError("--class_cond True: ddpm-bench scores unconditional models only.")
     if flags.num_head_channels == -1 and flags.num_heads_upsample not in (-1, flags.num_heads):
         raise UserError(f"--num_heads_upsample {flags.num_heads_upsample} is not --num_heads {flags.num_heads}: "
                         "ddpm-bench has one number of heads for a whole network.")  # fmt: skip

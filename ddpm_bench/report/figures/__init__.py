@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 
 from matplotlib.figure import Figure as Canvas
 
-from ddpm_bench.config.metrics import BOUNDS, DISTANCE, SCORE
+from ddpm_bench.config.metrics import AGREEMENT, BOUNDS, DISTANCE, SCORE
 from ddpm_bench.report.blocks import Figure, Image
-from ddpm_bench.report.figures import across, measured_and_published
+from ddpm_bench.report.figures import across, measured_and_published, trade_off
 from ddpm_bench.report.figures.bound_terms import draw_terms
 from ddpm_bench.report.figures.drawing import Said, canvas, save
 from ddpm_bench.report.figures.forward_process import draw_schedule
@@ -57,6 +57,8 @@ PLOTS = (
     Plot("score", "Score, measured and published", partial(measured_and_published.draw, key=SCORE)),
     Plot("bound", "Bound, measured and published", partial(measured_and_published.draw, key=BOUNDS["test"])),
     Plot("across-distance", "Distance, side by side", partial(across.draw, key=DISTANCE)),
+    Plot("trade-off", "Distance against score", trade_off.draw),
+    Plot("across-agreement", "Class agreement, side by side", partial(across.draw, key=AGREEMENT)),
     Plot("across-bound", "Bound, side by side", partial(across.draw, key=BOUNDS["test"])),
     Plot("samples", "Samples of all cells", draw_samples),
     Plot("loss", "Training loss", draw_losses),

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddpm_bench.config.metrics import METRICS
-from ddpm_bench.report.across import Across, axis_name, lines_across, place
+from ddpm_bench.report.across import Across, axis_name, lines_across, place, printed_name
 from ddpm_bench.report.figures.cell_styles import style_at
 from ddpm_bench.report.figures.drawing import WIDTH, Said, measured_on
 from ddpm_bench.report.figures.in_words import ranking
@@ -36,7 +36,7 @@ def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key:
     panels = list(figure.subplots(1, 2 if both else 1, squeeze=False)[0])
     heading = METRICS[key].heading(summary.first.extractor.labels)
     if both:
-        _draw(panels[0], published, key, f"Published {METRICS[key].source_name}", axis.rpartition(".")[2])
+        _draw(panels[0], published, key, f"Published {METRICS[key].source_name}", printed_name(axis))
     _draw(panels[-1], measured, key, f"Measured {heading}", axis_name(axis))
     handles = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False)

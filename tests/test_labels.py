@@ -37,6 +37,7 @@ from ddpm_bench.models.model import load_model
 from ddpm_bench.networks.condition import Condition
 from ddpm_bench.networks.mixed import Mixed
 from ddpm_bench.networks.unet import UNet
+from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.training.batches import Batches, Labels
 from ddpm_bench.training.trainer import Trainer, Training
@@ -143,6 +144,13 @@ def test_labels_are_left_out_at_their_rate_each_image_by_itself() -> None:
     counts = left_out.sum(1)  # binomial: were labels left out by the batch, 0 or 500
     assert 0.3 < counts.var() / (500 * 0.2 * 0.8) < 2.5
     assert torch.equal(told.at(7).condition.labels, drawn[7])
+
+
+def test_each_rank_takes_its_slice_of_the_labels_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batches(Labels(LABELS, 0.5, 3)).at(0)
+    monkeypatch.setattr(ranks, "slice_of", lambda rows: rows.chunk(2)[1])
+    own = batch.own()
+    assert torch.equal(own.condition.labels, batch.condition.labels[2:]) and torch.equal(own.t, batch.t[2:])
 
 
 # ---- training -------------------------------------------------------------------------------------------------------------

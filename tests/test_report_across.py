@@ -11,10 +11,10 @@ from ddpm_bench.records.record import Record
 from ddpm_bench.report import render
 from ddpm_bench.report.across import lines_across, place
 from ddpm_bench.report.compact_table import across_table, compact_table
-from ddpm_bench.report.figures import across
+from ddpm_bench.report.figures import across, trade_off
 from ddpm_bench.report.pictures import PictureFolder
 from ddpm_bench.report.summary import summaries
-from ddpm_bench.report.table_remarks import other_axes
+from ddpm_bench.report.table_remarks import background, other_axes
 from ddpm_bench.report.writers.latex import to_latex
 
 GRID = load_grid("ddim-cifar10")
@@ -106,3 +106,21 @@ def test_it_fits_a_column(tmp_path: Path) -> None:
     [summary] = summaries(measured(), GRID)
     (tmp_path / "table.tex").write_text(to_latex([compact_table(summary)], "t"), encoding="utf-8")
     assert faults(compiled(tmp_path, full=False)) == []
+
+
+def test_guidance_is_drawn_as_what_it_trades_and_its_scale_is_said_in_both_ways() -> None:
+    grid, found = load_grid("cfg-imagenet64"), []
+    for cell, distance, score in (("p0.1-w0.0", 9.0, 3.0), ("p0.1-w1.0", 7.0, 4.0), ("p0.1-w4.0", 8.0, 5.0)):
+        checkpoint = make_checkpoint(1600, {"is_mean": score, "is_std": 0.1, "fd_train": distance})
+        record = make_record(grid, cell, checkpoints=(checkpoint,))
+        found.append(record.model_copy(update={"bounds": (), "trained_with": "p0.1-w0.0"}))
+    [summary] = summaries(found, grid)
+    figure = Figure()
+    said = trade_off.draw(figure, [summary], PictureFolder(Path()))
+    assert said and "scale s = 1 + w" in said.caption
+    published, here = (axes.get_lines()[0] for axes in figure.axes)
+    assert here.get_xydata().tolist() == [[3.0, 9.0], [4.0, 7.0], [5.0, 8.0]]
+    assert published.get_xydata()[:2].tolist() == [[53.71, 1.80], [66.11, 1.55]]
+    assert any("s = 1 + w" in remark for remark in background(summary, ["fd_train"]))
+    [other] = summaries(measured(), GRID)
+    assert trade_off.draw(Figure(), [other], PictureFolder(Path())) is None

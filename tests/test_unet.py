@@ -122,6 +122,7 @@ def test_paper_size_has_the_papers_number_of_parameters(out_channels: int, param
         ("iddpm-cifar10", "fixed", 52_542_979),
         ("iddpm-cifar10", "learned-range", 52_546_438),
         ("iddpm-imagenet64", "learned-range", 121_063_942),
+        ("adm-imagenet256", "learned-range", 552_814_086),  # the unconditional one
         ("cfg-imagenet64", "learned-range", 295_904_454 + 768),  # ADM's, and a row of 4 * 192 for no class
     ],
 )

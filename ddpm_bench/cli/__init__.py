@@ -18,6 +18,7 @@ mistake in what was given, 130 interrupted.
     noise.py        gradient-noise
     extractors.py   extractor train
     autoencoders.py autoencoder train, autoencoder add
+    classifiers.py  classifier train
     show.py         results on stdout
 """
 
@@ -33,6 +34,7 @@ import typer
 from ddpm_bench import __version__
 from ddpm_bench.cli import (
     autoencoders,
+    classifiers,
     evaluate,
     extractors,
     gpu,
@@ -97,6 +99,7 @@ for command in (
 app.command("import")(imports.import_)
 app.add_typer(extractors.app, name="extractor")
 app.add_typer(autoencoders.app, name="autoencoder")
+app.add_typer(classifiers.app, name="classifier")
 
 
 def _nothing_left_to_stop() -> None:

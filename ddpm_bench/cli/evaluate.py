@@ -12,6 +12,7 @@ from ddpm_bench.cli.options import (
     DATA_HELP,
     Batch,
     Cache,
+    ClassifierScale,
     Clip,
     Compile,
     CorrectorNorm,
@@ -24,8 +25,10 @@ from ddpm_bench.cli.options import (
     FinalDenoising,
     Fresh,
     Gpus,
+    GradientAt,
     Guidance,
     GuidanceChannels,
+    GuidingClassifier,
     Json,
     LevelSteps,
     Precision,
@@ -134,6 +137,9 @@ def evaluate(
     labels: SampleClass = None,
     guidance: Guidance = None,
     guidance_channels: GuidanceChannels = None,
+    classifier: GuidingClassifier = None,
+    classifier_scale: ClassifierScale = None,
+    gradient_at: GradientAt = None,
     clip: Clip = None,
     raw: Raw = False,
     evals: Annotated[
@@ -182,6 +188,7 @@ def evaluate(
         "--level-steps": level_steps, "--step-size": step_size, "--final-denoising/--no-final-denoising":
             None if final_denoising is None else True, "--start": start, "--labels": labels,
         "--guidance": guidance, "--guidance-channels": guidance_channels,
+        "--classifier": classifier, "--classifier-scale": classifier_scale, "--gradient-at": gradient_at,
         "--clip/--no-clip": None if clip is None else True, "--raw": raw,
         "--evals": evals, "--exact": exact, "--bound-images": bound_images, "--decoder": decoder,
         "--ode-images": ode_images, "--fresh": fresh,
@@ -205,7 +212,7 @@ def evaluate(
     if recursive and not any(path and path.is_dir() for path in (samples, reference)):
         raise UserError("--recursive is for folders, and neither --samples nor --reference is one. Leave it out.")
 
-    from ddpm_bench.cli.setup import device_runtime, for_model, sampling_wish, section
+    from ddpm_bench.cli.setup import by_classifier, device_runtime, for_model, sampling_wish, section
     from ddpm_bench.config.settings import ScoringSettings
     from ddpm_bench.measurement.evaluate import BOUND_IMAGES, FEWER, SAMPLES, row_name
     from ddpm_bench.measurement.measure import Task
@@ -253,6 +260,7 @@ def evaluate(
         "corrector_steps": corrector_steps, "snr": snr, "corrector_norm": corrector_norm,
         "level_steps": level_steps, "step_size": step_size, "final_denoising": final_denoising, "start": start,
         "labels": sample_class(labels), "guidance": guidance, "guidance_channels": guidance_channels,
+        **by_classifier(classifier, classifier_scale, gradient_at),
     }  # fmt: skip
     runtime = for_model(runtime, precision, model, folder)
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), of_chain)

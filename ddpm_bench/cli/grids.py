@@ -150,6 +150,7 @@ def ablate(
     from ddpm_bench.experiment.ablate import check_results, plan, run_jobs, scored_with, set_aside
     from ddpm_bench.experiment.autoencoders import with_autoencoders
     from ddpm_bench.experiment.cell import Bench
+    from ddpm_bench.experiment.classifiers import with_classifiers
     from ddpm_bench.experiment.cost import estimate
     from ddpm_bench.experiment.launchers import Asked, choose_launcher, device_elsewhere
     from ddpm_bench.files import make_folder
@@ -200,6 +201,7 @@ def ablate(
     with Stop(), on_gpus(gpus, runtime.device):
         images = load_data(settings.data)
         jobs = with_autoencoders(jobs, images, runtime, for_timing=dry_run)
+        jobs = with_classifiers(jobs, images)
         if dry_run:
             with cpu_threads(chosen.threads):
                 runtime = for_training(runtime, precision, jobs[0], images, None)
@@ -255,6 +257,7 @@ def train(
     from ddpm_bench.experiment.ablate import plan
     from ddpm_bench.experiment.autoencoders import with_autoencoders
     from ddpm_bench.experiment.cell import make_trainer
+    from ddpm_bench.experiment.classifiers import with_classifiers
     from ddpm_bench.runtime.batch import training_batch
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import about, say
@@ -268,6 +271,7 @@ def train(
     with Stop(), on_gpus(gpus, runtime.device), owned(out), event_files(tensorboard), about(job.name):
         images = load_data(job.settings.data)
         [job] = with_autoencoders([job], images, runtime)
+        (job,) = with_classifiers([job], images)
         runtime = for_training(runtime, precision, job, images, out / "precision.json")
         trainer = make_trainer(job, images, runtime, out)
         with training_batch(job.settings.training.batch):

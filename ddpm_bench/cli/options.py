@@ -204,6 +204,27 @@ GuidanceChannels = Annotated[
         min=1, help="Guide so many first channels alone, as the release of DiT does three of four [default: all]."
     ),
 ]
+GuidingClassifier = Annotated[
+    Path | None,
+    typer.Option(
+        "--classifier",
+        callback=plain_path,
+        help="Samples are guided by this file of `ddpm-bench classifier train` [default: the checkpoint's own, none].",
+    ),
+]
+ClassifierScale = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="Scale of the classifier's gradient: 0 is no guidance [default: the checkpoint's own, 1]."
+    ),
+]
+GradientAt = Annotated[
+    Literal["x_t", "mean"] | None,
+    typer.Option(
+        help="Where the classifier's gradient is taken: at x_t, as released, or at the mean, as derived "
+        "[default: the checkpoint's own, x_t]."
+    ),
+]
 Results = Annotated[
     str | None,
     typer.Option(

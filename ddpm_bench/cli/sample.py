@@ -8,6 +8,7 @@ import typer
 from ddpm_bench.cli.options import (
     Batch,
     Ckpt,
+    ClassifierScale,
     Clip,
     CorrectorNorm,
     CorrectorSteps,
@@ -15,8 +16,10 @@ from ddpm_bench.cli.options import (
     Device,
     Eta,
     FinalDenoising,
+    GradientAt,
     Guidance,
     GuidanceChannels,
+    GuidingClassifier,
     Json,
     LevelSteps,
     Precision,
@@ -95,6 +98,9 @@ def sample(
     labels: SampleClass = None,
     guidance: Guidance = None,
     guidance_channels: GuidanceChannels = None,
+    classifier: GuidingClassifier = None,
+    classifier_scale: ClassifierScale = None,
+    gradient_at: GradientAt = None,
     clip: Clip = None,
     raw: Raw = False,
     data: Annotated[
@@ -122,7 +128,7 @@ def sample(
 
     Example: `ddpm-bench sample --ckpt runs/eps --encode --steps 10 --steps 100 --out again.png`
     """
-    from ddpm_bench.cli.setup import device_runtime, for_model, sampling_wish
+    from ddpm_bench.cli.setup import by_classifier, device_runtime, for_model, sampling_wish
     from ddpm_bench.files import check_free
     from ddpm_bench.measurement.pictures import check_png, draw_interpolation, draw_progressive, draw_slerp
     from ddpm_bench.measurement.reconstruction import draw_reconstructions, reconstruction_table
@@ -155,6 +161,7 @@ def sample(
         "corrector_steps": corrector_steps, "snr": snr, "corrector_norm": corrector_norm,
         "level_steps": level_steps, "step_size": step_size, "final_denoising": final_denoising, "start": start,
         "labels": sample_class(labels), "guidance": guidance, "guidance_channels": guidance_channels,
+        **by_classifier(classifier, classifier_scale, gradient_at),
     }  # fmt: skip
     wishes = [sampling_wish(model, samples or 64, asked | {"steps": count}) for count in steps or (None,)]
     with Stop():

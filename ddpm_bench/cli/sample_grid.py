@@ -26,6 +26,7 @@ def sample_grid(
     from ddpm_bench.cli.setup import device_runtime, for_model, on_gpus
     from ddpm_bench.config.preset import parse_set
     from ddpm_bench.config.shipped import load_grid
+    from ddpm_bench.experiment.classifiers import named_classifier, train_if_missing
     from ddpm_bench.experiment.sample_grid import check_rows, measure_rows, plan_rows
     from ddpm_bench.measurement.measure import Task
     from ddpm_bench.metrics.extractors import choose_extractor, load_extractor
@@ -55,10 +56,11 @@ def sample_grid(
         name = str(asked or choose_extractor(usual, images.train.images, weights, cache))
         features = load_extractor(name, inception_weights=weights, allow_unverified=unverified, cache=cache)
         features.check_size(*images.shape[1:])
-        tasks = [
-            Task(images, features, one.sampling, one.scoring.model_copy(update={"extractor": name}), seed)
-            for one in planned
-        ]
+        tasks = []
+        for one in planned:
+            sampling = named_classifier(one.sampling, model.process, images)
+            train_if_missing(sampling, model.process, images, runtime)
+            tasks.append(Task(images, features, sampling, one.scoring.model_copy(update={"extractor": name}), seed))
         check_rows(planned, model, tasks)
         rows, failed = measure_rows(planned, model, tasks, runtime, folder, fresh)
         with owned(folder, RENDERING_S):

@@ -18,6 +18,7 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.cell import Job
 from ddpm_bench.metrics.extractors import Extractor, load_extractor
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler
+from ddpm_bench.models.classifiers import keep_file
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.device import choose_device
@@ -126,6 +127,11 @@ def sampling_wish(model: Model, count: int, asked: Mapping[str, object]) -> Samp
     for remark in model.sampling_remarks(wish):
         say_once(remark)
     return wish
+
+
+def by_classifier(classifier: Path | None, scale: float | None, at: str | None) -> dict[str, object]:
+    """What the options of guidance by a classifier ask for, by the names of the settings."""
+    return {"classifier": classifier and keep_file(classifier), "classifier_scale": scale, "gradient_at": at}
 
 
 def strided(model: Model, steps: int, spacing: str | None) -> tuple[int, ...] | None:

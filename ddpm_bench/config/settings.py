@@ -143,6 +143,10 @@ class SamplingSettings(Settings):
     labels: which class each sample is of, by a model that is told classes: "balanced", index modulo their number, or one for all,
     by number; None is balanced. guidance: the scale s of classifier-free guidance, which is 1 + w for the w of Ho and Salimans; 1 is
     none. guidance_channels: so many first channels of the prediction are guided; None for all.
+    classifier: of noised images, by which samples are guided: the path of a file of `ddpm-bench classifier train`, or the name of one
+    that is trained on the cell's own images (`config/classifiers.py`); before anything is run these become the file's SHA-256, or
+    NAME@HASH of what it is trained on. classifier_scale: of its gradient, 1 where a classifier is given; 0 is no guidance.
+    gradient_at: x_t, as released, where it is not given, or the mean, as derived.
     """
 
     samples: int = Field(50_000, ge=2, le=MOST_IMAGES)
@@ -161,6 +165,14 @@ class SamplingSettings(Settings):
     labels: Literal["balanced"] | Annotated[int, Field(ge=0)] | None = None
     guidance: float = Field(1.0, ge=0, le=1000)
     guidance_channels: int | None = Field(None, ge=1)
+    classifier: str | None = Field(None, min_length=1)
+    classifier_scale: float | None = Field(None, ge=0, le=10_000)
+    gradient_at: Literal["x_t", "mean"] | None = None
+
+    @property
+    def by_classifier(self) -> bool:
+        """Whether samples are guided by a classifier."""
+        return self.classifier is not None and self.classifier_scale != 0
 
     @property
     def guided(self) -> bool:
@@ -169,10 +181,19 @@ class SamplingSettings(Settings):
 
     def told(self, classes: int) -> dict[str, Any]:
         """What samples of a model that is told so many classes depend on beside, JSON values by name; nothing where it is told none."""
-        if not classes:
+        if not (classes or self.by_classifier):
             return {}
         guidance = {"guidance": self.guidance, "guidance_channels": self.guidance_channels} if self.guided else {}
         return {"labels": BALANCED if self.labels is None else self.labels} | guidance
+
+    @model_validator(mode="after")
+    def _of_a_classifier(self) -> "SamplingSettings":
+        for name in ("classifier_scale", "gradient_at"):
+            if self.classifier is None and (value := getattr(self, name)) is not None:
+                raise ValueError(
+                    f"{name} = {value} is of a classifier, and none is given; give classifier, or leave it out"
+                )
+        return self
 
     @property
     def options(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.noise import BlockNoise
+from ddpm_bench.diffusion.process import precise
 from ddpm_bench.diffusion.reverse import Diffusion, all_at
 from ddpm_bench.diffusion.step import Denoised, Sampler, predict
 
@@ -49,14 +50,16 @@ class SigmaHat(Sampler):
 
     name: ClassVar[str] = "sigma-hat"
     clips: ClassVar[bool] = True
+    takes_mean: ClassVar[bool] = True
 
     def check(self, diffusion: Diffusion) -> None:
         """It needs the mean alone."""
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: int, noise: BlockNoise) -> Denoised:
         steps = all_at(t, len(x_t), x_t.device)
-        reverse = denoiser(x_t, t)
+        beta = denoiser.schedule.at("betas", steps, precise(x_t))
+        reverse = denoiser(x_t, t, variance=beta)
         x = reverse.mean
         if t > 1:
-            x = x + denoiser.schedule.at("betas", steps, x).sqrt() * noise.draw()
+            x = x + beta.sqrt() * noise.draw()
         return Denoised(t, reverse.x0, x.to(x_t.dtype))

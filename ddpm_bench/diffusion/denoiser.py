@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ddpm_bench.diffusion.classifier_guidance import ClassifierGuidance
 from ddpm_bench.diffusion.guidance import Guided
 from ddpm_bench.diffusion.reverse import Diffusion, Network, ReverseStep, all_at
 from ddpm_bench.diffusion.schedule import Schedule
@@ -22,7 +23,8 @@ class Denoiser:
 
     network: see `reverse.Network`. shape: (C, H, W) of x_t. clip_x0: the predicted x_0 is clipped to `x0_range`, which is the
     codec's, before the mean is taken, as in the paper's sampling and bounds; training does not clip. condition: what the
-    network is told beside, of the images that it is then called with; None for a network that has no condition.
+    network is told beside, of the images that it is then called with; None for a network that has no condition. classifier:
+    samples are guided by it; bounds and objectives ask a denoiser without.
     """
 
     diffusion: Diffusion
@@ -31,6 +33,7 @@ class Denoiser:
     clip_x0: bool = True
     x0_range: tuple[float, float] = (-1.0, 1.0)
     condition: Condition | None = None
+    classifier: ClassifierGuidance | None = None
     _halving: Halving = field(default_factory=Halving, init=False, repr=False, compare=False)
 
     @property
@@ -47,8 +50,21 @@ class Denoiser:
         """Network calls a prediction."""
         return 2 if isinstance(self.network, Guided) else 1
 
-    def __call__(self, x_t: Tensor, t: Tensor | int) -> ReverseStep:
+    def __call__(self, x_t: Tensor, t: Tensor | int, variance: Tensor | None = None) -> ReverseStep:
         """p(x_{t-1} | x_t) at x_t (B, *shape) and t in 1..T: int64 (B,), or an int where all images are at one step.
+
+        variance: of the step that a sampler makes around the mean, where it is another than that of p: guidance moves the mean
+        by it. x_0 and eps of a guided chain are those of `step.predict`.
+        """
+        reverse = self.by_network(x_t, t)
+        if self.classifier is None:
+            return reverse
+        variance = reverse.log_variance.exp() if variance is None else variance
+        t = all_at(t, len(x_t), x_t.device) if isinstance(t, int) else t
+        return replace(reverse, mean=self.classifier.mean(self.schedule, reverse.mean, variance, x_t, t))
+
+    def by_network(self, x_t: Tensor, t: Tensor | int) -> ReverseStep:
+        """The same of the network alone.
 
         Of two networks for different steps, an int calls the one that it needs, and never waits for the device.
 
@@ -79,9 +95,16 @@ class Denoiser:
 
     def given(self, condition: Condition | None) -> "Denoiser":
         """p(x_{t-1} | x_t, condition)."""
-        told = replace(self, condition=condition)
-        object.__setattr__(told, "_halving", self._halving)  # what memory holds is known from now on
-        return told
+        return self._with(condition=condition)
+
+    def toward(self, labels: Tensor) -> "Denoiser":
+        """Guided to the classes `labels`, int64 (B,), where a classifier guides."""
+        return self if self.classifier is None else self._with(classifier=self.classifier.toward(labels))
+
+    def _with(self, **parts: Condition | ClassifierGuidance | None) -> "Denoiser":
+        changed = replace(self, **parts)  # type: ignore[arg-type]
+        object.__setattr__(changed, "_halving", self._halving)  # what memory holds is known from now on
+        return changed
 
     def respaced(self, kept: Sequence[int]) -> "Denoiser":
         """Of the strided chain that visits only the steps `kept`; see `Schedule.respaced`."""

@@ -69,7 +69,9 @@ class FlowODE:
 
     def given(self, condition: Condition | None) -> "FlowODE":
         """That of p(x | condition)."""
-        return replace(self, denoiser=self.denoiser.given(condition))
+        told = replace(self, denoiser=self.denoiser.given(condition))
+        object.__setattr__(told, "_halving", self._halving)  # what memory holds is known from now on
+        return told
 
     def velocity(self, x: Tensor, level: float, probes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """dx/dl at x (B, C, H, W), and its divergence by the probes (P, B, C, H, W), the sum over P: (B,); 0 without."""

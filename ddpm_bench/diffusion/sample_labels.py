@@ -15,10 +15,13 @@ class SampleLabels:
 
     Not drawn, as in the releases of ADM and DiT: how many there are of each class would be noise in every score. Nor by the
     frequencies of a data set, which a checkpoint does not hold.
+
+    told: the network is told them; if not, a classifier alone guides to them.
     """
 
     classes: int
     only: int | None = None
+    told: bool = True
 
     def at(self, first: int, count: int) -> Tensor:
         """Of the samples first..first+count-1: int64 (count,)."""

@@ -36,6 +36,7 @@ class Ancestral(Sampler):
     name: ClassVar[str] = "ancestral"
     clips: ClassVar[bool] = True
     uses_variance: ClassVar[bool] = True
+    takes_mean: ClassVar[bool] = True
 
     def check(self, diffusion: Diffusion) -> None:
         """It samples every one."""
@@ -71,7 +72,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
 class Chain:
     """All that decides which images come from which noise: what a model is sampled and scored by.
 
-    labels: of a model that is told classes; None for any other.
+    labels: of a model that is told classes, or guided to them; None for any other.
     """
 
     denoiser: Denoiser
@@ -80,10 +81,13 @@ class Chain:
     labels: SampleLabels | None = None
 
     def told(self, first: int, count: int, device: torch.device) -> "Chain":
-        """The chain of the samples first..first+count-1, whose classes the network is told where it has any."""
+        """The chain of the samples first..first+count-1, whose classes the network is told where it has any, and a classifier guides
+        to where there is one."""
         if self.labels is None:
             return self
-        return replace(self, denoiser=self.denoiser.given(self.labels.condition(first, count, device)))
+        condition, denoiser = self.labels.condition(first, count, device), self.denoiser
+        denoiser = denoiser.given(condition) if self.labels.told else denoiser
+        return replace(self, denoiser=denoiser.toward(condition.labels))
 
     @property
     def T(self) -> int:

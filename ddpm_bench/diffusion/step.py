@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.noise import BlockNoise
-from ddpm_bench.diffusion.parameterization import Mu
+from ddpm_bench.diffusion.parameterization import Eps, Mu
 from ddpm_bench.diffusion.process import precise, predicted_eps
 from ddpm_bench.diffusion.reverse import Diffusion, all_at
 from ddpm_bench.errors import UserError
@@ -28,12 +28,14 @@ class Sampler(ABC):
 
     The fields of a sampler are its options, by the names that `SamplingSettings` has for them.
     name: as in settings, checkpoints and records. clips: whether its source clips the predicted x_0. uses_variance:
-    whether it draws by the variance of the diffusion; if not, by one of its own.
+    whether it draws by the variance of the diffusion; if not, by one of its own. takes_mean: whether it takes the mean of
+    p(x_{t-1} | x_t) from the denoiser; if not, x_0 and eps by `predict`.
     """
 
     name: ClassVar[str]
     clips: ClassVar[bool] = False
     uses_variance: ClassVar[bool] = False
+    takes_mean: ClassVar[bool] = False
 
     @property
     def calls(self) -> int:
@@ -87,8 +89,13 @@ class Sampler(ABC):
 def predict(denoiser: Denoiser, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
     """x_0 as predicted from x_t (B, C, H, W), and the eps that x_t then holds; in float64 where the device has it.
 
-    Where x_0 is clipped, eps is derived from the clipped one, so that x_t still consists of the two.
+    Where x_0 is clipped, eps is derived from the clipped one, so that x_t still consists of the two. So it does where a classifier
+    guides them: x_0 is then derived from the guided eps, and not clipped again.
     """
-    steps = all_at(t, len(x_t), x_t.device)
-    x0 = denoiser(x_t, t).x0
-    return x0, predicted_eps(denoiser.schedule, x0, precise(x_t), steps)
+    schedule, steps = denoiser.schedule, all_at(t, len(x_t), x_t.device)
+    x0 = denoiser.by_network(x_t, t).x0
+    eps = predicted_eps(schedule, x0, precise(x_t), steps)
+    if denoiser.classifier is None:
+        return x0, eps
+    eps = denoiser.classifier.eps(schedule, eps, x_t, steps)
+    return Eps().x0(schedule, eps, precise(x_t), steps), eps

@@ -14,6 +14,7 @@ from ddpm_bench.data import ImageData
 from ddpm_bench.data.labels import labels_for, labels_sha256
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.errors import NotFinite, UserError
+from ddpm_bench.experiment.classifiers import train_if_missing
 from ddpm_bench.measurement.kept import Clock, mention_older, work_beside
 from ddpm_bench.measurement.measure import Task, data_info, kept_scores, measure, score
 from ddpm_bench.metrics.extractors import Extractor
@@ -171,7 +172,10 @@ def run_cell(job: Job, bench: Bench) -> Record:
 def _run_cell(job: Job, bench: Bench) -> Record:
     work = work_beside(bench.record(job))
     mention_older(work)
-    clock = Clock(work)
+    clock, sampling = Clock(work), job.settings.sampling
+    if sampling.by_classifier:
+        with clock("classifier"):
+            train_if_missing(sampling, job.settings.diffusion, bench.data, bench.runtime)
     trainer = _shared_training(job, bench, clock) if job.shares else _trainer(job, job, bench)
     snapshots: list[Checkpoint] = []
     measurement: Measurement | None = None

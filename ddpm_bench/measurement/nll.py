@@ -47,6 +47,8 @@ def measure_nll(
         say(f"The model has no variational bound, since its {why}: its likelihood by the ODE is measured alone.")
     if bounded and method.evals is not None and method.evals_for(model) is None:
         say(f"The chain has {method.steps(model)} steps, no more than --evals {method.evals}: every one is evaluated.")
+    if model.network_settings.told_classes:
+        say("Bits/dim are of p(x|y): each image's own class is told.")
     bounds = tuple(measure_bound(model, data, split, method, runtime, folder) for split in bounded)
     likelihoods = tuple(measure_likelihood(model, data, split, ode, runtime, folder) for split in splits if ode)
     return Nll(

@@ -3,14 +3,15 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
 
 from ddpm_bench.config.autoencoder import plain_codec
+from ddpm_bench.config.classifiers import NoiseSettings
 from ddpm_bench.config.networks import NetworkSettings
-from ddpm_bench.config.settings import DiffusionSettings, ProcessSettings, SamplingSettings
+from ddpm_bench.config.settings import BALANCED, DiffusionSettings, ProcessSettings, SamplingSettings
 from ddpm_bench.data.autoencoders import latents_of
 from ddpm_bench.data.codec import CODECS, Codec
 from ddpm_bench.data.latents import UNTRAINED
@@ -24,6 +25,7 @@ from ddpm_bench.diffusion.schedule import SCHEDULES
 from ddpm_bench.diffusion.spacing import SPACINGS, Spacing, kept_steps
 from ddpm_bench.diffusion.variance import VARIANCES
 from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.models.classifiers import Classifier, classifier_of
 from ddpm_bench.networks.built import built
 
 Named = TypeVar("Named")
@@ -84,17 +86,32 @@ def build_sampler(settings: SamplingSettings) -> Sampler:
 
 
 def build_sample_labels(settings: SamplingSettings, network: NetworkSettings) -> SampleLabels | None:
-    """Which class each sample is of; None where the network is told none. UserError for one that it does not have."""
-    asked, classes = settings.labels, network.told_classes
+    """Which class each sample is of; None where the network is told none, and no classifier guides. UserError for one that they do
+    not have."""
+    guiding = classifier_of(settings.classifier).classes if settings.classifier and settings.by_classifier else 0
+    if network.told_classes and guiding not in (0, network.told_classes):
+        raise UserError(
+            f"The classifier tells {guiding} classes apart, and the network is told {network.told_classes}. Use a classifier of its "
+            "classes."
+        )
+    if guiding and not network.told_classes:
+        return _sample_labels(settings, guiding, "classifier")
+    return _sample_labels(settings, network.told_classes, "network")
+
+
+def _sample_labels(
+    settings: SamplingSettings, classes: int, who: Literal["network", "classifier"]
+) -> SampleLabels | None:
+    asked = settings.labels
     if not classes:
         if asked is None:
             return None
         raise UserError(f"labels = {asked} of samples: the network is told no classes. Leave it out.")
     if isinstance(asked, int) and asked >= classes:
         raise UserError(
-            f"labels = {asked} of samples: the {classes} classes of the network are numbered 0 to {classes - 1}."
+            f"labels = {asked} of samples: the {classes} classes of the {who} are numbered 0 to {classes - 1}."
         )
-    return SampleLabels(classes, asked if isinstance(asked, int) else None)
+    return SampleLabels(classes, asked if isinstance(asked, int) else None, told=who == "network")
 
 
 def check_guidance(settings: SamplingSettings, network: NetworkSettings) -> None:
@@ -131,18 +148,48 @@ def network_calls(settings: SamplingSettings, T: int) -> int:
     return build_sampler(settings).network_calls(steps_made(settings, T)) * (2 if settings.guided else 1)
 
 
+def check_by_classifier(settings: SamplingSettings) -> None:
+    """UserError for a gradient at a mean that the sampler does not take."""
+    sampler = build_sampler(settings)
+    if settings.gradient_at == "mean" and not sampler.takes_mean:
+        those = ", ".join(name for name, kind in SAMPLERS.items() if kind.takes_mean)
+        raise UserError(
+            f"gradient_at = mean: the sampler '{sampler.name}' takes x_0 and eps, which are guided at x_t, and no mean. Leave it out, or "
+            f"use one of these: {those}."
+        )
+
+
+def guiding_classifier(
+    settings: SamplingSettings, process: ProcessSettings, shape: tuple[int, int, int]
+) -> Classifier | None:
+    """What guides samples x_t of `shape` (C, H, W); None where nothing does. UserError for a classifier that is not on this machine,
+    and for one of another process or shape."""
+    check_by_classifier(settings)
+    if settings.classifier is None or not settings.by_classifier:
+        return None
+    found = classifier_of(settings.classifier)
+    found.check(NoiseSettings.of(process), shape)
+    return found
+
+
 def sampling_options(settings: SamplingSettings, network: NetworkSettings) -> dict[str, Any]:
-    """All that decides a step of a chain, JSON values by name: the sampler's own options, and what the network is told."""
-    return asdict(build_sampler(settings)) | settings.told(network.told_classes)
+    """All that decides a step of a chain, JSON values by name: the sampler's own options, and what the network is told and guided by."""
+    options = asdict(build_sampler(settings)) | settings.told(network.told_classes)
+    if settings.classifier is None or not settings.by_classifier:
+        return options
+    guiding = {"scale": scale_of(settings), "at": settings.gradient_at or "x_t"}
+    return options | {"classifier": guiding | {"sha256": classifier_of(settings.classifier).sha256}}
 
 
 def sampling_remarks(settings: SamplingSettings, network: NetworkSettings, diffusion: Diffusion) -> tuple[str, ...]:
     """What is to be known of samples that are drawn so; see `Sampler.remarks`."""
-    remarks, labels = (
-        build_sampler(settings).remarks(diffusion, settings.clip_x0),
-        build_sample_labels(settings, network),
-    )
+    remarks = build_sampler(settings).remarks(diffusion, settings.clip_x0)
     check_guidance(settings, network)
+    check_by_classifier(settings)
+    if settings.by_classifier:
+        remarks = (*remarks, classifier_in_words(settings))
+    alone = settings.by_classifier and not network.told_classes  # its classes are known once it is trained
+    labels = None if alone else _sample_labels(settings, network.told_classes, "network")
     if labels is None:
         return remarks
     which = (
@@ -152,6 +199,25 @@ def sampling_remarks(settings: SamplingSettings, network: NetworkSettings, diffu
     if settings.guided:
         told.append(guidance_in_words(settings))
     return (*remarks, *told)
+
+
+def scale_of(settings: SamplingSettings) -> float:
+    """Of the classifier's gradient."""
+    return 1.0 if settings.classifier_scale is None else settings.classifier_scale
+
+
+def classifier_in_words(settings: SamplingSettings) -> str:
+    """What guides, how, and to which classes."""
+    named, at = str(settings.classifier), settings.gradient_at or "x_t"
+    which = (
+        "sample i to class i modulo their number"
+        if settings.labels in (None, BALANCED)
+        else f"all to class {settings.labels}"
+    )
+    return (
+        f"Guided by the classifier {named[:24]} with the scale s = {scale_of(settings):g}, its gradient taken at {at}, {which}: one "
+        "gradient a network call. Bits/dim are those of the model without it."
+    )
 
 
 def guidance_in_words(settings: SamplingSettings) -> str:

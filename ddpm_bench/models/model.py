@@ -36,8 +36,10 @@ from ddpm_bench.models.build import (
     build_network,
     build_sample_labels,
     build_sampler,
+    guiding_classifier,
     sampling_options,
     sampling_remarks,
+    scale_of,
     strided_steps,
 )
 from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
@@ -99,9 +101,12 @@ class Model:
         """What samples are drawn by. UserError for more steps than the chain has, and a sampler that cannot sample it."""
         whole, kept, sampler = self.whole_chain(sampling.clip_x0), self.kept_steps(sampling), build_sampler(sampling)
         sampler.check(self.diffusion)
-        labels, network = build_sample_labels(sampling, self.network_settings), self.network
+        classifier = guiding_classifier(sampling, self.process, shape := whole.denoiser.shape)
+        labels = build_sample_labels(sampling, self.network_settings)
         denoiser = replace(
-            whole.denoiser, network=build_guided(network, sampling, self.network_settings, whole.denoiser.shape)
+            whole.denoiser,
+            network=build_guided(self.network, sampling, self.network_settings, shape),
+            classifier=classifier.guidance(scale_of(sampling), sampling.gradient_at or "x_t") if classifier else None,
         )
         return Chain(denoiser.respaced(kept) if kept else denoiser, sampler, whole.codec, labels)
 

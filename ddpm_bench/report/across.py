@@ -8,7 +8,7 @@ from ddpm_bench.report.summary import MeasuredCell, Summary
 
 CALLS = "network calls an image"
 STEPS = "sampling.steps"
-GUIDANCE = {"sampling.guidance": "scale s = 1 + w"}
+GUIDANCE = {"sampling.guidance": "scale s = 1 + w", "sampling.classifier_scale": "scale s of the classifier"}
 """The axes that are scales of guidance, and their names: along them samples become surer of their class and less varied."""
 
 

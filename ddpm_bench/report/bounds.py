@@ -47,6 +47,8 @@ def bound_remarks(summary: Summary) -> list[str]:
     if not bounds:
         return []
     said = [_method(bounds), _errors(bounds)]
+    if summary.first.settings.network.told_classes:
+        said.append("Bits/dim are of p(x|y): each image's own class is told.")
     if found := gaps(summary):
         listed = "; ".join(f"{gap.cell} {_signed(gap.difference)} ({gap.standard_error:.3f})" for gap in found)
         said.append(

@@ -24,6 +24,7 @@ class NoiseSettings(Settings):
     sigma_T: float | None = Field(None, gt=0, le=1e4)
     rescale_timesteps: bool = False
     codec: str = "pixels"
+    autoencoder: str | None = None
 
     @classmethod
     def of(cls, process: ProcessSettings) -> "NoiseSettings":

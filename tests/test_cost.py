@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.data import load_data
 from ddpm_bench.experiment import cost
 from ddpm_bench.experiment.ablate import plan
-from ddpm_bench.experiment.cost import Cost, GridCost, Pace, estimate
+from ddpm_bench.experiment.cost import Cost, GridCost, Pace, estimate, longest_first
 from ddpm_bench.experiment.launchers import Inline, Processes
 from ddpm_bench.runtime.runtime import Runtime
 
@@ -75,7 +76,7 @@ def test_another_batch_or_size_of_network_is_timed_apart_and_other_counts_are_no
         ([1] * 5, 2, 2, 3),
         ([1] * 6, 4, 1, 2),
         ([3, 1, 1, 1], 2, 2, 3),
-        ([1, 1, 3], 2, 2, 4),
+        ([1, 1, 3], 2, 2, 3),
         ([1] * 6, 6, 1, 2),  # six on four cores take turns
         ([2], 4, 1, 2),
     ],
@@ -85,6 +86,18 @@ def test_the_wall_time_of_a_grid_is_that_of_its_workers_side_by_side(monkeypatch
     grid = GridCost(tuple(Cost(str(i), 1, each, 1) for i, each in enumerate(hours)), workers, threads)
     assert grid.hours == wall and grid.hours_in_a_row == sum(hours) and grid.disk_bytes == len(hours)
     assert grid.as_json()["hours"] == wall
+
+
+def test_the_longest_jobs_begin_first_and_each_training_before_what_shares_it(jobs):
+    assert longest_first(jobs) == list(jobs)  # of equal ones the order stays
+
+    def in_steps(job, steps, shares=None):
+        sampling = job.settings.sampling.model_copy(update={"steps": steps})
+        return replace(job, settings=job.settings.model_copy(update={"sampling": sampling}), shares=shares)
+
+    whole, short = jobs[0], in_steps(jobs[1], 2, shares=jobs[1])
+    few, many = in_steps(jobs[2], 3, shares=jobs[1]), in_steps(jobs[3], 9, shares=jobs[1])
+    assert longest_first([short, few, many, whole]) == [whole, short, many, few]
 
 
 def test_workers_of_a_gpu_share_it(jobs, data, timed):

@@ -23,6 +23,17 @@ def test_a_record_reads_back_as_it_was_written(tmp_path):
     assert read_records(tmp_path) == [original]
 
 
+def test_what_records_hold_alike_is_read_once_and_what_differs_is_not_mixed_up(tmp_path):
+    others = {"training": {"warmup": 7}}
+    originals = [record(seed=0), record(seed=1), make_record(load_grid("table2"), "eps-mse-fixed", 2, overrides=others)]
+    for original in originals:
+        write_record(tmp_path, original)
+    first, second, other = read_records(tmp_path)
+    assert [first, second, other] == originals
+    assert first.settings is second.settings and first.data is second.data and first.extractor is second.extractor
+    assert other.settings != first.settings and other.data is first.data
+
+
 def test_where_data_lies_on_a_machine_is_no_part_of_a_record(tmp_path):
     one = record()
     data = one.settings.data.model_copy(update={"root": tmp_path})

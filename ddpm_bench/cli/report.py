@@ -1,5 +1,6 @@
 """The command `report`, and records as every command that has made some shows them."""
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,7 +60,9 @@ def report(
         show_records(records, source, load_grid(grid or usual_grid(records)), folder, as_json)
 
     if not watch:
-        return render(readable_records(source))
+        records = readable_records(source)
+        gc.freeze()  # they stay to the end, and are not looked through for garbage meanwhile
+        return render(records)
     refuse({"--json": as_json}, "prints one result; --watch renders many times. Leave one of them out.")
     with Stop():
         keep_rendering(source, render)

@@ -15,6 +15,7 @@ from ddpm_bench.diffusion.spacing import visited
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.autoencoders import with_given_autoencoder
 from ddpm_bench.experiment.cell import Bench, Job, training_identity
+from ddpm_bench.experiment.cost import longest_first
 from ddpm_bench.experiment.launchers import Launcher
 from ddpm_bench.experiment.live_table import board
 from ddpm_bench.files import move_aside
@@ -192,7 +193,7 @@ def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], launche
             if record := held.get(job.name):
                 table.hold(job.name, record)
                 say(f"{job.name}: measured already on {record.created}; --fresh measures it again")
-        for job, result in launcher.run(_trainings_first(missing), bench, table.observer) if missing else ():
+        for job, result in launcher.run(longest_first(missing), bench, table.observer) if missing else ():
             table.settle(job.name, result)
             if isinstance(result, Record):
                 bench.fetch_pictures(result)
@@ -204,12 +205,6 @@ def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], launche
             say(f"{job.name}: {said} ({len(made) + len(failed)} of {len(missing)})")
     found = held | made
     return Outcome([found[job.name] for job in jobs if job.name in found], failed)
-
-
-def _trainings_first(jobs: Sequence[Job]) -> list[Job]:
-    """One job of each training comes before the others that share it: so they seldom wait for one another."""
-    firsts = list({job.trained_in: job for job in reversed(jobs)}.values())[::-1]
-    return [*firsts, *(job for job in jobs if job not in firsts)]
 
 
 def _summary(record: Record) -> str:

@@ -76,11 +76,11 @@ class GridCost:
 
     @property
     def hours(self) -> float:
-        """Wall time: each worker takes the next cell when it has ended one. Workers beyond the cores bring nothing."""
+        """Wall time: each worker takes the next cell when it has ended one, the longest first. Workers beyond the cores bring nothing."""
         at_once = min(self.workers, max(1, (os.cpu_count() or 1) // self.threads))
         busy = [0.0] * at_once
-        for cell in self.cells:
-            heapq.heapreplace(busy, busy[0] + cell.hours)
+        for hours in sorted((cell.hours for cell in self.cells), reverse=True):
+            heapq.heapreplace(busy, busy[0] + hours)
         return max(busy)
 
     @property
@@ -130,18 +130,43 @@ def _network(settings: CellSettings, data: ImageData) -> Hashable:
 
 
 def _cost(job: Job, pace: Pace, data: ImageData, runtime: Runtime, trains: bool) -> Cost:
+    training, sampling, bounding = _calls(job, trains)
+    seconds = training * pace.training + sampling * pace.sampling + bounding * pace.bound
+    # Weights, their average and Adam's two moments in float32; one more snapshot exists while a new one is written.
+    weights = trains * (runtime.keep + 1) * 4 * 4 * pace.parameters
+    return Cost(job.name, pace.parameters, seconds / 3600, weights + _samples(job) * data.train.images[0].numel())
+
+
+def _samples(job: Job) -> int:
+    return len(scoring_steps(job.settings, shared=job.shares is not None)) * job.settings.sampling.samples
+
+
+def _calls(job: Job, trains: bool) -> tuple[int, int, int]:
+    """The images that the network is trained on, and its calls on one image that sampling and bounds take."""
     settings = job.settings
-    samples = len(scoring_steps(settings, shared=job.shares is not None)) * settings.sampling.samples
     steps = steps_made(settings.sampling, settings.diffusion.T)
     bounded = steps if settings.scoring.bound_of == "sampled chain" else settings.diffusion.T
-    seconds = (
-        trains * settings.training.steps * settings.training.batch * pace.training
-        + (samples + PROGRESSIVE) * steps * pace.sampling * (2 if settings.sampling.guided else 1)
-        + (bound_calls(settings.scoring, bounded) + ode_calls(settings.scoring)) * pace.bound
+    return (
+        trains * settings.training.steps * settings.training.batch,
+        (_samples(job) + PROGRESSIVE) * steps * (2 if settings.sampling.guided else 1),
+        bound_calls(settings.scoring, bounded) + ode_calls(settings.scoring),
     )
-    # Weights, their average and Adam's two moments in float32; one more snapshot exists while a new one is written.
-    disk = trains * (runtime.keep + 1) * 4 * 4 * pace.parameters + samples * data.train.images[0].numel()
-    return Cost(job.name, pace.parameters, seconds / 3600, disk)
+
+
+def longest_first(jobs: Sequence[Job]) -> list[Job]:
+    """The order in which jobs begin that run side by side, so that at the end none runs alone for long.
+
+    One job of each training comes before the others that share it: so they seldom wait for one another. Long is what takes
+    many network calls, of which a training image is three; networks are taken to be alike, as those of most grids are.
+    """
+    firsts = {job.trained_in: job for job in reversed(jobs)}
+
+    def place(job: Job) -> tuple[bool, int]:
+        trains = firsts[job.trained_in] is job
+        training, sampling, bounding = _calls(job, trains)
+        return not trains, -(3 * training + sampling + bounding)
+
+    return sorted(jobs, key=place)
 
 
 def bound_calls(scoring: ScoringSettings, T: int) -> int:

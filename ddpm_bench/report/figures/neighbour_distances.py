@@ -57,7 +57,8 @@ def seen_in(space: str, summary: Summary) -> str:
     test = _test(space, summary)
     if not medians or not test:
         return ""
-    nearer = sum(distance < min(test) for row in rows for distance in _samples(row, space))
+    nearest = min(test)
+    nearer = sum(distance < nearest for row in rows for distance in _samples(row, space))
     return (
         f"In {space} space the median of the test images is {median(test):.2f} and that of the samples "
         f"{ends(medians, '{:.2f}'.format)}; {nearer or 'no'} samples are nearer than the nearest test image."

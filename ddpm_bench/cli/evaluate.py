@@ -10,6 +10,7 @@ from ddpm_bench.cli.options import (
     CACHE,
     CKPT_HELP,
     DATA_HELP,
+    Augmentation,
     Batch,
     Cache,
     Clip,
@@ -134,6 +135,7 @@ def evaluate(
     labels: SampleClass = None,
     guidance: Guidance = None,
     guidance_channels: GuidanceChannels = None,
+    augmentation: Augmentation = None,
     clip: Clip = None,
     raw: Raw = False,
     evals: Annotated[
@@ -181,7 +183,7 @@ def evaluate(
         "--corrector-norm": corrector_norm,
         "--level-steps": level_steps, "--step-size": step_size, "--final-denoising/--no-final-denoising":
             None if final_denoising is None else True, "--start": start, "--labels": labels,
-        "--guidance": guidance, "--guidance-channels": guidance_channels,
+        "--guidance": guidance, "--guidance-channels": guidance_channels, "--augmentation": augmentation,
         "--clip/--no-clip": None if clip is None else True, "--raw": raw,
         "--evals": evals, "--exact": exact, "--bound-images": bound_images, "--decoder": decoder,
         "--ode-images": ode_images, "--fresh": fresh,
@@ -253,6 +255,7 @@ def evaluate(
         "corrector_steps": corrector_steps, "snr": snr, "corrector_norm": corrector_norm,
         "level_steps": level_steps, "step_size": step_size, "final_denoising": final_denoising, "start": start,
         "labels": sample_class(labels), "guidance": guidance, "guidance_channels": guidance_channels,
+        "augmentation": augmentation,
     }  # fmt: skip
     runtime = for_model(runtime, precision, model, folder)
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), of_chain)

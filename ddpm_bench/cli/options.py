@@ -202,6 +202,14 @@ GuidanceChannels = Annotated[
         min=1, help="Guide so many first channels alone, as the release of DiT does three of four [default: all]."
     ),
 ]
+Augmentation = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Level s of the noise in the small images that the last model of a cascade enlarges, of those it was trained with "
+        "[default: the checkpoint's own, 0: none].",
+    ),
+]
 Results = Annotated[
     str | None,
     typer.Option(

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ddpm_bench.cli.options import (
+    Augmentation,
     Batch,
     Ckpt,
     Clip,
@@ -95,6 +96,7 @@ def sample(
     labels: SampleClass = None,
     guidance: Guidance = None,
     guidance_channels: GuidanceChannels = None,
+    augmentation: Augmentation = None,
     clip: Clip = None,
     raw: Raw = False,
     data: Annotated[
@@ -155,6 +157,7 @@ def sample(
         "corrector_steps": corrector_steps, "snr": snr, "corrector_norm": corrector_norm,
         "level_steps": level_steps, "step_size": step_size, "final_denoising": final_denoising, "start": start,
         "labels": sample_class(labels), "guidance": guidance, "guidance_channels": guidance_channels,
+        "augmentation": augmentation,
     }  # fmt: skip
     wishes = [sampling_wish(model, samples or 64, asked | {"steps": count}) for count in steps or (None,)]
     with Stop():

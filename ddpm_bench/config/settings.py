@@ -90,6 +90,7 @@ class TrainingSettings(Settings):
     """Adam with linear warm-up, gradient clipping and EMA. `ema_ramp` uses min(ema_decay, (1+step)/(10+step)).
 
     label_dropout: the probability with which an image's class is not told, each image by itself (p_uncond of Ho, Salimans 2022).
+    blur: half of the small images that a network enlarges are blurred (`diffusion/augmentation.py`).
     """
 
     steps: int = Field(800_000, ge=1, le=MOST_STEPS)
@@ -101,6 +102,7 @@ class TrainingSettings(Settings):
     ema_ramp: bool = False
     flips: bool = True
     label_dropout: float = Field(0.0, ge=0, lt=1)
+    blur: bool = False
     checkpoint_every: int = Field(5000, ge=1, le=MOST_STEPS)
     log_every: int = Field(100, ge=1, le=MOST_STEPS)
     snapshot_every: int | None = Field(None, ge=1, le=MOST_STEPS)
@@ -141,6 +143,7 @@ class SamplingSettings(Settings):
     labels: which class each sample is of, by a model that is told classes: "balanced", index modulo their number, or one for all,
     by number; None is balanced. guidance: the scale s of classifier-free guidance, which is 1 + w for the w of Ho and Salimans; 1 is
     none. guidance_channels: so many first channels of the prediction are guided; None for all.
+    augmentation: the level s of the noise in the small images that a super-resolution model enlarges; None is 0, none.
     """
 
     samples: int = Field(50_000, ge=2, le=MOST_IMAGES)
@@ -159,6 +162,7 @@ class SamplingSettings(Settings):
     labels: Literal["balanced"] | Annotated[int, Field(ge=0)] | None = None
     guidance: float = Field(1.0, ge=0, le=1000)
     guidance_channels: int | None = Field(None, ge=1)
+    augmentation: int | None = Field(None, ge=0, le=MOST_T)
 
     @property
     def guided(self) -> bool:
@@ -285,10 +289,28 @@ class CellSettings(Settings):
                 "network.null_class = true is a label that nothing would train; give training.label_dropout, such as 0.1, or leave it "
                 "out"
             )
+        self._check_small()
         every = self.training.snapshot_every
         if every is not None and every > self.training.steps:
             raise ValueError(f"training.snapshot_every = {every} exceeds training.steps = {self.training.steps}")
         return self
+
+    def _check_small(self) -> None:
+        """What is said of a small image is of one that there is."""
+        small, levels = self.network.told_small, self.network.told_levels
+        if small is None and self.training.blur:
+            raise ValueError(
+                "training.blur = true is of the small images that a network enlarges; give network.small, or leave it out"
+            )
+        if small is not None and self.diffusion.codec != "pixels":
+            raise ValueError(
+                f"network.small = {small} is of pixels, and diffusion.codec = {self.diffusion.codec} makes x_0 of something else; "
+                "use the codec 'pixels'"
+            )
+        if levels > self.diffusion.T:
+            raise ValueError(
+                f"network.augmentation = {levels} exceeds diffusion.T = {self.diffusion.T}, of whose steps it is one"
+            )
 
 
 def section_of(name: str, values: Mapping[str, Any]) -> type[Settings]:

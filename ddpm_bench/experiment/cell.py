@@ -22,6 +22,7 @@ from ddpm_bench.models.build import (
     build_diffusion,
     build_network,
     build_objective,
+    build_small,
     network_calls,
     sampling_remarks,
     steps_made,
@@ -148,6 +149,7 @@ def make_trainer(job: Job, data: ImageData, runtime: Runtime, folder: Path) -> T
         codec,
         settings.sampling,
         None if told is None else Labels(told, settings.training.label_dropout, settings.network.no_class),
+        build_small(settings.network, diffusion, settings.training.blur),
     )
     trainer = Trainer(training, folder, runtime)
     if step := trainer.resume():

@@ -201,7 +201,7 @@ def _training(job: Job, data: ImageData, runtime: Runtime, images: int) -> Call:
 
 def _sampling(trainer: Trainer, settings: CellSettings, runtime: Runtime, images: int) -> Call:
     """The next step of an endless row of chains."""
-    told = some_condition(settings.network.told_classes, images, runtime.device)
+    told = some_condition(settings.network, trainer.training.denoiser.shape[0], images, runtime.device)
     chain = Chain(trainer.training.denoiser.given(told), build_sampler(settings.sampling), trainer.training.codec)
 
     def chains() -> Iterator[object]:
@@ -214,7 +214,7 @@ def _sampling(trainer: Trainer, settings: CellSettings, runtime: Runtime, images
 
 
 def _bound(trainer: Trainer, data: ImageData, settings: CellSettings, runtime: Runtime, images: int) -> Call:
-    told = some_condition(settings.network.told_classes, images, runtime.device)
+    told = some_condition(settings.network, trainer.training.denoiser.shape[0], images, runtime.device)
     denoiser, train = trainer.training.denoiser.given(told), data.train.images
     x0 = trainer.training.codec.encode(train[torch.arange(images) % len(train)].to(runtime.device))
     t = torch.arange(images, device=runtime.device) % denoiser.T + 1

@@ -22,6 +22,7 @@ from ddpm_bench.diffusion.spacing import SPACINGS, Spacing, kept_steps
 from ddpm_bench.diffusion.variance import VARIANCES
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.networks.built import built
+from ddpm_bench.training.batches import Small
 
 Named = TypeVar("Named")
 
@@ -73,6 +74,12 @@ def build_sampler(settings: SamplingSettings) -> Sampler:
     return kind(**asked)
 
 
+def build_small(network: NetworkSettings, diffusion: Diffusion, blur: bool = False) -> Small | None:
+    """The small images that the network is trained to enlarge; None where it enlarges none."""
+    side = network.told_small
+    return None if side is None else Small(side, network.told_levels, diffusion.schedule, blur)
+
+
 def build_sample_labels(settings: SamplingSettings, network: NetworkSettings) -> SampleLabels | None:
     """Which class each sample is of; None where the network is told none. UserError for one that it does not have."""
     asked, classes = settings.labels, network.told_classes
@@ -85,6 +92,24 @@ def build_sample_labels(settings: SamplingSettings, network: NetworkSettings) ->
             f"labels = {asked} of samples: the {classes} classes of the network are numbered 0 to {classes - 1}."
         )
     return SampleLabels(classes, asked if isinstance(asked, int) else None)
+
+
+def build_level(settings: SamplingSettings, network: NetworkSettings) -> int | None:
+    """The level of noise that small images are shown with; None where the network is told none. UserError for one that it does
+    not know."""
+    asked, small, most = settings.augmentation, network.told_small, network.told_levels
+    if asked is not None and small is None:
+        raise UserError(
+            f"augmentation = {asked} is noise in small images, and the network enlarges none. Leave it out, or give it for a "
+            "super-resolution model."
+        )
+    if asked is not None and asked > most:
+        knows = f"levels 0 to {most}" if most else "clean images alone"
+        raise UserError(
+            f"augmentation = {asked}: the network was trained with {knows}. Choose one of these, or train one with "
+            f"network.augmentation={asked}."
+        )
+    return (asked or 0) if most else None
 
 
 def check_guidance(settings: SamplingSettings, network: NetworkSettings) -> None:
@@ -123,7 +148,9 @@ def network_calls(settings: SamplingSettings, T: int) -> int:
 
 def sampling_options(settings: SamplingSettings, network: NetworkSettings) -> dict[str, Any]:
     """All that decides a step of a chain, JSON values by name: the sampler's own options, and what the network is told."""
-    return asdict(build_sampler(settings)) | settings.told(network.told_classes)
+    level = build_level(settings, network)
+    augmentation = {} if network.told_small is None else {"augmentation": level or 0}
+    return asdict(build_sampler(settings)) | settings.told(network.told_classes) | augmentation
 
 
 def sampling_remarks(settings: SamplingSettings, network: NetworkSettings, diffusion: Diffusion) -> tuple[str, ...]:
@@ -133,6 +160,9 @@ def sampling_remarks(settings: SamplingSettings, network: NetworkSettings, diffu
         build_sample_labels(settings, network),
     )
     check_guidance(settings, network)
+    level = build_level(settings, network)
+    if side := network.told_small:
+        remarks = (*remarks, _enlarging_in_words(side, level or 0))
     if labels is None:
         return remarks
     which = (
@@ -142,6 +172,14 @@ def sampling_remarks(settings: SamplingSettings, network: NetworkSettings, diffu
     if settings.guided:
         told.append(guidance_in_words(settings))
     return (*remarks, *told)
+
+
+def _enlarging_in_words(side: int, level: int) -> str:
+    noise = f"with noise of level s = {level} of its own schedule" if level else "without noise"
+    return (
+        f"Samples enlarge images of {side}x{side} pixels, shown {noise}. Bits/dim are of p(x | small image), the clean one of each "
+        "image told."
+    )
 
 
 def guidance_in_words(settings: SamplingSettings) -> str:

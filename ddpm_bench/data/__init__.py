@@ -6,7 +6,7 @@ from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data.image_files import read_images, write_images
 from ddpm_bench.data.images import ImageData, Split, check_levels, content_hash, to_model, to_uint8
 from ddpm_bench.data.loaded import Loaded
-from ddpm_bench.data.resize import Size, fitted
+from ddpm_bench.data.resize import Size, averaged, fitted
 from ddpm_bench.data.sources import SOURCES
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.runtime.observer import noting, say
@@ -47,8 +47,22 @@ def load_data(settings: DataSettings, size: Size | None = None) -> ImageData:
     name = settings.name or source.name(path)
     with noting() as notes:
         loaded = source.load(path, (settings.root or DEFAULT_ROOT).expanduser())
-        train, test = _prepared(loaded, name, settings, size or (settings.size, settings.size))
+        side = settings.averaged_from or settings.size
+        train, test = _prepared(loaded, name, settings, size or (side, side))
+        if settings.averaged_from and size is None:
+            train, test = _smaller(train, settings.size), _smaller(test, settings.size)
+            say(f"The images of '{name}' are averaged from {side}x{side} to {settings.size}x{settings.size} pixels")
     return ImageData(name, train, test, content_hash(train.images, test.images), loaded.classes, tuple(notes))
+
+
+def small_data(data: ImageData, side: int) -> ImageData:
+    """The same images averaged to `side` pixels: what a model below one of these images learns."""
+    train, test = _smaller(data.train, side), _smaller(data.test, side)
+    return ImageData(data.name, train, test, content_hash(train.images, test.images), data.classes, data.notes)
+
+
+def _smaller(split: Split, side: int) -> Split:
+    return Split(averaged(split.images, side), split.labels)
 
 
 def _prepared(loaded: Loaded, name: str, settings: DataSettings, size: Size) -> tuple[Split, Split]:

@@ -23,7 +23,13 @@ from ddpm_bench.models.model_card import KINDS, ModelCard
 def cascade(
     models: Sequence[Model], augmentation: Sequence[int] = (), name: str | None = None
 ) -> tuple[ModelCard, dict[str, Tensor]]:
-    """The card and the weights, by name, of the cascade of these models, that of the smallest images first.
+    """The card and the weights, by name, of the cascade of these models; see `stacked`."""
+    whole = stacked(models, augmentation, name)
+    return card_of(whole), _tensors(whole)
+
+
+def stacked(models: Sequence[Model], augmentation: Sequence[int] = (), name: str | None = None) -> Model:
+    """These models as one, that of the smallest images first.
 
     augmentation: the level of noise in the images that each super-resolution model is shown; none: each checkpoint's own. UserError
     where the models do not fit together.
@@ -48,13 +54,13 @@ def cascade(
         whole = replace(upper, below=whole)
     whole.chain(whole.sampling)  # refused now rather than when it is sampled
     sides = " to ".join(str(model.shape[1]) for model in models)
-    return card_of(whole, name or f"cascade {sides}, {models[-1].name}"), _tensors(whole)
+    return replace(whole, name=name or f"cascade {sides}, {models[-1].name}")
 
 
-def card_of(model: Model, name: str | None = None) -> ModelCard:
+def card_of(model: Model) -> ModelCard:
     """What a model is, and those below it."""
     return ModelCard(
-        name=name or model.name,
+        name=model.name,
         weights=model.weights,
         step=model.step,
         shape=model.shape,

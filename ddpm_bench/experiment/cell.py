@@ -265,8 +265,10 @@ def _scored_snapshot(job: Job, bench: Bench, trainer: Trainer, step: int) -> lis
 
 
 def scoring_steps(settings: CellSettings, shared: bool = False) -> list[int]:
-    """Training steps after which the EMA weights are scored: every snapshot, and the end; of a shared training the end alone."""
-    steps, every = settings.training.steps, None if shared else settings.training.snapshot_every
+    """Training steps after which the EMA weights are scored: every snapshot, and the end; of a shared training, and of a cascade,
+    the end alone."""
+    steps = settings.training.steps
+    every = None if shared or settings.cascade.below else settings.training.snapshot_every
     return sorted({*(range(every, steps, every) if every else ()), steps})
 
 

@@ -42,6 +42,8 @@ def measure_nll(
         check_bounded(schedule, codec)
     else:
         check_likelihood(model.diffusion, codec)
+    if side := model.network_settings.told_small:
+        say(f"Bits/dim are of p(x | small image): each image's own of {side}x{side} pixels is told, without noise.")
     bounded = splits if has_bound(model) else ()
     if not bounded:
         why = "schedule is geometric" if schedule.exploding else f"codec is '{codec.name}'"

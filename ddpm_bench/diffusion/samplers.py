@@ -105,7 +105,8 @@ class Chain:
 
     def shown(self, images: Tensor, first: int, seed: int) -> "Chain":
         """The chain that enlarges these images, uint8 (B, C, h, w) on the device, which are number first..first+B-1."""
-        told, level, z = self.denoiser.condition or Condition(), None, self.codec.encode(images)
+        told = Condition() if self.denoiser.condition is None else self.denoiser.condition
+        level, z = None, self.codec.encode(images)
         if self.below is not None and self.below.level is not None:
             level = torch.full((len(z),), self.below.level, device=z.device)
             noise = BlockNoise(seed, first, len(z), tuple(z.shape[1:]), z.device, stream=self.stream + 1)

@@ -55,6 +55,9 @@ from ddpm_bench.training.batches import Labels
 from ddpm_bench.training.divergence import no_distance
 from ddpm_bench.training.trainer import Trainer, Training
 
+TRAINED = {"data", "diffusion", "network", "training"}
+"""The sections that weights depend on."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -89,8 +92,11 @@ class Job:
 
     @property
     def trained_as_stage_in(self) -> Path:
-        """The folder of its snapshots where it is a model below others."""
-        of = json.dumps(training_identity(self.settings), sort_keys=True)
+        """The folder of its snapshots where it is a model below others. Settings that have their defaults are left out of its hash,
+        so that it is found again by versions with more of them."""
+        settings = self.settings
+        named = settings.model_dump(mode="json", include=TRAINED, exclude_defaults=True)
+        of = json.dumps({**named, "kind": settings.network.kind}, sort_keys=True)
         return Path(
             "trained", f"side{self.settings.data.size}-{hashlib.sha256(of.encode()).hexdigest()[:12]}-seed{self.seed}"
         )
@@ -147,7 +153,7 @@ class Bench:
 
 def training_identity(settings: CellSettings) -> dict[str, Any]:
     """All settings that the weights depend on, as JSON values."""
-    return settings.model_dump(mode="json", include={"data", "diffusion", "network", "training"})
+    return settings.model_dump(mode="json", include=TRAINED)
 
 
 def make_trainer(job: Job, data: ImageData, runtime: Runtime, folder: Path) -> Trainer:

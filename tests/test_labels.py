@@ -112,7 +112,8 @@ def test_a_mix_passes_labels_on_to_both_networks() -> None:
 
 
 def test_what_is_told_no_classes_is_named_as_before_there_were_any() -> None:
-    assert PLAIN.named == {k: v for k, v in PLAIN.model_dump(mode="json").items() if k not in ("classes", "null_class")}
+    later = ("classes", "null_class", "small", "augmentation")
+    assert PLAIN.named == {k: v for k, v in PLAIN.model_dump(mode="json").items() if k not in later}
     assert MixedSettings(network=PLAIN, below=1, above=2).named["network"] == PLAIN.named
     assert NETWORK.named["classes"] == 3 and NETWORK.named["null_class"] is True
 

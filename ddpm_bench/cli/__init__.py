@@ -12,6 +12,7 @@ mistake in what was given, 130 interrupted.
     likelihood.py   nll, selftest
     imports.py      import
     mix.py          mix
+    cascade.py      cascade
     published.py    published
     speed.py        speed, precision
     gpu.py          gpu
@@ -34,6 +35,7 @@ import typer
 from ddpm_bench import __version__
 from ddpm_bench.cli import (
     autoencoders,
+    cascade,
     classifiers,
     evaluate,
     extractors,
@@ -84,6 +86,7 @@ for command in (
     likelihood.nll,
     likelihood.selftest,
     mix.mix,
+    cascade.cascade,
     report.report,
     records.compare,
     records.merge,

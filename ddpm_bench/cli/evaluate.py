@@ -10,6 +10,7 @@ from ddpm_bench.cli.options import (
     CACHE,
     CKPT_HELP,
     DATA_HELP,
+    Augmentation,
     Batch,
     Cache,
     ClassifierScale,
@@ -140,6 +141,7 @@ def evaluate(
     classifier: GuidingClassifier = None,
     classifier_scale: ClassifierScale = None,
     gradient_at: GradientAt = None,
+    augmentation: Augmentation = None,
     clip: Clip = None,
     raw: Raw = False,
     evals: Annotated[
@@ -187,7 +189,7 @@ def evaluate(
         "--corrector-norm": corrector_norm,
         "--level-steps": level_steps, "--step-size": step_size, "--final-denoising/--no-final-denoising":
             None if final_denoising is None else True, "--start": start, "--labels": labels,
-        "--guidance": guidance, "--guidance-channels": guidance_channels,
+        "--guidance": guidance, "--guidance-channels": guidance_channels, "--augmentation": augmentation,
         "--classifier": classifier, "--classifier-scale": classifier_scale, "--gradient-at": gradient_at,
         "--clip/--no-clip": None if clip is None else True, "--raw": raw,
         "--evals": evals, "--exact": exact, "--bound-images": bound_images, "--decoder": decoder,
@@ -261,6 +263,7 @@ def evaluate(
         "level_steps": level_steps, "step_size": step_size, "final_denoising": final_denoising, "start": start,
         "labels": sample_class(labels), "guidance": guidance, "guidance_channels": guidance_channels,
         **by_classifier(classifier, classifier_scale, gradient_at),
+        "augmentation": augmentation,
     }  # fmt: skip
     runtime = for_model(runtime, precision, model, folder)
     wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), of_chain)

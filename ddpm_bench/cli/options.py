@@ -225,6 +225,14 @@ GradientAt = Annotated[
         "[default: the checkpoint's own, x_t]."
     ),
 ]
+Augmentation = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Level s of the noise in the small images that the last model of a cascade enlarges, of those it was trained with "
+        "[default: the checkpoint's own, 0: none].",
+    ),
+]
 Results = Annotated[
     str | None,
     typer.Option(

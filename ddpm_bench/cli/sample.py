@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ddpm_bench.cli.options import (
+    Augmentation,
     Batch,
     Ckpt,
     ClassifierScale,
@@ -101,6 +102,7 @@ def sample(
     classifier: GuidingClassifier = None,
     classifier_scale: ClassifierScale = None,
     gradient_at: GradientAt = None,
+    augmentation: Augmentation = None,
     clip: Clip = None,
     raw: Raw = False,
     data: Annotated[
@@ -162,6 +164,7 @@ def sample(
         "level_steps": level_steps, "step_size": step_size, "final_denoising": final_denoising, "start": start,
         "labels": sample_class(labels), "guidance": guidance, "guidance_channels": guidance_channels,
         **by_classifier(classifier, classifier_scale, gradient_at),
+        "augmentation": augmentation,
     }  # fmt: skip
     wishes = [sampling_wish(model, samples or 64, asked | {"steps": count}) for count in steps or (None,)]
     with Stop():

@@ -71,7 +71,7 @@ def for_training(runtime: Runtime, precision: Wanted, job: Job, data: ImageData,
             job.settings.training.batch,
             runtime.device,
             training=True,
-            classes=job.settings.network.told_classes,
+            settings=job.settings.network,
         )
 
     return replace(runtime, precision=settled(choose, kept))
@@ -86,9 +86,7 @@ def for_model(runtime: Runtime, precision: Wanted, model: Model, results: Path |
     kept = results and results / "work" / f"precision-{model.weights_sha256[:8]}.json"
 
     def choose() -> Choice:
-        return faster(
-            network, shape, batch, runtime.device, training=False, classes=model.network_settings.told_classes
-        )
+        return faster(network, shape, batch, runtime.device, training=False, settings=model.network_settings)
 
     return replace(runtime, precision=settled(choose, kept))
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
+from ddpm_bench.config.limits import MOST_SIDE, MOST_T
 from ddpm_bench.config.values import Frozen
 from ddpm_bench.errors import UserError, near_miss
 
@@ -20,7 +21,7 @@ class NetworkSettings(Settings):
     when a network is built, so that settings need no torch. It is also built on torch's device `meta`, without memory, to be
     compared with weights. The network is called as network(x_t, step) ->
     (B, out_channels, side, side), for x_t (B, in_channels, side, side) and the 0-based step (B,); initial values are drawn
-    from torch's global generator. One that is told classes is called as network(x_t, step, condition), with a
+    from torch's global generator. One that is told classes, or a small image, is called as network(x_t, step, condition), with a
     `networks.condition.Condition`.
     """
 
@@ -36,6 +37,16 @@ class NetworkSettings(Settings):
     def no_class(self) -> int | None:
         """The label that stands for none of the classes; None where it knows no such."""
         return None
+
+    @property
+    def told_small(self) -> int | None:
+        """The side of the small image that it enlarges; None where it is told none."""
+        return None
+
+    @property
+    def told_levels(self) -> int:
+        """The highest level of noise that the small image may have; 0 where it is always clean."""
+        return 0
 
     @property
     def named(self) -> dict[str, Any]:
@@ -90,6 +101,9 @@ class UNetSettings(LabelledSettings):
     embedding are 10000^(-i / (half - time_shift)). scale_shift: the time embedding scales the second norm's output and
     shifts it, instead of being added before it. padding: stride-2 convolutions pad at the "end" (right and bottom) or on
     "both" sides. resample: levels are joined by a "conv"olution or by a residual "block". eps: of every GroupNorm.
+    small: the side of the image that it enlarges, as improved-diffusion's `SuperResModel`; None: it is told none.
+    augmentation: the highest level S of the noise that the small image may have, of which it is then told (conditioning
+    augmentation of "Cascaded Diffusion Models", Ho et al. 2021); 0: none.
     """
 
     built_by = "ddpm_bench.networks.unet:UNet"
@@ -108,19 +122,52 @@ class UNetSettings(LabelledSettings):
     padding: Literal["end", "both"] = "end"
     resample: Literal["conv", "block"] = "conv"
     eps: float = Field(1e-6, gt=0)
+    small: int | None = Field(None, ge=2, le=MOST_SIDE)
+    augmentation: int = Field(0, ge=0, le=MOST_T)
+
+    @property
+    def told_small(self) -> int | None:
+        return self.small
+
+    @property
+    def told_levels(self) -> int:
+        return self.augmentation
+
+    @property
+    def named(self) -> dict[str, Any]:
+        enlarging = ("small", "augmentation")
+        return {name: value for name, value in super().named.items() if self.small or name not in enlarging}
 
     @property
     def in_words(self) -> str:
+        enlarges = (
+            f", told images of side {self.small} with noise of level 0 to {self.augmentation}" if self.small else ""
+        )
         heads = f"{self.head_channels} channels a head" if self.head_channels else f"heads = {self.heads}"
         return (
             f"base {self.base} x {list(self.multipliers)}, {self.blocks} blocks a level, attention at "
             f"{sorted(self.attention, reverse=True)} with {heads}, norm eps {self.eps:g}, "
-            f"time {'scales and shifts' if self.scale_shift else 'is added'}, resampling by {self.resample}"
+            f"time {'scales and shifts' if self.scale_shift else 'is added'}, resampling by {self.resample}{enlarges}"
         )
 
+    @model_validator(mode="after")
+    def _noise_of_a_small_image(self) -> Self:
+        if self.augmentation and self.small is None:
+            raise ValueError(
+                f"augmentation = {self.augmentation} is noise of the small image that a network enlarges; give network.small, or leave "
+                "it out"
+            )
+        return self
+
     def check(self, side: int) -> None:
-        """UserError where the side cannot be halved often enough, or groups, attention sides or heads do not fit."""
+        """UserError where the side cannot be halved often enough, or groups, attention sides, heads or the small image do not fit."""
         levels = len(self.multipliers)
+        if self.small and (side % self.small or side == self.small):
+            smaller = [each for each in range(side // 2, 1, -1) if side % each == 0][:4]
+            raise UserError(
+                f"network.small = {self.small}: images of side {side} are no multiple of it, twice its side or more; choose among "
+                f"{', '.join(map(str, smaller))}."
+            )
         if not levels or min(self.multipliers) < 1:
             raise UserError(f"multipliers {list(self.multipliers)} must be a positive number a level, as [1, 2, 2, 2].")
         if side % 2 ** (levels - 1):
@@ -236,6 +283,14 @@ class MixedSettings(NetworkSettings):
     @property
     def no_class(self) -> int | None:
         return self.network.no_class
+
+    @property
+    def told_small(self) -> int | None:
+        return self.network.told_small
+
+    @property
+    def told_levels(self) -> int:
+        return self.network.told_levels
 
     @property
     def named(self) -> dict[str, Any]:

@@ -8,23 +8,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ddpm_bench.config.limits import LEAST_SIDE, MOST_IMAGES, MOST_SIDE, MOST_STEPS, MOST_T
 from ddpm_bench.config.networks import NETWORKS, AnyNetworkSettings, Settings, UNetSettings
 from ddpm_bench.config.resizing import OLDER, Older, Resize
+from ddpm_bench.config.values import first_fault
 from ddpm_bench.errors import UserError
 
 
 class DataSettings(Settings):
-    """Where the images come from. `size` is their side in pixels; `resize` is how others are brought to it, None: not at all."""
+    """Where the images come from. `size` is their side in pixels; `resize` is how others are brought to it, None: not at all.
+
+    averaged_from: a side that is a multiple of `size`: `resize` brings images to that, and they are averaged from there, as a
+    cascade's small images are, which a model below it learns; None: images are brought to `size` at once.
+    """
 
     source: str = Field("embedded", min_length=1)
     name: str | None = Field(None, min_length=1)
     size: int = Field(32, ge=LEAST_SIDE, le=MOST_SIDE)
     resize: Resize | Older | None = None
+    averaged_from: int | None = Field(None, ge=LEAST_SIDE, le=MOST_SIDE)
     # Where files lie on this machine changes no number, so it is not part of a record.
     root: Path | None = Field(None, exclude=True)
+
+    @model_validator(mode="after")
+    def _averaged_in_whole_blocks(self) -> "DataSettings":
+        if self.averaged_from is not None and (self.averaged_from % self.size or self.averaged_from == self.size):
+            raise ValueError(
+                f"averaged_from = {self.averaged_from} is no multiple of size = {self.size}, twice it or more; give one, or leave it out"
+            )
+        return self
 
 
 GEOMETRIC = "geometric"
@@ -92,6 +106,7 @@ class TrainingSettings(Settings):
     """Adam with linear warm-up, gradient clipping and EMA. `ema_ramp` uses min(ema_decay, (1+step)/(10+step)).
 
     label_dropout: the probability with which an image's class is not told, each image by itself (p_uncond of Ho, Salimans 2022).
+    blur: half of the small images that a network enlarges are blurred (`diffusion/augmentation.py`).
     """
 
     steps: int = Field(800_000, ge=1, le=MOST_STEPS)
@@ -103,6 +118,7 @@ class TrainingSettings(Settings):
     ema_ramp: bool = False
     flips: bool = True
     label_dropout: float = Field(0.0, ge=0, lt=1)
+    blur: bool = False
     checkpoint_every: int = Field(5000, ge=1, le=MOST_STEPS)
     log_every: int = Field(100, ge=1, le=MOST_STEPS)
     snapshot_every: int | None = Field(None, ge=1, le=MOST_STEPS)
@@ -147,6 +163,7 @@ class SamplingSettings(Settings):
     that is trained on the cell's own images (`config/classifiers.py`); before anything is run these become the file's SHA-256, or
     NAME@HASH of what it is trained on. classifier_scale: of its gradient, 1 where a classifier is given; 0 is no guidance.
     gradient_at: x_t, as released, where it is not given, or the mean, as derived.
+    augmentation: the level s of the noise in the small images that a super-resolution model enlarges; None is 0, none.
     """
 
     samples: int = Field(50_000, ge=2, le=MOST_IMAGES)
@@ -168,6 +185,7 @@ class SamplingSettings(Settings):
     classifier: str | None = Field(None, min_length=1)
     classifier_scale: float | None = Field(None, ge=0, le=10_000)
     gradient_at: Literal["x_t", "mean"] | None = None
+    augmentation: int | None = Field(None, ge=0, le=MOST_T)
 
     @property
     def by_classifier(self) -> bool:
@@ -273,6 +291,33 @@ class ScoringSettings(Settings):
         return value
 
 
+STAGED = ("diffusion", "network", "training", "sampling")
+"""The sections in which the models of a cascade may differ."""
+
+
+class CascadeSettings(Settings):
+    """The models that draw what the cell's own enlarges; none where a cell is one model.
+
+    below: the sides of their images, the smallest first. otherwise: by side, and there by section, what such a model has otherwise
+    than the cell, as {"8": {"network": {"attention": [4]}}}.
+    """
+
+    below: tuple[Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)], ...] = Field((), max_length=8)
+    otherwise: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _of_models_below(self) -> "CascadeSettings":
+        for side, sections in self.otherwise.items() if self.below else ():
+            if side not in map(str, self.below):
+                raise ValueError(f"otherwise names a model of side {side}, and those below are {list(self.below)}")
+            for section in sections:
+                if section not in STAGED:
+                    raise ValueError(
+                        f"otherwise, side {side}: '{section}' is of the whole cascade; choose among {', '.join(STAGED)}"
+                    )
+        return self
+
+
 class CellSettings(Settings):
     """One cell of a grid, resolved: grid file, then preset, then --set, in this order."""
 
@@ -282,6 +327,47 @@ class CellSettings(Settings):
     training: TrainingSettings
     sampling: SamplingSettings
     scoring: ScoringSettings
+    cascade: CascadeSettings = CascadeSettings()
+
+    @property
+    def stages(self) -> tuple["CellSettings", ...]:
+        """The settings of the models below, the lowest first: the cell's own, but of smaller images, and what each has otherwise.
+
+        The lowest enlarges nothing. ValueError, which names the model, for settings that cannot be.
+        """
+        found: list[CellSettings] = []
+        small = None
+        for side in self.cascade.below:
+            values = self.model_dump(mode="json", exclude={"cascade"})
+            values["data"] |= {"size": side, "averaged_from": self.data.size}
+            values["network"] |= {"small": small} | ({} if small else {"augmentation": 0})
+            values["training"] |= {} if small else {"blur": False}
+            values["sampling"] |= {} if small else {"augmentation": None}
+            for section, otherwise in self.cascade.otherwise.get(str(side), {}).items():
+                values[section] |= otherwise
+            try:
+                found.append(CellSettings.model_validate(values))
+            except ValidationError as error:
+                raise ValueError(f"cascade.below, the model of side {side}: {first_fault(error)}") from error
+            small = side
+        return tuple(found)
+
+    @model_validator(mode="after")
+    def _cascade_chains(self) -> "CellSettings":
+        if not self.cascade.below:
+            return self
+        side, small = self.cascade.below[-1], self.network.told_small
+        if side != small:
+            raise ValueError(
+                f"cascade.below ends with images of side {side}, and network.small = {small}; give network.small = {side}, or a model of "
+                "that side below"
+            )
+        if self.scoring.bound_images or self.scoring.ode_images:
+            raise ValueError(
+                "a cascade has no bound in bits/dim, nor a likelihood; give scoring.bound_images = 0 and scoring.ode_images = 0"
+            )
+        _ = self.stages
+        return self
 
     @model_validator(mode="after")
     def _fit_together(self) -> "CellSettings":
@@ -308,10 +394,28 @@ class CellSettings(Settings):
                 "network.null_class = true is a label that nothing would train; give training.label_dropout, such as 0.1, or leave it "
                 "out"
             )
+        self._check_small()
         every = self.training.snapshot_every
         if every is not None and every > self.training.steps:
             raise ValueError(f"training.snapshot_every = {every} exceeds training.steps = {self.training.steps}")
         return self
+
+    def _check_small(self) -> None:
+        """What is said of a small image is of one that there is."""
+        small, levels = self.network.told_small, self.network.told_levels
+        if small is None and self.training.blur:
+            raise ValueError(
+                "training.blur = true is of the small images that a network enlarges; give network.small, or leave it out"
+            )
+        if small is not None and self.diffusion.codec != "pixels":
+            raise ValueError(
+                f"network.small = {small} is of pixels, and diffusion.codec = {self.diffusion.codec} makes x_0 of something else; "
+                "use the codec 'pixels'"
+            )
+        if levels > self.diffusion.T:
+            raise ValueError(
+                f"network.augmentation = {levels} exceeds diffusion.T = {self.diffusion.T}, of whose steps it is one"
+            )
 
 
 def section_of(name: str, values: Mapping[str, Any]) -> type[Settings]:

@@ -10,7 +10,7 @@ from ddpm_bench.data.image_files import read_images, write_images
 from ddpm_bench.data.images import ImageData, Split, check_levels, content_hash, to_model, to_uint8
 from ddpm_bench.data.loaded import Loaded, Unread
 from ddpm_bench.data.mapped import read_once
-from ddpm_bench.data.resize import Size, fitted
+from ddpm_bench.data.resize import Size, averaged, fitted
 from ddpm_bench.data.sources import SOURCES
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.runtime.observer import noting, say
@@ -52,9 +52,19 @@ def load_data(settings: DataSettings, size: Size | None = None) -> ImageData:
     path, root = Path(text).expanduser(), (settings.root or DEFAULT_ROOT).expanduser()
     name = settings.name or source.name(path)
     with noting() as notes:
-        loaded = source.load(path, root)
-        train, test, sha256 = _prepared(loaded, name, settings, size or (settings.size, settings.size), root / "images")
-    return ImageData(name, train, test, sha256, loaded.classes, tuple(notes))
+        loaded, side = source.load(path, root), settings.averaged_from or settings.size
+        train, test, sha256 = _prepared(loaded, name, settings, size or (side, side), root / "images")
+        averages = settings.averaged_from is not None and size is None
+        if averages:
+            say(f"The images of '{name}' are averaged from {side}x{side} to {settings.size}x{settings.size} pixels")
+    data = ImageData(name, train, test, sha256, loaded.classes, tuple(notes))
+    return small_data(data, settings.size) if averages else data
+
+
+def small_data(data: ImageData, side: int) -> ImageData:
+    """The same images averaged to `side` pixels: what a model below one of these images learns."""
+    train, test = (Split(averaged(split.images, side), split.labels) for split in (data.train, data.test))
+    return ImageData(data.name, train, test, content_hash(train.images, test.images), data.classes, data.notes)
 
 
 def _prepared(

@@ -43,6 +43,12 @@ def fitted(images: Tensor, to: Size, asked: Resize | Older | None = None) -> tup
     return made, f"resized from {in_words(size)} to {in_words(to)} pixels by {words}"
 
 
+def averaged(images: Tensor, side: int) -> Tensor:
+    """Square images, uint8 (N, C, H, H), at a side that divides theirs: means of blocks, rounded half up. What a
+    super-resolution model is told, and what a cascade's lower models learn."""
+    return torch.cat([_average_down(block, images.shape[-1] // side) for block in images.split(BLOCK)])
+
+
 def in_words(size: Size) -> str:
     """(H, W) -> 'WxH'"""
     return f"{size[1]}x{size[0]}"

@@ -14,7 +14,7 @@ from ddpm_bench.diffusion.noise import BlockNoise, batches
 from ddpm_bench.diffusion.process import q_sample
 from ddpm_bench.diffusion.reverse import all_at
 from ddpm_bench.diffusion.sample_labels import check_one_class
-from ddpm_bench.diffusion.samplers import Chain, Denoised, sample
+from ddpm_bench.diffusion.samplers import Chain, Denoised, check_single, sample
 from ddpm_bench.errors import UserError
 from ddpm_bench.runtime.observer import progress
 from ddpm_bench.runtime.runtime import Runtime
@@ -53,6 +53,7 @@ def interpolate(
     `seed` alone: what differs between the images comes from lambda. UserError unless t is in 1..T, and for
     images of several classes.
     """
+    check_single(chain, "An interpolation")
     check_one_class(chain.labels)
     if not 1 <= t <= chain.T:
         raise UserError(f"t = {t} is no step of this chain, whose steps are 1 to {chain.T}.")

@@ -19,7 +19,7 @@ from ddpm_bench.diffusion.ddim import DDIM
 from ddpm_bench.diffusion.noise import BlockNoise, batches
 from ddpm_bench.diffusion.process import precise
 from ddpm_bench.diffusion.sample_labels import check_one_class
-from ddpm_bench.diffusion.samplers import Chain
+from ddpm_bench.diffusion.samplers import Chain, check_single
 from ddpm_bench.diffusion.step import predict
 from ddpm_bench.errors import UserError
 from ddpm_bench.runtime.interrupt import check_stop
@@ -29,6 +29,7 @@ from ddpm_bench.runtime.runtime import Runtime
 
 def check_deterministic(chain: Chain) -> None:
     """UserError where x_T does not determine the image."""
+    check_single(chain, "What x_T says of an image")
     check_one_class(chain.labels)
     if chain.sampler.draws:
         raise UserError(
@@ -39,6 +40,7 @@ def check_deterministic(chain: Chain) -> None:
 
 def check_reversible(chain: Chain) -> None:
     """UserError where the steps of a chain are not those that encoding walks back."""
+    check_single(chain, "What x_T says of an image")
     check_one_class(chain.labels)
     if chain.sampler != DDIM(eta=0.0):
         raise UserError(

@@ -15,6 +15,9 @@ SAMPLING, BOUND, PILOT, ESTIMATE = range(4)
 """Streams: samples, exact bounds and the two passes of an estimated one are independent for the same seed."""
 ODE = 1000
 """The first stream of likelihoods by the ODE: draw d of an image has ODE + d."""
+CASCADE = 3000
+"""The first stream of chains that have chains below: the chain number n from below has CASCADE + 2 n, and the noise in the small
+images that it is shown CASCADE + 2 n + 1. The lowest chain, number 0, draws what it draws alone."""
 
 
 class BlockNoise:

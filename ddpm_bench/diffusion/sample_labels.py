@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.networks.condition import Condition
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,6 @@ class SampleLabels:
         """Of the samples first..first+count-1: int64 (count,)."""
         index = torch.arange(first, first + count)
         return index % self.classes if self.only is None else torch.full_like(index, self.only)
-
-    def condition(self, first: int, count: int, device: torch.device) -> Condition:
-        """What the network is told of these samples."""
-        return Condition(self.at(first, count).to(device))
 
 
 def check_one_class(labels: SampleLabels | None) -> None:

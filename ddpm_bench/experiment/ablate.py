@@ -60,7 +60,8 @@ def plan(
     chosen = chosen_cells(grid, size, cells)
     settings = {cell.name: with_given_autoencoder(resolve(cell, size, overrides)) for cell in chosen}
     for each in settings.values():
-        build_objective(each.diffusion)
+        for one in (*each.stages, each):
+            build_objective(one.diffusion)
         for name, value in each.diffusion.unused.items():
             say_once(f"diffusion.{name} = {value:g} is not used by the schedule '{each.diffusion.schedule}'.")
         codec, diffusion = build_codec(each.diffusion), build_diffusion(each.diffusion)
@@ -68,7 +69,8 @@ def plan(
             check_bounded(diffusion.schedule, codec)
         if each.scoring.ode_images:
             check_likelihood(diffusion, codec)
-        _check_sampling(each)
+        for one in (*each.stages, each):
+            _check_sampling(one)
     jobs = [Job(grid.name, size.name, cell, settings[cell.name], seed, grid.axes) for seed in seeds for cell in chosen]
     return [replace(job, shares=_first_alike(job, grid, size, overrides)) for job in jobs]
 
@@ -171,7 +173,8 @@ def set_aside(results: Path, jobs: Sequence[Job]) -> None:
     """Move aside what the jobs left in `results`: record, pictures, snapshots and samples."""
     records = {job.name: record_path(results, job.cell.name, job.seed) for job in jobs}
     pictures = [picture_path(record, name) for record in records.values() for name in PICTURES]
-    work = dict.fromkeys(results / "work" / of for job in jobs for of in (Path(job.name), job.trained_in))
+    folders = [(Path(job.name), job.trained_in, *(stage.trained_as_stage_in for stage in job.stages)) for job in jobs]
+    work = dict.fromkeys(results / "work" / of for each in folders for of in each)
     move_aside(results, [*records.values(), *pictures, *work])
 
 
@@ -185,6 +188,7 @@ def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], launche
     for job in missing:
         check_batch(job.settings.training.batch)
         check_labels(job.settings.network.told_classes, bench.data)
+        _check_enlarged(job)
     if missing and not launcher.elsewhere:
         with cpu_threads(launcher.threads):  # as in a job, for the same digits
             bench.task(missing[0]).anchors(bench.runtime)  # shared by all; refused, if at all, before anything long
@@ -205,6 +209,16 @@ def run_jobs(jobs: Sequence[Job], bench: Bench, held: dict[str, Record], launche
             say(f"{job.name}: {said} ({len(made) + len(failed)} of {len(missing)})")
     found = held | made
     return Outcome([found[job.name] for job in jobs if job.name in found], failed)
+
+
+def _check_enlarged(job: Job) -> None:
+    """UserError for a cell whose samples would enlarge images that nothing draws."""
+    side = job.settings.network.told_small
+    if side is not None and not job.settings.cascade.below:
+        raise UserError(
+            f"{job.cell.name}: network.small = {side}, and no model draws images of that side. Say in the grid which does, "
+            f"settings.cascade.below = [{side}], or train it alone with `ddpm-bench train`."
+        )
 
 
 def _summary(record: Record) -> str:

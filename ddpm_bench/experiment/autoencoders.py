@@ -16,6 +16,7 @@ from ddpm_bench.config.autoencoder import ON_DEMAND
 from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data.autoencoders import keep, store, stored
 from ddpm_bench.data.images import ImageData
+from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.cell import Job
 from ddpm_bench.models.build import build_codec
 from ddpm_bench.models.interop.autoencoder_kl import given_codec
@@ -45,8 +46,13 @@ def with_autoencoders(jobs: Sequence[Job], data: ImageData, runtime: Runtime, fo
     made = [replace(job, settings=trained(job.settings)) for job in jobs]
     for job in made:
         if job.settings.diffusion.codec != "pixels":
-            side = build_codec(job.settings.diffusion).shape(data.shape)[1]
-            job.settings.network.check(side)
+            codec, network = build_codec(job.settings.diffusion), job.settings.network
+            if codec.random and network.told_small:
+                raise UserError(
+                    f"network.small = {network.told_small} is of a network of pixels, and the codec '{codec.name}' makes latents. Leave one "
+                    "of them out."
+                )
+            network.check(codec.shape(data.shape)[1])
     return [
         replace(job, shares=job.shares and replace(job.shares, settings=trained(job.shares.settings))) for job in made
     ]

@@ -1,16 +1,19 @@
 """One cell from start to finish: train, then measure the snapshot as anyone would. Everything interruptible, everything resumable."""
 
 import contextlib
+import hashlib
+import json
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ddpm_bench.config.grid import Cell
 from ddpm_bench.config.settings import CellSettings
-from ddpm_bench.data import ImageData
+from ddpm_bench.data import ImageData, small_data
 from ddpm_bench.data.labels import labels_for, labels_sha256
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.errors import NotFinite, UserError
@@ -23,11 +26,13 @@ from ddpm_bench.models.build import (
     build_diffusion,
     build_network,
     build_objective,
+    build_small,
     network_calls,
     sampling_remarks,
     steps_made,
 )
-from ddpm_bench.models.model import function_of, load_model
+from ddpm_bench.models.cascade import stacked
+from ddpm_bench.models.model import Model, function_of, load_model
 from ddpm_bench.records.protocol import has_score
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import (
@@ -50,6 +55,9 @@ from ddpm_bench.storage.store import Mirror
 from ddpm_bench.training.batches import Labels
 from ddpm_bench.training.divergence import no_distance
 from ddpm_bench.training.trainer import Trainer, Training
+
+TRAINED = {"data", "diffusion", "network", "training"}
+"""The sections that weights depend on."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,23 @@ class Job:
     def trained_in(self) -> Path:
         """The folder of its snapshots, below that of all work."""
         return Path("trained", self.shares.name) if self.shares else Path(self.name)
+
+    @property
+    def stages(self) -> "tuple[Job, ...]":
+        """The trainings of the models below a cascade's own, the lowest first; jobs that agree in all that one depends on share it,
+        for the name of its folder is the hash of that."""
+        return tuple(replace(self, settings=each, shares=None) for each in self.settings.stages)
+
+    @property
+    def trained_as_stage_in(self) -> Path:
+        """The folder of its snapshots where it is a model below others. Settings that have their defaults are left out of its hash,
+        so that it is found again by versions with more of them."""
+        settings = self.settings
+        named = settings.model_dump(mode="json", include=TRAINED, exclude_defaults=True)
+        of = json.dumps({**named, "kind": settings.network.kind}, sort_keys=True)
+        return Path(
+            "trained", f"side{self.settings.data.size}-{hashlib.sha256(of.encode()).hexdigest()[:12]}-seed{self.seed}"
+        )
 
 
 @dataclass(frozen=True)
@@ -129,7 +154,7 @@ class Bench:
 
 def training_identity(settings: CellSettings) -> dict[str, Any]:
     """All settings that the weights depend on, as JSON values."""
-    return settings.model_dump(mode="json", include={"data", "diffusion", "network", "training"})
+    return settings.model_dump(mode="json", include=TRAINED)
 
 
 def make_trainer(job: Job, data: ImageData, runtime: Runtime, folder: Path) -> Trainer:
@@ -149,6 +174,7 @@ def make_trainer(job: Job, data: ImageData, runtime: Runtime, folder: Path) -> T
         codec,
         settings.sampling,
         None if told is None else Labels(told, settings.training.label_dropout, settings.network.no_class),
+        build_small(settings.network, diffusion, settings.training.blur),
     )
     trainer = Trainer(training, folder, runtime)
     if step := trainer.resume():
@@ -179,8 +205,8 @@ def _run_cell(job: Job, bench: Bench) -> Record:
     trainer = _shared_training(job, bench, clock) if job.shares else _trainer(job, job, bench)
     snapshots: list[Checkpoint] = []
     measurement: Measurement | None = None
-    divergence: Divergence | None = None
-    for step in scoring_steps(job.settings, shared=job.shares is not None):
+    below, divergence = _trained_below(job, bench, clock)
+    for step in () if divergence else scoring_steps(job.settings, shared=job.shares is not None):
         with clock("training"), training_batch(job.settings.training.batch):
             divergence = trainer.run(step)
         if divergence:
@@ -189,14 +215,16 @@ def _run_cell(job: Job, bench: Bench) -> Record:
             if step < job.settings.training.steps:
                 snapshots += _scored_snapshot(job, bench, trainer, step)
             else:
-                measurement = measure(load_model(trainer.folder), bench.task(job), bench.runtime, bench.record(job))
+                model = load_model(trainer.folder)
+                model = stacked([*below, model]) if below else model
+                measurement = measure(model, bench.task(job), bench.runtime, bench.record(job))
         except NotFinite as error:
             divergence = Divergence(step=step, reason=str(error))
             break
     if measurement:
         snapshots.append(Checkpoint(step=trainer.step, metrics=measurement.metrics, quantiles=measurement.quantiles))
         divergence = no_distance(measurement.metrics["fd_train"], trainer.step)
-    return _record(job, bench, trainer, tuple(snapshots), measurement, divergence)
+    return _record(job, bench, trainer, below, tuple(snapshots), measurement, divergence)
 
 
 def _trainer(job: Job, as_of: Job, bench: Bench) -> Trainer:
@@ -211,6 +239,22 @@ def _shared_training(job: Job, bench: Bench, clock: Clock) -> Trainer:
         with training_batch(job.settings.training.batch):
             trainer.run(job.settings.training.steps)
     return trainer
+
+
+def _trained_below(job: Job, bench: Bench, clock: Clock) -> tuple[list[Model], Divergence | None]:
+    """The models below a cascade's own, the lowest first: whoever needs one first trains it. None after one that diverged."""
+    found: list[Model] = []
+    for stage in job.stages:
+        side, folder = stage.settings.data.size, bench.results / "work" / stage.trained_as_stage_in
+        with about(f"{side}x{side}"), owned(folder, math.inf), bench.mirrored(folder), clock("training"):
+            trainer = make_trainer(stage, small_data(bench.data, side), bench.runtime, folder)
+            with training_batch(stage.settings.training.batch):
+                divergence = trainer.run(stage.settings.training.steps)
+            if divergence:
+                said = f"the model of {side}x{side} pixels: {divergence.reason}"
+                return found, divergence.model_copy(update={"reason": said})
+            found.append(replace(load_model(trainer.folder), sampling=stage.settings.sampling))
+    return found, None
 
 
 def _scored_snapshot(job: Job, bench: Bench, trainer: Trainer, step: int) -> list[Checkpoint]:
@@ -231,8 +275,10 @@ def _scored_snapshot(job: Job, bench: Bench, trainer: Trainer, step: int) -> lis
 
 
 def scoring_steps(settings: CellSettings, shared: bool = False) -> list[int]:
-    """Training steps after which the EMA weights are scored: every snapshot, and the end; of a shared training the end alone."""
-    steps, every = settings.training.steps, None if shared else settings.training.snapshot_every
+    """Training steps after which the EMA weights are scored: every snapshot, and the end; of a shared training, and of a cascade,
+    the end alone."""
+    steps = settings.training.steps
+    every = None if shared or settings.cascade.below else settings.training.snapshot_every
     return sorted({*(range(every, steps, every) if every else ()), steps})
 
 
@@ -240,6 +286,7 @@ def _record(
     job: Job,
     bench: Bench,
     trainer: Trainer,
+    below: Sequence[Model],
     checkpoints: tuple[Checkpoint, ...],
     measurement: Measurement | None,
     divergence: Divergence | None,
@@ -250,6 +297,7 @@ def _record(
     else:
         measured = _unmeasured(job, bench, scored=bool(checkpoints))
     sampling, T = job.settings.sampling, job.settings.diffusion.T
+    of_stages = [(each.sampling, each.diffusion.T) for each in (*job.settings.stages, job.settings)]
     return Record(
         grid=job.grid,
         preset=job.preset,
@@ -262,11 +310,11 @@ def _record(
         settings=job.settings,
         data=data_info(bench.data),
         extractor=bench.extractor.info,
-        parameters=sum(p.numel() for p in trainer.network.parameters()),
+        parameters=sum(p.numel() for p in trainer.network.parameters()) + sum(model.parameters for model in below),
         images_seen=trainer.step * job.settings.training.batch,
         samples=sampling.samples,
         sampling_steps=steps_made(sampling, T),
-        network_calls=network_calls(sampling, T),
+        network_calls=sum(network_calls(*each) for each in of_stages),
         sampling_remarks=sampling_remarks(sampling, job.settings.network, build_diffusion(job.settings.diffusion)),
         checkpoints=checkpoints,
         training_log=tuple(trainer.log),

@@ -50,6 +50,10 @@ NOT_COUNTED = (
     "in all, which is most of preset smoke; Inception features of 50,000 samples take hours a cell on two cores."
 )
 
+BELOW_NOT_COUNTED = (
+    " Nor are the models below of cascades: their training, once for all cells, and their part of sampling."
+)
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -118,7 +122,8 @@ def estimate(jobs: Sequence[Job], data: ImageData, runtime: Runtime, workers: in
         _cost(job, paces[_network(job.settings, data)], data, runtime, trains[job.trained_in] == job.name)
         for job in jobs
     )
-    return GridCost(tuple(cells), workers if runtime.device.type == "cpu" else 1, threads)
+    not_counted = NOT_COUNTED + (BELOW_NOT_COUNTED if any(job.settings.cascade.below for job in jobs) else "")
+    return GridCost(tuple(cells), workers if runtime.device.type == "cpu" else 1, threads, not_counted)
 
 
 def _network(settings: CellSettings, data: ImageData) -> Hashable:
@@ -229,7 +234,7 @@ def _training(job: Job, data: ImageData, runtime: Runtime, images: int) -> Call:
 
 def _sampling(trainer: Trainer, settings: CellSettings, runtime: Runtime, images: int) -> Call:
     """The next step of an endless row of chains."""
-    told = some_condition(settings.network.told_classes, images, runtime.device)
+    told = some_condition(settings.network, trainer.training.denoiser.shape[0], images, runtime.device)
     chain = Chain(trainer.training.denoiser.given(told), build_sampler(settings.sampling), trainer.training.codec)
 
     def chains() -> Iterator[object]:
@@ -242,7 +247,7 @@ def _sampling(trainer: Trainer, settings: CellSettings, runtime: Runtime, images
 
 
 def _bound(trainer: Trainer, data: ImageData, settings: CellSettings, runtime: Runtime, images: int) -> Call:
-    told = some_condition(settings.network.told_classes, images, runtime.device)
+    told = some_condition(settings.network, trainer.training.denoiser.shape[0], images, runtime.device)
     denoiser, train = trainer.training.denoiser.given(told), data.train.images
     x0 = trainer.training.codec.encode(train[torch.arange(images) % len(train)].to(runtime.device))
     t = torch.arange(images, device=runtime.device) % denoiser.T + 1

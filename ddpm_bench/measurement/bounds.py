@@ -10,10 +10,13 @@ from torch import Tensor
 from ddpm_bench.config.metrics import SplitName
 from ddpm_bench.data import ImageData
 from ddpm_bench.data.labels import labels_for, labels_sha256
+from ddpm_bench.data.resize import averaged
+from ddpm_bench.errors import UserError
 from ddpm_bench.files import keyed_folder
 from ddpm_bench.likelihood import Bound, bits_per_dim, estimate_bits_per_dim
 from ddpm_bench.likelihood.pieces import Pieces
 from ddpm_bench.metrics.uncertainty import mean_quantiles
+from ddpm_bench.models.build import build_codec
 from ddpm_bench.models.model import Model
 from ddpm_bench.networks.condition import Condition
 from ddpm_bench.records.likelihoods import BoundTerms
@@ -101,10 +104,29 @@ def bound_of(
 
 
 def condition_of(model: Model, data: ImageData, split: SplitName, count: int) -> Condition | None:
-    """What the model is told of `count` images spread over a split, their own classes: the bound is of p(x|y). None where it is
-    told nothing. UserError for data of other classes, or without."""
-    labels = labels_for(model.network_settings.told_classes, data, split)
-    return None if labels is None else Condition(spread_over(labels, count))
+    """What the model is told of `count` images spread over a split, their own classes and their own small images, clean: the bound
+    is of p(x|y), of p(x | small image). None where it is told nothing. UserError for a cascade, and for data of other classes, or
+    without."""
+    check_no_cascade(model)
+    settings = model.network_settings
+    labels, small, level = labels_for(settings.told_classes, data, split), None, None
+    if settings.told_small:
+        images = spread_over(getattr(data, split).images, count)
+        small = build_codec(model.process).encode(averaged(images, settings.told_small))
+        level = torch.zeros(len(images), dtype=torch.int64) if settings.told_levels else None
+    if labels is None and small is None:
+        return None
+    return Condition(None if labels is None else spread_over(labels, count), small, level)
+
+
+def check_no_cascade(model: Model) -> None:
+    """UserError where a bound or a likelihood would be of several models one after the other, which is not defined here."""
+    if model.below:
+        raise UserError(
+            f"'{model.name}' is a cascade, and has no bound in bits/dim here: p(x) is an integral over its small images. Leave it out "
+            "(--bound-images 0), or measure that of one of its models: `ddpm-bench nll`, which of a super-resolution model gives "
+            "p(x | small image)."
+        )
 
 
 def spread_over(images: Tensor, count: int) -> Tensor:

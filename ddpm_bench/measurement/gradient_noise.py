@@ -25,6 +25,7 @@ from ddpm_bench.files import keyed_folder
 from ddpm_bench.measurement.kept import Kept
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.measurement.spread import spread_of
+from ddpm_bench.models.build import build_small
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.gradient_noise import GradientNoise, Noise
 from ddpm_bench.records.provenance import git_commit, hardware, versions
@@ -55,6 +56,7 @@ def measure_gradient_noise(
         raise UserError(f"--batches {batches}: a spread of each half takes 4 batches or more.")
     whole, told = model.whole_chain(clip_x0=False), labels_for(model.network_settings.told_classes, data, "train")
     labels = told if told is None else Labels(told)  # none left out: the gradient is of p(x|y)
+    small = build_small(model.network_settings, model.diffusion)
     network = runtime.place(model.network)
     noises = []
     with borrowed_globals(runtime.device), training_batch(batch, "--batch", "--batch N"):
@@ -63,7 +65,7 @@ def measure_gradient_noise(
             for objective in chosen:
                 times = objective.times(model.T)
                 drawn = Batches(data.train.images, batch, flips=False, seed=seed, times=times, codec=whole.codec,
-                                device=runtime.device, labels=labels)  # fmt: skip
+                                device=runtime.device, labels=labels, small=small)  # fmt: skip
                 of = {**model.function, "objective": objective.name, "batches": batches, "batch": batch, "seed": seed,
                       "data_sha256": data.sha256, **labels_sha256(told), **runtime.arithmetic}  # fmt: skip
                 with about(objective.name), _folder(of, runtime) as folder:

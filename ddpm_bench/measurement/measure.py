@@ -21,7 +21,7 @@ from ddpm_bench.diffusion.sample_labels import SampleLabels
 from ddpm_bench.files import keyed_folder, sha256_file
 from ddpm_bench.likelihood.bound import check_bounded
 from ddpm_bench.likelihood.ode import Solving, check_likelihood
-from ddpm_bench.measurement.bounds import BoundMethod, measure_bound, spread_over
+from ddpm_bench.measurement.bounds import BoundMethod, check_no_cascade, measure_bound, spread_over
 from ddpm_bench.measurement.kept import Clock, Kept, work_beside
 from ddpm_bench.measurement.likelihood import LikelihoodMethod, measure_likelihood
 from ddpm_bench.measurement.pictures import draw_neighbours, draw_progressive
@@ -154,6 +154,7 @@ def check_task(model: Model, task: Task) -> None:
     if task.scoring.ode_images:
         check_likelihood(model.diffusion, chain.codec)
     if task.scoring.bound_images or task.scoring.ode_images:
+        check_no_cascade(model)
         check_labels(model.network_settings.told_classes, task.data)
 
 

@@ -7,7 +7,7 @@ from ddpm_bench.config.metrics import SplitName
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.likelihood.bound import check_bounded
 from ddpm_bench.likelihood.ode import check_likelihood
-from ddpm_bench.measurement.bounds import BoundMethod, measure_bound
+from ddpm_bench.measurement.bounds import BoundMethod, check_no_cascade, measure_bound
 from ddpm_bench.measurement.likelihood import LikelihoodMethod, measure_likelihood
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.models.build import build_codec
@@ -36,11 +36,14 @@ def measure_nll(
 
     Finished pieces stay in `folder`, so an interrupted call goes on and a repeated one answers at once.
     """
+    check_no_cascade(model)
     schedule, codec = model.diffusion.schedule, build_codec(model.process)
     if ode is None:
         check_bounded(schedule, codec)
     else:
         check_likelihood(model.diffusion, codec)
+    if side := model.network_settings.told_small:
+        say(f"Bits/dim are of p(x | small image): each image's own of {side}x{side} pixels is told, without noise.")
     bounded = splits if has_bound(model) else ()
     if not bounded:
         why = "schedule is geometric" if schedule.exploding else f"codec is '{codec.name}'"

@@ -34,7 +34,7 @@ def draw_progressive(
     The last column, t = 0, is what sampling gives. Returns what the picture says of itself, JSON values.
     """
     chain = model.chain(sampling)
-    runtime.place(model.network)
+    model.place(runtime)
     at = stations(chain.T, COLUMNS)
     with about("progressive generation"):
         images = progressive(chain, count=rows, at=at, seed=seed, runtime=runtime)
@@ -62,7 +62,7 @@ def draw_interpolation(
     at = at or sorted({max(1, T * eighth // 8) for eighth in range(1, 9)}, reverse=True)
     if wrong := [t for t in at if not 1 <= t <= T]:
         raise UserError(f"--at {wrong[0]} is no step of this chain, whose steps are 1 to {T}.")
-    runtime.place(model.network)
+    model.place(runtime)
     rows = []
     for t in at:
         between = interpolate(chain, ends, t, WEIGHTS, seed=seed, runtime=runtime)
@@ -83,7 +83,7 @@ def draw_slerp(
     """
     chain = model.chain(sampling)
     check_deterministic(chain)
-    runtime.place(model.network)
+    model.place(runtime)
     if isinstance(ends, Tensor):
         codes, heads, sides = codes_of(chain, ends, runtime.device), ["source"], [ends[:1], ends[1:]]
     else:

@@ -78,7 +78,7 @@ def draw_samples(model: Model, sampling: SamplingSettings, seed: int, runtime: R
 
 def _draw(model: Model, sampling: SamplingSettings, seed: int, runtime: Runtime, kept: Path, done: int) -> None:
     """This rank's samples, from number `done` on, into the folder `kept`."""
-    runtime.place(model.network)
+    model.place(runtime)
     for start, images in sample(
         model.chain(sampling), count=sampling.samples - done, seed=seed, first=done, runtime=runtime
     ):
@@ -118,6 +118,7 @@ def described(model: Model, sampling: SamplingSettings, seed: int) -> dict[str, 
         "clip_x0": sampling.clip_x0,
         "seed": seed,
         **strided,
+        **({"small_images_by": described(model.below, model.below.sampling, seed)} if model.below else {}),
         **({"remarks": list(remarks)} if remarks else {}),
     }
 

@@ -27,6 +27,7 @@ from ddpm_bench.diffusion.variance import VARIANCES
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.models.classifiers import Classifier, classifier_of
 from ddpm_bench.networks.built import built
+from ddpm_bench.training.batches import Small
 
 Named = TypeVar("Named")
 
@@ -85,6 +86,12 @@ def build_sampler(settings: SamplingSettings) -> Sampler:
     return kind(**asked)
 
 
+def build_small(network: NetworkSettings, diffusion: Diffusion, blur: bool = False) -> Small | None:
+    """The small images that the network is trained to enlarge; None where it enlarges none."""
+    side = network.told_small
+    return None if side is None else Small(side, network.told_levels, diffusion.schedule, blur)
+
+
 def build_sample_labels(settings: SamplingSettings, network: NetworkSettings) -> SampleLabels | None:
     """Which class each sample is of; None where the network is told none, and no classifier guides. UserError for one that they do
     not have."""
@@ -112,6 +119,24 @@ def _sample_labels(
             f"labels = {asked} of samples: the {classes} classes of the {who} are numbered 0 to {classes - 1}."
         )
     return SampleLabels(classes, asked if isinstance(asked, int) else None, told=who == "network")
+
+
+def build_level(settings: SamplingSettings, network: NetworkSettings) -> int | None:
+    """The level of noise that small images are shown with; None where the network is told none. UserError for one that it does
+    not know."""
+    asked, small, most = settings.augmentation, network.told_small, network.told_levels
+    if asked is not None and small is None:
+        raise UserError(
+            f"augmentation = {asked} is noise in small images, and the network enlarges none. Leave it out, or give it for a "
+            "super-resolution model."
+        )
+    if asked is not None and asked > most:
+        knows = f"levels 0 to {most}" if most else "clean images alone"
+        raise UserError(
+            f"augmentation = {asked}: the network was trained with {knows}. Choose one of these, or train one with "
+            f"network.augmentation={asked}."
+        )
+    return (asked or 0) if most else None
 
 
 def check_guidance(settings: SamplingSettings, network: NetworkSettings) -> None:
@@ -175,6 +200,9 @@ def guiding_classifier(
 def sampling_options(settings: SamplingSettings, network: NetworkSettings) -> dict[str, Any]:
     """All that decides a step of a chain, JSON values by name: the sampler's own options, and what the network is told and guided by."""
     options = asdict(build_sampler(settings)) | settings.told(network.told_classes)
+    level = build_level(settings, network)
+    if network.told_small is not None:
+        options |= {"augmentation": level or 0}
     if settings.classifier is None or not settings.by_classifier:
         return options
     guiding = {"scale": scale_of(settings), "at": settings.gradient_at or "x_t"}
@@ -186,6 +214,9 @@ def sampling_remarks(settings: SamplingSettings, network: NetworkSettings, diffu
     remarks = build_sampler(settings).remarks(diffusion, settings.clip_x0)
     check_guidance(settings, network)
     check_by_classifier(settings)
+    level = build_level(settings, network)
+    if side := network.told_small:
+        remarks = (*remarks, _enlarging_in_words(side, level or 0))
     if settings.by_classifier:
         remarks = (*remarks, classifier_in_words(settings))
     alone = settings.by_classifier and not network.told_classes  # its classes are known once it is trained
@@ -218,6 +249,11 @@ def classifier_in_words(settings: SamplingSettings) -> str:
         f"Guided by the classifier {named[:24]} with the scale s = {scale_of(settings):g}, its gradient taken at {at}, {which}: one "
         "gradient a network call. Bits/dim are those of the model without it."
     )
+
+
+def _enlarging_in_words(side: int, level: int) -> str:
+    noise = f"with noise of level s = {level} of the enlarging model's schedule" if level else "without noise"
+    return f"Samples enlarge images of {side}x{side} pixels, shown {noise}."
 
 
 def guidance_in_words(settings: SamplingSettings) -> str:

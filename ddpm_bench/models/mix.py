@@ -33,7 +33,7 @@ def mix(ends: Model, middle: Model, below: int, name: str | None = None) -> tupl
         weights=ends.weights,
         step=ends.step if same_step else None,
         shape=ends.shape,
-        process=ProcessSettings.model_validate(_process(ends)),
+        process=ProcessSettings.model_validate(process_of(ends)),
         network=MixedSettings(
             network=ends.network_settings, below=told[below].item(), above=told[ends.T - below].item()
         ),
@@ -66,13 +66,13 @@ def _meaning(model: Model) -> dict[str, dict[str, Any]]:
     data = model.data
     known = data and {"data": data.model_dump(mode="json") | {"sha256": model.identity.get("data_sha256")}}
     return {
-        "process": _process(model),
+        "process": process_of(model),
         "network": model.network_settings.model_dump(mode="json"),
         "model": {"shape": list(model.shape), "weights": KINDS[model.weights]},
         "sampling": model.sampling.model_dump(mode="json", exclude={"samples"}),
     } | (known or {})
 
 
-def _process(model: Model) -> dict[str, Any]:
-    """Without the objective, which a trained model's has too."""
+def process_of(model: Model) -> dict[str, Any]:
+    """JSON values, without the objective, which a trained model's has too."""
     return model.process.model_dump(mode="json", include=set(ProcessSettings.model_fields))

@@ -26,13 +26,14 @@ from ddpm_bench.config.values import first_fault
 from ddpm_bench.data.codec import check_clipping
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.reverse import Diffusion
-from ddpm_bench.diffusion.samplers import Chain
+from ddpm_bench.diffusion.samplers import Below, Chain
 from ddpm_bench.errors import NotFinite, UserError
 from ddpm_bench.files import check_free, read_json, replacing, sha256_file, write_json
 from ddpm_bench.models.build import (
     build_codec,
     build_diffusion,
     build_guided,
+    build_level,
     build_network,
     build_sample_labels,
     build_sampler,
@@ -46,9 +47,12 @@ from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
 from ddpm_bench.networks.weights import mismatch, not_finite, outline, read_tensors
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.owner import owned
+from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.training.snapshots import load_weights, unknown_settings
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
+BELOW = "below."
+"""How the names of the weights of a cascade's lower models begin."""
 
 
 class TrainedModel(BaseModel):
@@ -67,7 +71,7 @@ class Model:
     shape: (C, H, W) of its images. sampling: how it is sampled unless something else is asked for; the number of samples
     there is nobody's wish. data: what it was trained on, where that is known. step: training steps, where known.
     identity: JSON values, all that is known of how it came to be, for people; what is computed from a model depends on
-    `function` alone.
+    `function` alone. below: of a cascade, the model that draws the small images, which this one enlarges.
     """
 
     name: str
@@ -82,6 +86,7 @@ class Model:
     sampling: SamplingSettings
     identity: dict[str, Any]
     data: DataSettings | None = None
+    below: "Model | None" = None
 
     @property
     def T(self) -> int:
@@ -90,15 +95,28 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.network.parameters())
+        """Of all networks of a cascade."""
+        own = sum(parameter.numel() for parameter in self.network.parameters())
+        return own + (self.below.parameters if self.below else 0)
 
     @property
     def function(self) -> dict[str, Any]:
         """JSON values that decide what the model computes, the hash of its weights first."""
-        return function_of(self.weights_sha256, self.process, self.network_settings, self.shape)
+        own = function_of(self.weights_sha256, self.process, self.network_settings, self.shape)
+        if self.below is None:
+            return own
+        sampling = self.below.sampling.model_dump(mode="json", exclude={"samples", "labels"}, exclude_defaults=True)
+        return own | {"below": self.below.function | {"sampling": sampling}}
+
+    def place(self, runtime: Runtime) -> None:
+        """All networks that samples take, where they run."""
+        runtime.place(self.network)
+        if self.below:
+            self.below.place(runtime)
 
     def chain(self, sampling: SamplingSettings) -> Chain:
-        """What samples are drawn by. UserError for more steps than the chain has, and a sampler that cannot sample it."""
+        """What samples are drawn by. UserError for more steps than the chain has, for a sampler that cannot sample it, and for a
+        super-resolution model without one that draws what it enlarges."""
         whole, kept, sampler = self.whole_chain(sampling.clip_x0), self.kept_steps(sampling), build_sampler(sampling)
         sampler.check(self.diffusion)
         classifier = guiding_classifier(sampling, self.process, shape := whole.denoiser.shape)
@@ -108,7 +126,23 @@ class Model:
             network=build_guided(self.network, sampling, self.network_settings, shape),
             classifier=classifier.guidance(scale_of(sampling), sampling.gradient_at or "x_t") if classifier else None,
         )
-        return Chain(denoiser.respaced(kept) if kept else denoiser, sampler, whole.codec, labels)
+        return Chain(
+            denoiser.respaced(kept) if kept else denoiser, sampler, whole.codec, labels, self._chain_below(sampling)
+        )
+
+    def _chain_below(self, sampling: SamplingSettings) -> Below | None:
+        """Sampled as its own checkpoint says, but of the classes that are asked for; None where nothing is enlarged."""
+        level, side = build_level(sampling, self.network_settings), self.network_settings.told_small
+        if side is None:
+            return None
+        if self.below is None:
+            raise UserError(
+                f"'{self.name}' enlarges images of {side}x{side} pixels, and has none to enlarge. Make a cascade of it and a model that "
+                "draws them, `ddpm-bench cascade LOWER THIS --out DIR`, and give that; its bound, of p(x | small image), is measured by "
+                "`ddpm-bench nll` without one."
+            )
+        lower = self.below.sampling.model_copy(update={"labels": sampling.labels})
+        return Below(self.below.chain(lower), self.diffusion.schedule, level)
 
     def kept_steps(self, sampling: SamplingSettings) -> list[int] | None:
         """See `strided_steps`."""
@@ -118,7 +152,15 @@ class Model:
 
     def sampling_remarks(self, sampling: SamplingSettings) -> tuple[str, ...]:
         """What is to be known of samples that are drawn so."""
-        return sampling_remarks(sampling, self.network_settings, self.diffusion)
+        own = sampling_remarks(sampling, self.network_settings, self.diffusion)
+        if self.below is None:
+            return own
+        lower, side = self.below, self.below.shape[1]
+        chain = lower.chain(lower.sampling)
+        guided = f", guidance s = {lower.sampling.guidance:g}" if lower.sampling.guided else ""
+        by = f"'{lower.name}' in {chain.T:,} steps of '{chain.sampler.name}'{guided}"
+        drawn = f"The images of {side}x{side} pixels are drawn by {by}."
+        return (*own, drawn, *(lower.sampling_remarks(lower.sampling) if lower.below else ()))
 
     def sampling_options(self, sampling: SamplingSettings) -> dict[str, Any]:
         """All that decides a step of the chain, JSON values by name."""
@@ -242,7 +284,6 @@ def _imported(folder: Path, raw: bool) -> Model:
         raise UserError(f"'{folder}' holds weights that are {KINDS[card.weights]}; without --raw they are used.")
     if card.weights == "raw" and not raw:
         raise UserError(f"'{folder}' holds raw weights, not their moving average; give --raw if these are meant.")
-    diffusion = build_diffusion(card.process)
     try:
         weights = read_tensors(folder / WEIGHTS)
     except (OSError, ValueError) as error:
@@ -252,10 +293,19 @@ def _imported(folder: Path, raw: bool) -> Model:
         raise UserError(
             f"'{folder / WEIGHTS}' is not what was imported: its hash has changed. Import the checkpoint again."
         )
-    network = _network(card.network, build_codec(card.process).shape(card.shape), diffusion, weights, folder)
+    return _of_card(card, weights, sha256, folder)
+
+
+def _of_card(card: ModelCard, weights: dict[str, Tensor], sha256: str, folder: Path) -> Model:
+    """The model of a card, and of a cascade those below it, from the tensors of the file with this hash."""
+    diffusion, below = build_diffusion(card.process), None
+    if card.below:
+        lower = {name.removeprefix(BELOW): held for name, held in weights.items() if name.startswith(BELOW)}
+        weights = {name: held for name, held in weights.items() if not name.startswith(BELOW)}
+        below = _of_card(card.below, lower, sha256, folder)
     return Model(
         name=card.name,
-        network=network,
+        network=_network(card.network, build_codec(card.process).shape(card.shape), diffusion, weights, folder),
         network_settings=card.network,
         process=card.process,
         diffusion=diffusion,
@@ -264,7 +314,8 @@ def _imported(folder: Path, raw: bool) -> Model:
         weights_sha256=sha256,
         step=card.step,
         sampling=card.sampling,
-        identity=card.model_dump(mode="json", exclude={"sampling", "remarks"})
+        identity=card.model_dump(mode="json", exclude={"sampling", "remarks", *(() if card.below else ("below",))})
         | {"weights_sha256": sha256}
         | ({"remarks": list(card.remarks)} if card.remarks else {}),
+        below=below,
     )

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from ddpm_bench.config.limits import LEAST_SIDE, MOST_SIDE
 from ddpm_bench.config.networks import AnyNetworkSettings
@@ -18,7 +18,8 @@ class ModelCard(Settings):
 
     sampling: how it is sampled unless something else is asked for. source: its format, its path or hub id, and the hash
     of its file. remarks: what was taken of several things, assumed or not used when it was converted. weights_sha256: of
-    the weights beside the card, by which damage is found; older cards have none.
+    the weights beside the card, by which damage is found; older cards have none. below: of a cascade, the model that draws the
+    small images, which this one enlarges; the names of its weights begin with `below.`.
     """
 
     format: Literal["ddpm-bench model 1"] = "ddpm-bench model 1"
@@ -32,6 +33,7 @@ class ModelCard(Settings):
     source: dict[str, str]
     remarks: tuple[str, ...] = ()
     weights_sha256: str | None = None
+    below: "ModelCard | None" = None
 
     @field_validator("shape")
     @classmethod
@@ -42,3 +44,12 @@ class ModelCard(Settings):
                 f"images of (C, H, W) = {shape} are none: they are square, of {LEAST_SIDE} to {MOST_SIDE} pixels a side, and C is 1 or 3"
             )
         return shape
+
+    @model_validator(mode="after")
+    def _below_draws_what_is_enlarged(self) -> "ModelCard":
+        channels, small = self.shape[0], self.network.told_small
+        if self.below is not None and self.below.shape != (channels, small, small):
+            raise ValueError(
+                f"the model below draws images of {self.below.shape}, and small ones of side {small} are enlarged"
+            )
+        return self

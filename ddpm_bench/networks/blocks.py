@@ -58,13 +58,17 @@ class TimeEmbedding(nn.Module):
         self.hidden = linear(base, 4 * base)
         self.out = linear(4 * base, 4 * base)
 
-    def forward(self, step: Tensor, label: Tensor | None = None) -> Tensor:
-        """(B, 4 base) of the step (B,); `label` (B, 4 base), that of a class, is added."""
+    def forward(self, step: Tensor, told: Tensor | None = None) -> Tensor:
+        """(B, 4 base) of the step (B,); `told` (B, 4 base), of what is told beside, is added."""
+        embedding = self.embedded(step)
+        return F.silu(embedding if told is None else embedding + told)  # every block begins with this SiLU
+
+    def embedded(self, step: Tensor) -> Tensor:
+        """The same before its last SiLU, where others may be added."""
         phase = step[:, None].float() * self.frequencies
         embedding = F.pad(torch.cat((phase.sin(), phase.cos()), dim=1), (0, self.odd))  # (B, base)
         embedding = embedding.to(self.hidden.weight.dtype)
-        embedding = self.out(F.silu(self.hidden(embedding)))
-        return F.silu(embedding if label is None else embedding + label)  # every block begins with this SiLU
+        return self.out(F.silu(self.hidden(embedding)))
 
 
 def heads(channels: int, settings: UNetSettings) -> int:
@@ -169,6 +173,11 @@ def upsample(channels: int, time: int, settings: UNetSettings) -> Upsample | Blo
     if settings.resample == "conv":
         return Upsample(channels)
     return Block(channels, channels, time, settings, resize=nn.UpsamplingNearest2d(scale_factor=2))
+
+
+def enlarged(small: Tensor, side: int) -> Tensor:
+    """(B, C, h, w) -> (B, C, side, side), bilinear between the centres of pixels, as improved-diffusion's `SuperResModel`."""
+    return F.interpolate(small, (side, side), mode="bilinear", align_corners=False)
 
 
 def resamples(layer: nn.Module) -> bool:

@@ -95,11 +95,12 @@ class Conditioning(nn.Module):
         phase = step[:, None].float() * self.frequencies
         features = torch.cat((phase.cos(), phase.sin()), dim=1).to(self.hidden.weight.dtype)  # (B, FEATURES)
         t = self.out(F.silu(self.hidden(features)))
-        if (self.labels is None) != (condition is None):
+        labels = None if condition is None else condition.labels
+        if (self.labels is None) != (labels is None):
             raise TypeError(
                 f"a transformer {'without' if self.labels is None else 'with'} classes is called as if it were another"
             )
-        return F.silu(t if self.labels is None or condition is None else t + self.labels(condition.labels))
+        return F.silu(t if self.labels is None or labels is None else t + self.labels(labels))
 
 
 class DiTBlock(nn.Module):

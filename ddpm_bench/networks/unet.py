@@ -14,7 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_bench.config.networks import UNetSettings
-from ddpm_bench.networks.blocks import Block, TimeEmbedding, conv, downsample, norm, resamples, upsample
+from ddpm_bench.networks.blocks import (
+    Block,
+    TimeEmbedding,
+    conv,
+    downsample,
+    enlarged,
+    norm,
+    resamples,
+    upsample,
+)
 from ddpm_bench.networks.condition import Condition
 from ddpm_bench.networks.cpu import norm_silu
 
@@ -37,10 +46,10 @@ class UNet(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, size: int, settings: UNetSettings) -> None:
         super().__init__()
         settings.check(size)
-        self.classes = settings.classes
+        self.classes, self.small, self.augmentation = settings.classes, settings.small, settings.augmentation
         base, time, last = settings.base, 4 * settings.base, len(settings.multipliers) - 1
         self.time = TimeEmbedding(base, settings.time_shift)
-        self.first = conv(in_channels, base)
+        self.first = conv(in_channels if settings.small is None else 2 * in_channels, base)
 
         channels, skips = base, [base]
         self.down = nn.ModuleList()
@@ -70,12 +79,14 @@ class UNet(nn.Module):
         self.last = conv(channels, out_channels, scale=1e-10)
         if settings.classes:  # last, so that all else begins as without
             self.label = nn.Embedding(settings.classes + settings.null_class, time)
+        if settings.augmentation:
+            self.level = TimeEmbedding(base, settings.time_shift)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x_t: Tensor, step: Tensor, condition: Condition | None = None) -> Tensor:
         """Predict from `x_t` (B, in_channels, size, size), scaled to about [-1, 1], at 0-based `step` (B,) int64.
 
-        condition: the labels of a network that has classes, and of no other.
+        condition: the labels of a network that has classes, the small image of one that enlarges it, and nothing else.
 
         Returns (B, out_channels, size, size).
         """
@@ -88,8 +99,9 @@ class UNet(nn.Module):
 
     def _features(self, x_t: Tensor, step: Tensor, condition: Condition | None) -> Tensor:
         """What the last norm gets, (B, base, size, size)."""
+        condition = Condition() if condition is None else condition
         time = self.time(step, self._embedded(condition))
-        h = self.first(x_t.contiguous(memory_format=torch.channels_last))
+        h = self.first(self._beside_small(x_t, condition).contiguous(memory_format=torch.channels_last))
         skips = [h]
         for layer in self.down:
             h = layer(h, time)
@@ -100,12 +112,27 @@ class UNet(nn.Module):
             h = layer(h if resamples(layer) else torch.cat((h, skips.pop()), dim=1), time)
         return h
 
-    def _embedded(self, condition: Condition | None) -> Tensor | None:
-        """What the time embedding is told of the classes, (B, 4 base), as improved-diffusion's `label_emb`."""
-        if self.classes == 0 and condition is None:
-            return None
-        if self.classes == 0 or condition is None:
+    def _embedded(self, condition: Condition) -> Tensor | None:
+        """What is added to the time embedding: of the class, as improved-diffusion's `label_emb`, and of the small image's
+        level of noise, (B, 4 base); None where there is neither."""
+        if (self.classes > 0) != (condition.labels is not None):
             raise TypeError(
                 f"a network of {self.classes} classes is called {'without' if self.classes else 'with'} labels"
             )
-        return self.label(condition.labels)
+        label = None if condition.labels is None else self.label(condition.labels)
+        if (self.augmentation > 0) != (condition.level is not None):
+            raise TypeError(
+                f"a network of {self.augmentation} levels of noise is called {'without' if self.augmentation else 'with'} one"
+            )
+        if condition.level is None:
+            return label
+        level = self.level.embedded(condition.level)
+        return level if label is None else label + level
+
+    def _beside_small(self, x_t: Tensor, condition: Condition) -> Tensor:
+        """x_t and, on channels of its own, the small image at its side."""
+        if (self.small is None) != (condition.small is None):
+            raise TypeError(
+                f"a network {'that enlarges none is called with' if self.small is None else 'is called without'} a small image"
+            )
+        return x_t if condition.small is None else torch.cat((x_t, enlarged(condition.small, x_t.shape[-1])), dim=1)

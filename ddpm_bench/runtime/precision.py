@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from ddpm_bench.config.networks import NetworkSettings
 from ddpm_bench.networks.condition import some_condition
 from ddpm_bench.runtime.observer import say
 from ddpm_bench.runtime.runtime import Lowers
@@ -41,10 +42,10 @@ class Choice(BaseModel):
 
 def faster(
     network: nn.Module, shape: tuple[int, int, int], batch: int, device: torch.device, training: bool,
-    clock: Clock = seconds_of, classes: int = 0,
+    clock: Clock = seconds_of, settings: NetworkSettings | None = None,
 ) -> Choice:  # fmt: skip
     """float32, unless a step of `batch` images x_t of `shape` takes less time in bfloat16: forward, and backward in training.
-    classes: those that the network is told.
+    settings: of a network that may be told more than time.
 
     The network is moved to the device, and its gradients are gone afterwards; torch's generators are as they were.
     """
@@ -56,7 +57,7 @@ def faster(
     seconds: dict[Precision, list[float]] = {each: [] for each in PRECISIONS}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.inference_mode(not training):
         x_t, step = torch.randn(batch, *shape, device=device), torch.zeros(batch, dtype=torch.int64, device=device)
-        condition = some_condition(classes, batch, device)
+        condition = settings and some_condition(settings, shape[0], batch, device)
         told = (x_t, step) if condition is None else (x_t, step, condition)
 
         def call() -> None:

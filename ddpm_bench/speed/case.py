@@ -44,8 +44,10 @@ class Case:
         loaded = load_preset(preset)
         (cell,) = load_grid(GRID).select([CELL])
         settings = resolve(cell, loaded, {})
-        if settings.network.told_classes:
-            raise UserError(f"Preset '{loaded.name}' has a network that is told classes; speed is measured of others.")
+        if settings.network.told_classes or settings.network.told_small:
+            raise UserError(
+                f"Preset '{loaded.name}' has a network that is told more than time; speed is measured of others."
+            )
         training, evaluating = settings.training.batch, default_batch(device, settings.data.size)
         if device.type == "cpu":
             most = max(1, CPU_PIXELS // settings.data.size**2)

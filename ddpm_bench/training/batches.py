@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 from ddpm_bench.data.codec import PIXELS, Codec, dequantised
+from ddpm_bench.data.resize import averaged
+from ddpm_bench.diffusion.augmentation import BLURRED, SIGMAS, blurred, noised
+from ddpm_bench.diffusion.schedule import Schedule
 from ddpm_bench.diffusion.times import TimeSampler
 from ddpm_bench.errors import UserError
 from ddpm_bench.networks.condition import Condition
@@ -31,6 +34,16 @@ class Labels(NamedTuple):
     of: Tensor
     dropout: float = 0.0
     no_class: int | None = None
+
+
+class Small(NamedTuple):
+    """The small images that a super-resolution network learns to enlarge: the batch's own, of `side` pixels, with the noise of
+    levels drawn evenly from 0..levels, steps of `schedule`; with `blur` half of them blurred first. See `augmentation.py`."""
+
+    side: int
+    levels: int
+    schedule: Schedule
+    blur: bool = False
 
 
 class Batch(NamedTuple):
@@ -75,6 +88,7 @@ class Batches:
         codec: Codec = PIXELS,
         device: torch.device,
         labels: Labels | None = None,
+        small: Small | None = None,
     ) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
             raise UserError(
@@ -84,6 +98,7 @@ class Batches:
             raise UserError(f"seed = {seed} is negative; use 0 or more.")
         self.images, self.device = placed(images, device), device
         self.labels = labels and labels._replace(of=labels.of.to(self.images.device))
+        self.small = small
         self.size, self.flips, self.times, self.codec, self.seed = size, flips, times, codec, seed
         self._posteriors = Posteriors(codec, self.images, flips, device) if codec.random else None
         self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
@@ -104,20 +119,39 @@ class Batches:
             x0 = dequantised(self.codec, images, torch.rand(x0.shape, generator=generator, device=self.device))
         t, weight = self.times.draw(len(x0), generator)
         eps = torch.randn(x0.shape, generator=generator, device=self.device)
-        # Drawn last, so that whatever else is drawn depends neither on the codec nor on labels.
+        # Drawn last, so that whatever else is drawn depends neither on the codec nor on the condition.
         if spread is not None:
             x0 = x0 + spread * torch.randn(x0.shape, generator=generator, device=self.device)
-        condition = None if self.labels is None else self._condition(self.labels, indices, generator)
+        condition = self._condition(indices, images, generator)
         rank = (number,) if (number := ranks.rank()) else ()
         torch.manual_seed(self._number(DROPOUT, step, *rank))  # layers draw from the global generator
         return Batch(x0, t, eps, weight, condition)
 
-    def _condition(self, labels: Labels, indices: Tensor, generator: torch.Generator) -> Condition:
+    def _condition(self, indices: Tensor, images: Tensor, generator: torch.Generator) -> Condition | None:
+        if self.labels is None and self.small is None:
+            return None
+        labels = self.labels and self._labels(self.labels, indices, generator)
+        return Condition(labels, *self._small(self.small, images, generator)) if self.small else Condition(labels)
+
+    def _labels(self, labels: Labels, indices: Tensor, generator: torch.Generator) -> Tensor:
         told = self._here(labels.of[indices])
         if labels.no_class is not None and labels.dropout:
             left_out = torch.rand(len(told), generator=generator, device=self.device) < labels.dropout
             told = told.masked_fill(left_out, labels.no_class)
-        return Condition(told)
+        return told
+
+    def _small(self, small: Small, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """The small images, (B, C, h, h) on the scale of x_0, and the levels of their noise, where the network is told levels."""
+        z, level = self.codec.encode(averaged(images, small.side)), None
+        if small.blur:
+            chosen, place = torch.rand((2, len(z)), generator=generator, device=self.device)
+            sigma = SIGMAS[0] + (SIGMAS[1] - SIGMAS[0]) * place
+            z = torch.where(chosen.reshape(-1, 1, 1, 1) < BLURRED, blurred(z, sigma), z)
+        if small.levels:
+            level = torch.randint(small.levels + 1, (len(z),), generator=generator, device=self.device)
+            eps = torch.randn(z.shape, generator=generator, device=self.device)
+            z = noised(small.schedule, z, level, eps)
+        return z, level
 
     def _here(self, chosen: Tensor) -> Tensor:
         """A batch on the device. One that was not there is copied while the device computes: nobody waits."""

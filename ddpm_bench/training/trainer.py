@@ -34,7 +34,7 @@ from ddpm_bench.runtime.interrupt import stop_requested
 from ddpm_bench.runtime.observer import observer, progress, say
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.training import snapshots
-from ddpm_bench.training.batches import Batches, Labels, borrowed_globals
+from ddpm_bench.training.batches import Batches, Labels, Small, borrowed_globals
 from ddpm_bench.training.divergence import Watch
 from ddpm_bench.training.ema import Ema, initial_share
 
@@ -49,7 +49,7 @@ class Training:
     denoiser: its network is a module, trained in place from the weights that it has; x_0 is not clipped. objective: the
     loss, and how t is drawn. images: uint8 (N, C, H, W), of which `codec` makes x_0. seed: with `settings`, decides the
     run. identity: JSON values that the run depends on; a snapshot of another one is refused. sampling: what snapshots say
-    of how their model is sampled; training does not depend on it. labels: what the network is told of the images.
+    of how their model is sampled; training does not depend on it. labels, small: what the network is told of the images.
     """
 
     denoiser: Denoiser
@@ -61,6 +61,7 @@ class Training:
     codec: Codec = PIXELS
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     labels: Labels | None = None
+    small: Small | None = None
 
 
 class Trainer:
@@ -90,6 +91,7 @@ class Trainer:
             codec=training.codec,
             device=runtime.device,
             labels=training.labels,
+            small=training.small,
         )
         fused = runtime.device.type in ("cpu", "cuda", "mps")
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate, fused=fused)

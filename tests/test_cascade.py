@@ -535,7 +535,8 @@ published = {}
 
 def jobs(folder: Path, *assigned: str):
     (folder / "grid.toml").write_text(GRID)
-    return plan(load_grid(str(folder / "grid.toml")), tiny_preset(folder), None, [0], assigned)
+    preset = tiny_preset(folder, tiny_data(folder / "data.npz"))
+    return plan(load_grid(str(folder / "grid.toml")), preset, None, [0], assigned)
 
 
 def test_a_cell_is_a_cascade_whose_models_are_trained_once_for_all_cells(tmp_path: Path) -> None:

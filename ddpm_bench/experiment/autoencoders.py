@@ -49,8 +49,8 @@ def with_autoencoders(jobs: Sequence[Job], data: ImageData, runtime: Runtime, fo
             codec, network = build_codec(job.settings.diffusion), job.settings.network
             if codec.random and network.told_small:
                 raise UserError(
-                    f"network.small = {network.told_small} is of a network of pixels, and the codec '{codec.name}' makes latents. Leave one "
-                    "of them out."
+                    f"network.small = {network.told_small} is of a network of pixels, and the codec '{codec.name}' makes latents. Leave "
+                    "one of them out."
                 )
             network.check(codec.shape(data.shape)[1])
     return [

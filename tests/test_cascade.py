@@ -561,6 +561,7 @@ def test_a_cell_is_a_cascade_whose_models_are_trained_once_for_all_cells(tmp_pat
 
 def test_the_models_below_are_trained_once_for_each_of_their_settings(tmp_path: Path) -> None:
     one, three = jobs(tmp_path)
+    assert len({one.settings, three.settings, jobs(tmp_path)[0].settings}) == 2  # settings are keys
     assert (
         one.trained_in == three.trained_in and one.stages[0].trained_as_stage_in == three.stages[0].trained_as_stage_in
     )

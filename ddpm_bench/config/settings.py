@@ -282,6 +282,9 @@ class CascadeSettings(Settings):
     below: tuple[Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)], ...] = Field((), max_length=8)
     otherwise: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
 
+    def __hash__(self) -> int:
+        return hash(self.below)
+
     @model_validator(mode="after")
     def _of_models_below(self) -> "CascadeSettings":
         for side, sections in self.otherwise.items() if self.below else ():

@@ -314,6 +314,14 @@ def test_samples_of_a_cascade_depend_on_seed_and_index_alone() -> None:
     assert len({*streams, streams[0] + 1, streams[1] + 1}) == 5  # every chain and every noise has its own
 
 
+def test_noise_in_small_images_is_a_stream_of_its_own_by_the_samples_index() -> None:
+    small = images(3, side=4)
+    told = upper(lower(), level=6).shown(small, first=5, seed=1).denoiser.condition
+    eps = BlockNoise(1, 5, 3, (1, 4, 4), CPU, stream=3003).draw()  # of the second chain: 3002 is that of its steps
+    assert torch.equal(told.small, noised(DIFFUSION.schedule, PIXELS.encode(small), torch.full((3,), 6), eps))
+    assert told.level.tolist() == [6, 6, 6] and upper(lower()).shown(small, 5, 1).denoiser.condition.level is None
+
+
 def test_every_chain_of_a_cascade_is_told_the_class_of_the_sample() -> None:
     seen: list[Tensor] = []
 
@@ -562,6 +570,7 @@ def test_a_cell_is_a_cascade_whose_models_are_trained_once_for_all_cells(tmp_pat
 
 def test_the_models_below_are_trained_once_for_each_of_their_settings(tmp_path: Path) -> None:
     one, three = jobs(tmp_path)
+    assert len({one.settings, three.settings, jobs(tmp_path)[0].settings}) == 2  # settings are keys
     assert (
         one.trained_in == three.trained_in and one.stages[0].trained_as_stage_in == three.stages[0].trained_as_stage_in
     )

@@ -149,7 +149,7 @@ def test_precision_and_recall_agree_with_brute_force(k):
 
 def test_scores_are_those_of_the_registry_and_repeat_exactly(monkeypatch):
     both = score(SAMPLES, REFERENCE, projection(), test_reference=images(40, 9))
-    asked_for = {"density", "coverage", "copies", "copy_distance", "sfd_train", "mmd_train"}
+    asked_for = {"density", "coverage", "copies", "copy_distance", "sfd_train", "mmd_train", "class_agreement"}
     assert (
         set(both)
         == {key for key in METRICS if not key.startswith("bound")}

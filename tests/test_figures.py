@@ -110,6 +110,7 @@ def test_every_figure_is_png_and_pdf_with_a_caption(tmp_path: Path, capsys: pyte
         "across-distance",
         "across-agreement",
         "across-bound",
+        "trade-off",
     )  # of runs scored twice, and of tables across an axis
     assert [one.name for one in found] == [plot.name for plot in PLOTS if plot.name not in others]
     for one in found:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
-from ddpm_bench.config.limits import MOST_SIDE, MOST_T
+from ddpm_bench.config.limits import MOST_CLASSES, MOST_SIDE, MOST_T
 from ddpm_bench.config.values import Frozen
 from ddpm_bench.errors import UserError, near_miss
 
@@ -70,7 +70,7 @@ class LabelledSettings(NetworkSettings):
     is not told.
     """
 
-    classes: int = Field(0, ge=0, le=100_000)
+    classes: int = Field(0, ge=0, le=MOST_CLASSES)
     null_class: bool = False
 
     @property

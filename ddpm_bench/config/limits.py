@@ -10,5 +10,5 @@ MOST = 10**12
 """Of anything that is counted."""
 LEAST_SIDE, MOST_SIDE = 8, 1024
 """Pixels of an image's side."""
-MOST_CLASSES = 100_000
+MOST_CHANNELS, MOST_CLASSES = 1024, 100_000
 MOST_THREADS = 10_000

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ddpm_bench.config.limits import LEAST_SIDE, MOST_CLASSES, MOST_IMAGES, MOST_SIDE, MOST_STEPS, MOST_T
+from ddpm_bench.config.limits import LEAST_SIDE, MOST_CHANNELS, MOST_CLASSES, MOST_IMAGES, MOST_SIDE, MOST_STEPS, MOST_T
 from ddpm_bench.config.networks import NETWORKS, AnyNetworkSettings, Settings, UNetSettings
 from ddpm_bench.config.resizing import OLDER, Older, Resize
 from ddpm_bench.config.values import first_fault
@@ -181,7 +181,7 @@ class SamplingSettings(Settings):
     start: Literal["uniform", "normal"] | None = None
     labels: Literal["balanced"] | Annotated[int, Field(ge=0, lt=MOST_CLASSES)] | None = None
     guidance: float = Field(1.0, ge=0, le=1000)
-    guidance_channels: int | None = Field(None, ge=1)
+    guidance_channels: int | None = Field(None, ge=1, le=MOST_CHANNELS)
     classifier: str | None = Field(None, min_length=1)
     classifier_scale: float | None = Field(None, ge=0, le=10_000)
     gradient_at: Literal["x_t", "mean"] | None = None

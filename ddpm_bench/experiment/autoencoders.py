@@ -3,7 +3,8 @@
     autoencoder:PATH    a file of `ddpm-bench autoencoder train`, or a folder of diffusers' AutoencoderKL
     kl-f2, ...          trained on the job's own images when it is first needed, and kept (`config/autoencoder.py`)
 
-On a CPU the same images, settings and number of threads give the same weights; on another machine they may not, and then the hash differs.
+A model's weights depend on it, so it is there before its hash is asked for, unlike a classifier (`classifiers.py`). On a CPU the same
+images, settings and number of threads give the same weights; on another machine they may not, and then the hash differs.
 """
 
 import hashlib

@@ -11,7 +11,8 @@ import torch
 from tiny_models import tiny_checkpoint, tiny_data
 
 from ddpm_bench.config.classifiers import CLASSIFIERS, ClassifierSettings, ClassifierTraining, NoiseSettings
-from ddpm_bench.config.settings import DataSettings, SamplingSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import load_data
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.errors import Interrupted, UserError

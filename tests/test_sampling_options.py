@@ -12,19 +12,20 @@ from test_chains import picture
 from tiny_models import tiny_checkpoint, tiny_data, tiny_preset
 
 from ddpm_bench.cli.options import Sampler
-from ddpm_bench.config.settings import OF_SAMPLERS, SamplingSettings
+from ddpm_bench.config.networks import UNetSettings
+from ddpm_bench.config.sampling import OF_SAMPLERS, SamplingSettings
 from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.diffusion.samplers import SAMPLERS
 from ddpm_bench.errors import UserError
 from ddpm_bench.measurement.samples import samples_depend_on
-from ddpm_bench.models.build import build_sampler
+from ddpm_bench.models.build_sampling import build_sampler
 from ddpm_bench.models.model_card import ModelCard
 from ddpm_bench.records.conditions import model_conditions
 from ddpm_bench.records.record import Record, read_records
 from ddpm_bench.records.row import read_rows
 from ddpm_bench.runtime.runtime import Runtime
 
-FUNCTION = {"weights_sha256": "0", "process": {"T": 20}, "shape": [1, 16, 16]}
+FUNCTION = {"weights_sha256": "0", "process": {"T": 20}, "network": UNetSettings().named, "shape": [1, 16, 16]}
 
 
 def made(call, ckpt: Path, out: Path, *more: object) -> tuple[dict, str]:

@@ -9,7 +9,7 @@ import typer
 
 from ddpm_bench.config.limits import LARGEST_SEED
 from ddpm_bench.config.resizing import Resize
-from ddpm_bench.config.settings import BALANCED
+from ddpm_bench.config.sampling import BALANCED
 from ddpm_bench.errors import UserError
 from ddpm_bench.text import brief, check_plain
 

@@ -10,14 +10,16 @@ import torch
 from pydantic import ValidationError
 
 from ddpm_bench.config.networks import Settings
-from ddpm_bench.config.settings import OF_SAMPLERS, CellSettings, SamplingSettings
+from ddpm_bench.config.sampling import OF_SAMPLERS, SamplingSettings
+from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.config.values import first_fault
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.diffusion.spacing import visited
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.cell import Job
 from ddpm_bench.metrics.extractors import Extractor, load_extractor
-from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler
+from ddpm_bench.models.build import build_codec, build_diffusion, build_network
+from ddpm_bench.models.build_sampling import build_sampler
 from ddpm_bench.models.classifiers import keep_file
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime import ranks

@@ -21,16 +21,8 @@ from ddpm_bench.experiment.classifiers import train_if_missing
 from ddpm_bench.measurement.kept import Clock, mention_older, work_beside
 from ddpm_bench.measurement.measure import Task, data_info, kept_scores, measure, score
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.models.build import (
-    build_codec,
-    build_diffusion,
-    build_network,
-    build_objective,
-    build_small,
-    network_calls,
-    sampling_remarks,
-    steps_made,
-)
+from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_objective, build_small
+from ddpm_bench.models.build_sampling import network_calls, sampling_remarks, steps_made
 from ddpm_bench.models.cascade import stacked
 from ddpm_bench.models.model import Model, function_of, load_model
 from ddpm_bench.records.protocol import has_score

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddpm_bench.config.classifiers import CLASSIFIERS, ClassifierTraining, NoiseSettings
-from ddpm_bench.config.settings import ProcessSettings, SamplingSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.data.labels import labels_sha256
 from ddpm_bench.errors import UserError, near_miss

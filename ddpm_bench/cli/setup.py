@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 import torch
 from pydantic import ValidationError
 
+from ddpm_bench.cli.sampling_options import SamplingOptions
 from ddpm_bench.config.networks import Settings
 from ddpm_bench.config.sampling import OF_SAMPLERS, SamplingSettings
 from ddpm_bench.config.settings import CellSettings
@@ -129,9 +130,9 @@ def sampling_wish(model: Model, count: int, asked: Mapping[str, object]) -> Samp
     return wish
 
 
-def by_classifier(classifier: Path | None, scale: float | None, at: str | None) -> dict[str, object]:
-    """What the options of guidance by a classifier ask for, by the names of the settings."""
-    return {"classifier": classifier and keep_file(classifier), "classifier_scale": scale, "gradient_at": at}
+def asked_of(options: SamplingOptions) -> dict[str, object]:
+    """What is asked for by the names of the settings; a classifier that is given lies in the store from now on."""
+    return options.asked | {"classifier": options.classifier and keep_file(options.classifier)}
 
 
 def strided(model: Model, steps: int, spacing: str | None) -> tuple[int, ...] | None:

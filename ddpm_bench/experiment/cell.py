@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -76,6 +76,10 @@ class Job:
     def trained_in(self) -> Path:
         """The folder of its snapshots, below that of all work."""
         return Path("trained", self.shares.name) if self.shares else Path(self.name)
+
+    def with_settings(self, changed: Callable[[CellSettings], CellSettings]) -> "Job":
+        """The job with its settings changed so, and alike those of the job that it shares its training with."""
+        return replace(self, settings=changed(self.settings), shares=self.shares and self.shares.with_settings(changed))
 
     @property
     def stages(self) -> "tuple[Job, ...]":

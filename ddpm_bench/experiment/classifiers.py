@@ -12,13 +12,12 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddpm_bench.config.classifiers import CLASSIFIERS, ClassifierTraining, NoiseSettings
 from ddpm_bench.config.sampling import SamplingSettings
-from ddpm_bench.config.settings import ProcessSettings
+from ddpm_bench.config.settings import CellSettings, ProcessSettings
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.data.labels import labels_sha256
 from ddpm_bench.errors import UserError, near_miss
@@ -44,12 +43,12 @@ if TYPE_CHECKING:
 
 def with_classifiers(jobs: "Sequence[Job]", data: ImageData) -> "list[Job]":
     """The jobs, whose settings say which classifier guides their samples. UserError for none, and for data without labels."""
-    return [replace(_named(job, data), shares=job.shares and _named(job.shares, data)) for job in jobs]
 
+    def named(settings: CellSettings) -> CellSettings:
+        sampling = named_classifier(settings.sampling, settings.diffusion, data)
+        return settings.model_copy(update={"sampling": sampling})
 
-def _named(job: "Job", data: ImageData) -> "Job":
-    sampling = named_classifier(job.settings.sampling, job.settings.diffusion, data)
-    return replace(job, settings=job.settings.model_copy(update={"sampling": sampling}))
+    return [job.with_settings(named) for job in jobs]
 
 
 def named_classifier(sampling: SamplingSettings, process: ProcessSettings, data: ImageData) -> SamplingSettings:

@@ -50,7 +50,7 @@ PUBLIC = {
     "load_data": "data",
     "load_extractor": "metrics.extractors",
     "DataSettings": "config.settings",
-    "SamplingSettings": "config.settings",
+    "SamplingSettings": "config.sampling",
     "ScoringSettings": "config.settings",
     "CellSettings": "config.settings",
     "load_grid": "config.shipped",

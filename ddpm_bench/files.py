@@ -160,6 +160,15 @@ def check_free(out: Path) -> None:
         raise UserError(f"'{out}' exists already and is left as it is; choose another --out.")
 
 
+def check_weights_file(out: Path, what: str) -> None:
+    """UserError for a file, of a network that is called `what`, that is not called as one of weights or cannot be written."""
+    if out.suffix != ".safetensors":
+        raise UserError(
+            f"{what} is a .safetensors file, not '{out}'. Write --out {out.parent / (out.stem or 'mine')}.safetensors."
+        )
+    make_folder(out.parent)
+
+
 def keyed_folder(folder: Path, kind: str, of: Mapping[str, Any]) -> Path:
     """`folder/kind-HASH`, made where it is missing, for work that depends on `of`, JSON values, alone.
 

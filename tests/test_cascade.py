@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ddpm_bench.config.networks import MixedSettings, UNetSettings
 from ddpm_bench.config.preset import load_preset, resolve
-from ddpm_bench.config.settings import CellSettings, ProcessSettings, SamplingSettings, TrainingSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import CellSettings, ProcessSettings, TrainingSettings
 from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.data import load_data, small_data
 from ddpm_bench.data.codec import PIXELS

@@ -11,7 +11,8 @@ import torch
 from tiny_models import tiny_checkpoint, tiny_data
 
 from ddpm_bench.config.classifiers import CLASSIFIERS, ClassifierSettings, ClassifierTraining, NoiseSettings
-from ddpm_bench.config.settings import DataSettings, SamplingSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import load_data
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.errors import Interrupted, UserError
@@ -20,8 +21,9 @@ from ddpm_bench.experiment.classifiers import make_classifier, named_classifier,
 from ddpm_bench.measurement.measure import classes_checked
 from ddpm_bench.measurement.samples import draw_samples, samples_depend_on
 from ddpm_bench.models import classifiers as stored_ones
-from ddpm_bench.models.classifiers import classifier_of, keep_file, write_classifier
+from ddpm_bench.models.classifiers import classifier_of, keep_file
 from ddpm_bench.models.model import load_model
+from ddpm_bench.networks.kept import write_network
 from ddpm_bench.runtime.interrupt import Stop, ask_to_stop
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.training.classifier import augmented
@@ -51,7 +53,7 @@ def three(tmp_path_factory) -> ImageData:
 def trained(three, tmp_path_factory) -> Path:
     """The file of a classifier, with its card."""
     path = tmp_path_factory.mktemp("classifier") / "three.safetensors"
-    write_classifier(path, *make_classifier(three, NOISE, SHORT, Runtime()))
+    write_network(path, *make_classifier(three, NOISE, SHORT, Runtime()))
     return path
 
 
@@ -168,7 +170,7 @@ def test_the_extractor_is_asked_whether_guidance_reached_the_class(trained, stor
 )
 def test_a_classifier_of_other_noise_is_refused(three, store, tmp_path, noise, said):
     path = tmp_path / "other.safetensors"
-    write_classifier(path, *make_classifier(three, noise, SHORT.model_copy(update={"steps": 1}), Runtime()))
+    write_network(path, *make_classifier(three, noise, SHORT.model_copy(update={"steps": 1}), Runtime()))
     model = load_model(tiny_checkpoint(tmp_path / "model"))
     with pytest.raises(UserError, match=rf"other noise than the model: .*{said}"):
         model.chain(SamplingSettings(classifier=keep_file(path)))

@@ -231,12 +231,12 @@ def test_a_launcher_of_ones_own(call, folder, tables) -> None:
     run_example("launcher.py")
     done = call(
         *shlex.split(SHORT.replace("--cells eps-mse-fixed", "--cells eps-mse-fixed,eps-L-fixed")), "--results", "r",
-        "--workers", "2", "--launcher", "longest-first",
+        "--workers", "2", "--launcher", "seed-by-seed",
     )  # fmt: skip
     assert done.code == 0, done.err
     assert len(list(Path("r").glob("*-seed0.json"))) == 2
-    done = call(*shlex.split(SHORT), "--results", "s", "--launcher", "longest")
-    assert done.code == 2 and "did you mean 'longest-first'?" in done.err
+    done = call(*shlex.split(SHORT), "--results", "s", "--launcher", "seed-by")
+    assert done.code == 2 and "did you mean 'seed-by-seed'?" in done.err
 
 
 def test_a_data_set_of_ones_own() -> None:

@@ -10,14 +10,14 @@ from tiny_models import tiny_checkpoint
 from torch import Tensor, nn
 
 from ddpm_bench.config.networks import MixedSettings, UNetSettings
-from ddpm_bench.config.settings import SamplingSettings
+from ddpm_bench.config.sampling import SamplingSettings
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.guidance import Guided
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS, Eps
 from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.schedule import linear
 from ddpm_bench.diffusion.variance import FixedBeta, LearnedRange
-from ddpm_bench.models.build import network_calls
+from ddpm_bench.models.build_sampling import network_calls
 from ddpm_bench.models.model import load_model
 from ddpm_bench.networks.condition import Condition
 from ddpm_bench.networks.mixed import Mixed

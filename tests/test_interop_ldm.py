@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_interop_diffusers import edit, unet
 
-from ddpm_bench.config.settings import SamplingSettings
+from ddpm_bench.config.sampling import SamplingSettings
 from ddpm_bench.data import autoencoders
 from ddpm_bench.data.images import to_uint8
 from ddpm_bench.errors import UserError
@@ -56,7 +56,9 @@ def test_its_network_its_autoencoder_and_its_scale_are_theirs(tmp_path: Path) ->
     decoded = to_uint8(theirs.vqvae.decode(x / 0.5).sample)
     assert (chain.codec.decode(x).int() - decoded.int()).abs().max() <= 1  # rounded to levels
     told = "\n".join(describe(card))
-    assert f"latents: 4x8x8 of an autoencoder, SHA-256 {card.process.autoencoder}" in told and "images 1x16x16" in told
+    assert (
+        f"x_0: 4x8x8 by the codec autoencoder, SHA-256 {card.process.autoencoder}" in told and "images 1x16x16" in told
+    )
     assert "of latents of vqvae/, f = 2, scaling_factor = 0.5" in told
     drawn = draw_samples(model, SamplingSettings(samples=2, steps=4, clip_x0=False), 0, Runtime(), tmp_path / "kept")
     assert drawn.dtype == torch.uint8 and tuple(drawn.shape) == (2, 1, 16, 16)

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from tiny_models import tiny_checkpoint
 
-from ddpm_bench.config.settings import SamplingSettings
+from ddpm_bench.config.sampling import SamplingSettings
 from ddpm_bench.measurement.samples import draw_samples
 from ddpm_bench.models.model import Model, load_model
 from ddpm_bench.runtime.runtime import Runtime

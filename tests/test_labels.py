@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ddpm_bench.config.metrics import AGREEMENT, OF_DATA_SETS
 from ddpm_bench.config.networks import MixedSettings, UNetSettings
-from ddpm_bench.config.settings import CellSettings, DataSettings, SamplingSettings, ScoringSettings, TrainingSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import CellSettings, DataSettings, ScoringSettings, TrainingSettings
 from ddpm_bench.data import load_data
 from ddpm_bench.data.images import ImageData, Split
 from ddpm_bench.data.labels import check_labels, labels_for

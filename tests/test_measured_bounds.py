@@ -12,7 +12,8 @@ from diffusion_cases import SHORT, some_network
 from torch import Tensor, nn
 
 from ddpm_bench.config.networks import NetworkSettings
-from ddpm_bench.config.settings import ProcessSettings, SamplingSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.data.images import ImageData, Split
 from ddpm_bench.diffusion.parameterization import Eps
 from ddpm_bench.diffusion.reverse import Diffusion

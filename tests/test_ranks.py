@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ddpm_bench.cli.setup import on_gpus
 from ddpm_bench.config.networks import UNetSettings
-from ddpm_bench.config.settings import DataSettings, SamplingSettings, TrainingSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import DataSettings, TrainingSettings
 from ddpm_bench.data import ImageData, load_data
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import OBJECTIVES, LSimple, Objective

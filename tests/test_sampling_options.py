@@ -11,20 +11,21 @@ from records import make_record
 from test_chains import picture
 from tiny_models import tiny_checkpoint, tiny_data, tiny_preset
 
-from ddpm_bench.cli.options import Sampler
-from ddpm_bench.config.settings import OF_SAMPLERS, SamplingSettings
+from ddpm_bench.cli.sampling_options import KINDS, UNASKED, SamplingOptions
+from ddpm_bench.config.networks import UNetSettings
+from ddpm_bench.config.sampling import OF_SAMPLERS, SamplingSettings
 from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.diffusion.samplers import SAMPLERS
 from ddpm_bench.errors import UserError
 from ddpm_bench.measurement.samples import samples_depend_on
-from ddpm_bench.models.build import build_sampler
+from ddpm_bench.models.build_sampling import build_sampler
 from ddpm_bench.models.model_card import ModelCard
 from ddpm_bench.records.conditions import model_conditions
 from ddpm_bench.records.record import Record, read_records
 from ddpm_bench.records.row import read_rows
 from ddpm_bench.runtime.runtime import Runtime
 
-FUNCTION = {"weights_sha256": "0", "process": {"T": 20}, "shape": [1, 16, 16]}
+FUNCTION = {"weights_sha256": "0", "process": {"T": 20}, "network": UNetSettings().named, "shape": [1, 16, 16]}
 
 
 def made(call, ckpt: Path, out: Path, *more: object) -> tuple[dict, str]:
@@ -35,12 +36,26 @@ def made(call, ckpt: Path, out: Path, *more: object) -> tuple[dict, str]:
 
 def test_the_help_names_every_sampler() -> None:
     *first, last = SAMPLERS
-    assert f"{', '.join(first)} or {last}" in Sampler.__metadata__[0].help
+    assert f"{', '.join(first)} or {last}" in KINDS["sampler"].__metadata__[0].help
 
 
 def test_every_option_of_a_sampler_is_a_setting_and_every_such_setting_an_option() -> None:
     options = {field.name for kind in SAMPLERS.values() for field in fields(kind)}
     assert options == set(OF_SAMPLERS) <= set(SamplingSettings.model_fields)
+
+
+def test_every_setting_of_sampling_is_an_option_of_the_commands_and_those_given_are_named_as_they_are_written() -> None:
+    assert {*UNASKED.asked, "samples", "steps"} == set(SamplingSettings.model_fields) and UNASKED.given == {}
+    asked = SamplingOptions(final_denoising=False, labels="3", gradient_at="mean", clip=False)
+    assert set(asked.given) == {
+        "--final-denoising/--no-final-denoising",
+        "--labels",
+        "--gradient-at",
+        "--clip/--no-clip",
+    }
+    assert {name: value for name, value in asked.asked.items() if value is not None} == {
+        "final_denoising": False, "labels": 3, "gradient_at": "mean", "clip_x0": False,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,13 @@ from records import make_record
 from tiny_models import tiny_checkpoint, tiny_data, tiny_preset
 
 from ddpm_bench.cli.options import Spacing
-from ddpm_bench.config.settings import SHORT_OF_T, SamplingSettings
+from ddpm_bench.config.networks import UNetSettings
+from ddpm_bench.config.sampling import SHORT_OF_T, SamplingSettings
 from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.diffusion.spacing import SPACINGS, evenly_spaced, kept_steps, visited
 from ddpm_bench.errors import UserError
 from ddpm_bench.measurement.samples import samples_depend_on
-from ddpm_bench.models.build import build_spacing
+from ddpm_bench.models.build_sampling import build_spacing
 from ddpm_bench.records.conditions import model_conditions
 from ddpm_bench.records.row import read_rows
 from ddpm_bench.runtime.runtime import Runtime
@@ -210,14 +211,15 @@ def test_an_unknown_spacing_is_refused_with_the_known_ones() -> None:
 def test_the_key_of_kept_samples_is_that_of_before_there_were_spacings(sampling: dict) -> None:
     wish, runtime = SamplingSettings(**sampling), Runtime()
     chain = {"sampler": "ancestral", "steps": sampling.get("steps", 20), "clip_x0": True}
-    function = {"weights_sha256": "0", "process": {"T": 20}}
+    function = {"weights_sha256": "0", "process": {"T": 20}, "network": UNetSettings().named}
     expected = {**function, "sampling": chain, "seed": 3, **runtime.arithmetic}
     assert samples_depend_on(function, wish, 3, runtime) == expected
 
 
 def test_samples_of_another_spacing_are_kept_under_another_key() -> None:
+    function = {"process": {"T": 20}, "network": UNetSettings().named}
     keys = [
-        json.dumps(samples_depend_on({"process": {"T": 20}}, SamplingSettings(steps=7, spacing=name), 0, Runtime()))
+        json.dumps(samples_depend_on(function, SamplingSettings(steps=7, spacing=name), 0, Runtime()))
         for name in SPACINGS
     ]
     assert len(set(keys)) == len(SPACINGS)

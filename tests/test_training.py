@@ -19,7 +19,8 @@ from tiny_models import unsealed
 from torch import Tensor, nn
 
 from ddpm_bench.config.networks import UNetSettings
-from ddpm_bench.config.settings import SamplingSettings, TrainingSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import TrainingSettings
 from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import LSimple

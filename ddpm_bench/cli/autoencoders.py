@@ -64,12 +64,14 @@ def autoencoder_train(
     from ddpm_bench.config.autoencoder import MULTIPLIERS, AutoencoderSettings, AutoencoderTraining
     from ddpm_bench.config.settings import DataSettings
     from ddpm_bench.data import load_data
+    from ddpm_bench.files import check_weights_file
     from ddpm_bench.metrics.extractors import choose_extractor, load_extractor
+    from ddpm_bench.networks.kept import write_network
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import say
-    from ddpm_bench.training.autoencoder import check_out, save_autoencoder
+    from ddpm_bench.training.autoencoder import train_autoencoder
 
-    check_out(out)
+    check_weights_file(out, "An autoencoder")
     network = section(
         AutoencoderSettings,
         {
@@ -92,7 +94,8 @@ def autoencoder_train(
             chosen, size=size, inception_weights=inception_weights, allow_unverified=allow_unverified_weights,
             cache=cache,
         )  # fmt: skip
-        card = save_autoencoder(images, out, training, runtime, measuring)
+        content, card = train_autoencoder(images, training, runtime, measuring)
+        write_network(out, content, card)
     if as_json:
         return print_json(card.model_dump(mode="json"))
     quality = card.reconstruction

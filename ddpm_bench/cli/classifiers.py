@@ -62,9 +62,10 @@ def classifier_train(
     from ddpm_bench.config.classifiers import CLASSIFIERS, ClassifierTraining, NoiseSettings
     from ddpm_bench.config.settings import DataSettings
     from ddpm_bench.data import load_data
-    from ddpm_bench.experiment.classifiers import accuracy_in_words, check_out, make_classifier
-    from ddpm_bench.models.classifiers import write_classifier
+    from ddpm_bench.experiment.classifiers import accuracy_in_words, make_classifier
+    from ddpm_bench.files import check_weights_file
     from ddpm_bench.models.model import load_model
+    from ddpm_bench.networks.kept import write_network
     from ddpm_bench.runtime.device import choose_device
     from ddpm_bench.runtime.interrupt import Stop
     from ddpm_bench.runtime.observer import say
@@ -72,7 +73,7 @@ def classifier_train(
 
     if kind not in CLASSIFIERS:
         raise UserError(f"there is no kind of classifier '{kind}'{near_miss(kind, CLASSIFIERS)}")
-    check_out(out)
+    check_weights_file(out, "A classifier")
     named = {"schedule": schedule, "T": T, "beta_1": beta_1, "beta_T": beta_T}
     if like:
         refuse({f"--{name.replace('_', '-')}": held for name, held in named.items()}, "does not go with --like.")
@@ -92,7 +93,7 @@ def classifier_train(
     with Stop():
         images = load_data(section(DataSettings, source))
         content, card = make_classifier(images, noise, training, Runtime(choose_device(device)))
-        write_classifier(out, content, card)
+        write_network(out, content, card)
     say(f"Made '{out}'; {accuracy_in_words(card)}")
     if as_json:
         print_json(card.model_dump(mode="json"))

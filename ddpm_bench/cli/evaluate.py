@@ -10,46 +10,28 @@ from ddpm_bench.cli.options import (
     CACHE,
     CKPT_HELP,
     DATA_HELP,
-    Augmentation,
     Batch,
     Cache,
-    ClassifierScale,
-    Clip,
     Compile,
-    CorrectorNorm,
-    CorrectorSteps,
     DataName,
     DataRoot,
     Device,
-    Eta,
     Extractor,
-    FinalDenoising,
     Fresh,
     Gpus,
-    GradientAt,
-    Guidance,
-    GuidanceChannels,
-    GuidingClassifier,
     Json,
-    LevelSteps,
     Precision,
     Raw,
     Resizing,
-    SampleClass,
-    Sampler,
-    Snr,
-    Spacing,
-    Start,
     Steps,
-    StepSize,
     Unverified,
     Weights,
     plain_path,
     plain_text,
     refuse,
-    sample_class,
     words,
 )
+from ddpm_bench.cli.sampling_options import UNASKED, SamplingOptions, with_sampling_options
 from ddpm_bench.cli.show import print_json, print_table
 from ddpm_bench.config.limits import LARGEST_SEED
 from ddpm_bench.errors import UserError
@@ -67,6 +49,7 @@ if TYPE_CHECKING:
 FOLDER = Path("results/checkpoints")
 
 
+@with_sampling_options
 def evaluate(
     samples: Annotated[
         Path | None, typer.Option(help="Images to score: a folder of PNG, JPEG or WebP files, or an .npz file.")
@@ -125,24 +108,7 @@ def evaluate(
         int | None, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the samples and of the bound [default: 0].")
     ] = None,
     steps: Steps = None,
-    spacing: Spacing = None,
-    sampler: Sampler = None,
-    eta: Eta = None,
-    corrector_steps: CorrectorSteps = None,
-    snr: Snr = None,
-    corrector_norm: CorrectorNorm = None,
-    level_steps: LevelSteps = None,
-    step_size: StepSize = None,
-    final_denoising: FinalDenoising = None,
-    start: Start = None,
-    labels: SampleClass = None,
-    guidance: Guidance = None,
-    guidance_channels: GuidanceChannels = None,
-    classifier: GuidingClassifier = None,
-    classifier_scale: ClassifierScale = None,
-    gradient_at: GradientAt = None,
-    augmentation: Augmentation = None,
-    clip: Clip = None,
+    sampling: SamplingOptions = UNASKED,
     raw: Raw = False,
     evals: Annotated[
         int | None, typer.Option(min=5, help="Network calls an image for the estimate of the bound [default: 10].")
@@ -184,14 +150,7 @@ def evaluate(
     Example: `ddpm-bench evaluate --ckpt runs/eps --results results/checkpoints`
     """
     of_ckpt = {
-        "--name": name, "--results": results, "--count": count, "--seed": seed, "--steps": steps,
-        "--spacing": spacing, "--sampler": sampler, "--eta": eta, "--corrector-steps": corrector_steps, "--snr": snr,
-        "--corrector-norm": corrector_norm,
-        "--level-steps": level_steps, "--step-size": step_size, "--final-denoising/--no-final-denoising":
-            None if final_denoising is None else True, "--start": start, "--labels": labels,
-        "--guidance": guidance, "--guidance-channels": guidance_channels, "--augmentation": augmentation,
-        "--classifier": classifier, "--classifier-scale": classifier_scale, "--gradient-at": gradient_at,
-        "--clip/--no-clip": None if clip is None else True, "--raw": raw,
+        "--name": name, "--results": results, "--count": count, "--seed": seed, "--steps": steps, **sampling.given, "--raw": raw,
         "--evals": evals, "--exact": exact, "--bound-images": bound_images, "--decoder": decoder,
         "--ode-images": ode_images, "--fresh": fresh,
         "--batch": batch, "--precision": precision, "--compile": compiled,
@@ -214,7 +173,7 @@ def evaluate(
     if recursive and not any(path and path.is_dir() for path in (samples, reference)):
         raise UserError("--recursive is for folders, and neither --samples nor --reference is one. Leave it out.")
 
-    from ddpm_bench.cli.setup import by_classifier, device_runtime, for_model, sampling_wish, section
+    from ddpm_bench.cli.setup import asked_of, device_runtime, for_model, sampling_wish, section
     from ddpm_bench.config.settings import ScoringSettings
     from ddpm_bench.measurement.evaluate import BOUND_IMAGES, FEWER, SAMPLES, row_name
     from ddpm_bench.measurement.measure import Task
@@ -257,16 +216,8 @@ def evaluate(
     if bound_images is None:
         bound_images = BOUND_IMAGES.get(features.info.name, FEWER)
     scoring = scoring.model_copy(update={"bound_images": bound_images})
-    of_chain = {
-        "steps": steps, "spacing": spacing, "clip_x0": clip, "sampler": sampler, "eta": eta,
-        "corrector_steps": corrector_steps, "snr": snr, "corrector_norm": corrector_norm,
-        "level_steps": level_steps, "step_size": step_size, "final_denoising": final_denoising, "start": start,
-        "labels": sample_class(labels), "guidance": guidance, "guidance_channels": guidance_channels,
-        **by_classifier(classifier, classifier_scale, gradient_at),
-        "augmentation": augmentation,
-    }  # fmt: skip
     runtime = for_model(runtime, precision, model, folder)
-    wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), of_chain)
+    wish = sampling_wish(model, count or SAMPLES.get(features.info.name, FEWER), asked_of(sampling) | {"steps": steps})
     _of_model(model, Task(of_model, features, wish, scoring, seed or 0), runtime, gpus, folder, row, fresh, as_json)
 
 

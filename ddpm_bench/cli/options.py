@@ -9,7 +9,6 @@ import typer
 
 from ddpm_bench.config.limits import LARGEST_SEED
 from ddpm_bench.config.resizing import Resize
-from ddpm_bench.config.settings import BALANCED
 from ddpm_bench.errors import UserError
 from ddpm_bench.text import brief, check_plain
 
@@ -140,99 +139,6 @@ Spacing = Annotated[
         "ddim-quad, tau-linear or tau-quadratic [default: the checkpoint's own]."
     ),
 ]
-Sampler = Annotated[
-    str | None,
-    typer.Option(
-        help="How a step is taken: ancestral, ddim, sigma-hat, ancestral-sde, reverse-diffusion, probability-flow, langevin "
-        "or annealed-langevin; x_0 is clipped as its source does unless --clip or --no-clip is given [default: the checkpoint's own]."
-    ),
-]
-Eta = Annotated[
-    float | None, typer.Option(help="Noise of ddim, 0 to 1: 0 for none, 1 for DDPM's beta-tilde [default: 0].")
-]
-CorrectorSteps = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="Langevin steps before each step of the four from ancestral-sde to langevin [default: 0; langevin: 1].",
-    ),
-]
-Snr = Annotated[float | None, typer.Option(help="Ratio of signal to noise of the Langevin steps [default: 0.16].")]
-CorrectorNorm = Annotated[
-    Literal["image", "batch"] | None,
-    typer.Option(
-        help="The norms behind that ratio: of each image, or the mean of the batch, as released [default: image]."
-    ),
-]
-LevelSteps = Annotated[int | None, typer.Option(min=1, help="Steps a level of annealed-langevin [default: 100].")]
-StepSize = Annotated[
-    float | None,
-    typer.Option(
-        help="Step of annealed-langevin at the least noise, half the paper's alpha [default: 2e-5, in units of x_0 squared]."
-    ),
-]
-FinalDenoising = Annotated[
-    bool | None,
-    typer.Option(
-        "--final-denoising/--no-final-denoising",
-        help="annealed-langevin ends with x + sigma^2 s(x), as NCSNv2 does [default: no].",
-    ),
-]
-Start = Annotated[
-    Literal["uniform", "normal"] | None,
-    typer.Option(help="annealed-langevin starts from uniform noise, or from x_T as others do [default: uniform]."),
-]
-SampleClass = Annotated[
-    str | None,
-    typer.Option(
-        "--labels",
-        help="Which class each sample is of, by a model that is told classes: balanced (sample i is of class i modulo their number), or "
-        "the number of one [default: the checkpoint's own, balanced].",
-    ),
-]
-Guidance = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        help="Scale s of classifier-free guidance, which is 1 + w for the w of Ho and Salimans: 1 is none, 0 the unconditional model; "
-        "two network calls a prediction [default: the checkpoint's own, 1].",
-    ),
-]
-GuidanceChannels = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Guide so many first channels alone, as the release of DiT does three of four [default: all]."
-    ),
-]
-GuidingClassifier = Annotated[
-    Path | None,
-    typer.Option(
-        "--classifier",
-        callback=plain_path,
-        help="Samples are guided by this file of `ddpm-bench classifier train` [default: the checkpoint's own, none].",
-    ),
-]
-ClassifierScale = Annotated[
-    float | None,
-    typer.Option(
-        min=0, help="Scale of the classifier's gradient: 0 is no guidance [default: the checkpoint's own, 1]."
-    ),
-]
-GradientAt = Annotated[
-    Literal["x_t", "mean"] | None,
-    typer.Option(
-        help="Where the classifier's gradient is taken: at x_t, as released, or at the mean, as derived "
-        "[default: the checkpoint's own, x_t]."
-    ),
-]
-Augmentation = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="Level s of the noise in the small images that the last model of a cascade enlarges, of those it was trained with "
-        "[default: the checkpoint's own, 0: none].",
-    ),
-]
 Results = Annotated[
     str | None,
     typer.Option(
@@ -274,15 +180,6 @@ def assignments(
         "data.source": data, "data.name": name, "data.root": root, "data.resize": resize, "scoring.extractor": extractor,
     }  # fmt: skip
     return [f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in named.items() if value is not None]
-
-
-def sample_class(text: str | None) -> str | int | None:
-    """`balanced`, or `3` -> 3; UserError for anything else."""
-    if text is None or text == BALANCED:
-        return text
-    if not (text.isascii() and text.isdecimal() and len(text) < 7):
-        raise UserError(f"--labels {brief(text)} must be {BALANCED} or the number of a class, such as 3.")
-    return int(text)
 
 
 def refuse(options: Mapping[str, object], why: str) -> None:

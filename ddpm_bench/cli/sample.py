@@ -6,42 +6,25 @@ from typing import Annotated
 import typer
 
 from ddpm_bench.cli.options import (
-    Augmentation,
     Batch,
     Ckpt,
-    ClassifierScale,
-    Clip,
-    CorrectorNorm,
-    CorrectorSteps,
     DataRoot,
     Device,
-    Eta,
-    FinalDenoising,
-    GradientAt,
-    Guidance,
-    GuidanceChannels,
-    GuidingClassifier,
     Json,
-    LevelSteps,
     Precision,
     Raw,
     Resizing,
-    SampleClass,
-    Sampler,
-    Snr,
-    Spacing,
-    Start,
-    StepSize,
     plain_text,
     refuse,
-    sample_class,
 )
+from ddpm_bench.cli.sampling_options import UNASKED, SamplingOptions, with_sampling_options
 from ddpm_bench.cli.show import print_json, print_table
 from ddpm_bench.config.limits import LARGEST_SEED, MOST_IMAGES
 from ddpm_bench.errors import UserError
 from ddpm_bench.text import brief
 
 
+@with_sampling_options
 def sample(
     ckpt: Ckpt,
     out: Annotated[Path, typer.Option(help="A folder for PNG files, or a .npz file; for the pictures a .png file.")],
@@ -86,24 +69,7 @@ def sample(
             "[default: the checkpoint's own].",
         ),
     ] = None,
-    spacing: Spacing = None,
-    sampler: Sampler = None,
-    eta: Eta = None,
-    corrector_steps: CorrectorSteps = None,
-    snr: Snr = None,
-    corrector_norm: CorrectorNorm = None,
-    level_steps: LevelSteps = None,
-    step_size: StepSize = None,
-    final_denoising: FinalDenoising = None,
-    start: Start = None,
-    labels: SampleClass = None,
-    guidance: Guidance = None,
-    guidance_channels: GuidanceChannels = None,
-    classifier: GuidingClassifier = None,
-    classifier_scale: ClassifierScale = None,
-    gradient_at: GradientAt = None,
-    augmentation: Augmentation = None,
-    clip: Clip = None,
+    sampling: SamplingOptions = UNASKED,
     raw: Raw = False,
     data: Annotated[
         str | None,
@@ -130,7 +96,7 @@ def sample(
 
     Example: `ddpm-bench sample --ckpt runs/eps --encode --steps 10 --steps 100 --out again.png`
     """
-    from ddpm_bench.cli.setup import by_classifier, device_runtime, for_model, sampling_wish
+    from ddpm_bench.cli.setup import asked_of, device_runtime, for_model, sampling_wish
     from ddpm_bench.files import check_free
     from ddpm_bench.measurement.pictures import check_png, draw_interpolation, draw_progressive, draw_slerp
     from ddpm_bench.measurement.reconstruction import draw_reconstructions, reconstruction_table
@@ -158,14 +124,9 @@ def sample(
     (check_png if progressive or interpolate or slerp or encode else check_free)(out)
     runtime, model = device_runtime(device, batch=batch, precision=precision), load_model(ckpt, raw)
     runtime = for_model(runtime, precision, model)
-    asked = {
-        "spacing": spacing, "clip_x0": clip, "sampler": sampler or ("ddim" if encode else None), "eta": eta,
-        "corrector_steps": corrector_steps, "snr": snr, "corrector_norm": corrector_norm,
-        "level_steps": level_steps, "step_size": step_size, "final_denoising": final_denoising, "start": start,
-        "labels": sample_class(labels), "guidance": guidance, "guidance_channels": guidance_channels,
-        **by_classifier(classifier, classifier_scale, gradient_at),
-        "augmentation": augmentation,
-    }  # fmt: skip
+    asked = asked_of(sampling)
+    if encode:
+        asked |= {"sampler": sampling.sampler or "ddim"}
     wishes = [sampling_wish(model, samples or 64, asked | {"steps": count}) for count in steps or (None,)]
     with Stop():
         if progressive:

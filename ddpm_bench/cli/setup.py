@@ -9,15 +9,18 @@ from typing import Literal, TypeVar
 import torch
 from pydantic import ValidationError
 
+from ddpm_bench.cli.sampling_options import SamplingOptions
 from ddpm_bench.config.networks import Settings
-from ddpm_bench.config.settings import OF_SAMPLERS, CellSettings, SamplingSettings
+from ddpm_bench.config.sampling import OF_SAMPLERS, SamplingSettings
+from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.config.values import first_fault
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.diffusion.spacing import visited
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.cell import Job
 from ddpm_bench.metrics.extractors import Extractor, load_extractor
-from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_sampler
+from ddpm_bench.models.build import build_codec, build_diffusion, build_network
+from ddpm_bench.models.build_sampling import build_sampler
 from ddpm_bench.models.classifiers import keep_file
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime import ranks
@@ -127,9 +130,9 @@ def sampling_wish(model: Model, count: int, asked: Mapping[str, object]) -> Samp
     return wish
 
 
-def by_classifier(classifier: Path | None, scale: float | None, at: str | None) -> dict[str, object]:
-    """What the options of guidance by a classifier ask for, by the names of the settings."""
-    return {"classifier": classifier and keep_file(classifier), "classifier_scale": scale, "gradient_at": at}
+def asked_of(options: SamplingOptions) -> dict[str, object]:
+    """What is asked for by the names of the settings; a classifier that is given lies in the store from now on."""
+    return options.asked | {"classifier": options.classifier and keep_file(options.classifier)}
 
 
 def strided(model: Model, steps: int, spacing: str | None) -> tuple[int, ...] | None:

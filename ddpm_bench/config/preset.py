@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ddpm_bench.config.grid import Cell
-from ddpm_bench.config.settings import GEOMETRIC, CellSettings, SamplingSettings, ScoringSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import GEOMETRIC, CellSettings, ScoringSettings
 from ddpm_bench.config.shipped import explain, read_toml, shipped_presets
 from ddpm_bench.config.values import Frozen, first_fault
 from ddpm_bench.errors import UserError

@@ -23,14 +23,8 @@ from ddpm_bench.likelihood.bound import check_bounded
 from ddpm_bench.likelihood.ode import check_likelihood
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.models.build import (
-    build_codec,
-    build_diffusion,
-    build_objective,
-    build_sampler,
-    sampling_remarks,
-    strided_steps,
-)
+from ddpm_bench.models.build import build_codec, build_diffusion, build_objective
+from ddpm_bench.models.build_sampling import build_sampler, sampling_remarks, strided_steps
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.failure import why_failed
 from ddpm_bench.records.fields import networks_in

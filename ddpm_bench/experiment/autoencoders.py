@@ -3,14 +3,14 @@
     autoencoder:PATH    a file of `ddpm-bench autoencoder train`, or a folder of diffusers' AutoencoderKL
     kl-f2, ...          trained on the job's own images when it is first needed, and kept (`config/autoencoder.py`)
 
-On a CPU the same images, settings and number of threads give the same weights; on another machine they may not, and then the hash differs.
+A model's weights depend on it, so it is there before its hash is asked for, unlike a classifier (`classifiers.py`). On a CPU the same
+images, settings and number of threads give the same weights; on another machine they may not, and then the hash differs.
 """
 
 import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from ddpm_bench.config.autoencoder import ON_DEMAND
 from ddpm_bench.config.settings import CellSettings
@@ -43,7 +43,7 @@ def with_autoencoders(jobs: Sequence[Job], data: ImageData, runtime: Runtime, fo
     def trained(settings: CellSettings) -> CellSettings:
         return _trained(settings, data, runtime, for_timing)
 
-    made = [replace(job, settings=trained(job.settings)) for job in jobs]
+    made = [job.with_settings(trained) for job in jobs]
     for job in made:
         if job.settings.diffusion.codec != "pixels":
             codec, network = build_codec(job.settings.diffusion), job.settings.network
@@ -53,9 +53,7 @@ def with_autoencoders(jobs: Sequence[Job], data: ImageData, runtime: Runtime, fo
                     "one of them out."
                 )
             network.check(codec.shape(data.shape)[1])
-    return [
-        replace(job, shares=job.shares and replace(job.shares, settings=trained(job.shares.settings))) for job in made
-    ]
+    return made
 
 
 def _trained(settings: CellSettings, data: ImageData, runtime: Runtime, for_timing: bool) -> CellSettings:

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,16 +21,8 @@ from ddpm_bench.experiment.classifiers import train_if_missing
 from ddpm_bench.measurement.kept import Clock, mention_older, work_beside
 from ddpm_bench.measurement.measure import Task, data_info, kept_scores, measure, score
 from ddpm_bench.metrics.extractors import Extractor
-from ddpm_bench.models.build import (
-    build_codec,
-    build_diffusion,
-    build_network,
-    build_objective,
-    build_small,
-    network_calls,
-    sampling_remarks,
-    steps_made,
-)
+from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_objective, build_small
+from ddpm_bench.models.build_sampling import network_calls, sampling_remarks, steps_made
 from ddpm_bench.models.cascade import stacked
 from ddpm_bench.models.model import Model, function_of, load_model
 from ddpm_bench.records.protocol import has_score
@@ -84,6 +76,10 @@ class Job:
     def trained_in(self) -> Path:
         """The folder of its snapshots, below that of all work."""
         return Path("trained", self.shares.name) if self.shares else Path(self.name)
+
+    def with_settings(self, changed: Callable[[CellSettings], CellSettings]) -> "Job":
+        """The job with its settings changed so, and alike those of the job that it shares its training with."""
+        return replace(self, settings=changed(self.settings), shares=self.shares and self.shares.with_settings(changed))
 
     @property
     def stages(self) -> "tuple[Job, ...]":

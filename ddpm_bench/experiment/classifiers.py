@@ -2,6 +2,9 @@
 
 PATH            a file of `ddpm-bench classifier train`, which becomes its SHA-256
 small, ...      trained on the images at hand when it is first needed, and kept (`config/classifiers.py`); it becomes NAME@HASH
+
+The HASH is of what it is trained on and how, not of the file, since no weights of a model depend on a classifier: grids are planned and
+looked up without it, and only a cell that samples waits for its training. Autoencoders are otherwise (`autoencoders.py`).
 """
 
 import hashlib
@@ -9,16 +12,15 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddpm_bench.config.classifiers import CLASSIFIERS, ClassifierTraining, NoiseSettings
-from ddpm_bench.config.settings import ProcessSettings, SamplingSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import CellSettings, ProcessSettings
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.data.labels import labels_sha256
 from ddpm_bench.errors import UserError, near_miss
-from ddpm_bench.files import make_folder
 from ddpm_bench.models.build import build_codec, build_diffusion
 from ddpm_bench.models.classifiers import (
     RESOLVED,
@@ -27,8 +29,8 @@ from ddpm_bench.models.classifiers import (
     keep_file,
     packed,
     stored,
-    write_classifier,
 )
+from ddpm_bench.networks.kept import write_network
 from ddpm_bench.records.provenance import versions
 from ddpm_bench.runtime.observer import about, say
 from ddpm_bench.runtime.owner import owned
@@ -41,12 +43,12 @@ if TYPE_CHECKING:
 
 def with_classifiers(jobs: "Sequence[Job]", data: ImageData) -> "list[Job]":
     """The jobs, whose settings say which classifier guides their samples. UserError for none, and for data without labels."""
-    return [replace(_named(job, data), shares=job.shares and _named(job.shares, data)) for job in jobs]
 
+    def named(settings: CellSettings) -> CellSettings:
+        sampling = named_classifier(settings.sampling, settings.diffusion, data)
+        return settings.model_copy(update={"sampling": sampling})
 
-def _named(job: "Job", data: ImageData) -> "Job":
-    sampling = named_classifier(job.settings.sampling, job.settings.diffusion, data)
-    return replace(job, settings=job.settings.model_copy(update={"sampling": sampling}))
+    return [job.with_settings(named) for job in jobs]
 
 
 def named_classifier(sampling: SamplingSettings, process: ProcessSettings, data: ImageData) -> SamplingSettings:
@@ -96,7 +98,7 @@ def train_if_missing(sampling: SamplingSettings, process: ProcessSettings, data:
         if path.exists():
             return
         content, card = make_classifier(data, noise, training, runtime)
-        write_classifier(path, content, card)
+        write_network(path, content, card)
         say(f"trained {training.steps:,} steps on '{data.name}' in {card.wall_time_s:g} s; {accuracy_in_words(card)}")
 
 
@@ -128,12 +130,3 @@ def make_classifier(
 def accuracy_in_words(card: ClassifierCard) -> str:
     told = ", ".join(f"{share:.1%} at t = {t}" for t, share in card.accuracy.items())
     return f"of the test images it tells apart: {told}"
-
-
-def check_out(out: Path) -> None:
-    """UserError for a file that is not called as a classifier is, or cannot be written."""
-    if out.suffix != ".safetensors":
-        raise UserError(
-            f"A classifier is a .safetensors file, not '{out}'. Write --out {out.parent / (out.stem or 'mine')}.safetensors."
-        )
-    make_folder(out.parent)

@@ -25,7 +25,8 @@ from ddpm_bench.diffusion.noise import BOUND, BlockNoise
 from ddpm_bench.diffusion.samplers import Chain
 from ddpm_bench.experiment.cell import Job, make_trainer, scoring_steps
 from ddpm_bench.measurement.measure import PROGRESSIVE
-from ddpm_bench.models.build import build_codec, build_diffusion, build_sampler, steps_made
+from ddpm_bench.models.build import build_codec, build_diffusion
+from ddpm_bench.models.build_sampling import build_sampler, steps_made
 from ddpm_bench.networks.condition import some_condition
 from ddpm_bench.runtime.batch import training_batch
 from ddpm_bench.runtime.device import cpu_threads

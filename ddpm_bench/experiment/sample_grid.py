@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ddpm_bench.config.grid import Cell, Grid, flat
 from ddpm_bench.config.preset import load_preset, parse_set, resolve_sampling
-from ddpm_bench.config.settings import SamplingSettings, ScoringSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.errors import NotFinite, UserError
 from ddpm_bench.experiment.ablate import chosen_cells
 from ddpm_bench.measurement.evaluate import evaluate, row_name, setup_of

@@ -13,7 +13,8 @@ from typing import Any
 
 from ddpm_bench.config.metrics import BOUNDS, LIKELIHOOD, OF_DATA_SETS, SplitName
 from ddpm_bench.config.networks import network_settings
-from ddpm_bench.config.settings import SamplingSettings, ScoringSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.data import ImageData
 from ddpm_bench.data.labels import check_labels
 from ddpm_bench.data.pictures import write_image_grid
@@ -31,7 +32,7 @@ from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.metrics.fidelity import scores
 from ddpm_bench.metrics.neighbours import find_neighbours
 from ddpm_bench.metrics.quality import check_quality
-from ddpm_bench.models.build import build_sample_labels
+from ddpm_bench.models.build_sampling import build_sample_labels
 from ddpm_bench.models.model import Model
 from ddpm_bench.records.likelihoods import BoundTerms
 from ddpm_bench.records.part import Part

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_bench.config.settings import SamplingSettings
+from ddpm_bench.config.sampling import SamplingSettings
 from ddpm_bench.data.pictures import write_labelled_grid
 from ddpm_bench.diffusion.chains import interpolate, progressive, stations
 from ddpm_bench.diffusion.encoding import between, check_deterministic, codes_of

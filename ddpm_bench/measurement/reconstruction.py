@@ -8,7 +8,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from ddpm_bench.config.settings import SamplingSettings
+from ddpm_bench.config.sampling import SamplingSettings
 from ddpm_bench.config.shipped import load_published
 from ddpm_bench.data import ImageData
 from ddpm_bench.data.pictures import write_labelled_grid

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ddpm_bench.config.networks import network_settings
-from ddpm_bench.config.settings import EVEN, SamplingSettings
+from ddpm_bench.config.sampling import EVEN, SamplingSettings
 from ddpm_bench.data import write_images
 from ddpm_bench.diffusion.noise import batches
 from ddpm_bench.diffusion.samplers import sample
 from ddpm_bench.files import check_free, in_a_row, keyed_folder
-from ddpm_bench.models.build import sampling_options
+from ddpm_bench.models.build_sampling import sampling_options
 from ddpm_bench.models.model import Model
 from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.observer import say

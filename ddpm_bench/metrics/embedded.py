@@ -24,7 +24,7 @@ from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import ImageData, load_data
 from ddpm_bench.data.images import BLOCK
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import make_folder
+from ddpm_bench.files import check_weights_file
 from ddpm_bench.metrics.small_cnn import FEATURES, RESERVED, Card, SmallCNN, write_extractor
 from ddpm_bench.records.provenance import versions
 from ddpm_bench.runtime.interrupt import check_stop
@@ -75,11 +75,7 @@ def train_extractor(
     steps: nothing is written then.
     """
     began = time.monotonic()
-    if out.suffix != ".safetensors":
-        raise UserError(
-            f"An extractor is a .safetensors file, not '{out}'. Write --out {out.parent / (out.stem or 'mine')}.safetensors."
-        )
-    make_folder(out.parent)
+    check_weights_file(out, "An extractor")
     sizes = sorted(set(training.sizes))
     fitted = {size: _at(size, source, training, root) for size in sizes}
     first = fitted[sizes[0]]

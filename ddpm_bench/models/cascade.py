@@ -12,9 +12,10 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from ddpm_bench.config.settings import ProcessSettings, SamplingSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.errors import UserError
-from ddpm_bench.models.build import build_level
+from ddpm_bench.models.build_sampling import build_level
 from ddpm_bench.models.mix import process_of
 from ddpm_bench.models.model import BELOW, Model
 from ddpm_bench.models.model_card import KINDS, ModelCard

@@ -1,35 +1,29 @@
-"""Classifiers of noised images as files, and where a guided chain finds its own.
+"""Classifiers of noised images as files (`networks/kept.py`), and where a guided chain finds its own.
 
-One file is a classifier: safetensors with its weights, what it is of in the metadata. So its SHA-256 is of all that its gradient depends
-on. `ddpm-bench classifier train` writes it with a card beside it; what a chain is guided by is kept in STORE, since a path says nothing
-of what lies there. Settings know a file that was given by its hash, and one that is trained on demand by the hash of what it is trained
-on and how, which is known before it is there and the same on every machine.
+Settings know a file that was given by its SHA-256, and one that is trained on demand by the hash of what it is trained on and how,
+which is known before it is there and the same on every machine.
 """
 
 import functools
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from ddpm_bench.config.classifiers import ClassifierSettings, ClassifierTraining, NoiseSettings
-from ddpm_bench.config.values import first_fault
 from ddpm_bench.diffusion.classifier_guidance import ClassifierGuidance, Place
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import given_content, replacing, write_text
+from ddpm_bench.files import given_content
 from ddpm_bench.networks.classifier import NoisyClassifier
-from ddpm_bench.networks.weights import mismatch, not_finite, outline, read_tensors
+from ddpm_bench.networks.kept import FileKind, NetworkCard, kept_as
+from ddpm_bench.networks.weights import mismatch
 
 STORE = Path("~/.cache/ddpm-bench/classifiers")
 """One folder a machine, whatever --cache says: checkpoints of guided chains name what lies in it."""
-ABOUT = "ddpm-bench classifier 1"
-"""The key in the metadata."""
 RESOLVED = re.compile(r"[0-9a-f]{64}|[a-z0-9-]+@[0-9a-f]{16}")
 """The name of a classifier in the store."""
 REMEDY = "Make one with `ddpm-bench classifier train`."
@@ -51,27 +45,24 @@ class Classified(BaseModel):
         return NoisyClassifier(channels, len(self.classes), side, self.network)
 
 
-class ClassifierCard(BaseModel):
-    """What is known of a classifier, for people: the .json beside the file of which `sha256` is the hash.
+class ClassifierCard(NetworkCard):
+    """What is known of a classifier, for people.
 
-    accuracy: share of the test images that it tells apart at x_t, by t. loss: of the last step, in nats.
+    accuracy: share of the test images that it tells apart at x_t, by t. loss: in nats.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     format: Literal["ddpm-bench classifier 1"] = "ddpm-bench classifier 1"
-    sha256: str
     of: Classified
-    parameters: int
     training: ClassifierTraining
     accuracy: dict[int, Annotated[float, Field(ge=0, le=1)]]
-    loss: float
-    data_name: str
-    data_sha256: str
-    train_images: int
     test_images: int
-    wall_time_s: float
-    versions: dict[str, str]
+
+
+def _fault(of: Classified, tensors: dict[str, Tensor]) -> str | None:
+    return mismatch(of.outline(), tensors)
+
+
+FILES = FileKind("classifier", "ddpm-bench classifier 1", Classified, _fault, REMEDY)
 
 
 @dataclass(frozen=True)
@@ -107,30 +98,17 @@ class Classifier:
 
 def packed(of: Classified, network: NoisyClassifier) -> bytes:
     """The content of a classifier's file."""
-    tensors = {name: held.cpu().contiguous() for name, held in network.state_dict().items()}
-    return safetensors.torch.save(tensors, {ABOUT: of.model_dump_json()})
-
-
-def write_classifier(path: Path, content: bytes, card: ClassifierCard) -> None:
-    """The file and, beside it, its card; the file last, so that one that is there is whole."""
-    write_text(path.with_suffix(".json"), card.model_dump_json(indent=2) + "\n")
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    return FILES.content(network.state_dict(), of.model_dump_json())
 
 
 def keep_file(path: Path) -> str:
     """The SHA-256 of the file of a classifier, which lies in the store from now on. UserError where it is none."""
-    content, sha256 = given_content(path, "the classifier", REMEDY)
-    if not (kept := stored(sha256)).exists():
-        with replacing(kept) as temporary:
-            temporary.write_bytes(content)
-            _read(temporary, content, path)
-    return sha256
+    return FILES.keep(given_content(path, "the classifier", REMEDY)[0], STORE, path)
 
 
 def stored(name: str) -> Path:
     """Where the classifier of this name lies, if it is on this machine: the SHA-256 of a file that was given, or NAME@HASH."""
-    return STORE.expanduser() / f"{name}.safetensors"
+    return kept_as(STORE, name)
 
 
 @functools.lru_cache(maxsize=4)
@@ -146,26 +124,8 @@ def classifier_of(name: str) -> Classifier:
         raise UserError(
             f"'{path}' is damaged: its SHA-256 is {sha256}. Remove it, and give the file that it is of: --classifier PATH."
         )
-    return Classifier(*_read(path, content, path), sha256)
-
-
-def _read(path: Path, content: bytes, named: Path) -> tuple[Classified, NoisyClassifier]:
-    """What it is of, and the network in evaluation mode. UserError for what is no classifier, or no numbers."""
-    wrong: str | None
-    try:
-        with safe_open(path, "pt") as file:
-            about = Classified.model_validate(json.loads((file.metadata() or {})[ABOUT]))
-        tensors = read_tensors(content)
-        with outline():
-            wrong = mismatch(about.outline(), tensors)
-        wrong = wrong or not_finite(tensors)
-    except KeyError:
-        wrong = "it does not say what it is of"
-    except (ValueError, RuntimeError, SafetensorError, UserError) as error:
-        wrong = first_fault(error) if isinstance(error, ValidationError) else str(error)
-    if wrong:
-        raise UserError(f"'{named}' is no classifier of ddpm-bench: {wrong.rstrip('.')}. {REMEDY}")
+    of, tensors = FILES.read(path, content)
     with torch.random.fork_rng(devices=[]):
-        network = about.outline()
+        network = of.outline()
     network.load_state_dict(tensors)
-    return about, network.requires_grad_(False).eval()
+    return Classifier(of, network.requires_grad_(False).eval(), sha256)

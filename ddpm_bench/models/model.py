@@ -21,7 +21,8 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from ddpm_bench.config.networks import AnyNetworkSettings, NetworkSettings
-from ddpm_bench.config.settings import DataSettings, DiffusionSettings, ProcessSettings, SamplingSettings, as_written
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import DataSettings, DiffusionSettings, ProcessSettings, as_written
 from ddpm_bench.config.values import first_fault
 from ddpm_bench.data.codec import check_clipping
 from ddpm_bench.diffusion.denoiser import Denoiser
@@ -29,18 +30,15 @@ from ddpm_bench.diffusion.reverse import Diffusion
 from ddpm_bench.diffusion.samplers import Below, Chain
 from ddpm_bench.errors import NotFinite, UserError
 from ddpm_bench.files import check_free, read_json, replacing, sha256_file, write_json
-from ddpm_bench.models.build import (
-    build_codec,
-    build_diffusion,
+from ddpm_bench.models.build import build_codec, build_diffusion, build_network
+from ddpm_bench.models.build_sampling import (
     build_guided,
     build_level,
-    build_network,
     build_sample_labels,
     build_sampler,
     guiding_classifier,
     sampling_options,
     sampling_remarks,
-    scale_of,
     strided_steps,
 )
 from ddpm_bench.models.model_card import KINDS, Kind, ModelCard
@@ -124,7 +122,7 @@ class Model:
         denoiser = replace(
             whole.denoiser,
             network=build_guided(self.network, sampling, self.network_settings, shape),
-            classifier=classifier.guidance(scale_of(sampling), sampling.gradient_at or "x_t") if classifier else None,
+            classifier=classifier.guidance(*sampling.gradient) if classifier else None,
         )
         return Chain(
             denoiser.respaced(kept) if kept else denoiser, sampler, whole.codec, labels, self._chain_below(sampling)

@@ -5,8 +5,9 @@ from typing import Literal
 from pydantic import field_validator, model_validator
 
 from ddpm_bench.config.limits import LEAST_SIDE, MOST_SIDE
-from ddpm_bench.config.networks import AnyNetworkSettings
-from ddpm_bench.config.settings import ProcessSettings, SamplingSettings, Settings
+from ddpm_bench.config.networks import AnyNetworkSettings, Settings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import ProcessSettings
 
 Kind = Literal["ema", "raw", "unknown"]
 KINDS: dict[Kind, str] = {"ema": "EMA", "raw": "raw, not EMA", "unknown": "not known whether EMA"}

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from ddpm_bench.config.grid import Cell, Grid, flat, merged
 from ddpm_bench.config.metrics import BOUNDS, METRICS
-from ddpm_bench.config.settings import OF_SAMPLERS, CellSettings
+from ddpm_bench.config.sampling import OF_SAMPLERS
+from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.records.differences import HASHED
 from ddpm_bench.records.differences import differences as differing_lines

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ddpm_bench.config.limits import MOST_T
-from ddpm_bench.config.settings import EVEN, Quality, completed
+from ddpm_bench.config.sampling import EVEN
+from ddpm_bench.config.settings import Quality, completed
 from ddpm_bench.config.values import Count, Seed
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import move_aside, write_json

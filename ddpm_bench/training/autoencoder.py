@@ -10,17 +10,15 @@ flipped. On the CPU the same data, settings and number of threads give the same 
 import hashlib
 import math
 import time
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ddpm_bench.config.autoencoder import AutoencoderTraining
-from ddpm_bench.data.autoencoders import AutoencoderCard, Reconstruction, packed, write_autoencoder
+from ddpm_bench.data.autoencoders import AutoencoderCard, Reconstruction, packed
 from ddpm_bench.data.images import ImageData, to_model
 from ddpm_bench.data.latents import Latents
 from ddpm_bench.errors import UserError
-from ddpm_bench.files import make_folder
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.fidelity import distance_between
 from ddpm_bench.networks.autoencoder import Autoencoder, kl
@@ -73,25 +71,6 @@ def train_autoencoder(
         versions=versions(*(extractor.packages if extractor else ())),
     )
     return content, card
-
-
-def save_autoencoder(
-    data: ImageData, out: Path, training: AutoencoderTraining, runtime: Runtime, extractor: Extractor | None
-) -> AutoencoderCard:
-    """Train one and write `out` (.safetensors) and its card (.json) beside it."""
-    check_out(out)
-    make_folder(out.parent)
-    content, card = train_autoencoder(data, training, runtime, extractor)
-    write_autoencoder(out, content, card)
-    return card
-
-
-def check_out(out: Path) -> None:
-    """UserError for a file that is not called as one of weights."""
-    if out.suffix != ".safetensors":
-        raise UserError(
-            f"An autoencoder is a .safetensors file, not '{out}'. Write --out {out.parent / (out.stem or 'mine')}.safetensors."
-        )
 
 
 def first_batch(images: Tensor, training: AutoencoderTraining) -> Tensor:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from ddpm_bench.config.settings import SamplingSettings, TrainingSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import TrainingSettings
 from ddpm_bench.data.codec import PIXELS, Codec
 from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import Objective

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, ValidationError
 from torch import Tensor, nn
 
 from ddpm_bench.config.autoencoder import AutoencoderSettings
-from ddpm_bench.config.settings import Settings
+from ddpm_bench.config.networks import Settings
 from ddpm_bench.data.autoencoders import keep, keep_file, packed
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import AUTOENCODER

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_bench.config.networks import NetworkSettings, UNetSettings
-from ddpm_bench.config.settings import ProcessSettings, SamplingSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import build_diffusion
 from ddpm_bench.models.model import Kind

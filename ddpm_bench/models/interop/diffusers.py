@@ -15,8 +15,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, ValidationError
 from torch import Tensor
 
-from ddpm_bench.config.networks import UNetSettings
-from ddpm_bench.config.settings import Settings
+from ddpm_bench.config.networks import Settings, UNetSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop.autoencoder_kl import read_latents
 from ddpm_bench.models.interop.convert import (

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from ddpm_bench.config.settings import SamplingSettings, Settings
+from ddpm_bench.config.networks import Settings
+from ddpm_bench.config.sampling import SamplingSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop.diffusers_folder import NOTES
 from ddpm_bench.models.interop.given import load_json

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ddpm_bench.config.networks import DIT_SIZES, DiTSettings
-from ddpm_bench.config.settings import ProcessSettings, SamplingSettings
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.data.codec import Shape
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import build_codec

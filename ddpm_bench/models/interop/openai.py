@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from ddpm_bench.config.networks import UNetSettings
-from ddpm_bench.config.settings import SamplingSettings
+from ddpm_bench.config.sampling import SamplingSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop.convert import (
     Found,

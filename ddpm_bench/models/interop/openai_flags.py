@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from ddpm_bench.config.settings import Settings
+from ddpm_bench.config.networks import Settings
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.models.interop.user_says import reasons
 from ddpm_bench.models.model import Kind

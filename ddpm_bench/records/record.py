@@ -227,7 +227,7 @@ class Record(Part):
         if "network.kind" in self.axes:
             settings["network"] = {}
         if "codec" not in settings["diffusion"] or not self.settings.diffusion.autoencoder:
-            del settings["diffusion"]["autoencoder"]
+            settings["diffusion"].pop("autoencoder", None)
         return settings
 
     @property

@@ -152,8 +152,10 @@ def test_what_samples_depend_on_names_the_classifier_by_its_hash(trained, store,
 def test_the_extractor_is_asked_whether_guidance_reached_the_class(trained, store, tmp_path):
     model = load_model(tiny_checkpoint(tmp_path / "model"))
     guided = SamplingSettings(samples=6, classifier=keep_file(trained))
+    labelled = SimpleNamespace(labels=torch.arange(3))
     task = SimpleNamespace(
-        data=SimpleNamespace(classes=("a", "b", "c")), extractor=SimpleNamespace(class_names=("a", "b", "c"))
+        data=SimpleNamespace(classes=("a", "b", "c"), train=labelled, test=labelled),
+        extractor=SimpleNamespace(class_names=("a", "b", "c")),
     )
     task.sampling = guided
     assert classes_checked(model.function, task).at(1, 4).tolist() == [1, 2, 0, 1]

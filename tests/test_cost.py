@@ -151,3 +151,10 @@ def test_a_real_network_is_timed_in_all_that_it_does(jobs, data):
     pace = cost.time_network(jobs[0], data, Runtime(), threads=1)
     assert pace.parameters == 45_042
     assert pace.training > pace.sampling > 0 and pace.bound > 0
+
+
+def test_a_network_that_is_told_classes_is_timed_with_the_labels_of_the_images(data, monkeypatch):
+    [job, *_] = plan(load_grid("cfg-imagenet64"), "smoke", None, [0], [])
+    monkeypatch.setattr(cost, "STEADY", 1)
+    pace = cost.time_network(job, data, Runtime(), threads=1)
+    assert job.settings.network.classes == 10 and pace.training > 0 and pace.sampling > 0

@@ -32,6 +32,7 @@ from ddpm_bench.likelihood import bits_per_dim, estimate_bits_per_dim
 from ddpm_bench.likelihood.ode import Solving, ode_bits_per_dim
 from ddpm_bench.measurement.measure import Task, classes_checked
 from ddpm_bench.measurement.samples import samples_depend_on
+from ddpm_bench.metrics.class_wise import Classes
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.metrics.fidelity import scores
 from ddpm_bench.models.model import load_model
@@ -343,15 +344,22 @@ def test_class_agreement_is_the_accuracy_of_the_extractor_on_the_classes_asked_f
     rows = torch.arange(300) * len(real.test) // 300
     shown, asked = real.test.images[rows], real.test.labels[rows]
     scoring = ScoringSettings(extractor="embedded", precision_recall=False, bootstrap=40)
+
+    def of(told: Tensor) -> Classes:
+        return Classes(told, real.train.labels[:300], real.classes, known=True)
+
     found, plain = (
-        scores(shown, real.train.images[:300], extractor, scoring, Runtime(), labels=told) for told in (asked, None)
+        scores(shown, real.train.images[:300], extractor, scoring, Runtime(), classes=told)
+        for told in (of(asked), None)
     )
     share = found.metrics.pop("class_agreement")
     assert found.metrics == plain.metrics and 0.85 < share < 0.95  # 0.91 of all test images, its card says
     low, *_, high = found.quantiles["class_agreement"]
     assert low < share < high
-    shifted = scores(shown, real.train.images[:300], extractor, scoring, Runtime(), labels=(asked + 1) % 10)
+    shifted = scores(shown, real.train.images[:300], extractor, scoring, Runtime(), classes=of((asked + 1) % 10))
     assert shifted.metrics["class_agreement"] < 0.1
+    parts = [one.samples * one.metrics["class_agreement"] for one in found.classes]
+    assert sum(parts) == pytest.approx(share * 300) and plain.classes == ()
 
 
 def test_classes_are_checked_where_the_extractor_knows_those_of_the_data_and_some_were_asked_for(

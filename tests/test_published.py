@@ -38,12 +38,19 @@ NUMBERS = {
         "47.61 56.10 65.60 74.92 84.27 92.95 102.00 109.80 116.90 124.60 131.10 183.00 208.90 225.10 "
         "2.21 1.91 2.08 2.65 3.44 4.34 5.27 6.23 7.25 8.21 9.13 16.16 19.75 21.48"
     ),
-    "guidance-imagenet": "- - - 26.21 33.03 12.00 | 100.98 186.70 283.92 10.94 4.59 9.11",
+    "guidance-imagenet": (
+        "- - - 26.21 33.03 12.00 - - - - - - - - - | "
+        "100.98 186.70 283.92 10.94 4.59 9.11 6.02 5.25 10.93 0.69 0.82 0.88 0.63 0.52 0.32"
+    ),
     "adm": (
         "2.61 3.77 0.73 0.63 - | 2.07 4.29 0.74 0.63 - | 5.91 5.09 0.70 0.65 - | 2.97 5.09 0.78 0.59 - | 5.98 7.04 0.78 0.51 - | "
         "10.94 6.02 0.69 0.63 100.98 | 4.59 5.25 0.82 0.52 186.70 | 5.44 5.32 0.81 0.49 - | 7.49 5.13 0.72 0.63 127.49 | "
         "3.94 6.14 0.83 0.53 215.84 | 26.21 - - - - | 33.03 - - - - | 12.00 - - - - | 4.59 - - - - | 9.11 10.93 0.88 0.32 283.92 | "
         "23.24 10.19 0.73 0.60 - | 7.72 6.57 0.87 0.42 - | 3.85 5.86 0.84 0.53 - | 1.90 5.59 0.66 0.51 - | 2.57 - - - - | 5.57 - - - -"
+    ),
+    "cdm-imagenet": (
+        "26.01±0.59 1.11 | 67.95±1.97 1.48 | 128.80±2.51 3.52 | 158.71±2.26 4.88 | - 6.18 | - 5.75 | - 5.00 | - 4.88 | "
+        "127.49 7.49 | 215.84 3.94 | - 3.85 | - 2.35 | - 6.02 | - 3.41 | - 2.13"
     ),
     "ncsn": "8.87±0.12 25.32 | 7.32±0.12 29.8 | 8.73±0.13 31.75 | 8.40±0.07 10.87",
     "dit-imagenet": (
@@ -59,7 +66,7 @@ NUMBERS = {
         "10.67 - - - - | 9.62 6.85 121.50 0.67 0.67 | 3.22 5.28 201.77 0.76 0.62 | 2.27 4.60 278.24 0.83 0.57 | "
         "12.03 7.12 105.25 0.75 0.64 | 4.64 5.77 174.77 0.81 0.57 | 3.04 5.02 240.82 0.84 0.54"
     ),
-    "ldm": "4.02",
+    "ldm": "4.02 0.64 0.52",
     "ldm-unconditional": "5.11 0.72 0.49 | 4.98 0.73 0.50 | 4.02 0.64 0.52 | 2.95 0.66 0.48",
     "ldm-imagenet": (
         "17.41 - - - | 8.11 - - - | 15.51 79.03 - - | 7.76 209.52 0.84 0.35 | 10.56 103.49 - - | 3.95 178.22 - - | "
@@ -199,6 +206,22 @@ def test_a_claim_has_one_form_and_known_metrics(change: dict, said: str) -> None
     assert Claim.model_validate(ORDER).pairs == [("a", "b")]
     with pytest.raises(ValueError, match=said):
         Claim.model_validate(ORDER | change)
+
+
+def test_what_adm_printed_of_a_cell_is_what_its_own_table_has() -> None:
+    cells = {cell.name: cell.published.texts for cell in load_grid("guidance-imagenet").cells}
+    rows = {(row.group, row.label): row.values for row in load_published("adm").rows}
+    longer = "ImageNet 256x256, 2M iterations"
+    for cell, row in {
+        "conditional-s0": ("ImageNet 256x256", "ADM"),
+        "conditional-s1": ("ImageNet 256x256", "ADM-G"),
+        "conditional-s10": (longer, "conditional, s = 10"),
+        "unconditional-s0": (longer, "unconditional"),
+        "unconditional-s1": (longer, "unconditional, s = 1"),
+        "unconditional-s10": (longer, "unconditional, s = 10"),
+    }.items():
+        texts = {key: text for key, text in cells[cell].items() if text}
+        assert texts == {key: str(value) for key, value in rows[row].items()}, cell
 
 
 def test_an_empty_row_prints_nothing() -> None:

@@ -156,7 +156,7 @@ def test_a_grid_of_last_checkpoints_compares_with_last_checkpoints() -> None:
 def test_quick_differs_in_every_named_condition_and_in_the_settings_it_changes() -> None:
     record = quick_records()[0]
     found = {d.name: (d.published, d.here) for d in differences(record, GRID, "last")}
-    silent = {"nll", "ode", "settings", "data_sha256", "quantisation", "weights"}
+    silent = {"nll", "ode", "settings", "data_sha256", "quantisation", "weights", "reference_images"}
     assert set(type(GRID.conditions).model_fields) - silent <= {name.replace(" ", "_") for name in found}
     assert found["samples"] == ("50,000", f"{record.settings.sampling.samples:,}")
     assert found["sampling steps"] == ("1,000", f"{record.settings.diffusion.T:,}")
@@ -189,6 +189,19 @@ def test_another_papers_grid_is_held_against_its_own_settings_alone() -> None:
     conditions = GRID.conditions.model_copy(update={"settings": settings, "sampling_steps": 4000})
     found = differences(record, GRID.model_copy(update={"conditions": conditions}), "best")
     assert [(d.name, d.published, d.here) for d in found] == [("network.blocks", "3", "2")]
+
+
+def test_precision_and_recall_depend_on_k_and_on_the_reference_images_and_no_other_score_does() -> None:
+    stated = {"reference_images": 10_000, "settings": {"scoring": {"neighborhood": 5}}}
+    grid = GRID.model_copy(update={"conditions": GRID.conditions.model_copy(update=stated)})
+    found = {key: differences(paper_records()[0], grid, "best", key) for key in ("is_mean", "fd_train", "recall")}
+    assert found["is_mean"] == found["fd_train"] == ()
+    assert {(d.name, d.published, d.here) for d in found["recall"]} == {
+        ("images behind precision and recall", "10,000", "50,000"),
+        ("scoring.neighborhood", "5", "3"),
+    }
+    assert unstated(GRID, "recall")[-1] == "images behind precision and recall"
+    assert "images behind precision and recall" not in unstated(grid, "recall") + unstated(GRID, "fd_train")
 
 
 def test_intervals_of_logging_and_checkpoints_change_no_number_and_are_no_difference() -> None:

@@ -336,6 +336,26 @@ def test_anchors_stand_under_the_rows_with_the_same_metrics() -> None:
     assert {len(line.fields) for line in (*table.lines, *table.anchors)} == {len(table.heads)}
 
 
+def test_sfid_precision_and_recall_stand_beside_fid_where_a_row_has_them() -> None:
+    grid = load_grid("guidance-imagenet")
+    [summary] = summaries([make_record(grid, "conditional-s1")], grid)
+    table = make_table(summary)
+    assert [head.text for head in table.heads[-table.published :]] == [
+        "IS ↑",
+        "FID ↓",
+        "sFID ↓",
+        "precision ↑",
+        "recall ↑",
+    ]
+    of_cell = {line.cell: [field.text for field in line.fields[-table.published :]] for line in table.lines}
+    assert of_cell["conditional-s1"] == ["186.70", "4.59", "5.25", "0.82", "0.52"]
+    assert of_cell["unconditional-s1"] == ["", "33.03", "", "", ""]
+    assert not summary.comparable_in("recall") and "sfd_train" not in summary.differences  # it was not measured
+    [plain] = summaries([make_record(GRID, "eps-mse-fixed")], GRID)
+    assert "precision" not in plain.differences
+    assert not {"sFID ↓", "recall ↑"} & {head.text for head in make_table(plain).heads[-make_table(plain).published :]}
+
+
 def test_a_grid_without_published_numbers_has_no_columns_for_them() -> None:
     cells = tuple(cell.model_copy(update={"published": Published()}) for cell in GRID.cells)
     table = table_of(quick_records(), GRID.model_copy(update={"cells": cells}))

@@ -102,6 +102,9 @@ def flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 COLUMNS = {
     "is": "IS ↑",
     "fid": "FID ↓",
+    "sfid": "sFID ↓",
+    "precision": "precision ↑",
+    "recall": "recall ↑",
     "nll": "NLL, test (train), bits/dim ↓",
     "nll_ode": "NLL by the ODE, test, bits/dim ↓",
     "parameters": "parameters",

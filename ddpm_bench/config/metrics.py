@@ -157,12 +157,12 @@ METRICS = {
         ),
         Metric("kid_std", "spread of the kernel distance over subsets", "error", "down", 4, "{kernel}, std"),
         Metric(
-            "precision", "precision", "score", "up", 3, "precision", split="train", scale="arcsine",
-            neighbours="neighborhood", minor=True,
+            "precision", "precision", "score", "up", 3, "precision", split="train", source_name="precision",
+            published="precision", scale="arcsine", neighbours="neighborhood", minor=True,
         ),
         Metric(
-            "recall", "recall", "score", "up", 3, "recall", split="train", scale="arcsine", neighbours="neighborhood",
-            minor=True,
+            "recall", "recall", "score", "up", 3, "recall", split="train", source_name="recall", published="recall",
+            scale="arcsine", neighbours="neighborhood", minor=True,
         ),
         Metric(
             "density", "density", "score", "up", 3, "density", split="train", neighbours="density_neighborhood",
@@ -182,7 +182,7 @@ METRICS = {
         ),
         Metric(
             "sfd_train", "Frechet distance of spatial features to the training set", "distance", "down", 2, "{spatial}",
-            split="train", scale="log", minor=True,
+            split="train", source_name="sFID", published="sfid", scale="log", minor=True,
         ),
         Metric(
             "mmd_train", "squared MMD with a Gaussian kernel to the training set, times 1000", "distance", "down", 3,

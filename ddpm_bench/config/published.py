@@ -77,7 +77,7 @@ class Published(Frozen):
     """The numbers that a source printed for a row. `blank`: a dash for IS and FID, so these are None.
 
     is_std: the source's own spread, over splits of one sample set. fid: to the training set, in so many digits behind the point as
-    it was printed with; fid_test to the test set.
+    it was printed with; fid_test to the test set. sfid, precision, recall: to the training set, too.
     nll_test, nll_train: bits/dim; upper bounds where `nll_bound`. nll_source: where they stand, if elsewhere.
     nll_ode: bits/dim of test images by the probability flow ODE, which is no bound. nll_ode_source: likewise.
     bold: the numbers that it printed in bold.
@@ -88,6 +88,9 @@ class Published(Frozen):
     fid: float | None = None
     fid_digits: int = 2
     fid_test: float | None = None
+    sfid: float | None = None
+    precision: float | None = Field(None, ge=0, le=1)
+    recall: float | None = Field(None, ge=0, le=1)
     nll_test: float | None = None
     nll_train: float | None = None
     nll_bound: bool = False
@@ -121,6 +124,11 @@ class Published(Frozen):
         return self.of(METRICS[key].error)
 
     @property
+    def beside_fid(self) -> dict[str, float | None]:
+        """What newer tables have beside it, by field."""
+        return {"sfid": self.sfid, "precision": self.precision, "recall": self.recall}
+
+    @property
     def has_scores(self) -> bool:
         return self.blank or self.is_mean is not None or self.fid is not None
 
@@ -142,6 +150,7 @@ class Published(Frozen):
         return {
             "is": score if self.is_std is None else f"{score} ± {self.is_std:.2f}",
             "fid": "" if self.fid is None else f"{self.fid:.{self.fid_digits}f}",
+            **{name: "" if value is None else f"{value:.2f}" for name, value in self.beside_fid.items()},
             "nll": f"{'≤ ' if self.nll_bound else ''}{test}{train}",
             "nll_ode": "" if self.nll_ode is None else f"{self.nll_ode:.2f}",
             **(self.cost or PublishedCost()).texts,
@@ -182,8 +191,8 @@ class Conditions(Frozen):
     What is None is not stated by the source, and then not compared; the report says so, unless a cell's own settings say it
     (`training.steps`, `sampling.steps`). data_sha256: of the prepared
     pixels, as in a record. weights: the moving average's or those of the last step. quantisation: of the samples before
-    they are scored. settings: by section and name (see `settings.py`), as far as the source says them; "none" stands
-    for no value.
+    they are scored. reference_images: behind precision and recall. settings: by section and name (see `settings.py`), as far as
+    the source says them; "none" stands for no value.
     """
 
     data: str
@@ -192,6 +201,7 @@ class Conditions(Frozen):
     weights: Literal["ema", "raw"] | None = None
     quantisation: str | None = None
     samples: Count
+    reference_images: Count | None = None
     training_steps: Count | None = None
     sampling_steps: Count | None = None
     extractor: str

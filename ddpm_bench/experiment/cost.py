@@ -215,7 +215,8 @@ def time_network(job: Job, data: ImageData, runtime: Runtime, threads: int) -> P
 
 def _trainer(job: Job, data: ImageData, runtime: Runtime, batch: int) -> Trainer:
     training = job.settings.training.model_copy(update={"batch": batch})
-    data = replace(data, train=Split(data.train.images[:ENCODED]))
+    labels = None if data.train.labels is None else data.train.labels[:ENCODED]
+    data = replace(data, train=Split(data.train.images[:ENCODED], labels))
     with tempfile.TemporaryDirectory() as empty:  # a step writes nothing
         settings = job.settings.model_copy(update={"training": training})
         trainer = make_trainer(replace(job, settings=settings), data, runtime, Path(empty))

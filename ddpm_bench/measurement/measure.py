@@ -16,7 +16,7 @@ from ddpm_bench.config.networks import network_settings
 from ddpm_bench.config.sampling import SamplingSettings
 from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.data import ImageData
-from ddpm_bench.data.labels import check_labels
+from ddpm_bench.data.labels import check_labels, class_count
 from ddpm_bench.data.pictures import write_image_grid
 from ddpm_bench.diffusion.sample_labels import SampleLabels
 from ddpm_bench.files import keyed_folder, sha256_file
@@ -28,12 +28,14 @@ from ddpm_bench.measurement.likelihood import LikelihoodMethod, measure_likeliho
 from ddpm_bench.measurement.pictures import draw_neighbours, draw_progressive
 from ddpm_bench.measurement.samples import draw_samples, samples_depend_on
 from ddpm_bench.metrics.anchors import anchors
+from ddpm_bench.metrics.class_wise import Classes
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.metrics.fidelity import scores
 from ddpm_bench.metrics.neighbours import find_neighbours
 from ddpm_bench.metrics.quality import check_quality
 from ddpm_bench.models.build_sampling import build_sample_labels
 from ddpm_bench.models.model import Model
+from ddpm_bench.records.classes import ClassScores
 from ddpm_bench.records.likelihoods import BoundTerms
 from ddpm_bench.records.part import Part
 from ddpm_bench.records.protocol import protocol
@@ -87,10 +89,11 @@ class Task:
 
 
 class Scored(Part):
-    """Scores of samples, by metric, and the intervals of some."""
+    """Scores of samples, by metric, the intervals of some, and scores by class."""
 
     metrics: dict[str, float]
     quantiles: dict[str, tuple[float, ...]]
+    classes: tuple[ClassScores, ...] = ()
 
 
 class Shown(Part):
@@ -134,6 +137,7 @@ def measure(model: Model, task: Task, runtime: Runtime, record: Path) -> Measure
         bounds=bounds,
         terms=terms,
         ode=ode,
+        classes=found.classes,
         anchors=scale,
         sample_grid=picture_path(record).name,
         pictures=shown.pictures,
@@ -167,23 +171,38 @@ def score(model: Model, task: Task, runtime: Runtime, record: Path) -> Scored:
     write_image_grid(picture_path(record), samples[:PICTURED])
     kept, data = kept_scores(model.function, task, runtime, record), task.data
     if not (found := kept.read()):
-        test, asked = data.test.images if task.scoring.test_reference else None, classes_checked(model.function, task)
+        test = data.test.images if task.scoring.test_reference else None
         with clock("scoring"):
             made = scores(
                 samples, data.train.images, task.extractor, task.scoring, runtime,
                 seed=task.seed, test_reference=test, held_out=data.test.images,
-                labels=None if asked is None else asked.at(0, len(samples)),
+                classes=_classes(model.function, task),
             )  # fmt: skip
-        found = kept.write(Scored(metrics=made.metrics, quantiles=made.quantiles))
+        found = kept.write(Scored(metrics=made.metrics, quantiles=made.quantiles, classes=made.classes))
     observer().scores(model.step or 0, found.metrics)
     return found
 
 
+def classes_asked(function: Mapping[str, Any], task: Task) -> SampleLabels | None:
+    """Which classes samples are asked to be of, where the data have labels of as many; else None."""
+    asked = build_sample_labels(task.sampling, network_settings(function["network"]))
+    return asked if asked and asked.classes == class_count(task.data) else None
+
+
 def classes_checked(function: Mapping[str, Any], task: Task) -> SampleLabels | None:
-    """Which classes samples are asked to be of, where the extractor knows the classes of the data; else None."""
-    if not task.data.classes or task.data.classes != task.extractor.class_names:
+    """`classes_asked` where the extractor knows the classes of the data; else None."""
+    known = task.data.classes and task.data.classes == task.extractor.class_names
+    return classes_asked(function, task) if known else None
+
+
+def _classes(function: Mapping[str, Any], task: Task) -> Classes | None:
+    """Those of the samples and of the training images, where samples are asked to be of some of the data's."""
+    asked, data = classes_asked(function, task), task.data
+    if asked is None or data.train.labels is None:
         return None
-    return build_sample_labels(task.sampling, network_settings(function["network"]))
+    names = data.classes or tuple(map(str, range(asked.classes)))
+    known = classes_checked(function, task) is not None
+    return Classes(asked.at(0, task.sampling.samples), data.train.labels, names, known)
 
 
 def kept_scores(function: dict[str, Any], task: Task, runtime: Runtime, record: Path) -> "Kept[Scored]":

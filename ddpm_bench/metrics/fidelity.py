@@ -24,9 +24,10 @@ from tqdm import tqdm
 from ddpm_bench.config.metrics import DISTANCE
 from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.errors import UserError
+from ddpm_bench.metrics.class_wise import Classes
 from ddpm_bench.metrics.extractor import Extractor, MeasuredImages
 from ddpm_bench.metrics.features import Outputs, kept_features, outputs_of
-from ddpm_bench.metrics.quality import Compared, Scores, check_quality, class_agreement, quality
+from ddpm_bench.metrics.quality import Compared, Scores, check_quality, of_classes, quality
 from ddpm_bench.metrics.uncertainty import Quantiles, frechet, replicates_for, score_quantiles
 from ddpm_bench.records.protocol import ScoreProtocol, protocol
 from ddpm_bench.runtime.runtime import Runtime
@@ -61,7 +62,7 @@ def score(
 def scores(
     samples: Tensor | np.ndarray, reference: Tensor | np.ndarray, extractor: Extractor, scoring: ScoringSettings,
     runtime: Runtime, *, seed: int = 0, test_reference: Tensor | np.ndarray | None = None,
-    held_out: Tensor | np.ndarray | None = None, distance: str = DISTANCE, labels: Tensor | None = None,
+    held_out: Tensor | np.ndarray | None = None, distance: str = DISTANCE, classes: Classes | None = None,
 ) -> Scores:  # fmt: skip
     """Score `samples` against `reference` (the complete training set, not flipped), both uint8 (N, C, H, W).
 
@@ -70,7 +71,7 @@ def scores(
     fd_infinity where there are samples enough for the number of features; fd_test where a `test_reference` is given; what
     `scoring.quality` names. The same images, extractor and device give the same numbers. `seed` is for the intervals of
     is_mean, means and distances, by `scoring.bootstrap` replicates. `held_out`: test images, by which copies are told.
-    `labels`: int64 (N,), the classes that the samples were asked to be of, numbered as the extractor's; with them class_agreement.
+    `classes`: those that the samples were asked to be of; with them scores by class, and class_agreement where the extractor can tell.
 
     The references' features are kept in the runtime's cache; nothing of the samples stays. UserError for images that
     are not uint8, that differ in shape, that the extractor was not made for, or that are too few. Raises Interrupted
@@ -106,8 +107,8 @@ def scores(
         shown["samples"], outputs, shown["reference images"], training, shown.get("held-out images"), extractor, runtime
     )
     known = Scores(metrics, {key: interval for key, interval in quantiles.items() if interval})
-    if labels is not None:
-        known |= class_agreement(outputs.logits, labels, scoring, seed)
+    if classes is not None:
+        known |= of_classes(compared, classes, scoring, seed)
     return known | quality(compared, scoring, seed)
 
 

@@ -15,24 +15,27 @@ from torch_fidelity.metric_fid import fid_features_to_statistics
 from ddpm_bench.config.metrics import AGREEMENT
 from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.errors import UserError
+from ddpm_bench.metrics.class_wise import Classes, agreeing, class_wise
 from ddpm_bench.metrics.copies import find_copies
 from ddpm_bench.metrics.density import density_and_coverage
 from ddpm_bench.metrics.extractor import Extractor, MeasuredImages
 from ddpm_bench.metrics.features import Outputs, kept_features
 from ddpm_bench.metrics.mmd import scaled_mmd
 from ddpm_bench.metrics.uncertainty import Quantiles, frechet, mean_quantiles, replicates_for
+from ddpm_bench.records.classes import ClassScores
 from ddpm_bench.runtime.runtime import Runtime
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Values by their key in `config.metrics.METRICS`; of some, their interval at `record.QUANTILES`."""
+    """Values by their key in `config.metrics.METRICS`; of some, their interval at `record.QUANTILES`; some by class."""
 
     metrics: dict[str, float]
     quantiles: dict[str, Quantiles]
+    classes: tuple[ClassScores, ...] = ()
 
     def __or__(self, other: "Scores") -> "Scores":
-        return Scores(self.metrics | other.metrics, self.quantiles | other.quantiles)
+        return Scores(self.metrics | other.metrics, self.quantiles | other.quantiles, self.classes or other.classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +103,13 @@ def _mmd(of: Compared, scoring: ScoringSettings, seed: int) -> Scores:
     return Scores({"mmd_train": scaled_mmd(of.outputs.features.to(on), of.training_features.to(on))}, {})
 
 
-def class_agreement(logits: Tensor, labels: Tensor, scoring: ScoringSettings, seed: int) -> Scores:
-    """How often the largest of an extractor's logits (N, classes) is that of the class asked for, labels (N,).
-
-    The extractor's own errors count as disagreement: of real images it would not be 1 either.
-    """
-    agreeing = (logits.argmax(1) == labels.to(logits.device)).double()
-    return Scores({AGREEMENT: float(agreeing.mean())}, _interval(AGREEMENT, agreeing, scoring, seed))
+def of_classes(of: Compared, classes: Classes, scoring: ScoringSettings, seed: int) -> Scores:
+    """How often samples are of the class that they were asked to be of, where the extractor can tell, and their scores by class."""
+    by_class = class_wise(of.outputs, of.training_features, classes, of.extractor.info)
+    if not classes.known:
+        return Scores({}, {}, by_class)
+    agreement = agreeing(of.outputs.logits, classes.asked)
+    return Scores({AGREEMENT: float(agreement.mean())}, _interval(AGREEMENT, agreement, scoring, seed), by_class)
 
 
 def _interval(key: str, values: Tensor, scoring: ScoringSettings, seed: int) -> dict[str, Quantiles]:

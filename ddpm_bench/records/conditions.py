@@ -26,9 +26,14 @@ from ddpm_bench.records.record import Record
 Selection = Literal["last", "best"]
 """Which checkpoint a number belongs to: the last, or the one with the lowest distance to the training set."""
 
+REFERENCE = "images behind precision and recall"
+"""Of the reference: more of them have smaller balls."""
 QUANTISED = "rounded to uint8"
 """What samples are before anything scores them, in every record."""
-MAY_BE_UNSTATED = ("hash of the data", "training steps", "weights", "checkpoint", "sampling steps", "quantisation")
+MAY_BE_UNSTATED = (
+    "hash of the data", "training steps", "weights", "checkpoint", "sampling steps", "quantisation", REFERENCE
+)  # fmt: skip
+_OF_NEIGHBOURS = ("scoring.neighborhood", "scoring.density_neighborhood")
 _BOUND_WORDS = {"evals": "network calls an image", "clip_x0": "clipping of x_0"}
 # Settings that change no number, and one that has a name of its own.
 _NO_CONDITIONS = {"training.steps", "training.checkpoint_every", "training.log_every", "training.snapshot_every"}
@@ -236,6 +241,7 @@ def measurement_conditions(record: Record, key: str) -> dict[str, Any]:
         conditions["reference split"] = metric.split
     if metric.neighbours:
         conditions[metric.neighbours] = getattr(settings.scoring, metric.neighbours)
+        conditions[REFERENCE] = record.data.train_images
     return conditions
 
 
@@ -278,7 +284,9 @@ def published_conditions(grid: Grid, key: str, cell: Cell | None = None) -> dict
             "extractor": stated.extractor,
             "quantisation": stated.quantisation,
         }
-    no_matter = ("sampling.", "scoring.") if metric.is_bound else ()
+        if metric.neighbours:
+            conditions[REFERENCE] = stated.reference_images
+    no_matter = ("sampling.", "scoring.") if metric.is_bound else () if metric.neighbours else _OF_NEIGHBOURS
     return conditions | {name: value for name, value in told.items() if not name.startswith(no_matter)}
 
 

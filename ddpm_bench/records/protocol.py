@@ -145,6 +145,16 @@ def few_images(how: ScoreProtocol, samples: int, reference: int, info: Extractor
     return said
 
 
+def fewest_for_distance(info: ExtractorInfo) -> int:
+    """Images of each set below which a Frechet distance is mostly bias."""
+    return SAMPLES_A_FEATURE * info.feature_dim
+
+
+def enough_for_distance(samples: int, reference: int, info: ExtractorInfo) -> bool:
+    """Whether both sets are, so that no distance need be marked as too high."""
+    return min(samples, reference) >= fewest_for_distance(info)
+
+
 def few_for_distance(samples: int, reference: int | None, info: ExtractorInfo) -> list[str]:
     """What so many images are too few for in a Frechet distance. reference: None where only its statistics are known."""
     distance, features, said = info.labels[0], info.feature_dim, []
@@ -159,7 +169,7 @@ def few_for_distance(samples: int, reference: int | None, info: ExtractorInfo) -
             f"{distance}: {_images(fewest)} determine no covariance of {features:,} features, so it comes out far too high. "
             f"Give more than {features:,}, better {SAMPLES_A_FEATURE} a feature."
         )
-    elif fewest < SAMPLES_A_FEATURE * features:
+    elif fewest < fewest_for_distance(info):
         said.append(
             f"{distance} comes out high: {_images(fewest)} are fewer than {SAMPLES_A_FEATURE} for each of {features:,} features. "
             "Compare at equal numbers."

@@ -12,6 +12,7 @@ from ddpm_bench.config.settings import CellSettings, as_written
 from ddpm_bench.config.values import Count, Seed
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import write_json
+from ddpm_bench.records.classes import ClassScores
 from ddpm_bench.records.fields import (
     Distances,
     Hardware,
@@ -117,6 +118,7 @@ class Measurement(Part):
     bounds: Bounds = ()
     terms: BoundTerms | None = None  # every term, of fewer test images, where the bounds are estimates
     ode: OdeLikelihood | None = None  # of test images
+    classes: tuple[ClassScores, ...] = ()  # of samples that were asked to be of some
     anchors: Scale = {}
     sample_grid: PictureName  # PNG beside the record
     pictures: PictureNames = {}  # PNGs beside the record
@@ -165,6 +167,7 @@ class Record(Part):
     bounds: Bounds = ()
     terms: BoundTerms | None = None  # every term, of fewer test images, where the bounds are estimates
     ode: OdeLikelihood | None = None  # of test images
+    classes: tuple[ClassScores, ...] = ()  # of samples that were asked to be of some
     anchors: Scale = {}
     training_log: tuple[LogPoint, ...] = ()
     trained_with: str | None = None
@@ -220,11 +223,11 @@ class Record(Part):
         settings = self.settings.model_dump(mode="json")
         for axis in self.axes:
             section, _, name = axis.partition(".")
-            settings[section].pop(name, None)
+            settings.get(section, {}).pop(name, None)
         if "network.kind" in self.axes:
             settings["network"] = {}
         if "codec" not in settings["diffusion"] or not self.settings.diffusion.autoencoder:
-            del settings["diffusion"]["autoencoder"]
+            settings["diffusion"].pop("autoencoder", None)
         return settings
 
     @property

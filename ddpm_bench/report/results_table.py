@@ -65,6 +65,11 @@ class SourceColumn:
 
 IS = SourceColumn("IS ↑", "is_mean", lambda p: p.is_mean is not None, lambda p: p.texts["is"])
 FID = SourceColumn("FID ↓", "fid", lambda p: p.fid is not None, lambda p: p.texts["fid"])
+BESIDE_FID = (
+    SourceColumn("sFID ↓", "sfid", lambda p: p.sfid is not None, lambda p: p.texts["sfid"]),
+    SourceColumn("precision ↑", "precision", lambda p: p.precision is not None, lambda p: p.texts["precision"]),
+    SourceColumn("recall ↑", "recall", lambda p: p.recall is not None, lambda p: p.texts["recall"]),
+)
 NLL = SourceColumn("NLL, test (train), bits/dim ↓", "nll_test", lambda p: p.has_nll, lambda p: p.texts["nll"])
 NLL_TEST = SourceColumn(
     "NLL, test ↓", "nll_test", lambda p: p.nll_test is not None, lambda p: p.texts["nll"].partition(" (")[0]
@@ -72,7 +77,7 @@ NLL_TEST = SourceColumn(
 NLL_ODE = SourceColumn(
     "NLL by the ODE, test, bits/dim ↓", "nll_ode", lambda p: p.nll_ode is not None, lambda p: p.texts["nll_ode"]
 )
-SOURCES, COMPACT_SOURCES = (IS, FID, NLL, NLL_ODE), (IS, FID, NLL_TEST)
+SOURCES, COMPACT_SOURCES = (IS, FID, *BESIDE_FID, NLL, NLL_ODE), (IS, FID, NLL_TEST)
 SPLITS = "published ± is the source's own: the spread over splits of one sample set, not over runs"
 
 

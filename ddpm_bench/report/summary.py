@@ -187,7 +187,7 @@ def _summary(records: Sequence[Record], aside: Sequence[SetAside], grid: Grid, s
         selection=selection,
         records=tuple(records),
         rows=rows,
-        anchors=_estimates([(name, metrics) for (name, _), metrics in by_seed.items()]),
+        anchors=over_seeds([(name, metrics) for (name, _), metrics in by_seed.items()]),
         differences={key: _differences(records, grid, key, selection) for key in _held(rows, grid)},
         set_aside=tuple(aside),
     )
@@ -197,7 +197,7 @@ def _rows(
     records: Sequence[Record], grid: Grid, scored: Sequence[tuple[Record, Checkpoint]]
 ) -> tuple[MeasuredCell, ...]:  # fmt: skip
     """Every cell with its runs, and what is known of the checkpoints that were `scored`."""
-    by_cell = _estimates([(record.cell, checkpoint.metrics) for record, checkpoint in scored])
+    by_cell = over_seeds([(record.cell, checkpoint.metrics) for record, checkpoint in scored])
     # Where a cell has several checkpoints here, its estimates have several seeds, and no interval.
     by_cell |= {record.cell: _with_intervals(by_cell[record.cell], checkpoint) for record, checkpoint in scored}
     runs: dict[str, list[Record]] = defaultdict(list)
@@ -255,7 +255,7 @@ def _with_intervals(estimates: Mapping[str, Estimate], checkpoint: Checkpoint) -
     }
 
 
-def _estimates(measured: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, dict[str, Estimate]]:
+def over_seeds(measured: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, dict[str, Estimate]]:
     """(name, metrics) of every run -> name -> metric -> estimate over its seeds, names in order of appearance."""
     long = pd.DataFrame(
         [(name, key, value) for name, metrics in measured for key, value in metrics.items()],

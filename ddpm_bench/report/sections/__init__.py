@@ -13,6 +13,7 @@ from ddpm_bench.report.sections.answer import SAMPLES, answer
 from ddpm_bench.report.sections.bounds import bounds_section
 from ddpm_bench.report.sections.checkpoints import checkpoints_section
 from ddpm_bench.report.sections.claims import claims_section
+from ddpm_bench.report.sections.classes import classes_section
 from ddpm_bench.report.sections.cost import cost_section
 from ddpm_bench.report.sections.provenance import provenance_section
 from ddpm_bench.report.sections.published_elsewhere import published_elsewhere_section
@@ -46,6 +47,7 @@ def page(
         blocks += published_numbers_section(summary, of_several.get(summary.selection, ""))
     blocks += cost_section(first)
     blocks += claims_section(summaries)
+    blocks += classes_section(first)
     blocks += training_section(first, drawn.pop(CURVES, None))
     blocks += checkpoints_section(checkpoints, first.first)
     blocks += bounds_section(first)

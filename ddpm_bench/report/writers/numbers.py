@@ -48,6 +48,7 @@ def _numbers(summary: Summary) -> Iterator[dict[str, object]]:
             "published_is_mean": published.is_mean,
             "published_is_std_over_splits": published.is_std,
             "published_fid": published.fid,
+            **{f"published_{name}": value for name, value in published.beside_fid.items() if value is not None},
             "published_nll_test": published.nll_test,
             "published_nll_train": published.nll_train,
             "published_nll_is_upper_bound": published.nll_bound if published.has_nll else None,

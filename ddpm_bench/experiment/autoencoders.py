@@ -17,7 +17,7 @@ from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data.autoencoders import keep, store, stored
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.errors import UserError
-from ddpm_bench.experiment.cell import Job
+from ddpm_bench.experiment.job import Job
 from ddpm_bench.models.build import build_codec
 from ddpm_bench.models.interop.autoencoder_kl import given_codec
 from ddpm_bench.runtime.observer import about, say, say_once

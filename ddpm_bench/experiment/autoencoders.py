@@ -1,7 +1,7 @@
 """The autoencoders of jobs: settings say which by its hash, before anything is trained, sampled or looked up.
 
     autoencoder:PATH    a file of `ddpm-bench autoencoder train`, or a folder of diffusers' AutoencoderKL
-    kl-f2, ...          trained on the job's own images when it is first needed, and kept (`config/autoencoder.py`)
+    kl-f2, ...          trained on the job's own images when it is first needed, and kept (`config/autoencoders.py`)
 
 A model's weights depend on it, so it is there before its hash is asked for, unlike a classifier (`classifiers.py`). On a CPU the same
 images, settings and number of threads give the same weights; on another machine they may not, and then the hash differs.
@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from ddpm_bench.config.autoencoder import ON_DEMAND
+from ddpm_bench.config.autoencoders import ON_DEMAND
 from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data.autoencoders import keep, store, stored
 from ddpm_bench.data.images import ImageData

@@ -9,7 +9,7 @@ import torch
 from records import make_record
 from torch import Tensor
 
-from ddpm_bench.config.autoencoder import ON_DEMAND, AutoencoderSettings, AutoencoderTraining
+from ddpm_bench.config.autoencoders import ON_DEMAND, AutoencoderSettings, AutoencoderTraining
 from ddpm_bench.config.grid import Grid
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.config.preset import load_preset, resolve

@@ -17,7 +17,7 @@ from tiny_models import PLAIN, tiny_bench, tiny_data, tiny_jobs, tiny_preset
 
 from ddpm_bench.cli.options import device_numbers
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.experiment.cell import Bench
+from ddpm_bench.experiment.job import Bench
 from ddpm_bench.experiment.launchers import Asked, Inline, Processes, Ray, Slurm, choose_launcher, device_elsewhere
 from ddpm_bench.records.record import Record, read_records, record_path
 from ddpm_bench.runtime.interrupt import Stop

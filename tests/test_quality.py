@@ -14,7 +14,7 @@ from ddpm_bench.config.settings import DataSettings, ScoringSettings
 from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.data import load_data
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.experiment.cell import Bench
+from ddpm_bench.experiment.job import Bench
 from ddpm_bench.metrics import copies, fidelity, products
 from ddpm_bench.metrics.copies import calibrated_distances, find_copies
 from ddpm_bench.metrics.density import density_and_coverage

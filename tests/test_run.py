@@ -14,7 +14,8 @@ from ddpm_bench.data import ImageData, Split, load_data, read_images
 from ddpm_bench.diffusion.samplers import Ancestral
 from ddpm_bench.errors import Interrupted
 from ddpm_bench.experiment.ablate import set_aside
-from ddpm_bench.experiment.cell import Bench, Job, run_cell, scoring_steps
+from ddpm_bench.experiment.cell import run_cell, scoring_steps
+from ddpm_bench.experiment.job import Bench, Job
 from ddpm_bench.measurement import measure as measuring
 from ddpm_bench.measurement.bounds import spread_over
 from ddpm_bench.measurement.kept import work_beside

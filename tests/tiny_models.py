@@ -11,7 +11,7 @@ from ddpm_bench.config.settings import DataSettings, ProcessSettings
 from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.data import load_data
 from ddpm_bench.experiment.ablate import plan
-from ddpm_bench.experiment.cell import Bench, Job
+from ddpm_bench.experiment.job import Bench, Job
 from ddpm_bench.metrics.extractors import load_extractor
 from ddpm_bench.models.build import build_diffusion, build_network
 from ddpm_bench.models.model import save_model

@@ -61,7 +61,7 @@ def autoencoder_train(
     Example: `ddpm-bench autoencoder train --data embedded --resize average --size 16 --factor 2 --out kl-f2.safetensors`
     """
     from ddpm_bench.cli.setup import device_runtime, section
-    from ddpm_bench.config.autoencoder import MULTIPLIERS, AutoencoderSettings, AutoencoderTraining
+    from ddpm_bench.config.autoencoders import MULTIPLIERS, AutoencoderSettings, AutoencoderTraining
     from ddpm_bench.config.settings import DataSettings
     from ddpm_bench.data import load_data
     from ddpm_bench.files import check_weights_file

@@ -149,9 +149,9 @@ def ablate(
     from ddpm_bench.data import load_data
     from ddpm_bench.experiment.ablate import check_results, plan, run_jobs, scored_with, set_aside
     from ddpm_bench.experiment.autoencoders import with_autoencoders
-    from ddpm_bench.experiment.cell import Bench
     from ddpm_bench.experiment.classifiers import with_classifiers
     from ddpm_bench.experiment.cost import estimate
+    from ddpm_bench.experiment.job import Bench
     from ddpm_bench.experiment.launchers import Asked, choose_launcher, device_elsewhere
     from ddpm_bench.files import make_folder
     from ddpm_bench.metrics.extractors import choose_extractor

@@ -102,7 +102,7 @@ def reproduce(
     from ddpm_bench.data import load_data
     from ddpm_bench.errors import UserError
     from ddpm_bench.experiment.ablate import check_results, run_jobs, set_aside
-    from ddpm_bench.experiment.cell import Bench
+    from ddpm_bench.experiment.job import Bench
     from ddpm_bench.experiment.launchers import Inline
     from ddpm_bench.experiment.reproduce import check_same, job_of, judge, siblings, verdict_table
     from ddpm_bench.records.fields import networks_in

@@ -17,7 +17,7 @@ from ddpm_bench.config.values import first_fault
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.diffusion.spacing import visited
 from ddpm_bench.errors import UserError
-from ddpm_bench.experiment.cell import Job
+from ddpm_bench.experiment.job import Job
 from ddpm_bench.metrics.extractors import Extractor, load_extractor
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network
 from ddpm_bench.models.build_sampling import build_sampler

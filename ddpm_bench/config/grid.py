@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from ddpm_bench.config.autoencoder import plain_codec
+from ddpm_bench.config.autoencoders import plain_codec
 from ddpm_bench.config.limits import NAME
 from ddpm_bench.config.published import (
     Claim,

@@ -1,4 +1,4 @@
-"""The settings of networks, by kind: the paper's U-Net, and whatever is entered in NETWORKS. No torch is imported."""
+"""The settings of networks, by kind: the paper's U-Net, DiT, and whatever is entered in NETWORKS. No torch is imported."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -50,8 +50,8 @@ class NetworkSettings(Settings):
 
     @property
     def named(self) -> dict[str, Any]:
-        """JSON values that decide what it computes. What it is not told stays unnamed, so that what was kept before there were
-        labels is found."""
+        """JSON values that decide what it computes. What it is not told stays unnamed, so that what was kept before there was
+        anything to tell is found."""
         return self.model_dump(mode="json")
 
     @property

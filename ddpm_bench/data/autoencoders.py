@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from ddpm_bench.config.autoencoder import AutoencoderSettings, AutoencoderTraining
+from ddpm_bench.config.autoencoders import AutoencoderSettings, AutoencoderTraining
 from ddpm_bench.data.latents import Latents
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import given_content, known_content

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ddpm_bench.config.autoencoder import ON_DEMAND
+from ddpm_bench.config.autoencoders import ON_DEMAND
 from ddpm_bench.data.images import to_model, to_uint8
 from ddpm_bench.errors import UserError
 from ddpm_bench.runtime.batch import Halving

@@ -14,8 +14,8 @@ from ddpm_bench.data.labels import check_labels
 from ddpm_bench.diffusion.spacing import visited
 from ddpm_bench.errors import UserError
 from ddpm_bench.experiment.autoencoders import with_given_autoencoder
-from ddpm_bench.experiment.cell import Bench, Job, training_identity
 from ddpm_bench.experiment.cost import longest_first
+from ddpm_bench.experiment.job import Bench, Job, training_identity
 from ddpm_bench.experiment.launchers import Launcher
 from ddpm_bench.experiment.live_table import board
 from ddpm_bench.files import move_aside

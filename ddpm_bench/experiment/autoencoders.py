@@ -1,7 +1,7 @@
 """The autoencoders of jobs: settings say which by its hash, before anything is trained, sampled or looked up.
 
     autoencoder:PATH    a file of `ddpm-bench autoencoder train`, or a folder of diffusers' AutoencoderKL
-    kl-f2, ...          trained on the job's own images when it is first needed, and kept (`config/autoencoder.py`)
+    kl-f2, ...          trained on the job's own images when it is first needed, and kept (`config/autoencoders.py`)
 
 A model's weights depend on it, so it is there before its hash is asked for, unlike a classifier (`classifiers.py`). On a CPU the same
 images, settings and number of threads give the same weights; on another machine they may not, and then the hash differs.
@@ -12,12 +12,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from ddpm_bench.config.autoencoder import ON_DEMAND
+from ddpm_bench.config.autoencoders import ON_DEMAND
 from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data.autoencoders import keep, store, stored
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.errors import UserError
-from ddpm_bench.experiment.cell import Job
+from ddpm_bench.experiment.job import Job
 from ddpm_bench.models.build import build_codec
 from ddpm_bench.models.interop.autoencoder_kl import given_codec
 from ddpm_bench.runtime.observer import about, say, say_once

@@ -1,156 +1,41 @@
 """One cell from start to finish: train, then measure the snapshot as anyone would. Everything interruptible, everything resumable."""
 
-import contextlib
-import hashlib
-import json
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ddpm_bench.config.grid import Cell
 from ddpm_bench.config.settings import CellSettings
 from ddpm_bench.data import ImageData, small_data
 from ddpm_bench.data.labels import labels_for, labels_sha256
 from ddpm_bench.diffusion.denoiser import Denoiser
-from ddpm_bench.errors import NotFinite, UserError
+from ddpm_bench.errors import NotFinite
 from ddpm_bench.experiment.classifiers import train_if_missing
+from ddpm_bench.experiment.job import Bench, Job, training_identity
 from ddpm_bench.measurement.kept import Clock, mention_older, work_beside
-from ddpm_bench.measurement.measure import Task, data_info, kept_scores, measure, score
-from ddpm_bench.metrics.extractors import Extractor
+from ddpm_bench.measurement.measure import data_info, kept_scores, measure, score
 from ddpm_bench.models.build import build_codec, build_diffusion, build_network, build_objective, build_small
 from ddpm_bench.models.build_sampling import network_calls, sampling_remarks, steps_made
 from ddpm_bench.models.cascade import stacked
 from ddpm_bench.models.model import Model, function_of, load_model
-from ddpm_bench.records.protocol import has_score
 from ddpm_bench.records.provenance import git_commit, hardware, versions
 from ddpm_bench.records.record import (
-    PICTURES,
-    TABLE2_AXES,
     Checkpoint,
     Divergence,
     Measurement,
     Record,
     picture_path,
-    record_path,
 )  # fmt: skip
 from ddpm_bench.runtime.batch import training_batch
 from ddpm_bench.runtime.observer import about, observer, say
 from ddpm_bench.runtime.owner import ORPHAN_S, owned
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.runtime.tensorboard import event_files
-from ddpm_bench.storage.lease import Lease
-from ddpm_bench.storage.store import Mirror
 from ddpm_bench.training.batches import Labels
 from ddpm_bench.training.divergence import no_distance
 from ddpm_bench.training.trainer import Trainer, Training
-
-TRAINED = {"data", "diffusion", "network", "training"}
-"""The sections that weights depend on."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One cell and seed of a grid, resolved.
-
-    axes: the settings that tell the grid's cells apart. shares: the first of the jobs that differ in no setting of training,
-    where there are several: they are trained once, as it says.
-    """
-
-    grid: str
-    preset: str
-    cell: Cell
-    settings: CellSettings
-    seed: int
-    axes: tuple[str, ...] = TABLE2_AXES
-    shares: "Job | None" = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.cell.name}-seed{self.seed}"
-
-    @property
-    def trained_in(self) -> Path:
-        """The folder of its snapshots, below that of all work."""
-        return Path("trained", self.shares.name) if self.shares else Path(self.name)
-
-    def with_settings(self, changed: Callable[[CellSettings], CellSettings]) -> "Job":
-        """The job with its settings changed so, and alike those of the job that it shares its training with."""
-        return replace(self, settings=changed(self.settings), shares=self.shares and self.shares.with_settings(changed))
-
-    @property
-    def stages(self) -> "tuple[Job, ...]":
-        """The trainings of the models below a cascade's own, the lowest first; jobs that agree in all that one depends on share it,
-        for the name of its folder is the hash of that."""
-        return tuple(replace(self, settings=each, shares=None) for each in self.settings.stages)
-
-    @property
-    def trained_as_stage_in(self) -> Path:
-        """The folder of its snapshots where it is a model below others. Settings that have their defaults are left out of its hash,
-        so that it is found again by versions with more of them."""
-        settings = self.settings
-        named = settings.model_dump(mode="json", include=TRAINED, exclude_defaults=True)
-        of = json.dumps({**named, "kind": settings.network.kind}, sort_keys=True)
-        return Path(
-            "trained", f"side{self.settings.data.size}-{hashlib.sha256(of.encode()).hexdigest()[:12]}-seed{self.seed}"
-        )
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Shared by all jobs of one command. `results` receives records; snapshots and samples lie in its folder `work`.
-
-    tensorboard: folder of event files, where those are wanted. lease: of the place that `results` is kept in step with, where
-    that lies elsewhere. UserError for an extractor without a score.
-    """
-
-    results: Path
-    data: ImageData
-    extractor: Extractor
-    runtime: Runtime
-    tensorboard: Path | None = None
-    lease: Lease | None = None
-
-    def __post_init__(self) -> None:
-        if not has_score(self.extractor.info):
-            raise UserError(
-                f"The cells of a grid are scored, and the extractor '{self.extractor.info.name}' tells no classes apart, so that "
-                "there is no score. Measure their checkpoints with it: `ddpm-bench evaluate --ckpt`."
-            )
-
-    def mirrored(self, folder: Path) -> AbstractContextManager[object]:
-        """`folder`, of `results`, as the place elsewhere has it, and in step with that while the block runs."""
-        if self.lease is None:
-            return contextlib.nullcontext()
-        return Mirror(self.lease.store / folder.relative_to(self.results), folder, self.lease.check)
-
-    def send_pictures(self, job: Job) -> None:
-        """Those beside the job's record, to the place elsewhere: whoever writes the record may be on another machine."""
-        if self.lease:
-            for path in (picture_path(self.record(job), name) for name in PICTURES):
-                if path.exists():
-                    self.lease.store.put(path, path.name)
-
-    def fetch_pictures(self, record: Record) -> None:
-        """Those of a record that are not here but at the place elsewhere."""
-        if self.lease:
-            for name in filter(None, (record.sample_grid, *record.pictures.values())):
-                if not (self.results / name).exists():
-                    self.lease.store.get(name, self.results / name)
-
-    def record(self, job: Job) -> Path:
-        return record_path(self.results, job.cell.name, job.seed)
-
-    def task(self, job: Job) -> Task:
-        return Task(self.data, self.extractor, job.settings.sampling, job.settings.scoring, job.seed)
-
-
-def training_identity(settings: CellSettings) -> dict[str, Any]:
-    """All settings that the weights depend on, as JSON values."""
-    return settings.model_dump(mode="json", include=TRAINED)
 
 
 def make_trainer(job: Job, data: ImageData, runtime: Runtime, folder: Path) -> Trainer:

@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ddpm_bench.config.classifiers import CLASSIFIERS, ClassifierTraining, NoiseSettings
 from ddpm_bench.config.sampling import SamplingSettings
@@ -21,6 +20,7 @@ from ddpm_bench.config.settings import CellSettings, ProcessSettings
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.data.labels import labels_sha256
 from ddpm_bench.errors import UserError, near_miss
+from ddpm_bench.experiment.job import Job
 from ddpm_bench.models.build import build_codec, build_diffusion
 from ddpm_bench.models.classifiers import (
     RESOLVED,
@@ -37,11 +37,8 @@ from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.training.classifier import class_names, train_classifier
 
-if TYPE_CHECKING:
-    from ddpm_bench.experiment.cell import Job
 
-
-def with_classifiers(jobs: "Sequence[Job]", data: ImageData) -> "list[Job]":
+def with_classifiers(jobs: Sequence[Job], data: ImageData) -> list[Job]:
     """The jobs, whose settings say which classifier guides their samples. UserError for none, and for data without labels."""
 
     def named(settings: CellSettings) -> CellSettings:

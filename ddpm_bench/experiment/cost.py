@@ -23,7 +23,8 @@ from ddpm_bench.data import ImageData, Split
 from ddpm_bench.diffusion.bound import bound_term
 from ddpm_bench.diffusion.noise import BOUND, BlockNoise
 from ddpm_bench.diffusion.samplers import Chain
-from ddpm_bench.experiment.cell import Job, make_trainer, scoring_steps
+from ddpm_bench.experiment.cell import make_trainer, scoring_steps
+from ddpm_bench.experiment.job import Job
 from ddpm_bench.measurement.measure import PROGRESSIVE
 from ddpm_bench.models.build import build_codec, build_diffusion
 from ddpm_bench.models.build_sampling import build_sampler, steps_made

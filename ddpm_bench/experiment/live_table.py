@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ddpm_bench.config.metrics import BOUNDS, DISTANCE, SCORE
-from ddpm_bench.experiment.cell import Job
+from ddpm_bench.experiment.job import Job
 from ddpm_bench.records.record import Record
 from ddpm_bench.runtime import terminal
 from ddpm_bench.runtime.observer import Observer, Reading

@@ -20,7 +20,7 @@ from ddpm_bench.config.grid import Cell
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.errors import UserError
-from ddpm_bench.experiment.cell import Job
+from ddpm_bench.experiment.job import Job
 from ddpm_bench.measurement.measure import data_info
 from ddpm_bench.metrics.extractors import Extractor
 from ddpm_bench.records.compare import TRANSFORMS, limit_of_t, t_values

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from ddpm_bench.config.autoencoder import plain_codec
+from ddpm_bench.config.autoencoders import plain_codec
 from ddpm_bench.config.networks import NetworkSettings
 from ddpm_bench.config.settings import DiffusionSettings, ProcessSettings
 from ddpm_bench.data.autoencoders import latents_of

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ddpm_bench.config.autoencoder import AutoencoderSettings
+from ddpm_bench.config.autoencoders import AutoencoderSettings
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.networks.blocks import Attention, Downsample, Upsample, conv, norm
 from ddpm_bench.networks.cpu import norm_silu

@@ -2,7 +2,7 @@
 
 One file is one network: safetensors with its weights, and in the metadata what they are of. So its SHA-256 is of all that it computes.
 `ddpm-bench autoencoder train` and `classifier train` write it with a card beside it, for people. What settings name is kept in a folder of
-the machine, one for each kind, under that hash, since a path says nothing of what lies there.
+the machine, one for each kind, under that hash or one of what it is trained on, since a path says nothing of what lies there.
 """
 
 import hashlib

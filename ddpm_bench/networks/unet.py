@@ -1,4 +1,5 @@
-"""The U-Net of Ho, Jain, Abbeel 2020 (appendix B): x_t, the 0-based step and perhaps a class in, one map a predicted quantity out.
+"""The U-Net of Ho, Jain, Abbeel 2020 (appendix B): x_t, the 0-based step, perhaps a class and a small image in, one map
+a predicted quantity out.
 
 Two residual blocks a level (at the paper's size), GroupNorm and SiLU before each convolution, the time embedding added
 between the two, one-head self-attention where the level's side is listed and, unless it is switched off, in the middle,

@@ -14,7 +14,7 @@ import time
 import torch
 from torch import Tensor
 
-from ddpm_bench.config.autoencoder import AutoencoderTraining
+from ddpm_bench.config.autoencoders import AutoencoderTraining
 from ddpm_bench.data.autoencoders import AutoencoderCard, Reconstruction, packed
 from ddpm_bench.data.images import ImageData, to_model
 from ddpm_bench.data.latents import Latents

@@ -17,7 +17,7 @@ import torch
 
 from ddpm_bench import __version__
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.experiment.cell import Bench, Job
+from ddpm_bench.experiment.job import Bench, Job
 from ddpm_bench.experiment.launchers.launcher import Ended, measure_job, outcome
 from ddpm_bench.experiment.launchers.wire import Wire, hear, told_by
 from ddpm_bench.measurement.kept import work_beside

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.experiment.cell import Bench, Job, run_cell
+from ddpm_bench.experiment.cell import run_cell
+from ddpm_bench.experiment.job import Bench, Job
 from ddpm_bench.records.record import Record
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import Observer

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 
 from ddpm_bench.errors import Interrupted, UserError
-from ddpm_bench.experiment.cell import Bench, Job
+from ddpm_bench.experiment.job import Bench, Job
 from ddpm_bench.experiment.launchers.launcher import Ended, ObserverOf, measure_job
 from ddpm_bench.experiment.launchers.wire import hear
 from ddpm_bench.experiment.launchers.worker import VISIBLE, Worker

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ddpm_bench import __version__
 from ddpm_bench.errors import UserError
-from ddpm_bench.experiment.cell import Bench, Job
+from ddpm_bench.experiment.job import Bench, Job
 from ddpm_bench.experiment.launchers.cluster import Death, Tasks, anywhere, check_version, needs, task
 from ddpm_bench.experiment.launchers.launcher import Ended, ObserverOf
 from ddpm_bench.experiment.launchers.wire import Wire

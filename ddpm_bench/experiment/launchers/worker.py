@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from ddpm_bench.experiment.cell import Bench, Job
+from ddpm_bench.experiment.job import Bench, Job
 from ddpm_bench.experiment.launchers.launcher import measure_job, outcome
 from ddpm_bench.experiment.launchers.wire import Wire, told_by
 from ddpm_bench.runtime.device import set_up

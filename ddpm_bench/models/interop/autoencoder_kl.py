@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, ValidationError
 from torch import Tensor, nn
 
-from ddpm_bench.config.autoencoder import AutoencoderSettings
+from ddpm_bench.config.autoencoders import AutoencoderSettings
 from ddpm_bench.config.networks import Settings
 from ddpm_bench.data.autoencoders import keep, keep_file, packed
 from ddpm_bench.errors import UserError

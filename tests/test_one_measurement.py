@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import tiny_preset, unsealed
+from tiny_models import tiny_data, tiny_preset, unsealed
 
 from ddpm_bench.diffusion.objective import LSimple
 from ddpm_bench.models.model import load_model
@@ -32,8 +32,9 @@ def shared_cache():
 def ablate(call, folder: Path, *more: str) -> dict:
     """The record of one tiny cell, measured in `folder`."""
     folder.mkdir(exist_ok=True)
+    preset = tiny_preset(folder, tiny_data(folder / "data.npz"))
     done = call(
-        "ablate", "--preset", tiny_preset(folder), "--cells", CELL, "--device", "cpu", "--no-report", "--json",
+        "ablate", "--preset", preset, "--cells", CELL, "--device", "cpu", "--no-report", "--json",
         "--results", folder / "results", "--cache", CACHE, "--set", "scoring.neighbours=2",
         "--set", "training.ema_ramp=true", "--set", "training.warmup=0", "--set", "training.learning_rate=1e-2", *more,
     )  # fmt: skip

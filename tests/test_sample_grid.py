@@ -61,13 +61,13 @@ def place(tmp_path_factory):
 @pytest.fixture
 def ablate(call, place, tmp_path):
     """`ablate` on a grid of two samplers, into tmp_path / "rows"."""
-    folder, _, _ = place
+    folder, _, data = place
 
     def run(*more, common="", steps=3, extra=""):
         grid = tmp_path / "steps.toml"
         grid.write_text(GRID.format(common=common, steps=steps, more=extra))
         return call(
-            "ablate", "--grid", grid, "--preset", tiny_preset(folder), "--results", tmp_path / "rows", "--device", "cpu",
+            "ablate", "--grid", grid, "--preset", tiny_preset(folder, data), "--results", tmp_path / "rows", "--device", "cpu",
             "--cache", folder / "cache", *more,
         )  # fmt: skip
 

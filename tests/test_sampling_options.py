@@ -143,8 +143,9 @@ def test_a_row_says_its_sampler_and_another_is_another_row(call, tmp_path: Path)
 
 def test_a_cell_is_sampled_so_and_its_record_and_checkpoint_say_it(call, tmp_path: Path) -> None:
     values = ("sampling.sampler=ddim", "sampling.eta=0.5", "sampling.steps=5", "sampling.spacing=ddim-uniform")
+    preset = tiny_preset(tmp_path, tiny_data(tmp_path / "data.npz"))
     done = call(
-        "ablate", "--preset", tiny_preset(tmp_path), "--cells", "eps-L-learned", "--results", tmp_path / "r", "--no-report",
+        "ablate", "--preset", preset, "--cells", "eps-L-learned", "--results", tmp_path / "r", "--no-report",
         "--workers", 1, "--device", "cpu", *(word for value in values for word in ("--set", value)),
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -160,8 +161,9 @@ def test_a_cell_is_sampled_so_and_its_record_and_checkpoint_say_it(call, tmp_pat
 
 def test_a_record_counts_the_call_of_a_last_denoising(call, tmp_path: Path) -> None:
     values = ("sampler=annealed-langevin", "level_steps=2", "step_size=1e-3", "final_denoising=true")
+    preset = tiny_preset(tmp_path, tiny_data(tmp_path / "data.npz"))
     done = call(
-        "ablate", "--preset", tiny_preset(tmp_path), "--cells", "eps-mse-fixed", "--results", tmp_path / "r", "--no-report",
+        "ablate", "--preset", preset, "--cells", "eps-mse-fixed", "--results", tmp_path / "r", "--no-report",
         "--workers", 1, "--device", "cpu", "--set", "diffusion.schedule=cosine", "--set", "diffusion.beta_1=0.01",
         *(word for value in values for word in ("--set", f"sampling.{value}")),
     )  # fmt: skip

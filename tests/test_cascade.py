@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusion_cases import Heard, gaussian_eps
+from resumed import SETTINGS, goes_on_bitwise_the_same
 from scipy.ndimage import convolve
 from tiny_models import tiny_bench, tiny_checkpoint, tiny_data, tiny_preset
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from ddpm_bench.config.networks import MixedSettings, UNetSettings
 from ddpm_bench.config.preset import load_preset, resolve
 from ddpm_bench.config.sampling import SamplingSettings
-from ddpm_bench.config.settings import CellSettings, ProcessSettings, TrainingSettings
+from ddpm_bench.config.settings import CellSettings, ProcessSettings
 from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.data import load_data, small_data
 from ddpm_bench.data.codec import PIXELS
@@ -237,28 +238,17 @@ def test_level_0_is_the_clean_image_bit_for_bit_and_a_level_is_a_step_of_the_dif
 
 
 def trainer(folder: Path) -> Trainer:
-    settings = TrainingSettings(
-        steps=8, batch=4, learning_rate=1e-2, warmup=2, ema_decay=0.9, checkpoint_every=3, log_every=2
-    )
     network = unet(AUGMENTED.model_copy(update={"classes": 3, "null_class": True}))
     training = Training(
-        Denoiser(DIFFUSION, network, (1, 8, 8), clip_x0=False), LSimple(), images(), settings, 3, {"base": 8},
+        Denoiser(DIFFUSION, network, (1, 8, 8), clip_x0=False), LSimple(), images(), SETTINGS, 3, {"base": 8},
         labels=Labels(torch.arange(10) % 3, 0.3, 3), small=Small(4, 6, DIFFUSION.schedule, blur=True),
     )  # fmt: skip
     return Trainer(training, folder)
 
 
 def test_augmented_training_with_labels_goes_on_bitwise_the_same(tmp_path: Path) -> None:
-    whole, part = trainer(tmp_path / "whole"), trainer(tmp_path / "part")
-    began = whole.network.level.out.weight.detach().clone()
-    whole.run(8)
-    part.run(5)
-    again = trainer(tmp_path / "part")
-    assert again.resume() == 5
-    again.run(8)
-    for (name, p), q in zip(whole.network.named_parameters(), again.network.parameters(), strict=True):
-        assert torch.equal(p, q), name
-        assert torch.equal(whole.ema.weights[name], again.ema.weights[name]), name
+    began = trainer(tmp_path / "new").network.level.out.weight.detach().clone()
+    whole = goes_on_bitwise_the_same(trainer, tmp_path)
     assert not torch.equal(whole.network.level.out.weight, began)
 
 

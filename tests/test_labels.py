@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from diffusion_cases import gaussian_eps
+from resumed import SETTINGS, goes_on_bitwise_the_same
 from tiny_models import tiny_checkpoint
 from torch import Tensor, nn
 
 from ddpm_bench.config.metrics import AGREEMENT, OF_DATA_SETS
 from ddpm_bench.config.networks import MixedSettings, UNetSettings
 from ddpm_bench.config.sampling import SamplingSettings
-from ddpm_bench.config.settings import CellSettings, DataSettings, ScoringSettings, TrainingSettings
+from ddpm_bench.config.settings import CellSettings, DataSettings, ScoringSettings
 from ddpm_bench.data import load_data
 from ddpm_bench.data.images import ImageData, Split
 from ddpm_bench.data.labels import check_labels, labels_for
@@ -160,14 +161,11 @@ def test_each_rank_takes_its_slice_of_the_labels_too(monkeypatch: pytest.MonkeyP
 
 
 def trainer(folder: Path) -> Trainer:
-    settings = TrainingSettings(
-        steps=8, batch=4, learning_rate=1e-2, warmup=2, ema_decay=0.9, checkpoint_every=3, log_every=2
-    )
     training = Training(
         Denoiser(DIFFUSION, unet(), (1, 8, 8), clip_x0=False),
         LSimple(),
         images(),
-        settings,
+        SETTINGS,
         3,
         {"base": 8},
         labels=Labels(LABELS, 0.3, 3),
@@ -176,16 +174,8 @@ def trainer(folder: Path) -> Trainer:
 
 
 def test_a_conditional_run_goes_on_bitwise_the_same(tmp_path: Path) -> None:
-    whole, part = trainer(tmp_path / "whole"), trainer(tmp_path / "part")
-    began = whole.network.label.weight.detach().clone()
-    whole.run(8)
-    part.run(5)
-    again = trainer(tmp_path / "part")
-    assert again.resume() == 5
-    again.run(8)
-    for (name, p), q in zip(whole.network.named_parameters(), again.network.parameters(), strict=True):
-        assert torch.equal(p, q), name
-        assert torch.equal(whole.ema.weights[name], again.ema.weights[name]), name
+    began = trainer(tmp_path / "new").network.label.weight.detach().clone()
+    whole = goes_on_bitwise_the_same(trainer, tmp_path)
     assert (whole.network.label.weight != began).any(1).all()  # every class and none was trained
 
 

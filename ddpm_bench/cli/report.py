@@ -62,7 +62,10 @@ def report(
     if not watch:
         records = readable_records(source)
         gc.freeze()  # they stay to the end, and are not looked through for garbage meanwhile
-        return render(records)
+        try:
+            return render(records)
+        finally:
+            gc.unfreeze()
     refuse({"--json": as_json}, "prints one result; --watch renders many times. Leave one of them out.")
     with Stop():
         keep_rendering(source, render)

@@ -11,9 +11,29 @@ from ddpm_bench.errors import UserError
 
 def class_count(data: ImageData) -> int:
     """How many classes the data set has; 0 where it has no labels."""
+    seen = _seen(data)
+    return seen and (len(data.classes) or seen)
+
+
+def told_apart(data: ImageData, learner: str) -> tuple[str, ...]:
+    """The names of the classes that `learner`, such as "a classifier", learns to tell apart, in the order of their numbers.
+    UserError where there are no labels, or only one class."""
+    seen = _seen(data)
+    if not seen:
+        raise UserError(
+            f"The data set '{data.name}' has no labels, which {learner} is trained on. For images in a folder: one folder for each "
+            "class, as in train/cat/1.png and test/cat/2.png."
+        )
+    if seen < 2:
+        raise UserError(f"The data set '{data.name}' has one class only; {learner} learns to tell at least two apart.")
+    return data.classes or tuple(str(label) for label in range(seen))
+
+
+def _seen(data: ImageData) -> int:
+    """One more than the largest label; 0 where a split has none."""
     if data.train.labels is None or data.test.labels is None:
         return 0
-    return len(data.classes) or 1 + int(max(data.train.labels.max(), data.test.labels.max()))
+    return 1 + int(max(data.train.labels.max(), data.test.labels.max()))
 
 
 def check_labels(classes: int, data: ImageData) -> None:

@@ -37,15 +37,13 @@ class ClassifierGuidance:
     scale: float
     at: Place = "x_t"
     labels: Tensor | None = None
-    _halving: Halving = field(default_factory=Halving, init=False, repr=False, compare=False)
+    _halving: Halving = field(default_factory=Halving, repr=False, compare=False)
 
     def toward(self, labels: Tensor) -> "ClassifierGuidance":
         """To these classes, on their device."""
         if isinstance(self.classifier, nn.Module):
             self.classifier.to(labels.device)
-        guided = replace(self, labels=labels)
-        object.__setattr__(guided, "_halving", self._halving)  # what memory holds is known from now on
-        return guided
+        return replace(self, labels=labels)
 
     def mean(self, schedule: Schedule, mean: Tensor, variance: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """mean + s Sigma g, for the mean (B, C, H, W) of p(x_{t-1} | x_t) and its variance, which broadcasts against it."""

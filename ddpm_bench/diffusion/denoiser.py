@@ -34,7 +34,7 @@ class Denoiser:
     x0_range: tuple[float, float] = (-1.0, 1.0)
     condition: Condition | None = None
     classifier: ClassifierGuidance | None = None
-    _halving: Halving = field(default_factory=Halving, init=False, repr=False, compare=False)
+    _halving: Halving = field(default_factory=Halving, repr=False, compare=False)
 
     @property
     def schedule(self) -> Schedule:
@@ -95,16 +95,11 @@ class Denoiser:
 
     def given(self, condition: Condition | None) -> "Denoiser":
         """p(x_{t-1} | x_t, condition)."""
-        return self._with(condition=condition)
+        return replace(self, condition=condition)
 
     def toward(self, labels: Tensor) -> "Denoiser":
         """Guided to the classes `labels`, int64 (B,), where a classifier guides."""
-        return self if self.classifier is None else self._with(classifier=self.classifier.toward(labels))
-
-    def _with(self, **parts: Condition | ClassifierGuidance | None) -> "Denoiser":
-        changed = replace(self, **parts)  # type: ignore[arg-type]
-        object.__setattr__(changed, "_halving", self._halving)  # what memory holds is known from now on
-        return changed
+        return self if self.classifier is None else replace(self, classifier=self.classifier.toward(labels))
 
     def respaced(self, kept: Sequence[int]) -> "Denoiser":
         """Of the strided chain that visits only the steps `kept`; see `Schedule.respaced`."""

@@ -60,11 +60,7 @@ class L:
     name = "L"
 
     def check_codec(self, codec: Codec) -> None:
-        if not codec.lossless:
-            raise UserError(
-                f"The objective '{self.name}' does not go with the codec '{codec.name}': it trains a bound, whose decoder is of "
-                "pixels on the 256 levels of [-1, 1]. Use the codec 'pixels', or the objective 'L_simple'."
-            )
+        _check_lossless(self.name, codec)
 
     def check(self, diffusion: Diffusion) -> None:
         if diffusion.schedule.exploding:
@@ -168,11 +164,8 @@ class LHybrid:
                 f"The objective '{self.name}' has a decoder of pixels at t = 1, and these are latents: as in the release of DiT they "
                 "are taken for pixels there, which trains the variance alone."
             )
-        elif not codec.lossless:
-            raise UserError(
-                f"The objective '{self.name}' does not go with the codec '{codec.name}': it has a decoder of pixels on the 256 "
-                "levels of [-1, 1] at t = 1. Use the codec 'pixels', or the objective 'L_simple'."
-            )
+        else:
+            _check_lossless(self.name, codec)
 
     def check(self, diffusion: Diffusion) -> None:
         if diffusion.variance.outputs != 2:
@@ -196,6 +189,15 @@ class LHybrid:
         )
         weight = 1.0 if self.lambda_ is None else self.lambda_ * denoiser.T
         return _squared_error(denoiser, head, x0, x_t, t, eps) + weight * bits
+
+
+def _check_lossless(objective: str, codec: Codec) -> None:
+    """UserError for an x_0 of which the bound's decoder says nothing."""
+    if not codec.lossless:
+        raise UserError(
+            f"The objective '{objective}' does not go with the codec '{codec.name}': it trains a bound, whose decoder is of "
+            "pixels on the 256 levels of [-1, 1]. Use the codec 'pixels', or the objective 'L_simple'."
+        )
 
 
 def _squared_error(denoiser: Denoiser, head: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class FlowODE:
     atol: float = 1e-5
     levels: np.ndarray = field(init=False, repr=False)
     _step_at: PchipInterpolator = field(init=False, repr=False)
-    _halving: Halving = field(default_factory=Halving, init=False, repr=False)
+    _halving: Halving = field(default_factory=Halving, repr=False)
 
     def __post_init__(self) -> None:
         check_flow(self.denoiser.diffusion)
@@ -69,9 +69,7 @@ class FlowODE:
 
     def given(self, condition: Condition | None) -> "FlowODE":
         """That of p(x | condition)."""
-        told = replace(self, denoiser=self.denoiser.given(condition))
-        object.__setattr__(told, "_halving", self._halving)  # what memory holds is known from now on
-        return told
+        return replace(self, denoiser=self.denoiser.given(condition))
 
     def velocity(self, x: Tensor, level: float, probes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """dx/dl at x (B, C, H, W), and its divergence by the probes (P, B, C, H, W), the sum over P: (B,); 0 without."""

@@ -18,7 +18,7 @@ from ddpm_bench.config.classifiers import CLASSIFIERS, ClassifierTraining, Noise
 from ddpm_bench.config.sampling import SamplingSettings
 from ddpm_bench.config.settings import CellSettings, ProcessSettings
 from ddpm_bench.data.images import ImageData
-from ddpm_bench.data.labels import labels_sha256
+from ddpm_bench.data.labels import labels_sha256, told_apart
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.experiment.job import Job
 from ddpm_bench.models.build import build_codec, build_diffusion
@@ -35,7 +35,7 @@ from ddpm_bench.records.provenance import versions
 from ddpm_bench.runtime.observer import about, say
 from ddpm_bench.runtime.owner import owned
 from ddpm_bench.runtime.runtime import Runtime
-from ddpm_bench.training.classifier import class_names, train_classifier
+from ddpm_bench.training.classifier import LEARNER, train_classifier
 
 
 def with_classifiers(jobs: Sequence[Job], data: ImageData) -> list[Job]:
@@ -54,7 +54,7 @@ def named_classifier(sampling: SamplingSettings, process: ProcessSettings, data:
     if given is None or RESOLVED.fullmatch(given):
         return sampling
     if given in CLASSIFIERS:
-        class_names(data)  # refused, if at all, before it is trained
+        told_apart(data, LEARNER)  # refused, if at all, before it is trained
         name = f"{given}@{_key(CLASSIFIERS[given], NoiseSettings.of(process), data)}"
     elif given.endswith(".safetensors"):
         name = keep_file(Path(given).expanduser())
@@ -105,7 +105,9 @@ def make_classifier(
     """The content of the file of a classifier, trained on `data`, and its card. See `train_classifier`."""
     began, process = time.monotonic(), noise.process
     codec = build_codec(process)
-    of = Classified(shape=codec.shape(data.shape), classes=class_names(data), noise=noise, network=training.network)
+    of = Classified(
+        shape=codec.shape(data.shape), classes=told_apart(data, LEARNER), noise=noise, network=training.network
+    )
     found = train_classifier(data, codec, build_diffusion(process).schedule, training, runtime)
     content = packed(of, found.network)
     return content, ClassifierCard(

@@ -23,6 +23,8 @@ from ddpm_bench.config.resizing import Resize
 from ddpm_bench.config.settings import DataSettings
 from ddpm_bench.data import ImageData, load_data
 from ddpm_bench.data.images import BLOCK
+from ddpm_bench.data.labels import told_apart
+from ddpm_bench.data.shuffled import shuffled
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import check_weights_file
 from ddpm_bench.metrics.small_cnn import FEATURES, RESERVED, Card, SmallCNN, write_extractor
@@ -79,7 +81,8 @@ def train_extractor(
     sizes = sorted(set(training.sizes))
     fitted = {size: _at(size, source, training, root) for size in sizes}
     first = fitted[sizes[0]]
-    labels, test_labels, classes = _classes(first)
+    classes, labels, test_labels = told_apart(first, "an extractor"), first.train.labels, first.test.labels
+    assert labels is not None and test_labels is not None
     steps = training.epochs * (len(labels) // training.batch) or training.epochs
     network = _untrained(first.shape[0], len(classes), fitted, training.seed).to(runtime.device)
     _fit(network, fitted, labels, steps, training)
@@ -116,22 +119,6 @@ def _at(size: int, source: str, training: ExtractorTraining, root: Path | None) 
     return load_data(DataSettings(source=source, size=size, resize=training.resize, root=root))
 
 
-def _classes(data: ImageData) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """Labels of the training and of the test images, and the names of the classes."""
-    labels, test_labels = data.train.labels, data.test.labels
-    if labels is None or test_labels is None:
-        raise UserError(
-            f"The data set '{data.name}' has no labels, which an extractor is trained on. For images in a folder: "
-            "one folder for each class, as in train/cat/1.png and test/cat/2.png."
-        )
-    count = max(int(labels.max()), int(test_labels.max())) + 1
-    if count < 2:
-        raise UserError(
-            f"The data set '{data.name}' has one class only; an extractor learns to tell at least two apart."
-        )
-    return labels, test_labels, data.classes or tuple(str(label) for label in range(count))
-
-
 def _untrained(channels: int, classes: int, fitted: dict[int, ImageData], seed: int) -> SmallCNN:
     """A network with random weights that knows the mean and deviation of the training pixels, all sizes together."""
     with torch.random.fork_rng(devices=[]):
@@ -156,15 +143,12 @@ def _fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, training.learning_rate, total_steps=steps, pct_start=WARM_UP
     )
-    generator = torch.Generator().manual_seed(training.seed)
-    order = torch.empty(0, dtype=torch.int64)
+    order = shuffled(len(labels), training.batch, training.seed)
     network.train()
     with progress(f"training an extractor on {len(labels):,} images", steps, "images") as meter:
         for step in range(steps):
             check_stop()
-            if len(order) < batch:
-                order = torch.randperm(len(labels), generator=generator)
-            chosen, order = order[:batch], order[batch:]
+            chosen = next(order)
             target = labels[chosen].to(device)
             for data in fitted.values():
                 _, logits = network(data.train.images[chosen].to(device))

@@ -57,6 +57,7 @@ class Halving:
     """Calls a network with all images that it is given, until memory runs out; from then on with half as many, down to 1.
 
     The same images are done again, so nothing is lost and no noise is drawn anew: what comes out differs by rounding at most.
+    As a field of a dataclass it is carried along by `replace`, so that what memory holds stays known.
     """
 
     def __init__(self) -> None:

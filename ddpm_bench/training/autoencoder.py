@@ -18,6 +18,7 @@ from ddpm_bench.config.autoencoders import AutoencoderTraining
 from ddpm_bench.data.autoencoders import AutoencoderCard, Reconstruction, packed
 from ddpm_bench.data.images import ImageData, to_model
 from ddpm_bench.data.latents import Latents
+from ddpm_bench.data.shuffled import shuffled
 from ddpm_bench.errors import UserError
 from ddpm_bench.metrics.extractor import Extractor
 from ddpm_bench.metrics.fidelity import distance_between
@@ -75,7 +76,7 @@ def train_autoencoder(
 
 def first_batch(images: Tensor, training: AutoencoderTraining) -> Tensor:
     """The images of the first training step."""
-    return images[_order(len(images), torch.Generator().manual_seed(training.seed))[: training.batch]]
+    return images[next(shuffled(len(images), training.batch, training.seed))]
 
 
 @torch.no_grad()
@@ -118,17 +119,17 @@ def _fit(network: Autoencoder, images: Tensor, training: AutoencoderTraining) ->
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, training.learning_rate, total_steps=training.steps, pct_start=WARM_UP
     )
-    choosing, noise = torch.Generator().manual_seed(training.seed), torch.Generator(device).manual_seed(training.seed)
-    order, batch = torch.empty(0, dtype=torch.int64), min(training.batch, len(images))
+    order, noise = (
+        shuffled(len(images), training.batch, training.seed),
+        torch.Generator(device).manual_seed(training.seed),
+    )
+    batch = min(training.batch, len(images))
     images = images.to(device)
     loss = nats = torch.zeros((), device=device)
     with progress(f"training an autoencoder on {len(images):,} images", training.steps, "images") as meter:
         for step in range(training.steps):
             check_stop()
-            if len(order) < batch:
-                order = _order(len(images), choosing)
-            chosen, order = order[:batch], order[batch:]
-            x = to_model(images[chosen.to(device)])
+            x = to_model(images[next(order).to(device)])
             mean, log_variance = network.moments(x)
             error = x - network.decode(_drawn(mean, log_variance, noise))
             error = error.abs() if training.loss == "L1" else error.square()
@@ -144,10 +145,6 @@ def _fit(network: Autoencoder, images: Tensor, training: AutoencoderTraining) ->
     if not bool(loss.isfinite()):
         raise UserError("The autoencoder's loss is no number any more: train it with a smaller learning rate.")
     return float(loss), float(nats)
-
-
-def _order(count: int, generator: torch.Generator) -> Tensor:
-    return torch.randperm(count, generator=generator)
 
 
 def _drawn(mean: Tensor, log_variance: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,6 @@ weights.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,8 @@ from torch import Tensor, nn
 from ddpm_bench.config.classifiers import ClassifierTraining
 from ddpm_bench.data.codec import Codec
 from ddpm_bench.data.images import ImageData, Split
+from ddpm_bench.data.labels import told_apart
+from ddpm_bench.data.shuffled import shuffled
 from ddpm_bench.diffusion.process import q_sample
 from ddpm_bench.diffusion.reverse import all_at
 from ddpm_bench.diffusion.schedule import Schedule
@@ -27,6 +28,8 @@ from ddpm_bench.runtime.observer import progress
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.training.batches import borrowed_globals
 
+LEARNER = "a classifier"
+"""What it is called where data do not suit it."""
 TOLD_AT = 5
 """Noise levels at which the accuracy is told, the least and the largest among them."""
 
@@ -41,21 +44,6 @@ class TrainedClassifier:
     accuracy: dict[int, float]
 
 
-def class_names(data: ImageData) -> tuple[str, ...]:
-    """The classes of labelled data, in the order of their numbers. UserError where there are no labels, or only one class."""
-    if data.train.labels is None or data.test.labels is None:
-        raise UserError(
-            f"The data set '{data.name}' has no labels, which a classifier is trained on. For images in a folder: one folder for each "
-            "class, as in train/cat/1.png and test/cat/2.png."
-        )
-    count = 1 + int(max(data.train.labels.max(), data.test.labels.max()))
-    if max(count, len(data.classes)) < 2:
-        raise UserError(
-            f"The data set '{data.name}' has one class only; a classifier learns to tell at least two apart."
-        )
-    return data.classes or tuple(str(label) for label in range(count))
-
-
 def train_classifier(
     data: ImageData, codec: Codec, schedule: Schedule, training: ClassifierTraining, runtime: Runtime
 ) -> TrainedClassifier:
@@ -64,7 +52,7 @@ def train_classifier(
     UserError for data without labels, for images that its settings do not take, and for a loss that is no number. Raises Interrupted
     between steps: nothing is kept.
     """
-    names, (channels, side, _) = class_names(data), codec.shape(data.shape)
+    names, (channels, side, _) = told_apart(data, LEARNER), codec.shape(data.shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         network = NoisyClassifier(channels, len(names), side, training.network)
@@ -114,11 +102,11 @@ def _fit(
     )
     falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / training.steps)
     generator = torch.Generator(device).manual_seed(training.seed)
-    order = _orders(len(images), training, device)
+    order = shuffled(len(images), training.batch, training.seed)
     with progress(f"training a classifier on {len(images):,} images", training.steps, "images") as meter:
         for step in range(training.steps):
             check_stop()
-            chosen = next(order)
+            chosen = next(order).to(device)
             x0 = codec.encode(augmented(images[chosen], training, generator))
             t = torch.randint(1, schedule.T + 1, (len(x0),), generator=generator, device=device)
             loss = F.cross_entropy(network(*_noised(schedule, x0, t, generator)), labels[chosen])
@@ -147,12 +135,3 @@ def augmented(images: Tensor, training: ClassifierTraining, generator: torch.Gen
     grid = F.affine_grid(affine, list(images.shape), align_corners=False)
     cut = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
     return cut.round().clamp(0, 255).to(torch.uint8)
-
-
-def _orders(count: int, training: ClassifierTraining, device: torch.device) -> Iterator[Tensor]:
-    """The images of each step: an endless row of permutations, of which what is less than a batch is left out."""
-    generator, batch = torch.Generator().manual_seed(training.seed), min(training.batch, count)
-    while True:
-        yield from (
-            part for part in torch.randperm(count, generator=generator).to(device).split(batch) if len(part) == batch
-        )

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.report.across import Across, axis_name, lines_across, place, printed_name
 from ddpm_bench.report.figures.cell_styles import style_at
-from ddpm_bench.report.figures.drawing import WIDTH, Said, measured_on
+from ddpm_bench.report.figures.drawing import Said, beside_published, measured_on, one_legend
 from ddpm_bench.report.figures.in_words import ranking
 from ddpm_bench.report.figures.scales import fit_axis, plain_log
 from ddpm_bench.report.labels import escape_mathtext, mathtext
@@ -32,14 +32,12 @@ def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key:
         return None
     published = {line.label: _published(line, axis, key) for line in lines}
     both = any(published.values())
-    figure.set_size_inches(WIDTH, 2.9 + 0.17 * len(lines))
-    panels = list(figure.subplots(1, 2 if both else 1, squeeze=False)[0])
+    panels = beside_published(figure, len(lines), both)
     heading = METRICS[key].heading(summary.first.extractor.labels)
     if both:
         _draw(panels[0], published, key, f"Published {METRICS[key].source_name}", printed_name(axis))
     _draw(panels[-1], measured, key, f"Measured {heading}", axis_name(axis))
-    handles = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False)
+    one_legend(figure, panels)
     return Said(
         f"{heading} along {axis_name(axis)}; {METRICS[key].better}. Whiskers: sample standard deviation over seeds, where there are "
         f"several. {'The published numbers are not comparable and have a panel of their own. ' if both else ''}"

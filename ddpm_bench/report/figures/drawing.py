@@ -87,6 +87,18 @@ def _fonts_without_layout() -> Iterator[None]:
         subset.Options = whole
 
 
+def beside_published(figure: Figure, lines: int, both: bool) -> list[Axes]:
+    """The panel of measured numbers, of so many lines, last; one of published ones before it where there are both."""
+    figure.set_size_inches(WIDTH, 2.9 + 0.17 * lines)
+    return list(figure.subplots(1, 2 if both else 1, squeeze=False)[0])
+
+
+def one_legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Below the panels, each name once."""
+    handles = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False)
+
+
 def cell_panels(
     figure: Figure, rows: Sequence[MeasuredCell], height: float, below: float = 0.0
 ) -> list[tuple[MeasuredCell, Axes]]:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from ddpm_bench.config.metrics import DISTANCE, METRICS, SCORE
 from ddpm_bench.report.across import GUIDANCE, Across, axis_name, lines_across, place
 from ddpm_bench.report.figures.cell_styles import style_at
-from ddpm_bench.report.figures.drawing import WIDTH, Said, measured_on
+from ddpm_bench.report.figures.drawing import Said, beside_published, measured_on, one_legend
 from ddpm_bench.report.figures.in_words import ranking
 from ddpm_bench.report.labels import escape_mathtext, mathtext
 from ddpm_bench.report.pictures import PictureFolder
@@ -29,14 +29,12 @@ def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) -> Said
         return None
     published = {line.label: _published(line, axis) for line in lines}
     both = any(published.values())
-    figure.set_size_inches(WIDTH, 2.9 + 0.17 * len(lines))
-    panels = list(figure.subplots(1, 2 if both else 1, squeeze=False)[0])
+    panels = beside_published(figure, len(lines), both)
     distance, score = (METRICS[key].heading(summary.first.extractor.labels) for key in (DISTANCE, SCORE))
     if both:
         _draw(panels[0], published, "Published", "IS", "FID")
     _draw(panels[-1], measured, "Measured", score, distance)
-    handles = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False)
+    one_legend(figure, panels)
     return Said(
         f"{distance}, lower is better, against {score}, higher is better; numbers beside the points: {axis_name(axis)}. Means over seeds. "
         f"{'The published numbers are not comparable and have a panel of their own. ' if both else ''}"

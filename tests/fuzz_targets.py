@@ -11,6 +11,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from fuzzing import Folder, changed, nested_toml, toml_value
+from openai_layout import layout as openai_layout
 from PIL import Image
 from records import make_record
 from test_interop_ddim import layout as ddim_layout
@@ -19,7 +20,6 @@ from test_interop_diffusers import pipeline, unet
 from test_interop_dit import SMALL as SMALL_DIT
 from test_interop_dit import layout as dit_layout
 from test_interop_openai import FLAGS
-from test_interop_openai import layout as openai_layout
 from test_interop_pytorch_ddpm import checkpoint
 from test_interop_pytorch_ddpm import layout as pytorch_ddpm_layout
 from test_report_checkpoints import make_row

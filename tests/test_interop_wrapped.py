@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from openai_layout import layout
 from safetensors.torch import load_file
-from test_interop_openai import FLAGS, SMALL, command, layout
+from test_interop_openai import FLAGS, SMALL, command
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop import UserSays, import_checkpoint

@@ -1,7 +1,7 @@
 """`ddpm-bench classifier ...`: classifiers of noised images, by which samples are guided."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,28 +10,39 @@ from ddpm_bench.cli.show import print_json
 from ddpm_bench.config.limits import LEAST_SIDE, MOST_SIDE, MOST_T
 from ddpm_bench.errors import UserError, near_miss
 
+if TYPE_CHECKING:
+    from ddpm_bench.config.classifiers import NoiseSettings
+
 app = typer.Typer(help="Classifiers of noised images, by which samples are guided.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Option(help="The classifier's .safetensors file; a .json card is written beside it.")]
+Size = Annotated[
+    int | None,
+    typer.Option(min=LEAST_SIDE, max=MOST_SIDE, help="Side of the images in pixels [default: that of --like]."),
+]
+Like = Annotated[
+    Path | None,
+    typer.Option(callback=plain_path, help=f"Images are noised as this model's are. {CKPT_HELP}"),
+]
+Schedule = Annotated[str | None, typer.Option(help="Of the noise, without --like [default: linear].")]
+Steps = Annotated[int | None, typer.Option("--T", min=2, max=MOST_T, help="Steps of it [default: 1000].")]
+Beta1 = Annotated[float | None, typer.Option("--beta-1", help="Its first beta [default: 1e-4].")]
+BetaT = Annotated[float | None, typer.Option("--beta-T", help="Its last beta [default: 0.02].")]
 
 
 @app.command("train")
 def classifier_train(
-    out: Annotated[Path, typer.Option(help="The classifier's .safetensors file; a .json card is written beside it.")],
+    out: Out,
     data: Data = "embedded",
     data_name: DataName = None,
     data_root: DataRoot = None,
-    size: Annotated[
-        int | None,
-        typer.Option(min=LEAST_SIDE, max=MOST_SIDE, help="Side of the images in pixels [default: that of --like]."),
-    ] = None,
+    size: Size = None,
     resize: Resizing = None,
-    like: Annotated[
-        Path | None,
-        typer.Option(callback=plain_path, help=f"Images are noised as this model's are. {CKPT_HELP}"),
-    ] = None,
-    schedule: Annotated[str | None, typer.Option(help="Of the noise, without --like [default: linear].")] = None,
-    T: Annotated[int | None, typer.Option("--T", min=2, max=MOST_T, help="Steps of it [default: 1000].")] = None,
-    beta_1: Annotated[float | None, typer.Option("--beta-1", help="Its first beta [default: 1e-4].")] = None,
-    beta_T: Annotated[float | None, typer.Option("--beta-T", help="Its last beta [default: 0.02].")] = None,
+    like: Like = None,
+    schedule: Schedule = None,
+    T: Steps = None,
+    beta_1: Beta1 = None,
+    beta_T: BetaT = None,
     kind: Annotated[
         str, typer.Option(help="Its network and training: tiny, small, or adm-64, adm-128, adm-256, adm-512.")
     ] = "small",
@@ -59,12 +70,11 @@ def classifier_train(
     Example: `ddpm-bench classifier train --data cifar10 --size 32 --schedule cosine --T 4000 --out cifar10.safetensors`
     """
     from ddpm_bench.cli.setup import section
-    from ddpm_bench.config.classifiers import CLASSIFIERS, ClassifierTraining, NoiseSettings
+    from ddpm_bench.config.classifiers import CLASSIFIERS, ClassifierTraining
     from ddpm_bench.config.settings import DataSettings
     from ddpm_bench.data import load_data
     from ddpm_bench.experiment.classifiers import accuracy_in_words, make_classifier
     from ddpm_bench.files import check_weights_file
-    from ddpm_bench.models.model import load_model
     from ddpm_bench.networks.kept import write_network
     from ddpm_bench.runtime.device import choose_device
     from ddpm_bench.runtime.interrupt import Stop
@@ -74,15 +84,7 @@ def classifier_train(
     if kind not in CLASSIFIERS:
         raise UserError(f"there is no kind of classifier '{kind}'{near_miss(kind, CLASSIFIERS)}")
     check_weights_file(out, "A classifier")
-    named = {"schedule": schedule, "T": T, "beta_1": beta_1, "beta_T": beta_T}
-    if like:
-        refuse({f"--{name.replace('_', '-')}": held for name, held in named.items()}, "does not go with --like.")
-        model = load_model(like)
-        noise, size = NoiseSettings.of(model.process), size or model.shape[1]
-    else:
-        noise = section(NoiseSettings, {name: held for name, held in named.items() if held is not None})
-    if size is None:
-        raise UserError("Of which size are the images? Give --size N, or --like MODEL.")
+    noise, size = _noise_and_size(like, size, {"schedule": schedule, "T": T, "beta_1": beta_1, "beta_T": beta_T})
     asked = {
         "steps": steps, "batch": batch, "learning_rate": learning_rate, "weight_decay": weight_decay, "crops": crops,
         "flips": flips, "seed": seed,
@@ -97,3 +99,57 @@ def classifier_train(
     say(f"Made '{out}'; {accuracy_in_words(card)}")
     if as_json:
         print_json(card.model_dump(mode="json"))
+
+
+@app.command("import")
+def classifier_import(
+    source: Annotated[
+        Path, typer.Argument(help="A classifier of OpenAI's guided-diffusion, such as 256x256_classifier.pt.")
+    ],
+    out: Annotated[Path, typer.Option(help="The classifier's .safetensors file.")],
+    size: Size = None,
+    like: Like = None,
+    schedule: Schedule = None,
+    T: Steps = None,
+    beta_1: Beta1 = None,
+    beta_T: BetaT = None,
+    as_json: Json = False,
+) -> None:
+    """Convert a classifier of someone else's, of which the file does not tell the noise that it was trained on.
+
+    Example: `ddpm-bench classifier import 256x256_classifier.pt --like imported/adm --out adm-classifier.safetensors`
+    """
+    from ddpm_bench.files import check_weights_file, replacing
+    from ddpm_bench.models.classifiers import FILES
+    from ddpm_bench.models.interop.openai_classifier import read_classifier
+    from ddpm_bench.runtime.observer import say
+
+    check_weights_file(out, "A classifier")
+    noise, size = _noise_and_size(like, size, {"schedule": schedule, "T": T, "beta_1": beta_1, "beta_T": beta_T})
+    of, tensors, remarks = read_classifier(source, noise, size)
+    with replacing(out) as temporary:
+        temporary.write_bytes(FILES.content(tensors, of.model_dump_json()))
+    if as_json:
+        return print_json(of.model_dump(mode="json"))
+    parameters, (channels, side, _) = sum(tensor.numel() for tensor in tensors.values()), of.shape
+    for remark in remarks:
+        say(remark)
+    say(
+        f"'{out}': {len(of.classes):,} classes, {parameters:,} parameters, of {channels}x{side}x{side}, taken to be noised by the "
+        f"schedule {noise.schedule}, T = {noise.T}. Guide with --classifier {out}"
+    )
+
+
+def _noise_and_size(like: Path | None, size: int | None, named: dict[str, Any]) -> "tuple[NoiseSettings, int]":
+    """That of the model `like`, or what is named of it, and the images' side. UserError for both, and for no side."""
+    from ddpm_bench.cli.setup import section
+    from ddpm_bench.config.classifiers import NoiseSettings
+    from ddpm_bench.models.model import load_model
+
+    if like:
+        refuse({f"--{name.replace('_', '-')}": held for name, held in named.items()}, "does not go with --like.")
+        model = load_model(like)
+        return NoiseSettings.of(model.process), size or model.shape[1]
+    if size is None:
+        raise UserError("Of which size are the images? Give --size N, or --like MODEL.")
+    return section(NoiseSettings, {name: held for name, held in named.items() if held is not None}), size

@@ -2,7 +2,9 @@
 
 In channels-last memory PyTorch's CPU GroupNorm and its dropout mask took a fifth of a training step of a small U-Net.
 Both are a few passes over the image; here they are written as such passes. And SiLU, which follows nearly every norm, is
-done in place: the paper's network, whose images do not fit into a cache, trains 6% faster.
+done in place: the paper's network, whose images do not fit into a cache, trains 6% faster. PyTorch 2.15 has a faster norm,
+with which the network of `quick` trains 12% faster; it is not taken, since it subtracts mean^2 from the mean of x^2: where
+the mean is 10 standard deviations from zero it is off by 1e-4, and by 1e-2 at 100, this one by 1e-6 and 1e-5.
 """
 
 from typing import Any

@@ -6,6 +6,7 @@
     convert.py        a state dict of theirs, by a table of names, into one of ours
     diffusers.py (with diffusers_folder.py, diffusers_scheduler.py and autoencoder_kl.py), openai.py (with openai_flags.py),
                       pytorch_ddpm.py, ddim.py, dit.py: a format each
+    openai_classifier.py  classifiers that guide, by `ddpm-bench classifier import`
     others.py         what is known and not taken, and why
 
 A format says whether it recognises a source, and reads one; one more is one file and one entry in FORMATS.

@@ -68,7 +68,7 @@ def read(source: Given, asked: UserSays) -> Found:
         if name == "time.hidden.weight":
             return time_columns(tensor, cosines_first(settings.base))
         if ".attention.qkv." in name and not flags.use_new_attention_order:
-            return _parts_first(tensor, settings)
+            return parts_first(tensor, settings)
         return tensor
 
     state = convert(theirs, _modules(network, settings), network, where, CAUSES, arrange)
@@ -81,7 +81,9 @@ def read(source: Given, asked: UserSays) -> Found:
 def _channels(theirs: Mapping[str, Tensor], where: str) -> tuple[int, int]:
     """Channels in and out. UserError for a network that takes more than the noisy image."""
     if not any(name.startswith("output_blocks.") for name in theirs):
-        raise UserError(f"{where} has no output_blocks: it is a classifier, or it is not whole.")
+        raise UserError(
+            f"{where} has no output_blocks: it is a classifier, which `ddpm-bench classifier import` takes, or it is not whole."
+        )
     channels = shape_of(theirs, "input_blocks.0.0.weight", 4, where)[1]
     outputs = shape_of(theirs, "out.2.weight", 4, where)[0]
     check_channels(channels, where)
@@ -152,7 +154,7 @@ def _check_flags(flags: Flags, settings: UNetSettings, learned: bool, where: str
                             f"{where} at {list(settings.attention)}; correct --flags.")  # fmt: skip
 
 
-def _parts_first(tensor: Tensor, settings: UNetSettings) -> Tensor:
+def parts_first(tensor: Tensor, settings: UNetSettings) -> Tensor:
     """Rows of q, k, v of head 1, then of head 2, ... -> all of q, all of k, all of v, each head by head."""
     channels = len(tensor) // 3
     width = settings.head_channels or channels // settings.heads

@@ -91,6 +91,6 @@ def test_its_network_alone_is_read_with_the_pipeline_around_it_and_not_without(t
     pipeline(tmp_path / "p")
     assert import_checkpoint(str(tmp_path / "p" / "unet"), tmp_path / "out", SAYS).shape == (1, 16, 16)
     (tmp_path / "p" / "model_index.json").unlink()
-    with pytest.raises(UserError, match=r"in_channels = 4: images have 1 or 3.*whole LDM pipeline"):
+    with pytest.raises(UserError, match=r"in_channels = 4: images have 1 or 3.*whole pipeline"):
         says = UserSays(process={"variance": "fixed-beta", "schedule": "quadratic", "T": 20, "parameterization": "eps"})
         import_checkpoint(str(tmp_path / "p" / "unet"), tmp_path / "again", says)

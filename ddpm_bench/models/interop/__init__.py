@@ -4,8 +4,8 @@
     wrapped.py        the state dict inside what a training script saved around it
     user_says.py      what the person says of it, against what the checkpoint says of itself
     convert.py        a state dict of theirs, by a table of names, into one of ours
-    diffusers.py (with diffusers_folder.py, diffusers_scheduler.py and autoencoder_kl.py), openai.py (with openai_flags.py),
-                      pytorch_ddpm.py, ddim.py, dit.py: a format each
+    diffusers.py (with diffusers_folder.py, diffusers_scheduler.py, diffusers_dit.py and autoencoder_kl.py), openai.py
+                      (with openai_flags.py), pytorch_ddpm.py, ddim.py, dit.py: a format each
     openai_classifier.py  classifiers that guide, by `ddpm-bench classifier import`
     others.py         what is known and not taken, and why
 

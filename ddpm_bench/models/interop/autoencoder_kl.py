@@ -113,7 +113,7 @@ def read_latents(folder: Path | None, channels: int, clips: bool, where: str) ->
         if channels not in (1, 3):
             raise UserError(
                 f"{where} has in_channels = {channels}: images have 1 or 3. A network of latents is imported with its autoencoder: give "
-                "the folder of its whole LDM pipeline."
+                "the folder of its whole pipeline."
             )
         return None
     network, scale = read_autoencoder(folder)

@@ -1,5 +1,7 @@
 """diffusers: the folder of an unconditional pipeline or of a bare `UNet2DModel`, or the id of one on the hub.
 
+A pipeline whose network is a transformer is read by diffusers_dit.py.
+
     unet/config.json, unet/diffusion_pytorch_model.safetensors     the network; or both at the top
     scheduler/scheduler_config.json                                the process; or at the top, or none
     vqvae/config.json and weights, of an AutoencoderKL             what its latents are of, where it is an LDM pipeline
@@ -32,7 +34,8 @@ from ddpm_bench.models.interop.convert import (
     time_columns,
     unexpected,
 )  # fmt: skip
-from ddpm_bench.models.interop.diffusers_folder import INDEX, NOTES, pipeline_files, weights_file
+from ddpm_bench.models.interop.diffusers_dit import read_transformer
+from ddpm_bench.models.interop.diffusers_folder import INDEX, NETWORKS, NOTES, pipeline_files, weights_file
 from ddpm_bench.models.interop.diffusers_scheduler import read_scheduler
 from ddpm_bench.models.interop.given import Given, load_file, load_json, tensors
 from ddpm_bench.models.interop.user_says import (
@@ -102,7 +105,7 @@ class UNetConfig(Settings):
 
 
 def recognises(source: Given) -> bool:
-    files = (INDEX, "config.json", "unet/config.json")
+    files = (INDEX, "config.json", *(f"{name}/config.json" for name in NETWORKS))
     return bool(source.hub_id) or any((source.path / file).exists() for file in files)
 
 
@@ -113,6 +116,8 @@ def read(source: Given, asked: UserSays) -> Found:
     folder = _fetched(source.hub_id) if source.hub_id else source.path
     where = f"'{source.given}'"
     files = pipeline_files(folder, where)
+    if load_json(files.config).get("_class_name") in NETWORKS["transformer"]:
+        return read_transformer(files, source, asked)
     config = _config(files.config)
     kind = settle_weights("ema" if config.decay is not None else average_by_name(source.name), asked, where)
     scheduler = read_scheduler(files.scheduler)

@@ -1,6 +1,6 @@
-"""Which files of a diffusers folder are read, and whether the pipeline around them is unconditional, of pixels or of latents.
+"""Which files of a diffusers folder are read, and whether the pipeline around them is one that can be scored, of pixels or of latents.
 
-No component is passed over: what is in a pipeline beside a UNet2DModel and a scheduler changes what its network means.
+No component is passed over: what is in a pipeline beside a network and a scheduler changes what its network means.
 """
 
 import re
@@ -14,7 +14,12 @@ from ddpm_bench.text import brief
 
 INDEX = "model_index.json"
 SCHEDULER = ("scheduler/scheduler_config.json", "scheduler_config.json")
-OF_PIXELS, OF_LATENTS = ("DDPMPipeline", "DDIMPipeline"), "LDMPipeline"
+NETWORKS = {"unet": ("UNet2DModel",), "transformer": ("DiTTransformer2DModel", "Transformer2DModel")}
+"""The component that is the network, and its class, which a transformer had another of before diffusers 0.30."""
+PIPELINES = {"DDPMPipeline": "unet", "DDIMPipeline": "unet", "LDMPipeline": "unet", "DiTPipeline": "transformer"}
+OF_LATENTS = ("LDMPipeline", "DiTPipeline")
+CLASS_NAMES = "id2label"
+"""What a DiT pipeline has in its index beside its components."""
 AUTOENCODERS = ("vqvae", "vae")
 """What the autoencoder of a pipeline of latents is called, whatever its class."""
 NOTES = {"_class_name", "_diffusers_version", "_name_or_path", "_module", "_use_default_values", "_commit_hash"}
@@ -22,8 +27,8 @@ NOTES = {"_class_name", "_diffusers_version", "_name_or_path", "_module", "_use_
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 HALF = re.compile(r"diffusion_pytorch_model\.(fp16|bf16)\.(safetensors|bin)")
 INSTEAD = (
-    "ddpm-bench scores unconditional DDPM and DDIM pipelines of pixels, a UNet2DModel and its scheduler, and LDM pipelines, which have "
-    "an AutoencoderKL beside these."
+    "ddpm-bench scores unconditional DDPM and DDIM pipelines of pixels, a UNet2DModel and its scheduler, LDM pipelines, which have an "
+    "AutoencoderKL beside these, and DiT pipelines, whose network is a DiTTransformer2DModel."
 )
 
 
@@ -43,21 +48,30 @@ def pipeline_files(folder: Path, where: str) -> Files:
     """
     remarks: tuple[str, ...] = ()
     index: Mapping[str, Any] = {}
-    inner, own = folder / "unet" / "config.json", folder / "config.json"
-    found = [path for path in (inner, own) if path.exists()]
+    inner = [path for name in NETWORKS if (path := folder / name / "config.json").exists()]
+    found = [*inner, *(path for path in [folder / "config.json"] if path.exists())]
     if not found:
-        raise UserError(f"{where} has neither config.json nor unet/config.json: it is no diffusers model.")
+        raise UserError(
+            f"{where} has neither config.json nor {' nor '.join(f'{name}/config.json' for name in NETWORKS)}: it is no diffusers model."
+        )
     around, root = folder.resolve().parent / INDEX, folder
     if (folder / INDEX).exists():
         remarks = _check_pipeline(index := load_json(folder / INDEX), folder, where)
     elif around.exists() and folder.resolve().name in (beside := load_json(around)):
         index, root = beside, around.parent
         remarks = _check_pipeline(index, root, f"the folder of {where}")
-    elif len(found) == 2:
-        raise UserError(f"{where} has a network at its top and another in unet/, and no {INDEX} that says which is meant: "
-                        f"give {where[:-1]}/unet', or move one away.")  # fmt: skip
-    name = next((name for name in AUTOENCODERS if _parts(index).get(name)), None)
-    return Files(found[0], _scheduler(root), root / name if name else None, (*remarks, *_beside(folder, where, name)))
+    elif len(found) > 1:
+        places = ["at its top" if path.parent == folder else f"in {path.parent.name}/" for path in reversed(found)]
+        raise UserError(
+            f"{where} has a network {' and another '.join(places)}, and no {INDEX} that says which is meant: give "
+            f"{where[:-1]}/{inner[0].parent.name}', or move one away."
+        )
+    network = PIPELINES.get(str(index.get("_class_name")))
+    config = next((path for path in inner if path.parent.name == network), found[0])
+    autoencoder = next((name for name in AUTOENCODERS if _parts(index).get(name)), None)
+    mine = ("scheduler", autoencoder, *([config.parent.name] if config in inner else []))
+    remarks = (*remarks, *_beside(folder, where, mine))
+    return Files(config, _scheduler(root), root / autoencoder if autoencoder else None, remarks)
 
 
 def _scheduler(root: Path) -> Path | None:
@@ -86,14 +100,15 @@ def weights_file(folder: Path) -> tuple[Path, tuple[str, ...]]:
 def _check_pipeline(index: Mapping[str, Any], folder: Path, where: str) -> tuple[str, ...]:
     """A remark where its files differ. UserError naming what makes it another than an unconditional one."""
     pipeline, parts = index.get("_class_name"), _parts(index)
-    mine = ("unet", "scheduler", *(AUTOENCODERS if pipeline == OF_LATENTS else ()))
-    told = ", ".join(f"{name} ({_class_of(part)})" for name, part in parts.items() if name not in ("unet", "scheduler"))
+    network = PIPELINES.get(str(pipeline), "unet")
+    mine = (network, "scheduler", *(AUTOENCODERS if pipeline in OF_LATENTS else ()))
+    told = ", ".join(f"{name} ({_class_of(part)})" for name, part in parts.items() if name not in mine[:2])
     having = f" with {told}" if told else ""
-    if pipeline not in (*OF_PIXELS, OF_LATENTS):
+    if pipeline not in PIPELINES:
         raise UserError(f"{INDEX} of {where} is of a {brief(pipeline)}{having}: {INSTEAD}")
-    if pipeline == OF_LATENTS:
+    if pipeline in OF_LATENTS:
         _check_autoencoder(
-            [parts[name] for name in AUTOENCODERS if name in parts], f"{where} is of a 'LDMPipeline'{having}"
+            [parts[name] for name in AUTOENCODERS if name in parts], f"{where} is of a '{pipeline}'{having}"
         )
     if set(parts) - set(mine):
         raise UserError(f"{INDEX} of {where} has components beside {' and '.join(mine[:2])}, {told}: {INSTEAD}")
@@ -101,27 +116,32 @@ def _check_pipeline(index: Mapping[str, Any], folder: Path, where: str) -> tuple
         raise UserError(
             f"{INDEX} of {where} has the keys {', '.join(unknown)}, whose meaning is not known here; take them out."
         )
-    for name in ("unet", "scheduler"):
+    for name in mine[:2]:
         if name not in parts:
             raise UserError(f"{INDEX} of {where} has no {name}: it is not whole.")
         if not isinstance(parts[name], list) or len(parts[name]) != 2 or parts[name][0] != "diffusers":
             raise UserError(
                 f"{INDEX} of {where} has {name} = {brief(parts[name])}, which is not a class of diffusers: {INSTEAD}"
             )
-    if (unet := _class_of(parts["unet"])) != "UNet2DModel":
-        raise UserError(f"{INDEX} of {where} has the unet {unet}: {INSTEAD}")
+    if (kind := _class_of(parts[network])) not in NETWORKS[network]:
+        raise UserError(f"{INDEX} of {where} has the {network} {kind}: {INSTEAD}")
     file = _scheduler(folder)
     if file is None:
         raise UserError(f"{INDEX} of {where} names a scheduler, but there is no {SCHEDULER[0]}; fetch it as well.")
     said, found = _class_of(parts["scheduler"]), load_json(file).get("_class_name", _class_of(parts["scheduler"]))
-    return (
-        (f"{file.name} is of a {brief(found)} and is followed, though {INDEX} names a {said}",) if found != said else ()
-    )
+    other = f"{file.name} is of a {brief(found)} and is followed, though {INDEX} names a {said}"
+    names = f"the names of classes in {INDEX} ({CLASS_NAMES}) are not used: --labels has their numbers"
+    return (*([other] if found != said else []), *([names] if index.get(CLASS_NAMES) else []))
 
 
 def _parts(index: Mapping[str, Any]) -> dict[str, Any]:
     """The components that a pipeline has."""
-    return {name: part for name, part in index.items() if not name.startswith("_") and part != [None, None]}
+    notes = (CLASS_NAMES,) if index.get("_class_name") == "DiTPipeline" else ()
+    return {
+        name: part
+        for name, part in index.items()
+        if not name.startswith("_") and part != [None, None] and name not in notes
+    }
 
 
 def _check_autoencoder(parts: Sequence[Any], told: str) -> None:
@@ -139,9 +159,8 @@ def _class_of(part: Any) -> str:
     return str(part[1]) if isinstance(part, list) and len(part) == 2 else brief(part)
 
 
-def _beside(folder: Path, where: str, autoencoder: str | None) -> tuple[str, ...]:
+def _beside(folder: Path, where: str, mine: Sequence[str | None]) -> tuple[str, ...]:
     """A remark on models that lie beside the pipeline. UserError where no index says that they are no part of it."""
-    mine = ("unet", "scheduler", autoencoder)
     others = [path for path in sorted(folder.glob("*/config.json")) if path.parent.name not in mine]
     classes = {path.parent.name: load_json(path).get("_class_name") for path in others}
     told = ", ".join(f"{name}/ ({brief(each)})" for name, each in classes.items())

@@ -79,8 +79,7 @@ def read(source: Given, asked: UserSays) -> Found:
         network = DiT(channels, outputs, grid * patch, settings)
 
     def arrange(name: str, tensor: Tensor) -> Tensor:
-        """Columns of the first layer as our patches are: rows, columns, channels."""
-        return tensor.unflatten(1, (channels, -1)).transpose(1, 2).flatten(1) if name == "first.weight" else tensor
+        return patches_in_our_order(tensor, channels) if name == "first.weight" else tensor
 
     state = convert(theirs, _modules(settings), network, where, CAUSES, arrange)
     null = (
@@ -90,6 +89,11 @@ def read(source: Given, asked: UserSays) -> Found:
     remarks = (*wrapped.remarks, *assumed(process, assumptions, asked), null, *stored(theirs))
     sampling = SamplingSettings(clip_x0=False, spacing="openai")  # as their scripts sample
     return Found(source.path, images, process, settings, kind, wrapped.step, state, remarks, sampling)
+
+
+def patches_in_our_order(first: Tensor, channels: int) -> Tensor:
+    """The weight of the first layer, its columns as our patches are: rows, columns, channels."""
+    return first.unflatten(1, (channels, -1)).transpose(1, 2).flatten(1)
 
 
 def _check_table(table: Tensor, grid: int, width: int, where: str) -> None:

@@ -1,6 +1,7 @@
 """facebookresearch/DiT's checkpoints: against a forward pass written from the layout of their state dicts."""
 
 import math
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
@@ -111,7 +112,9 @@ def imported(tmp_path: Path, content: dict, name: str = "ckpt.pt", flags: str | 
 def test_the_converted_network_gives_the_originals_output(tmp_path: Path, shape: dict) -> None:
     torch.manual_seed(0)
     state, x = layout(**shape), torch.randn(3, shape["channels"], 16, 16)
-    card = imported(tmp_path, {"ema": state, "model": {name: each + 1 for name, each in state.items()}})
+    args = Namespace(model="DiT-S/2", global_batch_size=256)  # as their train.py saves it
+    raw = {name: each + 1 for name, each in state.items()}
+    card = imported(tmp_path, {"model": raw, "ema": state, "opt": {}, "args": args})
     model, step, labels = load_model(tmp_path / "out"), torch.tensor([0, 500, 999]), torch.tensor([0, 4, 5])
     with torch.no_grad():
         expected = forward(state, x, step, labels, heads=3)

@@ -3,6 +3,7 @@
 Damage is told in one way, as a ValueError; nothing takes more memory than a few times what the file holds.
 """
 
+import argparse
 import contextlib
 import io
 import struct
@@ -45,7 +46,7 @@ def read_tensors(source: Path | bytes) -> dict[str, Tensor]:
 
 
 def read_pickle(source: Path | bytes) -> Any:
-    """What torch.save wrote, where that is tensors and plain containers alone.
+    """What torch.save wrote, where that is tensors and plain containers alone, or the options of a script beside them.
 
     OSError where it cannot be read, UnpicklingError where it needs more than those, ValueError where it is damaged.
     """
@@ -59,7 +60,8 @@ def read_pickle(source: Path | bytes) -> Any:
                 )
         if isinstance(file, io.BytesIO):
             file.seek(0)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # which does nothing but hold values
+            return torch.load(file, map_location="cpu", weights_only=True)
     except NO_PICKLE as error:
         raise ValueError(_first_line(error)) from error
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from tiny_models import tiny_checkpoint, tiny_data
 
-from ddpm_bench.config.classifiers import CLASSIFIERS, ClassifierSettings, ClassifierTraining, NoiseSettings
+from ddpm_bench.config.classifiers import CLASSIFIERS, ClassifierSettings, ClassifierTraining
 from ddpm_bench.config.sampling import SamplingSettings
-from ddpm_bench.config.settings import DataSettings
+from ddpm_bench.config.settings import DataSettings, NoiseSettings, ProcessSettings
 from ddpm_bench.data import load_data
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.errors import Interrupted, UserError
@@ -202,7 +202,7 @@ def test_what_does_not_go_together_is_refused_by_name(trained, store, tmp_path):
 
 def test_one_that_is_named_is_trained_once_on_the_images_at_hand(three, store, monkeypatch):
     monkeypatch.setitem(on_demand.CLASSIFIERS, "tiny", SHORT.model_copy(update={"steps": 2}))
-    process = NOISE.process
+    process = ProcessSettings(**NOISE.model_dump(), parameterization="eps", variance="fixed")
     named = named_classifier(SamplingSettings(classifier="tiny"), process, three)
     assert named.classifier.startswith("tiny@") and not store.exists()
     assert named_classifier(named, process, three) == named

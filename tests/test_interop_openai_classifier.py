@@ -9,7 +9,8 @@ import torch
 from openai_layout import classifier_layout, classify, layout
 from tiny_models import tiny_checkpoint
 
-from ddpm_bench.config.classifiers import CLASSIFIERS, NoiseSettings
+from ddpm_bench.config.classifiers import CLASSIFIERS
+from ddpm_bench.config.settings import NoiseSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.classifiers import FILES, classifier_of, keep_file
 from ddpm_bench.models.interop.openai_classifier import _architecture, read_classifier

@@ -11,7 +11,7 @@ from ddpm_bench.config.limits import LEAST_SIDE, MOST_SIDE, MOST_T
 from ddpm_bench.errors import UserError, near_miss
 
 if TYPE_CHECKING:
-    from ddpm_bench.config.classifiers import NoiseSettings
+    from ddpm_bench.config.settings import NoiseSettings
 
 app = typer.Typer(help="Classifiers of noised images, by which samples are guided.", no_args_is_help=True)
 
@@ -143,13 +143,13 @@ def classifier_import(
 def _noise_and_size(like: Path | None, size: int | None, named: dict[str, Any]) -> "tuple[NoiseSettings, int]":
     """That of the model `like`, or what is named of it, and the images' side. UserError for both, and for no side."""
     from ddpm_bench.cli.setup import section
-    from ddpm_bench.config.classifiers import NoiseSettings
+    from ddpm_bench.config.settings import NoiseSettings
     from ddpm_bench.models.model import load_model
 
     if like:
         refuse({f"--{name.replace('_', '-')}": held for name, held in named.items()}, "does not go with --like.")
         model = load_model(like)
-        return NoiseSettings.of(model.process), size or model.shape[1]
+        return model.process.noise, size or model.shape[1]
     if size is None:
         raise UserError("Of which size are the images? Give --size N, or --like MODEL.")
     return section(NoiseSettings, {name: held for name, held in named.items() if held is not None}), size

@@ -4,37 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ddpm_bench.config.limits import LARGEST_SEED, MOST_STEPS, MOST_T
+from ddpm_bench.config.limits import LARGEST_SEED, MOST_STEPS
 from ddpm_bench.config.networks import Settings, UNetSettings
-from ddpm_bench.config.settings import ProcessSettings
 from ddpm_bench.errors import UserError
-
-
-class NoiseSettings(Settings):
-    """What a classifier depends on of a process: the noise that it sees, how it is told the step, and what x_0 is.
-
-    The fields are those of `ProcessSettings`, whose parameterization and variance a classifier has nothing to do with.
-    """
-
-    schedule: str = "linear"
-    T: int = Field(1000, ge=2, le=MOST_T)
-    beta_1: float = Field(1e-4, gt=0, lt=1)
-    beta_T: float = Field(0.02, gt=0, lt=1)
-    sigma_1: float | None = Field(None, gt=0, le=1e4)
-    sigma_T: float | None = Field(None, gt=0, le=1e4)
-    rescale_timesteps: bool = False
-    codec: str = "pixels"
-    autoencoder: str | None = None
-
-    @classmethod
-    def of(cls, process: ProcessSettings) -> "NoiseSettings":
-        """That of a process."""
-        return cls(**{name: getattr(process, name) for name in cls.model_fields})
-
-    @property
-    def process(self) -> ProcessSettings:
-        """A process with this noise."""
-        return ProcessSettings(**self.model_dump(), parameterization="eps", variance="fixed")
 
 
 class ClassifierSettings(Settings):

@@ -6,7 +6,7 @@ here are shapes, ranges and the rules between fields. No torch is imported.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -47,14 +47,13 @@ GEOMETRIC = "geometric"
 """The schedule that is given by its sigmas, of NCSN; all others are given by their betas."""
 
 
-class ProcessSettings(Settings):
-    """What a network's output means: the forward process, what is predicted, the variance, and how time is told.
+class NoiseSettings(Settings):
+    """What x_t is of an image: the forward process, how the network is told the time, and what x_0 is.
 
     beta_1, beta_T: the ends of the schedules of beta. sigma_1, sigma_T: those of the schedule `geometric`, 0.01 and 1 where they
     are not given, in units of x_0; a process with this schedule is NCSN's, whose network is told x_0 + sigma_t z.
     codec: what x_0 is of an image (`data/codec.py`). "autoencoder:PATH" becomes "autoencoder" before anything is run.
     autoencoder: the SHA-256 of the codec's autoencoder (`data/autoencoders.py`), where it has one.
-    `variance = "fixed"` stands for `fixed_variance`: the paper found beta_t and beta-tilde_t to give similar results.
     `rescale_timesteps`: the network is told t * 1000 / T of the 0-based t, as an option of improved-diffusion does.
     """
 
@@ -64,12 +63,14 @@ class ProcessSettings(Settings):
     beta_T: float = Field(0.02, gt=0, lt=1)
     sigma_1: float | None = Field(None, gt=0, le=1e4)
     sigma_T: float | None = Field(None, gt=0, le=1e4)
-    parameterization: str
-    variance: str
-    fixed_variance: str = "fixed-beta"
     rescale_timesteps: bool = False
     codec: str = "pixels"
     autoencoder: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+
+    @property
+    def noise(self) -> "NoiseSettings":
+        """These alone, of settings that say more."""
+        return NoiseSettings(**{name: getattr(self, name) for name in NoiseSettings.model_fields})
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -83,19 +84,30 @@ class ProcessSettings(Settings):
         """The betas that are not the defaults and that a schedule of betas has no use for: presets give them to every schedule."""
         names = {"cosine": ("beta_1", "beta_T"), "constant": ("beta_1",)}.get(self.schedule, ())
         given = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in given.items() if value != ProcessSettings.model_fields[name].default}
+        return {name: value for name, value in given.items() if value != NoiseSettings.model_fields[name].default}
 
     @model_validator(mode="after")
-    def _ends_of_the_schedule(self) -> "ProcessSettings":
+    def _ends_of_the_schedule(self) -> Self:
         kind, unused = ("beta", ("sigma_1", "sigma_T"))
         if self.schedule == GEOMETRIC:
             kind, unused = ("sigma", ("beta_1", "beta_T"))
         for name in unused:
-            if (value := getattr(self, name)) != ProcessSettings.model_fields[name].default:
+            if (value := getattr(self, name)) != NoiseSettings.model_fields[name].default:
                 raise ValueError(
                     f"{name} = {value:g} is not used by the schedule '{self.schedule}'; give {kind}_1 and {kind}_T, or leave it out"
                 )
         return self
+
+
+class ProcessSettings(NoiseSettings):
+    """What a network's output means: the noise that it is trained on, what is predicted, and the variance.
+
+    `variance = "fixed"` stands for `fixed_variance`: the paper found beta_t and beta-tilde_t to give similar results.
+    """
+
+    parameterization: str
+    variance: str
+    fixed_variance: str = "fixed-beta"
 
 
 class DiffusionSettings(ProcessSettings):

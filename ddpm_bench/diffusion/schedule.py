@@ -226,4 +226,4 @@ SCHEDULES: dict[str, Callable[[int, float, float], Schedule]] = {
     "cosine": cosine,
     "geometric": geometric,
 }
-"""Made by (T, first end, last end): beta_1 and beta_T, or sigma_1 and sigma_T; see `ProcessSettings.ends`."""
+"""Made by (T, first end, last end): beta_1 and beta_T, or sigma_1 and sigma_T; see `NoiseSettings.ends`."""

@@ -14,14 +14,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ddpm_bench.config.classifiers import CLASSIFIERS, ClassifierTraining, NoiseSettings
+from ddpm_bench.config.classifiers import CLASSIFIERS, ClassifierTraining
 from ddpm_bench.config.sampling import SamplingSettings
-from ddpm_bench.config.settings import CellSettings, ProcessSettings
+from ddpm_bench.config.settings import CellSettings, NoiseSettings, ProcessSettings
 from ddpm_bench.data.images import ImageData
 from ddpm_bench.data.labels import labels_sha256, told_apart
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.experiment.job import Job
-from ddpm_bench.models.build import build_codec, build_diffusion
+from ddpm_bench.models.build import build_codec, build_schedule
 from ddpm_bench.models.classifiers import (
     RESOLVED,
     Classified,
@@ -55,7 +55,7 @@ def named_classifier(sampling: SamplingSettings, process: ProcessSettings, data:
         return sampling
     if given in CLASSIFIERS:
         told_apart(data, LEARNER)  # refused, if at all, before it is trained
-        name = f"{given}@{_key(CLASSIFIERS[given], NoiseSettings.of(process), data)}"
+        name = f"{given}@{_key(CLASSIFIERS[given], process.noise, data)}"
     elif given.endswith(".safetensors"):
         name = keep_file(Path(given).expanduser())
     else:
@@ -86,7 +86,7 @@ def train_if_missing(sampling: SamplingSettings, process: ProcessSettings, data:
     name = sampling.classifier
     if name is None or not sampling.by_classifier or "@" not in name or (path := stored(name)).exists():
         return
-    training, noise = CLASSIFIERS[name.partition("@")[0]], NoiseSettings.of(process)
+    training, noise = CLASSIFIERS[name.partition("@")[0]], process.noise
     if name != f"{name.partition('@')[0]}@{_key(training, noise, data)}":
         raise UserError(
             f"The classifier '{name}' is of other data, noise or settings than these, and is not on this machine."
@@ -103,12 +103,11 @@ def make_classifier(
     data: ImageData, noise: NoiseSettings, training: ClassifierTraining, runtime: Runtime
 ) -> tuple[bytes, ClassifierCard]:
     """The content of the file of a classifier, trained on `data`, and its card. See `train_classifier`."""
-    began, process = time.monotonic(), noise.process
-    codec = build_codec(process)
+    began, codec = time.monotonic(), build_codec(noise)
     of = Classified(
         shape=codec.shape(data.shape), classes=told_apart(data, LEARNER), noise=noise, network=training.network
     )
-    found = train_classifier(data, codec, build_diffusion(process).schedule, training, runtime)
+    found = train_classifier(data, codec, build_schedule(noise), training, runtime)
     content = packed(of, found.network)
     return content, ClassifierCard(
         sha256=hashlib.sha256(content).hexdigest(),

@@ -9,14 +9,14 @@ from torch import nn
 
 from ddpm_bench.config.autoencoders import plain_codec
 from ddpm_bench.config.networks import NetworkSettings
-from ddpm_bench.config.settings import DiffusionSettings, ProcessSettings
+from ddpm_bench.config.settings import DiffusionSettings, NoiseSettings, ProcessSettings
 from ddpm_bench.data.autoencoders import latents_of
 from ddpm_bench.data.codec import CODECS, Codec
 from ddpm_bench.data.latents import UNTRAINED
 from ddpm_bench.diffusion.objective import OBJECTIVES, Objective
 from ddpm_bench.diffusion.parameterization import PARAMETERIZATIONS
 from ddpm_bench.diffusion.reverse import Diffusion
-from ddpm_bench.diffusion.schedule import SCHEDULES
+from ddpm_bench.diffusion.schedule import SCHEDULES, Schedule
 from ddpm_bench.diffusion.variance import VARIANCES
 from ddpm_bench.errors import UserError, near_miss
 from ddpm_bench.networks.built import built
@@ -33,17 +33,19 @@ def build_diffusion(settings: ProcessSettings) -> Diffusion:
     variance = named(
         "variance", settings.fixed_variance if settings.variance == "fixed" else settings.variance, VARIANCES
     )
-    schedule = named("schedule", settings.schedule, SCHEDULES)(settings.T, *settings.ends)
+    schedule = build_schedule(settings)
     if schedule.exploding and variance.outputs != 1:
         raise UserError(
             f"The variance '{variance.name}' does not go with the schedule '{settings.schedule}': it is learned by a variational "
             "bound, and score matching has none. Use a fixed variance."
         )
-    return Diffusion(
-        schedule.rescaled() if settings.rescale_timesteps else schedule,
-        named("parameterization", settings.parameterization, PARAMETERIZATIONS),
-        variance,
-    )
+    return Diffusion(schedule, named("parameterization", settings.parameterization, PARAMETERIZATIONS), variance)
+
+
+def build_schedule(noise: NoiseSettings) -> Schedule:
+    """The noise of each step, and how a network is told it; UserError for an unknown name."""
+    schedule = named("schedule", noise.schedule, SCHEDULES)(noise.T, *noise.ends)
+    return schedule.rescaled() if noise.rescale_timesteps else schedule
 
 
 def build_objective(settings: DiffusionSettings) -> Objective:
@@ -54,7 +56,7 @@ def build_objective(settings: DiffusionSettings) -> Objective:
     return objective
 
 
-def build_codec(settings: ProcessSettings) -> Codec:
+def build_codec(settings: NoiseSettings) -> Codec:
     """What the process works on; UserError for an unknown name, and for an autoencoder that is not on this machine."""
     if settings.autoencoder:
         if settings.codec not in (AUTOENCODER, *UNTRAINED):

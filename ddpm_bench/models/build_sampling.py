@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ddpm_bench.config.classifiers import NoiseSettings
 from ddpm_bench.config.networks import NetworkSettings
 from ddpm_bench.config.sampling import BALANCED, SamplingSettings
 from ddpm_bench.config.settings import ProcessSettings
@@ -150,7 +149,7 @@ def guiding_classifier(
     if settings.classifier is None or not settings.by_classifier:
         return None
     found = classifier_of(settings.classifier)
-    found.check(NoiseSettings.of(process), shape)
+    found.check(process.noise, shape)
     return found
 
 

@@ -14,7 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from ddpm_bench.config.classifiers import ClassifierSettings, ClassifierTraining, NoiseSettings
+from ddpm_bench.config.classifiers import ClassifierSettings, ClassifierTraining
+from ddpm_bench.config.settings import NoiseSettings
 from ddpm_bench.diffusion.classifier_guidance import ClassifierGuidance, Place
 from ddpm_bench.errors import UserError
 from ddpm_bench.files import given_content

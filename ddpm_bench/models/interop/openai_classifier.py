@@ -11,7 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ddpm_bench.config.classifiers import ClassifierSettings, NoiseSettings
+from ddpm_bench.config.classifiers import ClassifierSettings
+from ddpm_bench.config.settings import NoiseSettings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.classifiers import Classified
 from ddpm_bench.models.interop.convert import (

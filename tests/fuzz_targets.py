@@ -11,6 +11,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from fuzzing import Folder, changed, nested_toml, toml_value
+from openai_layout import classifier_layout
 from openai_layout import layout as openai_layout
 from PIL import Image
 from records import make_record
@@ -19,6 +20,7 @@ from test_interop_ddim import trained
 from test_interop_diffusers import pipeline, unet
 from test_interop_dit import SMALL as SMALL_DIT
 from test_interop_dit import layout as dit_layout
+from test_interop_dit_pipeline import PROCESS, pixels
 from test_interop_openai import FLAGS
 from test_interop_pytorch_ddpm import checkpoint
 from test_interop_pytorch_ddpm import layout as pytorch_ddpm_layout
@@ -27,7 +29,7 @@ from tiny_models import PRESET, tiny_checkpoint
 
 from ddpm_bench.cli.options import numbers, words
 from ddpm_bench.config.networks import UNetSettings
-from ddpm_bench.config.settings import DataSettings, DiffusionSettings
+from ddpm_bench.config.settings import DataSettings, DiffusionSettings, NoiseSettings
 from ddpm_bench.config.shipped import load_grid, shipped_grids
 from ddpm_bench.data import load_data, read_images
 from ddpm_bench.experiment.ablate import plan
@@ -37,6 +39,7 @@ from ddpm_bench.metrics.inception import read_weights
 from ddpm_bench.metrics.small_cnn import FEATURES, Card, SmallCNN, write_extractor
 from ddpm_bench.models.build import build_diffusion, build_network
 from ddpm_bench.models.interop import UserSays, describe, import_checkpoint
+from ddpm_bench.models.interop.openai_classifier import read_classifier
 from ddpm_bench.models.model import Model, load_model
 from ddpm_bench.networks.condition import Condition
 from ddpm_bench.records.record import read_record, write_record
@@ -175,6 +178,17 @@ def make_dit(folder: Path) -> None:
     torch.save({"ema": dit_layout(**SMALL_DIT)}, folder / "theirs.pt")
 
 
+def make_classifier(folder: Path) -> None:
+    torch.save(classifier_layout(64, (1, 2), 1, (1,), classes=3, pooled=4), folder / "theirs.pt")
+
+
+def read_foreign_classifier(folder: Path) -> None:
+    of, tensors, _ = read_classifier(folder / "theirs.pt", NoiseSettings(), 8)
+    network = of.outline()
+    network.load_state_dict(tensors)
+    assert network(torch.zeros(1, *of.shape), torch.tensor([0])).shape == (1, len(of.classes))
+
+
 def make_bare_safetensors(folder: Path) -> None:
     safetensors.torch.save_file(openai_layout(**TINY), folder / "theirs.safetensors")
 
@@ -275,6 +289,8 @@ TARGETS = (
     Target("pytorch-ddpm .pt", make_pytorch_ddpm, read_foreign("theirs.pt")),
     Target("ddim .pth", make_ddim, read_foreign("theirs.pth", size=16)),
     Target("dit .pt", make_dit, read_foreign("theirs.pt", flags="--num_heads 3")),
+    Target("openai classifier", make_classifier, read_foreign_classifier),
+    Target("diffusers DiT", lambda folder: pixels(folder / "theirs"), read_foreign("theirs", process=PROCESS)),
     Target("diffusers", make_diffusers, read_foreign("theirs", process={"variance": "fixed-beta"})),
     Target("extractor", make_extractor, read_extractor),
     Target("inception weights", make_inception, lambda folder: read_weights(folder / "weights.pth", True), 0.5),

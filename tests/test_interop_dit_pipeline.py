@@ -18,6 +18,8 @@ from ddpm_bench.networks.dit import DiT
 SETTINGS = SMALL.model_copy(update={"depth": 2})
 TRANSFORMER, INDEX, SCHEDULER = "transformer/config.json", "model_index.json", "scheduler/scheduler_config.json"
 
+PROCESS = {"variance": "learned-range", "schedule": "linear", "T": 20, "parameterization": "eps"}
+
 
 @pytest.fixture(autouse=True)
 def own_store(monkeypatch, tmp_path) -> None:
@@ -36,6 +38,14 @@ def pipeline(folder: Path, outputs: int = 8) -> diffusers.DiTTransformer2DModel:
     scheduler = diffusers.DDIMScheduler(num_train_timesteps=20, beta_start=0.01, beta_end=0.3, clip_sample=False)
     diffusers.DiTPipeline(transformer=theirs, vae=vae.eval(), scheduler=scheduler).save_pretrained(folder)
     edit(folder / INDEX, id2label={"0": "tench"})  # as the published ones have it
+    return theirs.eval()
+
+
+def pixels(folder: Path) -> diffusers.DiTTransformer2DModel:
+    """The transformer alone, of images 1x16x16."""
+    theirs = reference(SETTINGS, 1, 2, 16)
+    copy_weights(shaken(DiT(1, 2, 16, SETTINGS)), theirs)
+    theirs.save_pretrained(folder)
     return theirs.eval()
 
 
@@ -107,9 +117,11 @@ def test_embeddings_that_blocks_have_of_their_own_are_refused(tmp_path: Path) ->
         import_checkpoint(str(tmp_path / "p"), tmp_path / "out", UserSays())
 
 
-def test_a_transformer_alone_needs_the_pipeline_around_it(tmp_path: Path) -> None:
+def test_a_transformer_alone_is_of_pixels_or_needs_the_pipeline_around_it(tmp_path: Path) -> None:
+    pixels(tmp_path / "alone")
+    card = import_checkpoint(str(tmp_path / "alone"), tmp_path / "out", UserSays(process=PROCESS))
+    assert (card.shape, card.network, card.process.codec) == ((1, 16, 16), SETTINGS, "pixels")
     pipeline(tmp_path / "p")
     (tmp_path / "p" / INDEX).unlink()
     with pytest.raises(UserError, match="whole pipeline"):
-        says = {"variance": "learned-range", "schedule": "linear", "T": 20, "parameterization": "eps"}
-        import_checkpoint(str(tmp_path / "p" / "transformer"), tmp_path / "out", UserSays(process=says))
+        import_checkpoint(str(tmp_path / "p" / "transformer"), tmp_path / "again", UserSays(process=PROCESS))

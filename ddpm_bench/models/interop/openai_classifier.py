@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from math import isqrt
 from pathlib import Path
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from ddpm_bench.config.classifiers import ClassifierSettings
@@ -27,7 +28,7 @@ from ddpm_bench.models.interop.convert import (
 )
 from ddpm_bench.models.interop.given import Given, tensors
 from ddpm_bench.models.interop.openai import ATTENTION, BLOCK, parts_first
-from ddpm_bench.models.interop.user_says import UserSays
+from ddpm_bench.models.interop.user_says import UserSays, reasons
 from ddpm_bench.models.interop.wrapped import taken
 from ddpm_bench.networks import weights
 from ddpm_bench.networks.classifier import NoisyClassifier
@@ -50,12 +51,10 @@ def read_classifier(
             f"{where} has no {POSITIONS}: it is no classifier of guided-diffusion with --classifier_pool attention. Models go through "
             "`ddpm-bench import`."
         )
-    settings = _architecture(theirs, side, where)
-    channels = shape_of(theirs, "input_blocks.0.0.weight", 4, where)[1]
-    classes = shape_of(theirs, "out.2.c_proj.weight", 3, where)[0]
-    of = Classified(
-        shape=(channels, side, side), classes=tuple(map(str, range(classes))), noise=noise, network=settings
-    )
+    try:
+        of = _told(theirs, noise, side, where)
+    except ValidationError as error:
+        raise UserError(f"{where} has what ddpm-bench's classifier cannot express: {reasons(error)}.") from error
     with weights.outline():
         network = of.outline()
     remarks = (*wrapped.remarks, *stored(theirs))  # before a tensor is made another
@@ -63,10 +62,23 @@ def read_classifier(
 
     def arrange(name: str, tensor: Tensor) -> Tensor:
         if name == "time.hidden.weight":
-            return time_columns(tensor, cosines_first(settings.base))
-        return parts_first(tensor, settings.in_blocks) if ".attention.qkv." in name else tensor
+            return time_columns(tensor, cosines_first(of.network.base))
+        return parts_first(tensor, of.network.in_blocks) if ".attention.qkv." in name else tensor
 
-    return of, convert(theirs, _modules(network), network, where, CAUSES, arrange), remarks
+    state = convert(theirs, _modules(network), network, where, CAUSES, arrange)
+    if any(tensor.is_meta for tensor in state.values()):
+        raise UserError(f"{where} holds names and shapes alone (torch's device meta), no weights.")
+    return of, state, remarks
+
+
+def _told(theirs: Mapping[str, Tensor], noise: NoiseSettings, side: int, where: str) -> Classified:
+    """By shapes."""
+    channels = shape_of(theirs, "input_blocks.0.0.weight", 4, where)[1]
+    classes = shape_of(theirs, "out.2.c_proj.weight", 3, where)[0]
+    return Classified(
+        shape=(channels, side, side), classes=tuple(map(str, range(classes))), noise=noise,
+        network=_architecture(theirs, side, where),
+    )  # fmt: skip
 
 
 def _architecture(theirs: Mapping[str, Tensor], side: int, where: str) -> ClassifierSettings:

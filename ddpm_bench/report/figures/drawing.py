@@ -37,7 +37,8 @@ STYLE = {
 """Fonts of type 42 (TrueType): what checks of camera-ready papers ask for, which refuse matplotlib's own Type 3."""
 DATA_IN_WORDS = {
     "cifar10": "CIFAR-10", "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST",
-    "fashion-mnist-10k": "Fashion-MNIST, 10,000 images",
+    "fashion-mnist-10k": "Fashion-MNIST, 10,000 images", "celeba": "CelebA", "imagenet64": "ImageNet, 64x64",
+    "imagenet256": "ImageNet, 256x256", "lsun-bedroom": "LSUN Bedroom", "lsun-church": "LSUN Church",
 }  # fmt: skip
 """By name in grids and records; others are shown as they are called."""
 

@@ -50,6 +50,11 @@ def rows(tmp_path) -> dict[str, Row]:
     return {row.name: row for row in read_rows(tmp_path / "rows")}
 
 
+def kept_bounds(tmp_path) -> set[tuple[str, float]]:
+    """Pieces of bounds, and when they were written."""
+    return {(str(path), path.stat().st_mtime) for path in (tmp_path / "rows" / "work").glob("*/bound-*/*.safetensors")}
+
+
 def test_a_row_says_what_was_measured_and_how(evaluate, place, tmp_path):
     answer = evaluate("mu", "--steps", 3, "--test-reference", "--json")
     assert answer.code == 0, answer.err
@@ -97,9 +102,12 @@ def test_the_samples_and_scores_are_those_of_sample_and_evaluate_samples(evaluat
 
 def test_the_bound_is_that_of_the_whole_chain_and_may_be_exact(evaluate, tmp_path):
     evaluate("eps", "--steps", 2, "--name", "few")
+    before = kept_bounds(tmp_path)
     evaluate("eps", "--name", "all")
     found = rows(tmp_path)
-    assert found["few"].bounds == found["all"].bounds
+    assert found["few"].bounds == found["all"].bounds and kept_bounds(tmp_path) == before  # measured once
+    evaluate("eps", "--name", "all", "--fresh")
+    assert rows(tmp_path)["all"].bounds == found["few"].bounds and kept_bounds(tmp_path) > before
     answer = evaluate("eps", "--name", "many", "--evals", 6)
     assert rows(tmp_path)["many"].bounds[0].method == "exact" and rows(tmp_path)["many"].setup.evals is None
     assert "exact, every t" in answer.out

@@ -1,5 +1,6 @@
 """The bound of a split of a data set, as records hold it."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -92,7 +93,7 @@ def bound_of(
     chain = model.whole_chain(method.clip_x0, method.kept)
     runtime.place(model.network)
     seed, decoder = method.seed, method.decoder
-    with owned(keyed_folder(folder, "bound", of)) as own:
+    with owned(keyed_folder(folder, "bound", of), math.inf) as own:  # of two rows that want the same, one measures it
         kept = Pieces(own)
         if evals is None:
             return bits_per_dim(

@@ -16,6 +16,8 @@ from ddpm_bench.runtime.runtime import Runtime
 
 SAMPLES = {"inception": 50_000}
 BOUND_IMAGES = {"inception": 10_000}
+OF_ALL_ROWS = "+bounds"
+"""Among what is kept on the way to rows, of which none can be called so: bounds do not depend on how samples are drawn."""
 FEWER = 512
 """Samples and images of a bound by extractor: as published for Inception, and what a CPU can do for any other."""
 
@@ -42,7 +44,8 @@ def evaluate(
     make_folder(results)
     with about(name):
         mention_older(work_beside(row_path(results, name)))
-        found = measure(model, task, runtime, row_path(results, name))
+        shared = None if fresh else results / "work" / OF_ALL_ROWS
+        found = measure(model, task, runtime, row_path(results, name), shared)
     row = Row(name=name, setup=setup, **{field: getattr(found, field) for field in type(found).model_fields})
     write_row(results, row)
     return row

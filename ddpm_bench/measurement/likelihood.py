@@ -1,5 +1,6 @@
 """The likelihood of a split of a data set by the probability flow ODE, as records hold it."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def likelihood_of(
     of |= labels_sha256(None if condition is None else condition.labels)
     chain = model.whole_chain(clip_x0=False)
     runtime.place(model.network)
-    with owned(keyed_folder(folder, "ode", of)) as own:
+    with owned(keyed_folder(folder, "ode", of), math.inf) as own:  # as of bounds
         return ode_bits_per_dim(
             chain, images, seed=method.seed, solving=method.solving, runtime=runtime, pieces=Pieces(own),
             condition=condition,

@@ -109,13 +109,14 @@ class Shown(Part):
         return all(path.exists() and sha256_file(path) == self.sha256[name] for name, path in files.items())
 
 
-def measure(model: Model, task: Task, runtime: Runtime, record: Path) -> Measurement:
+def measure(model: Model, task: Task, runtime: Runtime, record: Path, bounds_in: Path | None = None) -> Measurement:
     """The whole measurement of `model`. `record`: the file that it will stand in; pictures and kept work lie beside it.
 
+    bounds_in: where its bounds and likelihoods are kept instead, and found if they were measured for another record.
     Raises NotFinite for samples that are no images, Interrupted after saving when a stop was asked for, and UserError for
     what cannot be measured, before anything long.
     """
-    clock = Clock(work_beside(record))
+    clock, bounds_in = Clock(work_beside(record)), bounds_in or work_beside(record)
     check_task(model, task)
     with clock("anchors"):  # first, since they refuse a data set without enough test images
         scale = task.anchors(runtime)
@@ -123,11 +124,11 @@ def measure(model: Model, task: Task, runtime: Runtime, record: Path) -> Measure
     with clock("pictures"):
         shown = _show(model, task, runtime, record)
     with clock("bound"):
-        bounds, terms = _bounds(model, task, runtime, record)
+        bounds, terms = _bounds(model, task, runtime, bounds_in)
     ode = None
     if task.scoring.ode_images:
         with clock("likelihood"):
-            ode = measure_likelihood(model, task.data, "test", task.likelihood_method, runtime, work_beside(record))
+            ode = measure_likelihood(model, task.data, "test", task.likelihood_method, runtime, bounds_in)
     measured = {BOUNDS[bound.split]: bound for bound in bounds} | ({LIKELIHOOD: ode} if ode else {})
     totals = {key: one.total for key, one in measured.items()}
     observer().scores(model.step or 0, totals)
@@ -254,10 +255,10 @@ def _show(model: Model, task: Task, runtime: Runtime, record: Path) -> Shown:
 
 
 def _bounds(
-    model: Model, task: Task, runtime: Runtime, record: Path
+    model: Model, task: Task, runtime: Runtime, folder: Path
 ) -> tuple[tuple[BoundTerms, ...], BoundTerms | None]:
     """The bound of each split; and, where that is an estimate, every term of it for some test images."""
-    folder, method = work_beside(record), task.bound_method(model)
+    method = task.bound_method(model)
     splits = task.bound_splits if method.images else ()
     bounds = tuple(measure_bound(model, task.data, split, method, runtime, folder) for split in splits)
     if not (bounds and task.scoring.terms_images) or method.evals_for(model) is None:

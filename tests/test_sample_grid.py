@@ -1,22 +1,28 @@
 """`ablate --ckpt`: the cells of a grid of samplers measured of one checkpoint, as rows; what a checkpoint decides is refused."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+from test_report_checkpoints import make_row
 from tiny_models import tiny_checkpoint, tiny_data, tiny_preset
 
 from ddpm_bench.config.preset import load_preset, resolve, resolve_sampling
+from ddpm_bench.config.sampling import SamplingSettings
+from ddpm_bench.config.settings import ScoringSettings
 from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.experiment import sample_grid
-from ddpm_bench.experiment.sample_grid import otherwise
+from ddpm_bench.experiment.sample_grid import SampledCell, along, otherwise
 from ddpm_bench.models.model import load_model
 from ddpm_bench.records.record import read_record
 from ddpm_bench.records.row import Row, read_rows
+from ddpm_bench.report.figures.rows_across import draw_rows
 
 GRID = """
 name = "steps"
 title = "Steps and samplers"
 source = "nothing is published"
+across = "sampling.steps"
 
 [conditions]
 data = "cifar10"
@@ -35,12 +41,14 @@ neighbours = 0
 
 [[cell]]
 name = "two"
-label = "2 steps"
+group = "2"
+label = "ancestral"
 settings = {{ sampling = {{ steps = 2, sampler = "ancestral" }} }}
 published = {{}}
 
 [[cell]]
 name = "ddim"
+group = "S"
 label = "DDIM"
 settings = {{ sampling = {{ steps = {steps}, sampler = "ddim", eta = 0.0, clip_x0 = false }}{more} }}
 published = {{}}
@@ -85,7 +93,20 @@ def test_every_cell_is_a_row_with_its_sampler(ablate, place, tmp_path):
     assert rows["eps-ddim"].setup.sampler_options["eta"] == 0.0
     assert {row.setup.samples for row in rows.values()} == {12} and all(row.bounds for row in rows.values())
     assert "eps-ddim" in (tmp_path / "rows" / "table.md").read_text()
+    assert (tmp_path / "rows" / "figures" / "distance.png").exists() and "figures/distance.png" in answer.err
     assert not list(tmp_path.rglob("step-*"))  # nothing was trained
+
+
+def test_rows_lie_along_the_axis_by_label_where_their_cells_ran(tmp_path):
+    rows = [make_row(name=f"eps-{cell}", network_calls=calls) for cell, calls in (("two", 2), ("ddim", 3), ("old", 9))]
+    sampling, scoring = SamplingSettings(guidance=1.5), ScoringSettings()
+    planned = [
+        SampledCell(f"eps-{name}", SimpleNamespace(label="L"), sampling, scoring, ())
+        for name in ("two", "ddim", "three")
+    ]
+    assert along("sampling.steps", planned, rows) == {"L": [(2.0, rows[0]), (3.0, rows[1])]}
+    assert [at for at, _ in along("sampling.guidance", planned, rows)["L"]] == [1.5, 1.5]
+    assert draw_rows("sampling.guidance", along("sampling.guidance", planned, rows), tmp_path / "none.png") is None
 
 
 def test_a_checkpoint_of_the_grid_itself_has_the_numbers_of_its_records(ablate, tmp_path):

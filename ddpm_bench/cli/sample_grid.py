@@ -13,6 +13,8 @@ from ddpm_bench.errors import UserError
 
 if TYPE_CHECKING:
     from ddpm_bench.cli.setup import Wanted
+    from ddpm_bench.experiment.sample_grid import SampledCell
+    from ddpm_bench.records.row import Row
 
 
 def sample_grid(
@@ -66,10 +68,23 @@ def sample_grid(
         with owned(folder, RENDERING_S):
             held = read_rows(folder)
             write_tables(folder, held)
+            figure = _figure(table.across, planned, rows, folder)
     if as_json:
         print_json([row.as_json() for row in rows])
     else:
         print_table(rows_at_terminal(make_tables(held)))
-    say(f"{len(rows)} rows of '{model.name}' and the tables are in '{folder}'")
+    drawn = f", their distances in '{figure}'" if figure else ""
+    say(f"{len(rows)} rows of '{model.name}' and the tables are in '{folder}'{drawn}")
     if failed:
         raise typer.Exit(1)
+
+
+def _figure(axis: str | None, planned: "Sequence[SampledCell]", rows: "Sequence[Row]", folder: Path) -> Path | None:
+    """The distances along the axis that stands across the grid; None where there is none, or nothing to compare along it."""
+    from ddpm_bench.experiment.sample_grid import along
+    from ddpm_bench.files import make_folder
+    from ddpm_bench.report.figures.rows_across import draw_rows
+
+    return (
+        draw_rows(axis, along(axis, planned, rows), make_folder(folder / "figures") / "distance.png") if axis else None
+    )

@@ -27,6 +27,8 @@ from ddpm_bench.errors import UserError, near_miss
 
 SHORT = ("parameterization", "objective", "variance")
 """What a cell may say without its section, `diffusion`: the axes of Table 2."""
+STEPS = "sampling.steps"
+"""The axis along which samplers are compared by what they cost."""
 
 
 class Cell(Frozen):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm_bench.config.grid import Cell, Grid, flat
+from ddpm_bench.config.grid import STEPS, Cell, Grid, flat
 from ddpm_bench.config.preset import load_preset, parse_set, resolve_sampling
 from ddpm_bench.config.sampling import SamplingSettings
 from ddpm_bench.config.settings import ScoringSettings
@@ -99,3 +99,14 @@ def measure_rows(
             failed.append(one.name)
             say(f"{one.name}: FAILED: {error}")
     return rows, failed
+
+
+def along(axis: str, planned: Sequence[SampledCell], rows: Sequence[Row]) -> dict[str, list[tuple[float, Row]]]:
+    """By label, the rows of planned cells and where each lies along the axis: of sampling steps, the network calls of an image."""
+    made, lines = {row.name: row for row in rows}, dict[str, list[tuple[float, Row]]]()
+    for one in planned:
+        if row := made.get(one.name):
+            said = flat({"sampling": one.sampling.model_dump(), "scoring": one.scoring.model_dump()})
+            at = row.setup.network_calls if axis == STEPS else said[axis]
+            lines.setdefault(one.cell.label, []).extend([(float(at), row)] if isinstance(at, int | float) else [])
+    return lines

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ddpm_bench.config.grid import STEPS
 from ddpm_bench.records.conditions import flat_settings
 from ddpm_bench.report.summary import MeasuredCell, Summary
 
 CALLS = "network calls an image"
-STEPS = "sampling.steps"
 GUIDANCE = {"sampling.guidance": "scale s = 1 + w", "sampling.classifier_scale": "scale s of the classifier"}
 """The axes that are scales of guidance, and their names: along them samples become surer of their class and less varied."""
 

@@ -35,8 +35,8 @@ def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key:
     panels = beside_published(figure, len(lines), both)
     heading = METRICS[key].heading(summary.first.extractor.labels)
     if both:
-        _draw(panels[0], published, key, f"Published {METRICS[key].source_name}", printed_name(axis))
-    _draw(panels[-1], measured, key, f"Measured {heading}", axis_name(axis))
+        draw_lines(panels[0], published, key, f"Published {METRICS[key].source_name}", printed_name(axis))
+    draw_lines(panels[-1], measured, key, f"Measured {heading}", axis_name(axis))
     one_legend(figure, panels)
     return Said(
         f"{heading} along {axis_name(axis)}; {METRICS[key].better}. Whiskers: sample standard deviation over seeds, where there are "
@@ -61,7 +61,8 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def _draw(axes: Axes, lines: dict[str, list[Point]], key: str, title: str, along: str) -> None:
+def draw_lines(axes: Axes, lines: dict[str, list[Point]], key: str, title: str, along: str) -> None:
+    """Of each label its points, in order of place, on scales that fit them all."""
     for index, (label, points) in enumerate(lines.items()):
         if points:
             style = style_at(index)

@@ -84,10 +84,8 @@ def _told(theirs: Mapping[str, Tensor], noise: NoiseSettings, side: int, where: 
 def _architecture(theirs: Mapping[str, Tensor], side: int, where: str) -> ClassifierSettings:
     """UserError where a side is not halved to that of the pooled positions by as many blocks a level."""
     _, positions = shape_of(theirs, POSITIONS, 2, where)
-    pooled, layers = (
-        isqrt(positions - 1),
-        len({name.split(".")[1] for name in theirs if name.startswith("input_blocks.")}),
-    )
+    pooled = isqrt(positions - 1)
+    layers = len({name.split(".")[1] for name in theirs if name.startswith("input_blocks.")})
     levels = (side // pooled).bit_length() if pooled else 0
     if not levels or pooled << (levels - 1) != side or layers % levels or layers == levels:
         raise UserError(

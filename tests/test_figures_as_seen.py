@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from ddpm_bench.records.record import LogPoint, Record
 from ddpm_bench.report.figures import PLOTS
 from ddpm_bench.report.figures.bound_terms import MANY, draw_terms
 from ddpm_bench.report.figures.cell_styles import style_at, style_of
-from ddpm_bench.report.figures.drawing import SMALL, canvas, running_mean, save
+from ddpm_bench.report.figures.drawing import SMALL, canvas, cell_panels, running_mean, save
 from ddpm_bench.report.figures.measured_and_published import draw as draw_comparison
 from ddpm_bench.report.figures.measured_and_published import draw_comparison as fill_comparison
 from ddpm_bench.report.figures.mosaics import draw_generation, draw_neighbours
@@ -219,3 +220,19 @@ def test_a_loss_of_thousands_of_ticks_is_smoothed() -> None:
     said = draw_losses(figure, summaries([record], GRID), NOWHERE)
     assert max(abs(y - 1.0) for y in figure.axes[0].lines[0].get_ydata()[10:-10]) < 0.05
     assert "running means over 21 ticks" in said.caption
+
+
+@pytest.mark.parametrize("beside", [0.0, 0.5], ids=["pictures", "curves"])
+def test_titles_of_panels_stay_on_the_canvas_and_apart_whatever_the_labels(beside: float) -> None:
+    labels = [cell.label for name in ("ncsn", "iddpm-imagenet64", "table2") for cell in load_grid(name).cells]
+    rows = [SimpleNamespace(cell=SimpleNamespace(name=f"{i}", label=label, group="")) for i, label in enumerate(labels)]
+    with canvas() as figure:
+        found = [axes for _, axes in cell_panels(figure, rows, 1.5, beside=beside)]
+        for axes in found:
+            axes.set_ylabel("loss" if beside else "")
+            axes.tick_params(left=bool(beside), labelleft=bool(beside))
+        figure.draw_without_rendering()
+        boxes = [axes.title.get_window_extent() for axes in found]
+        for i, box in enumerate(boxes):
+            assert box.x0 >= 0 and box.x1 <= figure.bbox.x1, labels[i]
+            assert not any(box.overlaps(other) for other in boxes[:i]), labels[i]

@@ -63,6 +63,13 @@ def test_mathtext_of_every_label_can_be_drawn() -> None:
         parser.parse(labels.mathtext(text))
 
 
+def test_long_labels_are_written_in_lines_and_a_norm_stays_whole() -> None:
+    assert labels.mathtext_lines("NCSNv2, without a last denoising", 29) == "NCSNv2, without a last\ndenoising"
+    assert labels.mathtext_lines("NCSN", 2) == "NCSN" and labels.mathtext_lines("", 9) == ""
+    first, second = labels.mathtext_lines("||mu-tilde - mu_theta||^2 of beta", 9).split("\n")
+    assert first == labels.mathtext("||mu-tilde - mu_theta||^2") and second == labels.mathtext("of beta")
+
+
 def test_dollars_of_a_user_are_drawn_as_dollars() -> None:
     assert labels.mathtext("costs $5 and $6") == r"costs \$5 and \$6"
 

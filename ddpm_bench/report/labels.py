@@ -84,6 +84,9 @@ _TEX_GREEK = {symbol.plain: symbol.latex for symbol in SYMBOLS.values() if not s
 _TEX_LETTERS = frozenset(map(chr, range(0xC0, 0x100))) - set("×÷ÐðÞþ")
 
 
+HELD = "\N{NO-BREAK SPACE}"
+
+
 def markdown(label: str) -> str:
     """A grid's label as Markdown: 'L, learned diagonal Sigma' -> '*L*, learned diagonal Σ'."""
     return _write(label, lambda symbol: symbol.markdown, escape_markdown, _norm)
@@ -106,6 +109,19 @@ def mathtext(label: str) -> str:
     return _write(
         label, lambda symbol: f"${symbol.latex}$", escape_mathtext, lambda inner: rf"$\|{inner.replace('$', '')}\|^2$"
     )
+
+
+def mathtext_lines(label: str, most: int) -> str:
+    """The same in lines of at most `most` characters, as far as its words allow; a norm is one word."""
+    pieces = (piece.replace(" ", HELD) if piece.startswith("||") else piece for piece in _PIECE.split(label))
+    first, *others = "".join(pieces).split(" ")
+    lines = [first]
+    for word in others:
+        if len(plain(f"{lines[-1]} {word}")) <= most:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return "\n".join(mathtext(line.replace(HELD, " ")) for line in lines)
 
 
 def plain(label: str) -> str:

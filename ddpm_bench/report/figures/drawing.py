@@ -17,7 +17,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from ddpm_bench.files import replacing
-from ddpm_bench.report.labels import mathtext
+from ddpm_bench.report.labels import mathtext, mathtext_lines
 from ddpm_bench.report.summary import MeasuredCell, Summary, by_group
 
 BLACK, GREY = "black", "#666666"
@@ -26,6 +26,8 @@ WIDTH = 5.5
 """Inches: the text of a page in one column."""
 SMALL = 8.5
 """Points: nothing is written smaller, so that it has 5 in a column of 3.25 inches."""
+TITLE, LINE = 88, 0.14
+"""Characters of this size in WIDTH, and inches of a line of them."""
 COLUMNS = 3
 """Panels side by side."""
 STYLE = {
@@ -101,14 +103,18 @@ def one_legend(figure: Figure, panels: Sequence[Axes]) -> None:
 
 
 def cell_panels(
-    figure: Figure, rows: Sequence[MeasuredCell], height: float, below: float = 0.0
+    figure: Figure, rows: Sequence[MeasuredCell], height: float, below: float = 0.0, beside: float = 0.0
 ) -> list[tuple[MeasuredCell, Axes]]:
-    """A panel for each row, group under group, each under its heading; panels are `height` inches high.
+    """A panel for each row, group under group, each under its heading; panels are `height` inches high with a title of one line.
 
-    Sets the size of the figure, with room for `below` inches more. Panels have the rows' labels as titles.
+    Sets the size of the figure, with room for `below` inches more. Panels have the rows' labels as titles, in lines that fit; the
+    labels of a panel's y axis take `beside` inches.
     """
     groups = by_group(rows)
     columns = min(COLUMNS, max(map(len, groups.values())))
+    most = int(TITLE * (1 / columns - beside / WIDTH))
+    titles = {row.cell.name: mathtext_lines(row.cell.label, most) for row in rows}
+    height += LINE * max(title.count("\n") for title in titles.values())
     heights = [height * math.ceil(len(members) / columns) + 0.24 * bool(group) for group, members in groups.items()]
     figure.set_size_inches(WIDTH, sum(heights) + below)
     panels = []
@@ -120,7 +126,7 @@ def cell_panels(
         for axes in found[len(members) :]:
             axes.set_axis_off()
         for row, axes in zip(members, found, strict=False):
-            axes.set_title(mathtext(row.cell.label), fontsize=SMALL)
+            axes.set_title(titles[row.cell.name], fontsize=SMALL)
             panels.append((row, axes))
     return panels
 

@@ -28,7 +28,7 @@ def draw_losses(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) 
     """A line a seed, a panel a cell with its own scale, since objectives differ in unit; a cross where it diverged."""
     summary = summaries[0]
     last = max((point.step for record in summary.records for point in record.training_log), default=1)
-    for row, axes in cell_panels(figure, trainings(summary.rows), 1.5, below=0.2):
+    for row, axes in cell_panels(figure, trainings(summary.rows), 1.5, below=0.2, beside=0.5):
         _draw_loss(axes, row, style_of(row.cell, summary.grid), last)
     figure.supxlabel("training step")
     longest = max(len(record.training_log) for record in summary.records)

@@ -82,9 +82,6 @@ def sample_grid(
 def _figure(axis: str | None, planned: "Sequence[SampledCell]", rows: "Sequence[Row]", folder: Path) -> Path | None:
     """The distances along the axis that stands across the grid; None where there is none, or nothing to compare along it."""
     from ddpm_bench.experiment.sample_grid import along
-    from ddpm_bench.files import make_folder
     from ddpm_bench.report.figures.rows_across import draw_rows
 
-    return (
-        draw_rows(axis, along(axis, planned, rows), make_folder(folder / "figures") / "distance.png") if axis else None
-    )
+    return draw_rows(axis, along(axis, planned, rows), folder / "figures" / "distance.png") if axis else None

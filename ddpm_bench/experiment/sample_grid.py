@@ -108,5 +108,6 @@ def along(axis: str, planned: Sequence[SampledCell], rows: Sequence[Row]) -> dic
         if row := made.get(one.name):
             said = flat({"sampling": one.sampling.model_dump(), "scoring": one.scoring.model_dump()})
             at = row.setup.network_calls if axis == STEPS else said[axis]
-            lines.setdefault(one.cell.label, []).extend([(float(at), row)] if isinstance(at, int | float) else [])
+            if isinstance(at, int | float):
+                lines.setdefault(one.cell.label, []).append((float(at), row))
     return lines

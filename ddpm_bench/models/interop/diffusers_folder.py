@@ -50,10 +50,6 @@ def pipeline_files(folder: Path, where: str) -> Files:
     index: Mapping[str, Any] = {}
     inner = [path for name in NETWORKS if (path := folder / name / "config.json").exists()]
     found = [*inner, *(path for path in [folder / "config.json"] if path.exists())]
-    if not found:
-        raise UserError(
-            f"{where} has neither config.json nor {' nor '.join(f'{name}/config.json' for name in NETWORKS)}: it is no diffusers model."
-        )
     around, root = folder.resolve().parent / INDEX, folder
     if (folder / INDEX).exists():
         remarks = _check_pipeline(index := load_json(folder / INDEX), folder, where)
@@ -67,7 +63,13 @@ def pipeline_files(folder: Path, where: str) -> Files:
             f"{where[:-1]}/{inner[0].parent.name}', or move one away."
         )
     network = PIPELINES.get(str(index.get("_class_name")))
-    config = next((path for path in inner if path.parent.name == network), found[0])
+    meant = [path for path in found if network is None or path not in inner or path.parent.name == network]
+    if not meant:
+        names = [network] if network else NETWORKS
+        raise UserError(
+            f"{where} has neither config.json nor {' nor '.join(f'{name}/config.json' for name in names)}: it is no diffusers model."
+        )
+    config = meant[0]
     autoencoder = next((name for name in AUTOENCODERS if _parts(index).get(name)), None)
     mine = ("scheduler", autoencoder, *([config.parent.name] if config in inner else []))
     remarks = (*remarks, *_beside(folder, where, mine))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ddpm_bench.config.metrics import METRICS
+from ddpm_bench.files import make_folder
 from ddpm_bench.records.row import Row
 from ddpm_bench.report.across import axis_name
 from ddpm_bench.report.figures.across import draw_lines
@@ -25,5 +26,6 @@ def draw_rows(axis: str, lines: Mapping[str, Sequence[tuple[float, Row]]], png: 
         title = f"{heading}, {data_in_words(setup.data.name)}, {setup.samples:,} samples, seed {setup.seed}"
         draw_lines(panels[0], points, DISTANCE, title, axis_name(axis))
         one_legend(figure, panels)
+        make_folder(png.parent)
         save(figure, png)
     return png

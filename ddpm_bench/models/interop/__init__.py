@@ -25,7 +25,7 @@ from ddpm_bench.models.build import build_codec, build_diffusion, build_network
 from ddpm_bench.models.interop import ddim, diffusers, dit, openai, pytorch_ddpm
 from ddpm_bench.models.interop.autoencoder_kl import given_codec
 from ddpm_bench.models.interop.convert import Found
-from ddpm_bench.models.interop.given import Given
+from ddpm_bench.models.interop.given import Given, check_filled
 from ddpm_bench.models.interop.others import check_known
 from ddpm_bench.models.interop.user_says import UserSays, reasons
 from ddpm_bench.models.model import save_model
@@ -85,8 +85,7 @@ def import_checkpoint(
         )  # fmt: skip
     except ValidationError as error:
         raise UserError(f"'{given}' says of itself what ddpm-bench cannot express: {reasons(error)}.") from error
-    if any(tensor.is_meta for tensor in found.state.values()):
-        raise UserError(f"'{given}' holds names and shapes alone (torch's device meta), no weights.")
+    check_filled(found.state.values(), f"'{given}'")
     return save_model(out, card, found.state)
 
 

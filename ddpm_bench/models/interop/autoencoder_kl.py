@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from ddpm_bench.config.autoencoders import AutoencoderSettings
@@ -17,9 +17,8 @@ from ddpm_bench.data.autoencoders import keep, keep_file, packed
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import AUTOENCODER
 from ddpm_bench.models.interop.convert import Modules, convert
-from ddpm_bench.models.interop.diffusers_folder import NOTES, weights_file
+from ddpm_bench.models.interop.diffusers_folder import expressed, weights_file
 from ddpm_bench.models.interop.given import load_file, load_json, tensors
-from ddpm_bench.models.interop.user_says import reasons
 from ddpm_bench.networks.autoencoder import Autoencoder, TimelessBlock, with_weights
 from ddpm_bench.networks.weights import outline
 
@@ -138,10 +137,7 @@ def read_autoencoder(folder: Path) -> tuple[Autoencoder, float]:
     if (name := content.get("_class_name", "AutoencoderKL")) != "AutoencoderKL":
         why = ": its codebook is in the decoder, and latents are those before it" if name == "VQModel" else ""
         raise UserError(f"{where} holds a {name}{why}; only an AutoencoderKL can be a codec here.")
-    try:
-        config = AutoencoderConfig(**{key: value for key, value in content.items() if key not in NOTES})
-    except ValidationError as error:
-        raise UserError(f"{where} has what ddpm-bench's autoencoder cannot express: {reasons(error)}.") from error
+    config = expressed(AutoencoderConfig, content, where, "autoencoder")
     settings = _settings(config, where)
     weights, _ = weights_file(folder)
     inside = f"'{weights.name}' of {where}"

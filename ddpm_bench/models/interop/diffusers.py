@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from ddpm_bench.config.networks import Settings, UNetSettings
@@ -35,13 +35,12 @@ from ddpm_bench.models.interop.convert import (
     unexpected,
 )  # fmt: skip
 from ddpm_bench.models.interop.diffusers_dit import read_transformer
-from ddpm_bench.models.interop.diffusers_folder import INDEX, NETWORKS, NOTES, pipeline_files, weights_file
+from ddpm_bench.models.interop.diffusers_folder import INDEX, NETWORKS, expressed, pipeline_files, weights_file
 from ddpm_bench.models.interop.diffusers_scheduler import read_scheduler
 from ddpm_bench.models.interop.given import Given, load_file, load_json, tensors
 from ddpm_bench.models.interop.user_says import (
     UserSays,
     average_by_name,
-    reasons,
     settle_process,
     settle_size,
     settle_weights,
@@ -167,11 +166,7 @@ def _config(file: Path) -> UNetConfig:
     content = load_json(file)
     if (name := content.get("_class_name", "UNet2DModel")) != "UNet2DModel":
         raise UserError(f"'{file.name}' is of a {name}; only an unconditional UNet2DModel can be converted.")
-    try:
-        return UNetConfig(**{key: value for key, value in content.items() if key not in NOTES})
-    except ValidationError as error:
-        where = f"'{file.parent.name}/{file.name}'"
-        raise UserError(f"{where} has what ddpm-bench's network cannot express: {reasons(error)}.") from error
+    return expressed(UNetConfig, content, f"'{file.parent.name}/{file.name}'", "network")
 
 
 def _side(config: UNetConfig, file: Path) -> int:

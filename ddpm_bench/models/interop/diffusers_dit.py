@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import PositiveInt, ValidationError
+from pydantic import PositiveInt
 from torch import Tensor
 
 from ddpm_bench.config.networks import DiTSettings, Settings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop.autoencoder_kl import read_latents
 from ddpm_bench.models.interop.convert import Found, Modules, check_outputs, convert, stored
-from ddpm_bench.models.interop.diffusers_folder import NOTES, Files, weights_file
+from ddpm_bench.models.interop.diffusers_folder import Files, expressed, weights_file
 from ddpm_bench.models.interop.diffusers_scheduler import read_scheduler
 from ddpm_bench.models.interop.dit import patches_in_our_order
 from ddpm_bench.models.interop.given import Given, load_file, load_json, tensors
@@ -25,7 +25,6 @@ from ddpm_bench.models.interop.user_says import (
     UserSays,
     assumed,
     average_by_name,
-    reasons,
     settle_process,
     settle_size,
     settle_weights,
@@ -126,11 +125,7 @@ def _config(file: Path) -> TransformerConfig:
     """UserError naming keys and values that our network cannot express."""
     content = load_json(file)
     defaults = DEFAULTS if content.get("_class_name") == "Transformer2DModel" else {}
-    try:
-        return TransformerConfig(**defaults | {key: value for key, value in content.items() if key not in NOTES})
-    except ValidationError as error:
-        where = f"'{file.parent.name}/{file.name}'"
-        raise UserError(f"{where} has what ddpm-bench's transformer cannot express: {reasons(error)}.") from error
+    return expressed(TransformerConfig, defaults | content, f"'{file.parent.name}/{file.name}'", "transformer")
 
 
 def _with_one_embedding(theirs: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

@@ -6,11 +6,17 @@ No component is passed over: what is in a pipeline beside a network and a schedu
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from pydantic import ValidationError
+
+from ddpm_bench.config.networks import Settings
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop.given import load_json
+from ddpm_bench.models.interop.user_says import reasons
 from ddpm_bench.text import brief
+
+Config = TypeVar("Config", bound=Settings)
 
 INDEX = "model_index.json"
 SCHEDULER = ("scheduler/scheduler_config.json", "scheduler_config.json")
@@ -78,6 +84,14 @@ def pipeline_files(folder: Path, where: str) -> Files:
 
 def _scheduler(root: Path) -> Path | None:
     return next((root / name for name in SCHEDULER if (root / name).exists()), None)
+
+
+def expressed(kind: type[Config], content: Mapping[str, Any], where: str, noun: str) -> Config:
+    """A configuration as `kind`. UserError naming keys and values that our `noun` cannot express."""
+    try:
+        return kind(**{key: value for key, value in content.items() if key not in NOTES})
+    except ValidationError as error:
+        raise UserError(f"{where} has what ddpm-bench's {noun} cannot express: {reasons(error)}.") from error
 
 
 def weights_file(folder: Path) -> tuple[Path, tuple[str, ...]]:

@@ -28,7 +28,7 @@ from ddpm_bench.models.interop.convert import (
     stored,
     unexpected,
 )  # fmt: skip
-from ddpm_bench.models.interop.given import Given, tensors
+from ddpm_bench.models.interop.given import Given, check_filled, tensors
 from ddpm_bench.models.interop.user_says import UserSays, assumed, settle_process, settle_weights
 from ddpm_bench.models.interop.wrapped import networks, taken
 from ddpm_bench.networks import weights
@@ -103,8 +103,7 @@ def _check_table(table: Tensor, grid: int, width: int, where: str) -> None:
             f"{TABLE} of {where} is {list(table.shape)}; (1, tokens, {width}) is expected, for a square number of tokens and a "
             "multiple of 4."
         )
-    if table.is_meta:
-        raise UserError(f"{where} holds names and shapes alone (torch's device meta), no weights.")
+    check_filled([table], where)
     worst = (table[0].float() - positions(grid, width)).abs().max().item()
     if not worst < (1e-5 if table.dtype == torch.float32 else 1e-2):
         raise UserError(

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,12 @@ def tensors(content: Any, where: str) -> dict[str, Tensor]:
     if others := odd(content):
         raise UserError(f"{where} should hold nothing but named tensors of numbers, but {', '.join(others[:3])}.")
     return content
+
+
+def check_filled(weights: Iterable[Tensor], where: str) -> None:
+    """UserError for tensors without numbers."""
+    if any(tensor.is_meta for tensor in weights):
+        raise UserError(f"{where} holds names and shapes alone (torch's device meta), no weights.")
 
 
 def _refused(path: Path, said: str) -> UserError:

@@ -26,7 +26,7 @@ from ddpm_bench.models.interop.convert import (
     stored,
     time_columns,
 )
-from ddpm_bench.models.interop.given import Given, tensors
+from ddpm_bench.models.interop.given import Given, check_filled, tensors
 from ddpm_bench.models.interop.openai import ATTENTION, BLOCK, parts_first
 from ddpm_bench.models.interop.user_says import UserSays, reasons
 from ddpm_bench.models.interop.wrapped import taken
@@ -66,8 +66,7 @@ def read_classifier(
         return parts_first(tensor, of.network.in_blocks) if ".attention.qkv." in name else tensor
 
     state = convert(theirs, _modules(network), network, where, CAUSES, arrange)
-    if any(tensor.is_meta for tensor in state.values()):
-        raise UserError(f"{where} holds names and shapes alone (torch's device meta), no weights.")
+    check_filled(state.values(), where)
     return of, state, remarks
 
 

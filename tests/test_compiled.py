@@ -35,7 +35,7 @@ def test_a_cell_trains_samples_and_scores_compiled_and_its_record_says_so(call, 
     )  # fmt: skip
     assert answer.code == 0, answer.err
     assert len(compiled) > 1 and {name for name, _ in compiled} == {"UNet"}
-    assert all(options == {"dynamic": False, "mode": "default"} for _, options in compiled)
+    assert all(options == {"dynamic": False} for _, options in compiled)
     assert read_record(folder / "eps-mse-fixed-seed0.json").hardware["compiled"] is True
 
 

@@ -106,9 +106,12 @@ def test_as_many_cells_run_at_a_time_as_processes_were_fastest_together(tmp_path
 def test_the_network_is_compiled_where_that_was_faster_by_more_than_noise(tmp_path, seconds, pays) -> None:
     plain = result().rows[0]
     compiled = plain.model_copy(update={"contender": "ddpm-bench, compiled", "seconds": (seconds,)})
-    found = result(rows=(plain, compiled))
+    slower = plain.model_copy(
+        update={"precision": "bfloat16", "seconds": (1000.0,)}
+    )  # no measure of what compiling brings
+    found = result(rows=(plain, compiled, slower))
     assert compiling_pays(found) is pays and compiling_pays(None) is False
-    write(found, tmp_path / "speed" / "training-compiled")
+    write(found, tmp_path / "speed" / "training")
     assert ("--compile" in STAGES["training"].commands(Plan(tmp_path))[0]) is pays
 
 
@@ -153,7 +156,6 @@ def test_a_stage_that_fails_is_said_and_the_others_go_on(clock, tmp_path) -> Non
     assert (found["tests"], found["small"], found["study"]) == ("failed", "failed", "done")
     why = {each.name: each.why for each in one.results}["small"]
     assert "exit code 1" in why and "small.log" in why
-    assert sum("--processes" in words or "small-compiled" in words for words in machine.ran) == 2  # both were tried
 
 
 def test_a_stage_without_the_checkpoint_that_it_needs_is_not_begun(clock, tmp_path) -> None:
@@ -245,12 +247,8 @@ def test_goals_take_the_fastest_of_ours_and_diffusers_in_float32(tmp_path) -> No
     theirs = ours.model_copy(update={"contender": "diffusers", "precision": "float32", "seconds": (0.25,)})
     rounded = theirs.model_copy(update={"precision": "bfloat16", "seconds": (0.15,)})
     compiled = ours.model_copy(update={"contender": "ddpm-bench, compiled", "seconds": (0.05,)})
-    for work in ("training", "sampling"):
-        write(
-            result(rows=tuple(row.model_copy(update={"work": work}) for row in (ours, rounded, theirs))),
-            tmp_path / "speed" / work,
-        )
-    write(result(rows=(compiled,)), tmp_path / "speed" / "training-compiled")
+    for work, rows in (("training", (ours, compiled, rounded, theirs)), ("sampling", (ours, rounded, theirs))):
+        write(result(rows=tuple(row.model_copy(update={"work": work}) for row in rows)), tmp_path / "speed" / work)
     training, minutes, faster, sampled = goals(Plan(tmp_path))
     assert (training.measured, training.by) == (20_000, "ddpm-bench, compiled in bfloat16")
     assert minutes.measured == pytest.approx(10_000 * 1000 / 10_000 / 60)

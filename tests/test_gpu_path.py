@@ -1,5 +1,6 @@
 """The code for a GPU, as far as a CPU shows it, and the preset for half an hour on one."""
 
+import contextlib
 import json
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from ddpm_bench.networks.unet import UNet
 from ddpm_bench.records import provenance
 from ddpm_bench.runtime.batch import default_batch
 from ddpm_bench.runtime.device import choose_device
+from ddpm_bench.runtime.recorded import launched_one_by_one
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.peers import OURS
 from ddpm_bench.speed.work import trainer_of
@@ -137,7 +139,7 @@ def test_an_extractor_takes_the_largest_batch_that_fits_on_a_gpu(monkeypatch, tm
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_on_a_gpu_both_precisions_predict_alike_and_samples_repeat(case) -> None:
-    gpu = torch.device("cuda")
+    gpu = choose_device("cuda")
     x, step = torch.randn(2, 1, 16, 16, device=gpu), torch.tensor([0, 500], device=gpu)
     with torch.no_grad():
         plain, exact, rounded = (small(each).to(gpu)(x, step) for each in (None, False, True))
@@ -149,6 +151,22 @@ def test_on_a_gpu_both_precisions_predict_alike_and_samples_repeat(case) -> None
     one, again = (torch.cat([images for _, images in sample(Chain(case.denoiser(network)), count=8, seed=0, runtime=runtime)])
                   for _ in range(2))  # fmt: skip
     assert torch.equal(one, again) and one.float().std() > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_on_a_gpu_replayed_training_and_samples_are_those_of_plain_calls(case, tmp_path) -> None:
+    runtime, trained, drawn = replace(case.runtime, device=choose_device("cuda"), precision="float32"), [], []
+    for way in (launched_one_by_one, contextlib.nullcontext):
+        torch.manual_seed(0)
+        trainer = trainer_of(case, OURS.network(case), tmp_path / way.__name__, runtime)
+        with way():
+            for _ in range(6):
+                trainer.train_step()
+            chain = Chain(case.denoiser(trainer.network))
+            drawn.append(torch.cat([images for _, images in sample(chain, count=8, seed=0, runtime=runtime)]))
+        trained.append(torch.cat([parameter.detach().flatten() for parameter in trainer.network.parameters()]))
+    assert trained[0].isfinite().all() and (trained[0] - trained[1]).abs().max() < 1e-5
+    assert (drawn[0].int() - drawn[1].int()).abs().max() <= 1  # a level: sums of gradients may be of another order
 
 
 # ---- the preset for half an hour on a GPU ----------------------------------------------------------------------------

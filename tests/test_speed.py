@@ -37,8 +37,8 @@ from ddpm_bench.speed.work import Contender, plain_training, trainer_of
 from ddpm_bench.training.ema import Ema
 
 CPU = torch.device("cpu")
-PLAIN = {"dynamic": False, "mode": "default"}
-"""How a network is compiled unless CUDA graphs are wanted."""
+PLAIN = {"dynamic": False}
+"""How a network is compiled."""
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_compiled_contender_says_what_compiling_took(case, monkeypatch) -> Non
         self._compiled_call_impl = self._call_impl
 
     monkeypatch.setattr(nn.Module, "compile", compile_)
-    (row,) = race("bound", [Contender(OURS, "float32", "default")], case, repeats=2)
+    (row,) = race("bound", [Contender(OURS, "float32", "compiled")], case, repeats=2)
     assert row.compile_seconds > 0 and row.contender == "ddpm-bench, compiled" and used == [PLAIN]
 
 
@@ -372,10 +372,10 @@ def test_measure_names_peers_that_are_missing_and_measures_the_others(preset, mo
     assert all(row.peak == peaks[row.precision] for row in found.rows)
 
 
-def test_every_precision_of_a_gpu_is_measured_of_ours_and_of_the_others_and_graphs_beside_plain_compiling() -> None:
+def test_every_precision_of_a_gpu_is_measured_of_ours_and_of_the_others_and_what_graphs_and_compiling_bring() -> None:
     found = run.contenders(torch.device("cuda"), None, compiled=True, peers=[Diffusers()])
     assert [(each.name, each.precision) for each in found] == [
-        ("ddpm-bench", "bfloat16"), ("ddpm-bench, compiled", "bfloat16"), ("ddpm-bench, CUDA graphs", "bfloat16"),
+        ("ddpm-bench", "bfloat16"), ("ddpm-bench, compiled", "bfloat16"), ("ddpm-bench, without CUDA graphs", "bfloat16"),
         ("ddpm-bench", "tf32"), ("ddpm-bench", "float32"),
         ("diffusers", "bfloat16"), ("diffusers", "tf32"), ("diffusers", "float32"),
     ]  # fmt: skip

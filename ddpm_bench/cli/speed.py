@@ -45,7 +45,7 @@ def speed(
         bool,
         typer.Option(
             "--compile",
-            help="Also ours through torch.compile, with the time that it takes; on a GPU by CUDA graphs, too.",
+            help="Also ours through torch.compile, with the time that it takes.",
         ),
     ] = False,
     work: Annotated[

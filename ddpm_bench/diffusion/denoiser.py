@@ -15,6 +15,7 @@ from ddpm_bench.diffusion.schedule import Schedule
 from ddpm_bench.networks.condition import Condition
 from ddpm_bench.networks.mixed import Mixed
 from ddpm_bench.runtime.batch import Halving
+from ddpm_bench.runtime.recorded import Recorded
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Denoiser:
     condition: Condition | None = None
     classifier: ClassifierGuidance | None = None
     _halving: Halving = field(default_factory=Halving, repr=False, compare=False)
+    _recorded: dict[nn.Module, Recorded] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def schedule(self) -> Schedule:
@@ -85,8 +87,16 @@ class Denoiser:
 
     def _in_parts(self, network: Network, x_t: Tensor, step: Tensor) -> Tensor:
         inputs = (x_t, step) if self.condition is None else (x_t, step, self.condition)
-        first, *more = self._halving.parts(network, *inputs)
+        first, *more = self._halving.parts(self._again(network), *inputs)
         return torch.cat([first, *more]) if more else first
+
+    def _again(self, network: Network) -> Network:
+        """The network as it is called step after step."""
+        return (
+            self._recorded.setdefault(network, Recorded(network, copies=True))
+            if isinstance(network, nn.Module)
+            else network
+        )
 
     def heads(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
         """The output for the mean, with which the parameterization's target is compared, and the raw one for the variance,

@@ -25,12 +25,16 @@ class Guided(nn.Module):
     def __init__(self, network: nn.Module, scale: float, no_class: int, channels: int | None = None) -> None:
         super().__init__()
         self.network, self.scale, self.no_class, self.channels = network, scale, no_class, channels
+        self._of_parts: dict[nn.Module, Guided] = {}
 
     def at(self, step: float) -> "Guided":
         """Of two networks for different steps the one that predicts at a step that is known without asking the device."""
         if not isinstance(self.network, Mixed):
             return self
-        return Guided(self.network.at(step), self.scale, self.no_class, self.channels)
+        part = self.network.at(step)
+        if part not in self._of_parts:  # the same one again and again
+            self._of_parts[part] = Guided(part, self.scale, self.no_class, self.channels)
+        return self._of_parts[part]
 
     def forward(self, x_t: Tensor, step: Tensor, condition: Condition) -> Tensor:
         """(B, outputs * C, H, W) of x_t (B, C, H, W): two calls, one after the other, so that memory is that of one."""

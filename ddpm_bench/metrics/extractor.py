@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +56,11 @@ class Extractor:
     packages: tuple[str, ...] = ()
     spatial: SpatialLayer | None = None
     class_names: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which may see other GPUs than this one: the network goes there by way of the CPU."""
+        self.network.to("cpu")
+        return dict(self.__dict__)
 
     def batch_on(self, device: torch.device) -> int:
         """Images at once: on a GPU the most that fit."""

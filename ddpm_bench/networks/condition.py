@@ -24,14 +24,14 @@ class Condition:
     level: Tensor | None = None
 
     def __len__(self) -> int:
-        return next(len(told) for told in self._told.values())
+        return next(len(told) for told in self.told.values())
 
     def __getitem__(self, rows: slice) -> "Condition":
         return self.each(lambda told: told[rows])
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Condition":
         """With every part changed alike, as where rows are chosen."""
-        changed: dict[str, Any] = {name: change(told) for name, told in self._told.items()}
+        changed: dict[str, Any] = {name: change(told) for name, told in self.told.items()}
         return replace(self, **changed)
 
     def unlabelled(self, no_class: int) -> "Condition":
@@ -41,7 +41,8 @@ class Condition:
         return replace(self, labels=torch.full_like(self.labels, no_class))
 
     @property
-    def _told(self) -> dict[str, Tensor]:
+    def told(self) -> dict[str, Tensor]:
+        """The parts that are there, by name."""
         parts = {"labels": self.labels, "small": self.small, "level": self.level}
         return {name: told for name, told in parts.items() if told is not None}
 

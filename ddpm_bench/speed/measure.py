@@ -86,13 +86,13 @@ def _entrants(work: Work, contenders: Sequence[Contender], case: Case, folder: P
 
 
 def _warmed_up(work: Work, contender: Contender, case: Case, folder: Path) -> Entrant:
-    eager = replace(contender, compiled=None).call(work, case, folder / "eager")
-    eager()  # what is made once, such as the optimizer's moments, is not counted
-    memory = None if contender.compiled else memory_of(eager, case.device)
-    with FlopCounterMode(display=False) as counter:
+    compiled = contender.way == "compiled"
+    eager = (replace(contender, way=None) if compiled else contender).call(work, case, folder / "eager")
+    with FlopCounterMode(display=False) as counter:  # of the first call, since a GPU records the second one
         eager()
+    memory = None if compiled else memory_of(eager, case.device)
     call, compile_seconds = eager, None
-    if contender.compiled:
+    if compiled:
         call = contender.call(work, case, folder / "compiled")
         compile_seconds = seconds_of(call, case.device)  # the first call compiles
         memory = memory_of(call, case.device)

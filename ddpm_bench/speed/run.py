@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 import torch
 
 from ddpm_bench.errors import UserError
-from ddpm_bench.networks.compiled import Mode
 from ddpm_bench.records.provenance import git_commit, hardware, package_version, versions
 from ddpm_bench.runtime.observer import noting, say
 from ddpm_bench.speed.case import Case
@@ -16,7 +15,7 @@ from ddpm_bench.speed.peers import OURS, PEERS, Peer, installed
 from ddpm_bench.speed.processes import race_together
 from ddpm_bench.speed.result import WORKS, Peak, Precision, Speed, Together, Work
 from ddpm_bench.speed.shares import phases
-from ddpm_bench.speed.work import Contender
+from ddpm_bench.speed.work import Contender, Way
 
 INSTALL = "pip install ddpm-bench[peers]"
 PRECISIONS: dict[str, tuple[Precision, ...]] = {
@@ -28,12 +27,13 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
 def contenders(
     device: torch.device, precision: Precision | None, compiled: bool, peers: Sequence[Peer] = PEERS
 ) -> list[Contender]:
-    """Ours first, in the precision that it uses on this device, and compiled in that; then ours and the others in each."""
+    """Ours first, in the precision that it uses on this device, and other ways in that; then ours and the others in each."""
     every = (precision,) if precision else PRECISIONS.get(device.type, ("float32",))
-    modes: Sequence[Mode] = ("default", "reduce-overhead") if device.type == "cuda" else ("default",)
-    compilations = [Contender(OURS, every[0], mode) for mode in modes if compiled]
+    ways: list[Way] = ["compiled"] if compiled else []
+    ways += ["without CUDA graphs"] if device.type == "cuda" else []
     others = [Contender(peer, each) for peer in peers if installed(peer) for each in every]
-    return [Contender(OURS, every[0]), *compilations, *(Contender(OURS, each) for each in every[1:]), *others]
+    ours = [Contender(OURS, every[0]), *(Contender(OURS, every[0], way) for way in ways)]
+    return [*ours, *(Contender(OURS, each) for each in every[1:]), *others]
 
 
 def measure(

@@ -23,7 +23,8 @@ from ddpm_bench.data.images import to_model
 from ddpm_bench.diffusion.bound import bound_term
 from ddpm_bench.diffusion.noise import BOUND, BlockNoise
 from ddpm_bench.diffusion.samplers import Chain
-from ddpm_bench.networks.compiled import Mode, compile_network
+from ddpm_bench.networks.compiled import compile_network
+from ddpm_bench.runtime.recorded import launched_one_by_one
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.machine import float32_of
@@ -32,20 +33,20 @@ from ddpm_bench.speed.result import Precision, Work
 from ddpm_bench.training.trainer import Trainer, Training
 
 Call = Callable[[], object]
-COMPILED: dict[Mode, str] = {"default": "compiled", "reduce-overhead": "CUDA graphs"}
+Way = Literal["compiled", "without CUDA graphs"]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A peer at a precision. compiled: through `torch.compile` in that mode; None: not at all."""
+    """A peer at a precision. way: another than its users have it by; None: that."""
 
     peer: Ours | Peer
     precision: Precision
-    compiled: Mode | None = None
+    way: Way | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.peer.name}, {COMPILED[self.compiled]}" if self.compiled else self.peer.name
+        return f"{self.peer.name}, {self.way}" if self.way else self.peer.name
 
     @property
     def is_ours(self) -> bool:
@@ -60,7 +61,8 @@ class Contender:
     def arithmetic(self, case: Case) -> Iterator[None]:
         """As this contender computes: a GPU's float32, and autocast for a network that does not do it itself."""
         lowered = self.precision == "bfloat16" and not self.is_ours
-        with float32_of(self.precision), torch.autocast(case.device.type, torch.bfloat16, enabled=lowered):
+        launched = launched_one_by_one() if self.way == "without CUDA graphs" else contextlib.nullcontext()
+        with launched, float32_of(self.precision), torch.autocast(case.device.type, torch.bfloat16, enabled=lowered):
             yield
 
     def call(self, work: Work, case: Case, folder: Path) -> Call:
@@ -68,8 +70,8 @@ class Contender:
         runtime, peer = self.runtime(case), self.peer
         torch.manual_seed(0)
         network = runtime.place(peer.network(case))
-        if self.compiled:
-            compile_network(network, self.compiled)
+        if self.way == "compiled":
+            compile_network(network)
         if work == "training":
             ours = self.is_ours
             call = trainer_of(case, network, folder, runtime).train_step if ours else plain_training(case, network)

@@ -28,11 +28,13 @@ from ddpm_bench.diffusion.denoiser import Denoiser
 from ddpm_bench.diffusion.objective import Objective
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.files import make_folder, sha256_file, write_text
+from ddpm_bench.networks.condition import Condition
 from ddpm_bench.records.provenance import git_commit
 from ddpm_bench.records.record import Divergence, LogPoint
 from ddpm_bench.runtime import ranks
 from ddpm_bench.runtime.interrupt import stop_requested
 from ddpm_bench.runtime.observer import observer, progress, say
+from ddpm_bench.runtime.recorded import Recorded
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.training import snapshots
 from ddpm_bench.training.batches import Batches, Labels, Small, borrowed_globals
@@ -98,6 +100,8 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate, fused=fused)
         self.ema = Ema(self.network, settings.ema_decay, settings.ema_ramp)
         self._denoiser = denoiser  # with the network as it is called in training
+        # Several ranks share gradients as they come, which is no work of one GPU alone.
+        self._gradients = Recorded(self._backward) if ranks.size() == 1 else self._backward
         self.step = 0
         self.seconds = 0.0
         self.commits: list[str] = []  # of the source trees that trained, in order; see `git_commit`
@@ -119,13 +123,11 @@ class Trainer:
         """Algorithm 1, lines 2 to 5."""
         settings, step = self.training.settings, self.step
         batch = self.batches.at(step)
-        own = batch.own()
-        losses = self.training.objective(self._denoiser.given(own.condition), own.x0, own.t, own.eps)
-        self.times.learn(batch.t, ranks.gathered(losses.detach()))
-        loss = (losses if own.weight is None else losses * own.weight).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        loss = ranks.mean(loss.detach())
+        losses, loss, *gradients = self._gradients(*batch.own())
+        for parameter, gradient in zip(self.network.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        self.times.learn(batch.t, ranks.gathered(losses))
+        loss = ranks.mean(loss)
         norm = clip_grad_norm_(self.network.parameters(), settings.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * warmup(step, settings.warmup)
@@ -135,6 +137,16 @@ class Trainer:
         self.step += 1
         self._watch.look(self.step, loss, norm)
         self._means += torch.stack((loss, norm)).float() / settings.log_every
+
+    def _backward(
+        self, x0: Tensor, t: Tensor, eps: Tensor, weight: Tensor | None, condition: Condition | None
+    ) -> tuple[Tensor | None, ...]:
+        """The losses of a batch, (B,), their weighted mean, and its gradient by each parameter; see `Batch`."""
+        losses = self.training.objective(self._denoiser.given(condition), x0, t, eps)
+        loss = (losses if weight is None else losses * weight).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return losses.detach(), loss.detach(), *(parameter.grad for parameter in self.network.parameters())
 
     # ---- the loop ---------------------------------------------------------------------------------------------------------
 

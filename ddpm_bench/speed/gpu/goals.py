@@ -37,8 +37,8 @@ def goals(plan: Plan) -> list[Goal]:
 
 
 def _rows(plan: Plan, work: Work) -> list[Timing]:
-    found = (plan.timed(name) for name in (work, f"{work}-compiled"))
-    return [row for speed in found if speed for row in speed.rows]
+    speed = plan.timed(work)
+    return list(speed.rows) if speed else []
 
 
 def _fastest(plan: Plan, work: Work) -> Timing | None:

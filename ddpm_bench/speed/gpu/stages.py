@@ -4,12 +4,12 @@ What they decide by measurements (whether compiling pays, how many cells at a ti
 """
 
 import importlib.util
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm_bench.runtime.device import computed_in
 from ddpm_bench.speed.case import CELL, GRID
 from ddpm_bench.speed.result import Speed, Work
 
@@ -18,7 +18,7 @@ Words = tuple[str, ...]
 
 TESTS = Path(__file__).parents[3] / "tests" / "test_gpu_path.py"
 """They are there in a checkout, and not in an installed package."""
-COUNTS = (1, 2, 4, 8)
+COUNTS = (1, 2, 4, 8, 16)
 """Processes that share a device, as far as there are cores for them."""
 REPEATS = 6
 """Rounds of `speed`: as few as an interval needs."""
@@ -85,25 +85,17 @@ def _tests(plan: Plan) -> list[Words]:
 
 
 def _speed(plan: Plan) -> list[Words]:
-    def timed(work: Work, name: str, *more: str) -> Words:
-        where = ("--work", work, "--repeats", REPEATS, "--out", plan.out / "speed" / name)
-        return _bench(plan, "speed", "--preset", plan.preset, *where, *more)
+    def timed(work: Work) -> Words:
+        where = ("--work", work, "--repeats", REPEATS, "--out", plan.out / "speed" / work)
+        return _bench(plan, "speed", "--preset", plan.preset, "--compile", *where)
 
-    works: tuple[Work, ...] = ("training", "sampling")
-    own = computed_in(plan.device)
-    return [
-        *(timed(work, work) for work in works),
-        *(timed(work, f"{work}-compiled", "--compile", "--dtype", own) for work in works),
-    ]
+    return [timed("training"), timed("sampling")]
 
 
 def _small(plan: Plan) -> list[Words]:
     counts = ",".join(str(count) for count in COUNTS if count <= (os.cpu_count() or 1))
     timed = ("--preset", plan.grid_preset, "--work", "training", "--repeats", REPEATS)
-    return [
-        _bench(plan, "speed", *timed, "--processes", counts, "--out", plan.out / "speed" / "small"),
-        _bench(plan, "speed", *timed, "--compile", "--out", plan.out / "speed" / "small-compiled"),
-    ]
+    return [_bench(plan, "speed", *timed, "--processes", counts, "--out", plan.out / "speed" / "small")]
 
 
 def _study(plan: Plan) -> list[Words]:
@@ -116,7 +108,7 @@ def _study(plan: Plan) -> list[Words]:
 
 
 def _training(plan: Plan) -> list[Words]:
-    compiled = ("--compile",) if compiling_pays(plan.timed("training-compiled")) else ()
+    compiled = ("--compile",) if compiling_pays(plan.timed("training")) else ()
     cell = ("--grid", GRID, "--preset", plan.preset, "--cell", CELL, *plan.data)
     return [_bench(plan, "train", *cell, *compiled, "--out", plan.trained)]
 
@@ -139,20 +131,24 @@ def fastest_together(speed: Speed | None) -> int | None:
 
 def compiling_pays(speed: Speed | None) -> bool:
     """Was ours faster compiled, by more than noise?"""
-    rates = {row.contender: row.images_per_s for row in speed.rows} if speed else {}
-    return rates.get("ddpm-bench, compiled", 0.0) > PAYS * rates.get("ddpm-bench", float("inf"))
+    rates = {(row.contender, row.precision): row.images_per_s for row in speed.rows} if speed else {}
+    return any(
+        rate > PAYS * rates.get(("ddpm-bench", precision), math.inf)
+        for (contender, precision), rate in rates.items()
+        if contender == "ddpm-bench, compiled"
+    )
 
 
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("tests", "tests of the GPU path, and known answers", 0.1, 15, _tests),
-        Stage("speed", "training and sampling by precision, compiled, and beside diffusers", 0.32, 30, _speed),
-        Stage("small", "the grid's network: compiled, and several processes on the device", 0.08, 20, _small),
-        Stage("study", "Table 2 at a small preset, several cells at a time", 0.3, 20, _study),
+        Stage("tests", "tests of the GPU path, and known answers", 0.06, 15, _tests),
+        Stage("speed", "training and sampling by precision, compiled, and beside diffusers", 0.42, 30, _speed),
+        Stage("small", "the grid's network: by precision, and several processes on the device", 0.08, 20, _small),
+        Stage("study", "Table 2 at a small preset, several cells at a time", 0.28, 20, _study),
         Stage("training", "one cell alone, as far as it comes", 0.05, 20, _training),
-        Stage("sampling", f"{SAMPLES} samples of that cell", 0.09, 15, _sampling, lambda plan: plan.trained),
-        Stage("precision", "what bfloat16 changes in a cell of the grid", 0.06, 15, _precision, lambda plan: plan.cell),
+        Stage("sampling", f"{SAMPLES} samples of that cell", 0.06, 15, _sampling, lambda plan: plan.trained),
+        Stage("precision", "what bfloat16 changes in a cell of the grid", 0.05, 15, _precision, lambda plan: plan.cell),
     )
 }
 """By name, in order. Shares add up to all of the time."""

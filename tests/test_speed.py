@@ -6,6 +6,7 @@ import json
 import os
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -26,13 +27,14 @@ from ddpm_bench.networks.unet import UNet
 from ddpm_bench.report.writers.markdown import to_markdown
 from ddpm_bench.runtime.device import choose_device, float32_as
 from ddpm_bench.runtime.observer import noting
-from ddpm_bench.speed import machine, measure, processes, run, shares
+from ddpm_bench.speed import entrant, machine, measure, processes, run, shares
 from ddpm_bench.speed.case import Case
+from ddpm_bench.speed.entrant import Elsewhere, enter
 from ddpm_bench.speed.machine import memory_of, peak
 from ddpm_bench.speed.measure import race, ratio
 from ddpm_bench.speed.peers import OURS, PEERS, Diffusers, installed
 from ddpm_bench.speed.report import TerminalReport, page, write
-from ddpm_bench.speed.result import WORKS, Peak, Phase, Ratio, Speed, Timing
+from ddpm_bench.speed.result import WORKS, Peak, Phase, Ratio, Speed, Timing, Work
 from ddpm_bench.speed.work import Contender, plain_training, trainer_of
 from ddpm_bench.training.ema import Ema
 
@@ -166,6 +168,10 @@ def test_the_interval_covers_the_true_median_as_often_as_it_says() -> None:
     assert hits / 1000 == pytest.approx(found.coverage, abs=0.02)
 
 
+def raced(work: Work, contenders: Sequence[Contender], case: Case, repeats: int = 2) -> list[Timing]:
+    return race(work, [enter(work, each, case) for each in contenders], case, repeats)
+
+
 def test_a_race_is_interleaved_and_begins_with_another_contender_each_round(case, monkeypatch) -> None:
     called = []
 
@@ -174,10 +180,9 @@ def test_a_race_is_interleaved_and_begins_with_another_contender_each_round(case
             return lambda: called.append(self.precision)
 
     clock = iter(range(1, 10_000))
-    monkeypatch.setattr(measure, "seconds_of", lambda call, device, calls=1: (call(), float(next(clock)))[1])
-    monkeypatch.setattr(measure, "_quick", lambda entrant, case: 1.0)
+    monkeypatch.setattr(entrant, "seconds_of", lambda call, device, calls=1: (call(), float(next(clock)))[1])
     racers = [Fake(OURS, name) for name in ("float32", "tf32", "bfloat16")]
-    rows = race("training", racers, case, repeats=3)
+    rows = raced("training", racers, case, repeats=3)
     assert called[-9:] == ["float32", "tf32", "bfloat16", "tf32", "bfloat16", "float32", "bfloat16", "float32", "tf32"]
     assert [len(row.seconds) for row in rows] == [3, 3, 3]
     assert [row.ours is None for row in rows] == [True, False, False]
@@ -191,7 +196,7 @@ def test_a_compiled_contender_says_what_compiling_took(case, monkeypatch) -> Non
         self._compiled_call_impl = self._call_impl
 
     monkeypatch.setattr(nn.Module, "compile", compile_)
-    (row,) = race("bound", [Contender(OURS, "float32", "compiled")], case, repeats=2)
+    (row,) = raced("bound", [Contender(OURS, "float32", "compiled")], case)
     assert row.compile_seconds > 0 and row.contender == "ddpm-bench, compiled" and used == [PLAIN]
 
 
@@ -408,11 +413,11 @@ def test_one_that_cannot_is_said_and_left_out_but_ours_must(case, monkeypatch) -
             raise RuntimeError("no kernel\nfor this")
 
     with noting() as notes:
-        rows = race("bound", [Contender(OURS, "float32"), Broken(OURS, "bfloat16")], case, repeats=2)
+        rows = raced("bound", [Contender(OURS, "float32"), Broken(OURS, "bfloat16")], case)
     assert [row.precision for row in rows] == ["float32"]
     assert notes == ["bound: ddpm-bench in bfloat16 does not run here and was not timed ('no kernel for this')."]
     with pytest.raises(RuntimeError, match="no kernel"):
-        race("bound", [Broken(OURS, "float32")], case, repeats=2)
+        raced("bound", [Broken(OURS, "float32")], case)
 
 
 def test_only_the_work_that_is_asked_for_is_measured_and_drawn(preset, monkeypatch, tmp_path) -> None:
@@ -441,15 +446,15 @@ def threads_for_processes(monkeypatch):
             self.join()
 
     context = SimpleNamespace(Process=Thread, Pipe=lambda: Pipe())
-    monkeypatch.setattr(processes.multiprocessing, "get_context", lambda how: context)
-    monkeypatch.setattr(processes, "signal", SimpleNamespace(signal=lambda *_: None, SIGINT=2, SIG_IGN=1))
+    monkeypatch.setattr(entrant.multiprocessing, "get_context", lambda how: context)
+    monkeypatch.setattr(entrant, "signal", SimpleNamespace(signal=lambda *_: None, SIGINT=2, SIG_IGN=1))
     monkeypatch.setattr(processes, "WINDOW_S", 0.01)
     monkeypatch.setattr(processes.os, "cpu_count", lambda: 1)
 
 
 def test_each_number_of_processes_works_together_and_is_told(case, threads_for_processes, monkeypatch) -> None:
     windows = []
-    monkeypatch.setattr(processes, "_rate", lambda call, device, seconds: (call(), windows.append(seconds), 10.0)[2])
+    monkeypatch.setattr(entrant, "_rate", lambda call, device, seconds: (call(), windows.append(seconds), 10.0)[2])
     found = processes.race_together("training", Contender(OURS, "float32"), case, [2, 3])
     assert [(row.processes, row.rates) for row in found] == [
         (count, (10.0 * count * case.batch,) * processes.ROUNDS) for count in (1, 2, 3)
@@ -459,11 +464,29 @@ def test_each_number_of_processes_works_together_and_is_told(case, threads_for_p
     assert "Several processes on the device" in shown and "| 3 |" in shown
 
 
+def test_on_a_gpu_each_contender_has_a_process_and_all_warm_up_side_by_side(
+    case, threads_for_processes, monkeypatch
+) -> None:
+    class Broken(Contender):
+        def call(self, work, case, folder):
+            raise RuntimeError("no kernel for this")
+
+    racers = [Contender(OURS, "float32"), Contender(Diffusers(), "float32"), Broken(OURS, "bfloat16")]
+    begun = [Elsewhere("sampling", each, case) for each in racers]
+    with noting() as notes:
+        rows = race("sampling", begun, case, repeats=2)
+    assert [row.contender for row in rows] == ["ddpm-bench", "diffusers"] and "no kernel" in notes[0]
+    (here,) = raced("sampling", racers[:1], case)
+    assert rows[0].flops == here.flops and len(rows[0].seconds) == 2 and min(rows[0].seconds) > 0
+    monkeypatch.setattr(entrant, "Elsewhere", lambda *given: "elsewhere")
+    assert enter("sampling", racers[0], replace(case, device=torch.device("cuda"))) == "elsewhere"
+
+
 def test_a_process_that_dies_is_said_and_the_others_end(case, threads_for_processes, monkeypatch) -> None:
     def die(work, contender, case, parent):
         parent.close()
 
-    monkeypatch.setattr(processes, "_work", die)
+    monkeypatch.setattr(entrant, "_obey", die)
     with noting() as notes:
         assert run._together("training", Contender(OURS, "float32"), case, [2]) == []
     assert "has died" in notes[0]
@@ -471,12 +494,12 @@ def test_a_process_that_dies_is_said_and_the_others_end(case, threads_for_proces
 
 def test_the_rate_is_calls_by_the_time_that_they_took(monkeypatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(processes.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(entrant.time, "perf_counter", lambda: now[0])
 
     def takes():
         now[0] += 0.4
 
-    assert processes._rate(takes, CPU, 1.0) == pytest.approx(3 / 1.2)
+    assert entrant._rate(takes, CPU, 1.0) == pytest.approx(3 / 1.2)
 
 
 def test_tf32_is_refused_where_there_is_none(preset) -> None:

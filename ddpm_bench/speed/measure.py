@@ -1,61 +1,46 @@
 """Contenders side by side: each round times every contender once, so that what slows the machine slows all of them."""
 
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
-
-from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_bench.runtime.interrupt import check_stop
 from ddpm_bench.runtime.observer import progress, say
-from ddpm_bench.runtime.timing import seconds_of
 from ddpm_bench.speed.case import Case
-from ddpm_bench.speed.machine import memory_of
+from ddpm_bench.speed.entrant import Entrant, Facts
 from ddpm_bench.speed.result import Ratio, Timing, Work
-from ddpm_bench.speed.work import Call, Contender
 from ddpm_bench.text import brief
 
-WARM_UP = 2
 SHORTEST = 0.2
 """Seconds that a timing lasts at least, by repeating the call."""
 CONFIDENCE = 0.95
 
-
-@dataclass
-class Entrant:
-    """A contender at one kind of work, warmed up."""
-
-    contender: Contender
-    call: Call
-    flops: float
-    memory: int | None
-    compile_seconds: float | None
-    seconds: list[float]
+Runner = tuple[Entrant, Facts, list[float]]
+"""With the seconds of a call, round by round."""
 
 
-def race(work: Work, contenders: Sequence[Contender], case: Case, repeats: int) -> list[Timing]:
-    """`repeats` interleaved rounds. Ratios are to the first contender, which is ours."""
-    with tempfile.TemporaryDirectory() as folder, progress(f"{work} steps", repeats + 1, "rounds") as meter:
-        entrants = list(_entrants(work, contenders, case, Path(folder)))
+def race(work: Work, entrants: Sequence[Entrant], case: Case, repeats: int) -> list[Timing]:
+    """`repeats` interleaved rounds; afterwards the entrants have ended. Ratios are to the first one, which is ours."""
+    with progress(f"{work} steps", repeats + 1, "rounds") as meter:
+        running = list(_running(work, entrants))
         meter.update(1)
-        calls = max(1, math.ceil(SHORTEST / min(_quick(entrant, case) for entrant in entrants)))
+        calls = max(1, math.ceil(SHORTEST / min(entrant.seconds(1) for entrant, _, _ in running)))
         for number in range(repeats):
-            for entrant in _rotated(entrants, number):
+            for entrant, _, seconds in _rotated(running, number):
                 check_stop()
-                entrant.seconds.append(seconds_of(entrant.call, case.device, calls))
+                seconds.append(entrant.seconds(calls))
             meter.update(number + 2)
-    ours = entrants[0]
+    for entrant in entrants:
+        entrant.end()
+    _, _, ours = running[0]
     return [
         Timing(
-            work=work, contender=each.contender.name, equal_work=each.contender.peer.equal_work,
-            precision=each.contender.precision, batch=case.batch_of(work), seconds=tuple(each.seconds),
-            flops=each.flops / case.batch_of(work), memory=each.memory, compile_seconds=each.compile_seconds,
-            ours=None if each is ours else ratio(ours.seconds, each.seconds),
+            work=work, contender=entrant.contender.name, equal_work=entrant.contender.peer.equal_work,
+            precision=entrant.contender.precision, batch=case.batch_of(work), seconds=tuple(seconds),
+            flops=facts.flops / case.batch_of(work), memory=facts.memory, compile_seconds=facts.compile_seconds,
+            ours=None if seconds is ours else ratio(ours, seconds),
         )
-        for each in entrants
+        for entrant, facts, seconds in running
     ]  # fmt: skip
 
 
@@ -72,40 +57,20 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
     return Ratio(median=median(ratios), low=ratios[k - 1], high=ratios[n - k], coverage=max(0.0, 1 - outside))
 
 
-def _entrants(work: Work, contenders: Sequence[Contender], case: Case, folder: Path) -> Iterator[Entrant]:
+def _running(work: Work, entrants: Sequence[Entrant]) -> Iterator[Runner]:
     """Those that can do it: what a compiler or a package cannot do here is said, and the others go on. Ours must."""
-    for number, contender in enumerate(contenders):
+    for number, entrant in enumerate(entrants):
         check_stop()
         try:
-            yield _warmed_up(work, contender, case, folder / str(number))
+            yield entrant, entrant.facts(), []
         except RuntimeError as error:  # of torch.compile, too
             if not number:
                 raise
-            why = brief(" ".join(str(error).split()))
-            say(f"{work}: {contender.name} in {contender.precision} does not run here and was not timed ({why}).")
+            name, why = entrant.contender.name, brief(" ".join(str(error).split()))
+            say(f"{work}: {name} in {entrant.contender.precision} does not run here and was not timed ({why}).")
 
 
-def _warmed_up(work: Work, contender: Contender, case: Case, folder: Path) -> Entrant:
-    compiled = contender.way == "compiled"
-    eager = (replace(contender, way=None) if compiled else contender).call(work, case, folder / "eager")
-    with FlopCounterMode(display=False) as counter:  # of the first call, since a GPU records the second one
-        eager()
-    memory = None if compiled else memory_of(eager, case.device)
-    call, compile_seconds = eager, None
-    if compiled:
-        call = contender.call(work, case, folder / "compiled")
-        compile_seconds = seconds_of(call, case.device)  # the first call compiles
-        memory = memory_of(call, case.device)
-    for _ in range(WARM_UP):
-        call()
-    return Entrant(contender, call, counter.get_total_flops(), memory, compile_seconds, [])
-
-
-def _quick(entrant: Entrant, case: Case) -> float:
-    return seconds_of(entrant.call, case.device)
-
-
-def _rotated(entrants: Sequence[Entrant], number: int) -> list[Entrant]:
+def _rotated(running: Sequence[Runner], number: int) -> list[Runner]:
     """Another one begins each round: who comes first finds other caches than who comes last."""
-    first = number % len(entrants)
-    return [*entrants[first:], *entrants[:first]]
+    first = number % len(running)
+    return [*running[first:], *running[:first]]

@@ -1,6 +1,8 @@
 """One measurement from start to finish: `ddpm-bench speed`."""
 
+import itertools
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import torch
@@ -9,6 +11,7 @@ from ddpm_bench.errors import UserError
 from ddpm_bench.records.provenance import git_commit, hardware, package_version, versions
 from ddpm_bench.runtime.observer import noting, say
 from ddpm_bench.speed.case import Case
+from ddpm_bench.speed.entrant import enter
 from ddpm_bench.speed.machine import peak
 from ddpm_bench.speed.measure import race
 from ddpm_bench.speed.peers import OURS, PEERS, Peer, installed
@@ -51,8 +54,11 @@ def measure(
     peers = [peer for peer in PEERS if isinstance(case.settings.network, peer.kinds)]
     racers = contenders(device, precision, compiled, peers)
     before = machine_peaks(device, racers, repeats)
-    with noting() as notes:
-        rows = [row for work in works for row in race(work, racers, case, repeats)]
+    with noting() as notes, ExitStack() as stack:
+        entrants = {work: [enter(work, racer, case) for racer in racers] for work in works}
+        for each in itertools.chain(*entrants.values()):
+            stack.callback(each.end)
+        rows = [row for work in works for row in race(work, entrants[work], case, repeats)]
         together = [row for work in works if processes for row in _together(work, racers[0], case, processes)]
     after = machine_peaks(device, racers, repeats)  # a machine that is busy at times shows its peak at others
     peaks = {

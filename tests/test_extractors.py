@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import os
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,22 @@ def test_a_size_that_it_was_not_made_for_is_refused(tmp_path):
         UserError, match=r"'embedded' was made for images of 16 or 32 pixels a side, not for 28x28.*--sizes 28"
     ):
         load_extractor("embedded", size=28, cache=tmp_path)
+
+
+class Placed(torch.nn.Module):
+    """A network that knows where it is, wherever that would be."""
+
+    place = "cuda:1"
+
+    def to(self, place: str) -> "Placed":
+        self.place = place
+        return self
+
+
+def test_for_another_process_which_may_see_other_gpus_the_network_is_on_the_cpu(tmp_path):
+    given = replace(load_extractor("embedded", cache=tmp_path), network=Placed())
+    sent = pickle.loads(pickle.dumps(given))
+    assert sent.network.place == "cpu" and sent.info == given.info
 
 
 def test_a_damaged_installation_is_noticed(tmp_path, monkeypatch):

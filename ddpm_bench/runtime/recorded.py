@@ -17,8 +17,8 @@ from ddpm_bench.text import brief
 
 Argument = Tensor | Condition | None
 Work = Callable[..., Any]
-"""Of tensors; returns a tensor, or a tuple of tensors and Nones. Its result depends on nothing else that changes, but for what is
-written in place, as weights are, and torch's global generator; it never waits for the device."""
+"""Of tensors, and returns tensors. They depend on nothing else that changes, but for what is written in place, as weights are,
+and torch's global generator. It never waits for the device."""
 
 _records = True
 

@@ -5,6 +5,7 @@ case.py     what is measured: a preset's network, batch, device and precision
 peers.py    the contenders: one class each
 work.py     a training step, a sampling step, a term of the bound, of any contender
 machine.py  the machine's own peak, and memory
+entrant.py  a contender warmed up: in this process, or on a GPU in one of its own
 measure.py  interleaved rounds, and ratios with their intervals
 processes.py several processes on one device
 shares.py   time inside and outside the network, in the code that measures cells

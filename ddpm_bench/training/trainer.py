@@ -123,7 +123,7 @@ class Trainer:
         """Algorithm 1, lines 2 to 5."""
         settings, step = self.training.settings, self.step
         batch = self.batches.at(step)
-        losses, loss, *gradients = self._gradients(*batch.own())
+        losses, loss, gradients = self._gradients(*batch.own())
         for parameter, gradient in zip(self.network.parameters(), gradients, strict=True):
             parameter.grad = gradient
         self.times.learn(batch.t, ranks.gathered(losses))
@@ -140,13 +140,13 @@ class Trainer:
 
     def _backward(
         self, x0: Tensor, t: Tensor, eps: Tensor, weight: Tensor | None, condition: Condition | None
-    ) -> tuple[Tensor | None, ...]:
+    ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
         """The losses of a batch, (B,), their weighted mean, and its gradient by each parameter; see `Batch`."""
         losses = self.training.objective(self._denoiser.given(condition), x0, t, eps)
         loss = (losses if weight is None else losses * weight).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        return losses.detach(), loss.detach(), *(parameter.grad for parameter in self.network.parameters())
+        return losses.detach(), loss.detach(), [parameter.grad for parameter in self.network.parameters()]
 
     # ---- the loop ---------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ Words = tuple[str, ...]
 
 TESTS = Path(__file__).parents[3] / "tests" / "test_gpu_path.py"
 """They are there in a checkout, and not in an installed package."""
-COUNTS = (1, 2, 4, 8, 16)
+COUNTS = (1, 2, 4, 8)
 """Processes that share a device, as far as there are cores for them."""
 REPEATS = 6
 """Rounds of `speed`: as few as an interval needs."""
@@ -142,12 +142,12 @@ def compiling_pays(speed: Speed | None) -> bool:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("tests", "tests of the GPU path, and known answers", 0.06, 15, _tests),
+        Stage("tests", "tests of the GPU path, and known answers", 0.09, 15, _tests),
         Stage("speed", "training and sampling by precision, compiled, and beside diffusers", 0.42, 30, _speed),
-        Stage("small", "the grid's network: by precision, and several processes on the device", 0.08, 20, _small),
-        Stage("study", "Table 2 at a small preset, several cells at a time", 0.28, 20, _study),
+        Stage("small", "the grid's network: by precision, and several processes on the device", 0.1, 20, _small),
+        Stage("study", "Table 2 at a small preset, several cells at a time", 0.24, 20, _study),
         Stage("training", "one cell alone, as far as it comes", 0.05, 20, _training),
-        Stage("sampling", f"{SAMPLES} samples of that cell", 0.06, 15, _sampling, lambda plan: plan.trained),
+        Stage("sampling", f"{SAMPLES} samples of that cell", 0.05, 15, _sampling, lambda plan: plan.trained),
         Stage("precision", "what bfloat16 changes in a cell of the grid", 0.05, 15, _precision, lambda plan: plan.cell),
     )
 }

@@ -25,6 +25,7 @@ from ddpm_bench.speed.peers import OURS
 from ddpm_bench.speed.work import trainer_of
 
 CPU = torch.device("cpu")
+needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_an_extractor_takes_the_largest_batch_that_fits_on_a_gpu(monkeypatch, tm
     assert extractor.batch_on(torch.device("cuda")) == 1
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@needs_a_gpu
 def test_on_a_gpu_both_precisions_predict_alike_and_samples_repeat(case) -> None:
     gpu = choose_device("cuda")
     x, step = torch.randn(2, 1, 16, 16, device=gpu), torch.tensor([0, 500], device=gpu)
@@ -153,7 +154,7 @@ def test_on_a_gpu_both_precisions_predict_alike_and_samples_repeat(case) -> None
     assert torch.equal(one, again) and one.float().std() > 0
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@needs_a_gpu
 def test_on_a_gpu_replayed_training_and_samples_are_those_of_plain_calls(case, tmp_path) -> None:
     runtime, trained, drawn = replace(case.runtime, device=choose_device("cuda"), precision="float32"), [], []
     for way in (launched_one_by_one, contextlib.nullcontext):
@@ -167,6 +168,21 @@ def test_on_a_gpu_replayed_training_and_samples_are_those_of_plain_calls(case, t
         trained.append(torch.cat([parameter.detach().flatten() for parameter in trainer.network.parameters()]))
     assert trained[0].isfinite().all() and (trained[0] - trained[1]).abs().max() < 1e-5
     assert (drawn[0].int() - drawn[1].int()).abs().max() <= 1  # a level: sums of gradients may be of another order
+
+
+@needs_a_gpu
+def test_on_a_gpu_a_compiled_network_trains_as_a_plain_one(case, tmp_path) -> None:
+    settings = case.settings.network.model_copy(update={"dropout": 0.0})  # compiled, masks are drawn otherwise
+    case = replace(case, settings=case.settings.model_copy(update={"network": settings}))
+    means = []
+    for compiled in (False, True):
+        runtime = replace(case.runtime, device=choose_device("cuda"), precision="float32", compiled=compiled)
+        torch.manual_seed(0)
+        trainer = trainer_of(case, OURS.network(case), tmp_path / str(compiled), runtime)
+        for _ in range(5):  # called, recorded, replayed
+            trainer.train_step()
+        means.append(trainer._means.cpu())
+    torch.testing.assert_close(*means, rtol=1e-3, atol=0)
 
 
 # ---- the preset for half an hour on a GPU ----------------------------------------------------------------------------

@@ -142,13 +142,13 @@ def compiling_pays(speed: Speed | None) -> bool:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("tests", "tests of the GPU path, and known answers", 0.09, 15, _tests),
+        Stage("tests", "tests of the GPU path, and known answers", 0.14, 15, _tests),
         Stage("speed", "training and sampling by precision, compiled, and beside diffusers", 0.42, 30, _speed),
         Stage("small", "the grid's network: by precision, and several processes on the device", 0.1, 20, _small),
-        Stage("study", "Table 2 at a small preset, several cells at a time", 0.24, 20, _study),
+        Stage("study", "Table 2 at a small preset, several cells at a time", 0.2, 20, _study),
         Stage("training", "one cell alone, as far as it comes", 0.05, 20, _training),
         Stage("sampling", f"{SAMPLES} samples of that cell", 0.05, 15, _sampling, lambda plan: plan.trained),
-        Stage("precision", "what bfloat16 changes in a cell of the grid", 0.05, 15, _precision, lambda plan: plan.cell),
+        Stage("precision", "what bfloat16 changes in a cell of the grid", 0.04, 15, _precision, lambda plan: plan.cell),
     )
 }
 """By name, in order. Shares add up to all of the time."""

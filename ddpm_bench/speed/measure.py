@@ -21,15 +21,17 @@ Runner = tuple[Entrant, Facts, list[float]]
 
 def race(work: Work, entrants: Sequence[Entrant], case: Case, repeats: int) -> list[Timing]:
     """`repeats` interleaved rounds; afterwards the entrants have ended. Ratios are to the first one, which is ours."""
-    with progress(f"{work} steps", repeats + 1, "rounds") as meter:
-        running = list(_running(work, entrants))
-        meter.update(1)
+    with progress(f"{work} steps", len(entrants) + repeats, "warm-ups and rounds") as meter:
+        running = []
+        for runner in _running(work, entrants):
+            running.append(runner)
+            meter.update(len(running))
         calls = max(1, math.ceil(SHORTEST / min(entrant.seconds(1) for entrant, _, _ in running)))
         for number in range(repeats):
             for entrant, _, seconds in _rotated(running, number):
                 check_stop()
                 seconds.append(entrant.seconds(calls))
-            meter.update(number + 2)
+            meter.update(len(entrants) + number + 1)
     for entrant in entrants:
         entrant.end()
     _, _, ours = running[0]

@@ -100,6 +100,8 @@ def test_all_comparisons_must_hold_and_the_weakest_is_named() -> None:
     one = outcome_of(values, order("eps-mse-fixed", "eps-L-fixed", "mu-L-fixed"))
     assert one.outcome == "undecided" and (one.deciding.first, one.deciding.second) == ("eps-mse-fixed", "mu-L-fixed")
     assert one.p[0] == max(comparison.p[0] for comparison in one.comparisons)
+    assert direction(one) == "1 of 2 as claimed"
+    assert direction(outcome_of(values, order("eps-mse-fixed", "eps-L-fixed"))) == "as claimed"
 
 
 def test_a_contradiction_is_held_against_the_number_of_comparisons() -> None:

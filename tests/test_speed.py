@@ -169,7 +169,7 @@ def test_the_interval_covers_the_true_median_as_often_as_it_says() -> None:
 
 
 def raced(work: Work, contenders: Sequence[Contender], case: Case, repeats: int = 2) -> list[Timing]:
-    return race(work, [enter(work, each, case) for each in contenders], case, repeats)
+    return run._raced(work, contenders, case, repeats)
 
 
 def test_a_race_is_interleaved_and_begins_with_another_contender_each_round(case, monkeypatch) -> None:
@@ -475,6 +475,8 @@ def test_on_a_gpu_each_contender_has_a_process_and_all_warm_up_side_by_side(
     begun = [Elsewhere("sampling", each, case) for each in racers]
     with noting() as notes:
         rows = race("sampling", begun, case, repeats=2)
+    for each in begun:
+        each.end()
     assert [row.contender for row in rows] == ["ddpm-bench", "diffusers"] and "no kernel" in notes[0]
     (here,) = raced("sampling", racers[:1], case)
     assert rows[0].flops == here.flops and len(rows[0].seconds) == 2 and min(rows[0].seconds) > 0

@@ -153,9 +153,12 @@ def _by_divergence(
     return None, f"seeds diverged ({counts}), so that means over the others would be a selection"
 
 
-def direction(one: Examined, words: tuple[str, str] = ("as claimed", "the other way")) -> str:
-    """Which way the numbers point; nothing where a comparison says nothing."""
-    return "" if one.p is None else words[0] if one.holds else words[1]
+def direction(one: Examined) -> str:
+    """Which way the numbers point, decided or not; nothing where a comparison says nothing."""
+    if one.p is None:
+        return ""
+    agreeing, count = sum(each.p is not None and each.p[0] <= each.p[1] for each in one.comparisons), len(one.comparisons)
+    return {count: "as claimed", 0: "the other way"}.get(agreeing, f"{agreeing} of {count} as claimed")
 
 
 def claim_lines(summaries: Sequence[Summary]) -> list[str]:

@@ -48,7 +48,7 @@ class Entrant(Protocol):
         """A call takes so long, the mean over so many in a row."""
 
     def end(self) -> None:
-        """Give back what it holds; once or again."""
+        """Give back what it holds."""
 
 
 def enter(work: Work, contender: Contender, case: Case) -> Entrant:

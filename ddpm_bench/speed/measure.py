@@ -20,7 +20,7 @@ Runner = tuple[Entrant, Facts, list[float]]
 
 
 def race(work: Work, entrants: Sequence[Entrant], case: Case, repeats: int) -> list[Timing]:
-    """`repeats` interleaved rounds; afterwards the entrants have ended. Ratios are to the first one, which is ours."""
+    """`repeats` interleaved rounds. Ratios are to the first one, which is ours."""
     with progress(f"{work} steps", len(entrants) + repeats, "warm-ups and rounds") as meter:
         running = []
         for runner in _running(work, entrants):
@@ -32,8 +32,6 @@ def race(work: Work, entrants: Sequence[Entrant], case: Case, repeats: int) -> l
                 check_stop()
                 seconds.append(entrant.seconds(calls))
             meter.update(len(entrants) + number + 1)
-    for entrant in entrants:
-        entrant.end()
     _, _, ours = running[0]
     return [
         Timing(

@@ -1,6 +1,5 @@
 """One measurement from start to finish: `ddpm-bench speed`."""
 
-import itertools
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from ddpm_bench.speed.machine import peak
 from ddpm_bench.speed.measure import race
 from ddpm_bench.speed.peers import OURS, PEERS, Peer, installed
 from ddpm_bench.speed.processes import race_together
-from ddpm_bench.speed.result import WORKS, Peak, Precision, Speed, Together, Work
+from ddpm_bench.speed.result import WORKS, Peak, Precision, Speed, Timing, Together, Work
 from ddpm_bench.speed.shares import phases
 from ddpm_bench.speed.work import Contender, Way
 
@@ -54,11 +53,8 @@ def measure(
     peers = [peer for peer in PEERS if isinstance(case.settings.network, peer.kinds)]
     racers = contenders(device, precision, compiled, peers)
     before = machine_peaks(device, racers, repeats)
-    with noting() as notes, ExitStack() as stack:
-        entrants = {work: [enter(work, racer, case) for racer in racers] for work in works}
-        for each in itertools.chain(*entrants.values()):
-            stack.callback(each.end)
-        rows = [row for work in works for row in race(work, entrants[work], case, repeats)]
+    with noting() as notes:
+        rows = [row for work in works for row in _raced(work, racers, case, repeats)]
         together = [row for work in works if processes for row in _together(work, racers[0], case, processes)]
     after = machine_peaks(device, racers, repeats)  # a machine that is busy at times shows its peak at others
     peaks = {
@@ -80,6 +76,14 @@ def measure(
         git_commit=git_commit(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _raced(work: Work, racers: Sequence[Contender], case: Case, repeats: int) -> list[Timing]:
+    with ExitStack() as stack:
+        entrants = [enter(work, racer, case) for racer in racers]
+        for each in entrants:
+            stack.callback(each.end)
+        return race(work, entrants, case, repeats)
 
 
 def _together(work: Work, contender: Contender, case: Case, processes: Sequence[int]) -> list[Together]:

@@ -1,10 +1,11 @@
 """Distance against what training cost, over all folders of records of one grid: what more of it buys, cell by cell."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogFormatterSciNotation
 
 from ddpm_bench.config.metrics import DISTANCE
 from ddpm_bench.records.record import Record
@@ -60,8 +61,9 @@ def _draw_panel(axes: Axes, same: Sequence[Named], styles: Mapping[str, CellStyl
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.margins(x=0.15)
-    axes.xaxis.set_major_locator(LogLocator())
-    plain_log(axes.yaxis)
+    for axis in (axes.xaxis, axes.yaxis):
+        plain_log(axis)
+    axes.xaxis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(math.inf, math.inf)))
     first = same[0][1].first
     axes.set_xlabel("parameters × training images seen")
     axes.set_ylabel(escape_mathtext(f"{first.extractor.labels[0]}, log scale"))

@@ -35,7 +35,11 @@ from ddpm_bench.runtime.observer import say_once
 
 
 class Objective(Protocol):
-    """One loss for each image, and how its t is drawn."""
+    """One loss for each image, and how its t is drawn.
+
+    A GPU records a call and replays its kernels (`runtime/recorded.py`): what Python does beside tensors is done twice, and then
+    no more.
+    """
 
     @property
     def name(self) -> str:

@@ -92,11 +92,11 @@ class Denoiser:
 
     def _again(self, network: Network) -> Network:
         """The network as it is called step after step."""
-        return (
-            self._recorded.setdefault(network, Recorded(network, copies=True))
-            if isinstance(network, nn.Module)
-            else network
-        )
+        if not isinstance(network, nn.Module):
+            return network
+        if network not in self._recorded:
+            self._recorded[network] = Recorded(network, copies=True)
+        return self._recorded[network]
 
     def heads(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
         """The output for the mean, with which the parameterization's target is compared, and the raw one for the variance,

@@ -157,7 +157,10 @@ def direction(one: Examined) -> str:
     """Which way the numbers point, decided or not; nothing where a comparison says nothing."""
     if one.p is None:
         return ""
-    agreeing, count = sum(each.p is not None and each.p[0] <= each.p[1] for each in one.comparisons), len(one.comparisons)
+    agreeing, count = (
+        sum(each.p is not None and each.p[0] <= each.p[1] for each in one.comparisons),
+        len(one.comparisons),
+    )
     return {count: "as claimed", 0: "the other way"}.get(agreeing, f"{agreeing} of {count} as claimed")
 
 

@@ -78,7 +78,8 @@ def _decided_by(one: Examined, summary: Summary) -> str:
 
 
 def _folded(tested: Sequence[Examined], summary: Summary) -> Details:
-    title = f"The {sum(len(one.comparisons) for one in tested)} comparisons"
+    count = sum(len(one.comparisons) for one in tested)
+    title = f"The {count} comparisons" if count > 1 else "The comparison"
     heads = ("metric", "cells", "checkpoint", "difference", "95% interval", "p", "smallest that could be shown")
     lines: list[tuple[Entry, ...]] = []
     for one in tested:

@@ -27,8 +27,8 @@ import atexit
 import os
 import signal
 import sys
-from contextlib import AbstractContextManager, nullcontext
-from typing import Annotated
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -111,21 +111,45 @@ def _nothing_left_to_stop() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _one_of_several() -> bool:
+    """Has torchrun started several of this process?"""
+    return "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def _with_its_ranks() -> AbstractContextManager[None]:
-    """Where torchrun has started several of this process, rank 0 runs the command; the others take part, and come no further."""
-    if "LOCAL_RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
+    """Where there are several of this process, rank 0 runs the command; the others take part, and come no further."""
+    if not _one_of_several():
         return nullcontext()
     from ddpm_bench.runtime.ranks import joined
 
     return joined()
 
 
+def _end_at_once(code: int) -> NoReturn:
+    """All is written. Python would take torch apart first, in which a process that was done has been seen to abort."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
 def main() -> None:
-    """The entry point: turns a user's mistake, a full disk or memory and an interruption into a message and an exit code."""
+    """The entry point: a command, and its exit code."""
+    atexit.register(_nothing_left_to_stop)
+    try:
+        _run()
+    except SystemExit as ended:
+        if _one_of_several() and isinstance(ended.code, int):
+            _end_at_once(ended.code)
+        raise
+
+
+def _run() -> None:
+    """Turns a user's mistake, a full disk or memory and an interruption into a message and an exit code."""
     from ddpm_bench.files import FULL, NO_PLACE
     from ddpm_bench.runtime.terminal import at_the_terminal
 
-    atexit.register(_nothing_left_to_stop)
     try:
         with _with_its_ranks(), at_the_terminal():
             app()

@@ -218,9 +218,11 @@ def _begin(port: int, seat: Seat) -> None:
 @contextlib.contextmanager
 def _led(ranks: Orders) -> Iterator[None]:
     done = threading.Event()
-    threading.Thread(target=ranks.watch, args=(done,), daemon=True).start()
+    watching = threading.Thread(target=ranks.watch, args=(done,), daemon=True)
+    watching.start()
     try:
         yield
     finally:
         done.set()
+        watching.join(orders.SOON_S)  # it asks torch, which must not be taken apart meanwhile
         orders.end()

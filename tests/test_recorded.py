@@ -9,6 +9,7 @@ import torch
 from emulated_graphs import Graph, graphs
 from test_labels import trainer as told_trainer
 from test_training import NETWORK, LSimple, SquaresLoss, assert_same, trainer
+from tiny_models import tiny_preset
 from torch import Tensor
 
 from ddpm_bench.config.networks import MixedSettings
@@ -25,6 +26,8 @@ from ddpm_bench.networks.unet import UNet
 from ddpm_bench.runtime.observer import noting
 from ddpm_bench.runtime.recorded import Recorded, launched_one_by_one
 from ddpm_bench.runtime.runtime import Runtime
+from ddpm_bench.speed import shares
+from ddpm_bench.speed.case import Case
 
 __all__ = ["graphs"]  # a fixture
 
@@ -92,6 +95,12 @@ def test_nothing_is_replayed_where_that_is_not_wanted(graphs) -> None:
     with launched_one_by_one():
         [call(torch.ones(())) for _ in range(4)]
     assert work.calls == 4 and graphs.replays == 0
+
+
+def test_the_shares_of_time_are_of_calls_that_pass_every_mark(graphs, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shares, "scoring", lambda case: None)
+    phases = shares.phases(Case.of(tiny_preset(tmp_path), None, torch.device("cpu")))
+    assert graphs.replays == 0 and all(phase.parts["network"] > 0 for phase in phases if phase)
 
 
 def test_a_copy_has_recorded_nothing(graphs) -> None:

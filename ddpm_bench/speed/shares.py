@@ -1,7 +1,8 @@
 """Where the time of a cell goes, seen in the very code that trains, samples, bounds and scores it.
 
 A part begins where the one before ends, so the parts of a phase add up to all of its time. On a GPU every mark waits
-for the device: that makes the whole slower, and each part what it costs there.
+for the device, and nothing is replayed, since a replay passes no mark: that makes the whole slower, and each part what it
+costs there.
 """
 
 import tempfile
@@ -20,6 +21,7 @@ from ddpm_bench.experiment.cost import bound_calls
 from ddpm_bench.likelihood import estimate_bits_per_dim
 from ddpm_bench.measurement.samples import draw_samples
 from ddpm_bench.models.model import Model
+from ddpm_bench.runtime.recorded import launched_one_by_one
 from ddpm_bench.runtime.timing import wait
 from ddpm_bench.speed.case import Case
 from ddpm_bench.speed.peers import OURS
@@ -75,7 +77,7 @@ class Marks:
 
 def phases(case: Case) -> list[Phase]:
     """Training, sampling and bound of the preset; scoring too where its extractor comes with the package."""
-    with tempfile.TemporaryDirectory() as folder:
+    with launched_one_by_one(), tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(case, OURS.network(case), Path(folder), case.runtime)
         found = [training(case, trainer), sampling(case, trainer.ema_network(), Path(folder))]
         found += [bound(case, trainer.ema_network())] if case.settings.scoring.bound_images else []

@@ -106,9 +106,8 @@ def test_as_many_cells_run_at_a_time_as_processes_were_fastest_together(tmp_path
 def test_the_network_is_compiled_where_that_was_faster_by_more_than_noise(tmp_path, seconds, pays) -> None:
     plain = result().rows[0]
     compiled = plain.model_copy(update={"contender": "ddpm-bench, compiled", "seconds": (seconds,)})
-    slower = plain.model_copy(
-        update={"precision": "bfloat16", "seconds": (1000.0,)}
-    )  # no measure of what compiling brings
+    other = {"precision": "bfloat16", "seconds": (1000.0,)}  # no measure of what compiling brings
+    slower = plain.model_copy(update=other)
     found = result(rows=(plain, compiled, slower))
     assert compiling_pays(found) is pays and compiling_pays(None) is False
     write(found, tmp_path / "speed" / "training")
@@ -150,12 +149,13 @@ def test_what_ended_well_is_not_done_again_and_what_was_stopped_goes_on(clock, t
 
 def test_a_stage_that_fails_is_said_and_the_others_go_on(clock, tmp_path) -> None:
     machine = Machine(clock)
-    machine.codes = {"tests": 1, "small": 1}
+    machine.codes = {"tests": 1, "speed": 1, "small": 1}
     one = session_of(Plan(tmp_path), machine)
     found = outcomes(one)
     assert (found["tests"], found["small"], found["study"]) == ("failed", "failed", "done")
     why = {each.name: each.why for each in one.results}["small"]
     assert "exit code 1" in why and "small.log" in why
+    assert sum(f"speed --preset {Plan.preset} " in words for words in machine.ran) == 2  # both works were tried
 
 
 def test_a_stage_without_the_checkpoint_that_it_needs_is_not_begun(clock, tmp_path) -> None:

@@ -43,10 +43,7 @@ def speed(
     ] = None,
     compiled: Annotated[
         bool,
-        typer.Option(
-            "--compile",
-            help="Also ours through torch.compile, with the time that it takes.",
-        ),
+        typer.Option("--compile", help="Also ours through torch.compile, with the time that it takes."),
     ] = False,
     work: Annotated[
         str,

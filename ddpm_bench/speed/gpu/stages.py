@@ -85,11 +85,9 @@ def _tests(plan: Plan) -> list[Words]:
 
 
 def _speed(plan: Plan) -> list[Words]:
-    def timed(work: Work) -> Words:
-        where = ("--work", work, "--repeats", REPEATS, "--out", plan.out / "speed" / work)
-        return _bench(plan, "speed", "--preset", plan.preset, "--compile", *where)
-
-    return [timed("training"), timed("sampling")]
+    works: tuple[Work, ...] = ("training", "sampling")
+    how = ("--preset", plan.preset, "--compile", "--repeats", REPEATS)
+    return [_bench(plan, "speed", *how, "--work", work, "--out", plan.out / "speed" / work) for work in works]
 
 
 def _small(plan: Plan) -> list[Words]:

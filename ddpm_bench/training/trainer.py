@@ -40,9 +40,7 @@ from ddpm_bench.training import snapshots
 from ddpm_bench.training.batches import Batches, Labels, Small, borrowed_globals
 from ddpm_bench.training.divergence import Watch
 from ddpm_bench.training.ema import Ema, initial_share
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""Adam's names of the running means of the gradient and of its square."""
+from ddpm_bench.training.tensors import RunTensors
 
 
 @dataclass(frozen=True)
@@ -99,6 +97,7 @@ class Trainer:
         fused = runtime.device.type in ("cpu", "cuda", "mps")
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate, fused=fused)
         self.ema = Ema(self.network, settings.ema_decay, settings.ema_ramp)
+        self._tensors = RunTensors(self.network, self.ema, self.optimizer, self.times, runtime.device)
         self._denoiser = denoiser  # with the network as it is called in training
         # Several ranks share gradients as they come, which is no work of one GPU alone.
         self._gradients = Recorded(self._backward) if ranks.size() == 1 else self._backward
@@ -268,18 +267,7 @@ class Trainer:
         """Write a snapshot of this step, unless the weights turn out to have diverged."""
         if self._diverged() or ranks.rank():
             return
-        named = dict(self.network.named_parameters())
-        moments = {
-            f"{moment}.{name}": self.optimizer.state[parameter][moment]
-            for name, parameter in named.items() if parameter in self.optimizer.state for moment in MOMENTS
-        }  # fmt: skip
-        tensors = {
-            "network": self.network.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": moments,
-            "times": self.times.state(),
-        }
-        saved = snapshots.save(self.folder, self.step, tensors, self._state(), self.runtime.keep)
+        saved = snapshots.save(self.folder, self.step, self._tensors.held(), self._state(), self.runtime.keep)
         self.weights = snapshots.load_state(saved)["weights"]
 
     def resume(self) -> int:
@@ -311,7 +299,7 @@ class Trainer:
             self.divergence = Divergence(**state["divergence"])
             self.step = self.divergence.step
         else:
-            self._load_tensors(path, state)
+            self._tensors.load(path, state)
             snapshots.set_sampling(path, self.training.sampling.model_dump(mode="json"))
             self.step = state["step"]
             self.weights = state.get("weights") or {str(self.step): sha256_file(path / "ema.safetensors")}
@@ -324,32 +312,6 @@ class Trainer:
         for line in self._lines:
             observer().tick(line)
 
-    @torch.no_grad()
-    def _load_tensors(self, path: Path, state: Mapping[str, Any]) -> None:
-        raw, average, moments, times = (
-            snapshots.load_tensors(path, stem, state) for stem in ("network", "ema", "optimizer", "times")
-        )
-        own, named = self.network.state_dict(), dict(self.network.named_parameters())
-        if any(_shapes(part) != _shapes(own) for part in (raw, average)):
-            raise UserError(
-                f"'{path}' holds the weights of another network. Use another folder, or start afresh (`ablate --fresh`)."
-            )
-        expected = {f"{moment}.{name}": weight for name, weight in named.items() for moment in MOMENTS}
-        if "files" not in state and _shapes(moments) != _shapes(expected):  # no hash would tell
-            raise snapshots.Damaged(path / "optimizer.safetensors", "it lacks moments of the network's parameters")
-        if times or self.times.state():
-            self.times.load_state({name: held.to(self.runtime.device) for name, held in times.items()})
-        self.network.load_state_dict(raw)
-        for name, weight in self.ema.weights.items():
-            weight.copy_(average[name])
-        for name, parameter in named.items():
-            if f"exp_avg.{name}" in moments:
-                # Moments lie in memory as their parameter does: the fused kernel walks over both at once.
-                step = torch.tensor(float(state["step"]), device=self.runtime.device)
-                self.optimizer.state[parameter] = {"step": step} | {
-                    moment: torch.empty_like(parameter).copy_(moments[f"{moment}.{name}"]) for moment in MOMENTS
-                }
-
 
 def check_batch(batch: int) -> None:
     """UserError where a batch cannot be shared by the ranks."""
@@ -359,10 +321,6 @@ def check_batch(batch: int) -> None:
             f"training.batch = {batch} cannot be shared evenly by {count} ranks. Use a number of ranks that divides it ({fitting}), or "
             f"--set training.batch={-(-batch // count) * count}, which is another experiment."
         )
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def warmup(step: int, steps: int) -> float:

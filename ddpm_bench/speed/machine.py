@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from ddpm_bench.runtime.device import float32_as
+from ddpm_bench.runtime.device import float32_as, return_freed_memory
 from ddpm_bench.runtime.timing import seconds_of, wait
 from ddpm_bench.speed.result import Peak, Precision
 
@@ -53,6 +53,7 @@ def memory_of(work: Callable[[], object], device: torch.device) -> int | None:
         work()
         wait(device)
         return torch.cuda.max_memory_allocated(device) - before
+    return_freed_memory()
     if device.type != "cpu" or not _forget_peak():
         return None
     before = _resident("VmRSS")

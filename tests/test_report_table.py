@@ -248,7 +248,15 @@ def test_a_metric_that_one_run_lacks_is_neither_a_dash_nor_empty() -> None:
     bare = record.model_copy(update={"checkpoints": (Checkpoint(step=record.last.step, metrics=found),)})
     table = table_of([bare, make_record(GRID, "eps-L-fixed")])
     assert entry(table, "mu-L-fixed", "recall") == "n/a"
+    assert note(table, "mu-L-fixed", "recall") == "n/a: this metric was not measured of this row"
     assert "recall" not in table_of([bare]).columns
+
+
+def test_samples_that_were_asked_for_no_class_say_so_where_others_have_an_agreement() -> None:
+    asked = with_metrics(make_record(GRID, "mu-L-fixed"), class_agreement=0.8)
+    table = table_of([asked, make_record(GRID, "eps-L-fixed")])
+    assert entry(table, "eps-L-fixed", "class_agreement") == "n/a"
+    assert note(table, "eps-L-fixed", "class_agreement") == "n/a: no classes were asked of these samples"
 
 
 def test_kernel_distance_and_test_set_distance_have_columns_when_measured() -> None:

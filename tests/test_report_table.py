@@ -248,7 +248,7 @@ def test_a_metric_that_one_run_lacks_is_neither_a_dash_nor_empty() -> None:
     bare = record.model_copy(update={"checkpoints": (Checkpoint(step=record.last.step, metrics=found),)})
     table = table_of([bare, make_record(GRID, "eps-L-fixed")])
     assert entry(table, "mu-L-fixed", "recall") == "n/a"
-    assert note(table, "mu-L-fixed", "recall") == "n/a: this metric was not measured of this row"
+    assert note(table, "mu-L-fixed", "recall") == "n/a: this metric was not measured here"
     assert "recall" not in table_of([bare]).columns
 
 

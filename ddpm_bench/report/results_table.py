@@ -256,7 +256,7 @@ def _count(row: MeasuredCell, note: str = "") -> Field:
 def _estimate(key: str, row: MeasuredCell, notes: Notes) -> Field:
     metric = METRICS[key]
     if key not in row.estimates:
-        why = "no classes were asked of these samples" if metric.of_classes else "this metric was not measured of this row"
+        why = "no classes were asked of these samples" if metric.of_classes else "this metric was not measured here"
         return Field(NOT_SCORED, notes.letter(f"{NOT_SCORED}: {why}"))
     estimate = row.estimates[key]
     return Field(number(key, estimate), brief=metric.text(estimate.mean) if metric.neighbours else "")

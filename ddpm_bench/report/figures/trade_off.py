@@ -62,9 +62,9 @@ def _draw(axes: Axes, lines: dict[str, list[Traded]], title: str, score: str, di
                 scores, distances, color=style.colour, linestyle=style.line, marker=style.mark, markersize=style.size, linewidth=1.2,
                 label=mathtext(label),
             )  # fmt: skip
-            below = -11 if index % 2 else 4  # one line often ends where the next begins
+            beside = (4, -11 if index % 2 else 4)  # one line often ends where the next begins
             for at in {0, len(points) - 1}:
-                axes.annotate(f"{places[at]:g}", (scores[at], distances[at]), xytext=(4, below), textcoords="offset points")
+                axes.annotate(f"{places[at]:g}", (scores[at], distances[at]), beside, textcoords="offset points")
     axes.margins(0.1)
     axes.set_ylim(0, 1.15 * max(distance for points in lines.values() for _, _, distance in points))
     axes.set_title(escape_mathtext(title))

@@ -422,3 +422,18 @@ def test_a_cell_whose_name_is_a_long_number_is_refused_by_its_place(tmp_path):
     (tmp_path / "g.toml").write_text(shipped.replace('name = "mu-L-fixed"', f"name = 0x{'f' * 5000}"))
     with pytest.raises(UserError, match=r"cell '2', name: "):
         load_grid(str(tmp_path / "g.toml"))
+
+
+@pytest.mark.parametrize(("said", "limit"), [("none", None), ("1e9", None), ("0.5", 0.5)])
+def test_gradients_that_are_not_clipped_are_said_to_be_so_as_older_presets_said_it_too(said, limit) -> None:
+    preset, cell = load_preset("smoke"), load_grid("table2").cells[0]
+    training = resolve(cell, preset, parse_set([f"training.clip={said}"])).training
+    assert training.clip == limit
+    assert training.longest_gradient == (float("inf") if limit is None else limit)
+    assert type(training).model_validate_json(training.model_dump_json()) == training
+
+
+def test_a_limit_of_gradients_is_a_number_above_zero_or_none() -> None:
+    for said in ("0", "inf", "never"):
+        with pytest.raises(UserError, match="clip"):
+            resolve(load_grid("table2").cells[0], load_preset("smoke"), parse_set([f"training.clip={said}"]))

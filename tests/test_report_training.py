@@ -44,6 +44,16 @@ def test_the_clipped_share_is_that_of_logged_norms_above_the_limit() -> None:
     assert clipped_share([logged(record, [])]) is None
 
 
+def test_where_nothing_is_clipped_there_is_no_share() -> None:
+    record = make_record(GRID, "mu-L-learned")
+    training = record.settings.training.model_copy(update={"clip": None})
+    free = record.model_copy(update={"settings": record.settings.model_copy(update={"training": training})})
+    assert clipped_share([logged(free, [0.5, 7.0])]) is None
+    assert training_section(summaries([logged(free, [0.5, 7.0])], GRID)[0], None) == []
+    both = [logged(free, [0.5, 7.0]), logged(make_record(GRID, "eps-L-fixed"), [0.2])]
+    assert clipped_share(both) == 0.0
+
+
 def test_the_report_has_the_clipped_share_of_every_cell_that_logged_one() -> None:
     records = [logged(make_record(GRID, "mu-L-learned"), [2.0, 2.0]), logged(make_record(GRID, "eps-L-fixed"), [0.2])]
     [table] = [block for block in training_section(summaries(records, GRID)[0], None) if isinstance(block, Table)]

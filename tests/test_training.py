@@ -203,6 +203,15 @@ def test_steps_are_algorithm_1_with_warmed_up_clipped_adam_and_an_average(tmp_pa
         assert point.gradient_norm == pytest.approx(sum(norms[part]) / 3, rel=1e-2)
 
 
+def test_without_a_limit_gradients_are_taken_as_they_are(tmp_path: Path) -> None:
+    weights = {}
+    for clip in (None, 1e6, 0.05):
+        run = trainer(tmp_path / str(clip), settings=SETTINGS.model_copy(update={"clip": clip}))
+        assert run.run(3) is None
+        weights[clip] = torch.cat([p.detach().flatten() for p in run.network.parameters()])
+    assert torch.equal(weights[None], weights[1e6]) and not torch.equal(weights[None], weights[0.05])
+
+
 def test_warmup_is_linear_to_one_and_wastes_no_step() -> None:
     assert [warmup(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
     assert warmup(0, 0) == 1

@@ -4,11 +4,12 @@ Names (of a schedule, an objective, ...) are checked against their tables where 
 here are shapes, ranges and the rules between fields. No torch is imported.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from ddpm_bench.config.cascade import CascadeSettings
 from ddpm_bench.config.limits import LEAST_SIDE, MOST_IMAGES, MOST_SIDE, MOST_STEPS, MOST_T
@@ -116,9 +117,15 @@ class DiffusionSettings(ProcessSettings):
     objective: str
 
 
+def _no_limit(clip: Any) -> Any:
+    """None for what says it in TOML, which has no value for it, and for what older records and presets took instead."""
+    return None if clip in ("none", 1e9) else clip
+
+
 class TrainingSettings(Settings):
     """Adam with linear warm-up, gradient clipping and EMA. `ema_ramp` uses min(ema_decay, (1+step)/(10+step)).
 
+    clip: the norm to which longer gradients are cut down; None, in TOML "none": they are taken as they are.
     label_dropout: the probability with which an image's class is not told, each image by itself (p_uncond of Ho, Salimans 2022).
     blur: half of the small images that a network enlarges are blurred (`diffusion/augmentation.py`).
     """
@@ -127,7 +134,7 @@ class TrainingSettings(Settings):
     batch: int = Field(128, ge=1, le=100_000)
     learning_rate: float = Field(2e-4, gt=0)
     warmup: int = Field(5000, ge=0, le=MOST_STEPS)
-    clip: float = Field(1.0, gt=0)
+    clip: Annotated[float | None, BeforeValidator(_no_limit)] = Field(1.0, gt=0)
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     ema_ramp: bool = False
     flips: bool = True
@@ -136,6 +143,11 @@ class TrainingSettings(Settings):
     checkpoint_every: int = Field(5000, ge=1, le=MOST_STEPS)
     log_every: int = Field(100, ge=1, le=MOST_STEPS)
     snapshot_every: int | None = Field(None, ge=1, le=MOST_STEPS)
+
+    @property
+    def longest_gradient(self) -> float:
+        """The norm that no gradient exceeds once it is clipped."""
+        return math.inf if self.clip is None else self.clip
 
 
 Quality = Literal["density", "copies", "spatial", "mmd"]

@@ -7,6 +7,10 @@ from ddpm_bench.records.record import Record
 
 
 def clipped_share(records: Sequence[Record]) -> float | None:
-    """Share of the logged norms, each the mean over the steps of a tick, above `training.clip`; None where none is logged."""
-    above = [point.gradient_norm > record.settings.training.clip for record in records for point in record.training_log]
+    """Share of the logged norms, each the mean over the steps of a tick, above `training.clip`; None where there are none,
+    and where nothing is clipped."""
+    limits = [
+        (point.gradient_norm, record.settings.training.clip) for record in records for point in record.training_log
+    ]
+    above = [norm > limit for norm, limit in limits if limit is not None]
     return fmean(above) if above else None

@@ -116,7 +116,7 @@ def plain_training(case: Case, network: nn.Module) -> Call:
         loss = mse_loss(network(x_t, t).float(), eps)
         optimizer.zero_grad()
         loss.backward()
-        clip_grad_norm_(parameters, settings.clip)
+        clip_grad_norm_(parameters, settings.longest_gradient)
         optimizer.step()
         update(averages, [p.detach() for p in parameters], 0)
 

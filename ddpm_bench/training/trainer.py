@@ -127,7 +127,7 @@ class Trainer:
             parameter.grad = gradient
         self.times.learn(batch.t, ranks.gathered(losses))
         loss = ranks.mean(loss)
-        norm = clip_grad_norm_(self.network.parameters(), settings.clip)
+        norm = clip_grad_norm_(self.network.parameters(), settings.longest_gradient)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * warmup(step, settings.warmup)
         self.optimizer.step()

@@ -28,13 +28,14 @@ def _clipping(summary: Summary) -> list[Block]:
     shares = [(row, share) for row in trainings(summary.rows) if (share := clipped_share(runs_of(row))) is not None]
     if not shares:
         return []
-    training = summary.first.settings.training
+    trained = [record.settings.training for record in summary.records]
+    limit = " or ".join(f"{clip:g}" for clip in sorted({each.clip for each in trained if each.clip is not None}))
     title = "Share of clipped steps"
     return [
         Paragraph(
-            f"Gradients are clipped to a norm of {training.clip:g}. A cell that is nearly always clipped takes steps of one "
+            f"Gradients are clipped to a norm of {limit}. A cell that is nearly always clipped takes steps of one "
             "size, whatever the scale of its loss. Below, the share of the logged norms that lie above the limit, each "
-            f"a mean over {training.log_every:,} steps, of all runs of a cell."
+            f"a mean over {trained[0].log_every:,} steps, of all runs of a cell."
         ),
         Table(
             title,

@@ -1,5 +1,7 @@
 """A table that is laid out across an axis: its figure, its table in every format, and what the page leads with."""
 
+import math
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -124,3 +126,24 @@ def test_guidance_is_drawn_as_what_it_trades_and_its_scale_is_said_in_both_ways(
     assert any("s = 1 + w" in remark for remark in background(summary, ["fd_train"]))
     [other] = summaries(measured(), GRID)
     assert trade_off.draw(Figure(), [other], PictureFolder(Path())) is None
+
+
+def test_published_lines_are_whole_and_the_names_of_their_ends_lie_apart() -> None:
+    grid, found = load_grid("cfg-imagenet64"), []
+    for cell, distance, score in (("p0.1-w0.0", 9.0, 3.0), ("p0.1-w4.0", 8.0, 5.0)):
+        checkpoint = make_checkpoint(1600, {"is_mean": score, "is_std": 0.1, "fd_train": distance})
+        record = make_record(grid, cell, checkpoints=(checkpoint,)).model_copy(update={"preset": "quick"})
+        found.append(record.model_copy(update={"bounds": (), "trained_with": "p0.1-w0.0"}))
+    [summary] = summaries(found, grid)
+    for draw in (partial(across.draw, key="fd_train"), trade_off.draw):
+        figure = Figure()
+        draw(figure, [summary.shown], PictureFolder(Path()))
+        published = figure.axes[0].get_lines()  # that of p_uncond = 0.2 too, which `quick` leaves out
+        assert [len(line.get_xydata()) for line in published] == [14, 14, 14]
+    for axes in figure.axes:
+        names = [text.get_position() for text in axes.texts]
+        assert len(names) == 2 * len(axes.get_lines())
+        points = [axes.transLimits.transform(point) for line in axes.get_lines() for point in line.get_xydata()]
+        for index, name in enumerate(names):
+            assert min(math.dist(name, point) for point in points) > 0.03
+            assert all(math.dist(name, other) > 0.03 for other in names[:index])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ddpm_bench.config.grid import STEPS
+from ddpm_bench.config.grid import STEPS, Cell
 from ddpm_bench.records.conditions import flat_settings
 from ddpm_bench.report.summary import MeasuredCell, Summary
 
@@ -14,10 +14,12 @@ GUIDANCE = {"sampling.guidance": "scale s = 1 + w", "sampling.classifier_scale":
 
 @dataclass(frozen=True)
 class Across:
-    """The cells of one label, group by group."""
+    """The cells of one label, group by group: those that the summary shows, and all of the grid, whose published numbers
+    stand whatever was run here."""
 
     label: str
     rows: tuple[MeasuredCell, ...]
+    cells: tuple[Cell, ...]
 
     def in_group(self, group: str) -> MeasuredCell | None:
         return next((row for row in self.rows if row.cell.group == group), None)
@@ -27,8 +29,11 @@ def lines_across(summary: Summary) -> list[Across]:
     """Nothing where the grid has no axis across."""
     if summary.grid.across is None:
         return []
-    labels = dict.fromkeys(row.cell.label for row in summary.rows)
-    return [Across(label, tuple(row for row in summary.rows if row.cell.label == label)) for label in labels]
+    rows, cells = summary.rows, summary.grid.cells
+    return [
+        Across(label, tuple(r for r in rows if r.cell.label == label), tuple(c for c in cells if c.label == label))
+        for label in dict.fromkeys(cell.label for cell in cells)
+    ]
 
 
 def axis_name(axis: str) -> str:

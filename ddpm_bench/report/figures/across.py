@@ -53,7 +53,7 @@ def _measured(line: Across, axis: str, key: str) -> list[Point]:
 
 
 def _published(line: Across, axis: str, key: str) -> list[Point]:
-    found = [(_number(row.cell.axes[axis]), row.cell.published.of(key)) for row in line.rows]
+    found = [(_number(cell.axes[axis]), cell.published.of(key)) for cell in line.cells]
     return [(at, value, 0.0) for at, value in found if at is not None and value is not None]
 
 

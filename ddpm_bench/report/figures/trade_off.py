@@ -1,7 +1,9 @@
 """What guidance trades: distance against score, a line for every label, a point for every scale; published ones in a panel of their own."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -16,6 +18,9 @@ from ddpm_bench.report.summary import Summary
 
 Traded = tuple[float, float, float]
 """Place along the axis, score, distance."""
+AWAY = 0.06
+"""From a point to the middle of its name, in widths and heights of a panel."""
+SIDES = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
 
 
 def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder) -> Said | None:
@@ -49,7 +54,7 @@ def _measured(line: Across, axis: str) -> list[Traded]:
 
 
 def _published(line: Across, axis: str) -> list[Traded]:
-    found = [(row.cell.axes[axis], row.cell.published.is_mean, row.cell.published.fid) for row in line.rows]
+    found = [(cell.axes[axis], cell.published.is_mean, cell.published.fid) for cell in line.cells]
     return sorted((at, score, fid) for at, score, fid in found if score is not None and fid is not None)
 
 
@@ -57,17 +62,31 @@ def _draw(axes: Axes, lines: dict[str, list[Traded]], title: str, score: str, di
     for index, (label, points) in enumerate(lines.items()):
         if points:
             style = style_at(index)
-            places, scores, distances = zip(*points, strict=True)
+            _, scores, distances = zip(*points, strict=True)
             axes.plot(
                 scores, distances, color=style.colour, linestyle=style.line, marker=style.mark, markersize=style.size, linewidth=1.2,
                 label=mathtext(label),
             )  # fmt: skip
-            beside = (4, -11 if index % 2 else 4)  # one line often ends where the next begins
-            for at in {0, len(points) - 1}:
-                axes.annotate(f"{places[at]:g}", (scores[at], distances[at]), beside, textcoords="offset points")
     axes.margins(0.1)
     axes.set_ylim(0, 1.15 * max(distance for points in lines.values() for _, _, distance in points))
     axes.set_title(escape_mathtext(title))
     axes.set_xlabel(escape_mathtext(f"{score}, {METRICS[SCORE].better}"))
     axes.set_ylabel(escape_mathtext(f"{distance}, {METRICS[DISTANCE].better}"))
     axes.grid(True)
+    _name_ends(axes, [points for points in lines.values() if points])
+
+
+def _name_ends(axes: Axes, lines: Sequence[Sequence[Traded]]) -> None:
+    """The place along the axis beside both ends of every line, on the side where lines and other names are farthest."""
+    axes.autoscale_view()
+    in_panel = axes.transLimits.transform
+    taken = [in_panel(points[0][1:]) for points in lines]
+    for points in lines:
+        for (_, *start), (_, *end) in pairwise(points):
+            taken += list(np.linspace(in_panel(start), in_panel(end), 9))
+    for points in lines:
+        for at, *point in dict.fromkeys((points[0], points[-1])):
+            spots = [in_panel(point) + np.multiply(AWAY, side) for side in SIDES]
+            spots = [spot for spot in spots if spot.min() > AWAY / 2 and spot.max() < 1 - AWAY / 2]
+            taken.append(max(spots, key=lambda spot: min(np.hypot(*(spot - other)) for other in taken)))
+            axes.text(*taken[-1], f"{at:g}", transform=axes.transAxes, ha="center", va="center")

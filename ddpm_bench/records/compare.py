@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from rich.table import Table
-from scipy import stats
 
 from ddpm_bench.config.metrics import METRICS
 from ddpm_bench.errors import UserError
 from ddpm_bench.records.differences import differences
 from ddpm_bench.records.record import Record
+from ddpm_bench.records.student import t_limit
 
 ALPHA = 0.01
 """Probability that correct code fails, over all metrics and cells together."""
@@ -155,7 +155,7 @@ def _transformed(records: Sequence[Record], key: str) -> np.ndarray:
 
 def limit_of_t(metrics: int, cells: int, freedom: int) -> float:
     """What |t| must not exceed, for each metric's test of every cell and of their mean, `freedom` being d."""
-    return float(stats.t.isf(ALPHA / (2 * metrics * (cells + 1)), freedom / 2))
+    return t_limit(ALPHA / (2 * metrics * (cells + 1)), freedom / 2)
 
 
 def t_values(

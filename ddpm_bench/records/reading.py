@@ -101,8 +101,8 @@ class OwnFiles(Generic[Read]):
         return found
 
     def _say_odd_pictures(self, folder: Path) -> None:
-        paths = sorted(folder.glob(f"{self.pattern}.png"))
-        if odd := [f"'{path.name}'" for path in paths if not re.fullmatch(self.pictures, path.stem)]:
+        found = folder.glob(f"{self.pattern}.png")
+        if odd := sorted(f"'{path.name}'" for path in found if not re.fullmatch(self.pictures, path.stem)):
             say_once(f"'{folder}': left out are pictures under names that none is written under: {', '.join(odd)}.")
 
 

@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from ddpm_bench.config.metrics import METRICS, Metric
+from ddpm_bench.records.student import t_limit, t_tail
 
 ALPHA = 0.05
 
@@ -68,7 +68,7 @@ class Effect:
         beyond = self.mean - limit if above else limit - self.mean
         if not self.error:  # every seed has the same difference
             return 0.0 if beyond > 0 else 1.0
-        return min(1.0, 2 * float(stats.t.sf(beyond / self.error, self.freedom)))
+        return min(1.0, 2 * t_tail(beyond / self.error, self.freedom))
 
     def as_json(self) -> dict[str, Any]:
         """`estimate`, `interval` and `smallest` are shares where `relative`."""
@@ -85,7 +85,7 @@ class Effect:
         return " to ".join(self.text(metric, end) for end in self.interval())
 
     def _half(self, alpha: float) -> float:
-        return float(stats.t.isf(alpha / 2, self.freedom)) * self.error
+        return t_limit(alpha / 2, self.freedom) * self.error
 
     def _shown(self, value: float) -> float:
         return math.expm1(value) if self.relative else value

@@ -10,13 +10,13 @@ where d is the published +- (of the IS: over splits of one sample set, not over 
 further error of p), and r half of the last digit that is printed.
 """
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy import stats
-
 from ddpm_bench.config.metrics import METRICS, PUBLISHED
+from ddpm_bench.records.student import t_limit
 from ddpm_bench.report.bounds import row_name
 from ddpm_bench.report.labels import plain
 from ddpm_bench.report.summary import MeasuredCell, Summary
@@ -63,8 +63,8 @@ def allowance(values: Sequence[float], published_error: float) -> float | None:
     n = len(values)
     if n < 2:
         return None
-    variance = float(stats.tvar(values)) * (1 + 1 / n)
-    return float(stats.t.isf(0.025, n - 1)) * (variance + published_error**2) ** 0.5 + ROUNDING
+    variance = statistics.variance(values) * (1 + 1 / n)
+    return t_limit(0.025, n - 1) * (variance + published_error**2) ** 0.5 + ROUNDING
 
 
 def in_words(verdict: PublishedVerdict) -> str:

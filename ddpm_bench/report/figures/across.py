@@ -1,7 +1,7 @@
 """A metric along the axis that stands across the table, a line for every label; published numbers in a panel of their own."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,10 +28,10 @@ def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key:
     summary = summaries[0]
     lines, axis = lines_across(summary), summary.grid.across or ""
     measured = {line.label: _measured(line, axis, key) for line in lines}
-    if len({at for points in measured.values() for at, _, _ in points}) < 2:
+    if _places(measured) < 2:
         return None
     published = {line.label: _published(line, axis, key) for line in lines}
-    both = any(published.values())
+    both = _places(published) > 1
     panels = beside_published(figure, len(lines), both)
     heading = METRICS[key].heading(summary.first.extractor.labels)
     if both:
@@ -44,6 +44,10 @@ def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key:
         f"Depends on: {measured_on(summary)}",
         ranking(summary, key),
     )
+
+
+def _places(lines: Mapping[str, Sequence[Point]]) -> int:
+    return len({at for points in lines.values() for at, _, _ in points})
 
 
 def _measured(line: Across, axis: str, key: str) -> list[Point]:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from records import make_checkpoint, make_record
 from test_latex import compiled, faults
 
+from ddpm_bench.config.published import Published
 from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.records.record import Record
 from ddpm_bench.report import render
@@ -147,3 +148,12 @@ def test_published_lines_are_whole_and_the_names_of_their_ends_lie_apart() -> No
         for index, name in enumerate(names):
             assert min(math.dist(name, point) for point in points) > 0.03
             assert all(math.dist(name, other) > 0.03 for other in names[:index])
+
+
+def test_numbers_that_were_published_in_one_place_alone_are_no_line() -> None:
+    last = GRID.cells[-1].group
+    cells = tuple(c if c.group == last else c.model_copy(update={"published": Published()}) for c in GRID.cells)
+    for grid, panels in ((GRID, 2), (GRID.model_copy(update={"cells": cells}), 1)):
+        figure = Figure()
+        across.draw(figure, summaries(measured(), grid), PictureFolder(Path()), key="fd_train")
+        assert len(figure.axes) == panels

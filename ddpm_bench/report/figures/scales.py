@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from ddpm_bench.config.metrics import METRICS
@@ -46,7 +46,7 @@ def plain_log(axis: Axis) -> None:
     if high < 3 * low:
         axis.set_major_locator(MaxNLocator(4))
     else:
-        many = 60 if axis.axis_name == "x" else 300  # side by side figures take more room than one above the other
+        many = 60 if isinstance(axis, XAxis) else 300  # side by side figures take more room than one above the other
         axis.set_major_locator(LogLocator(subs=(1,) if 0 < many * low < high else (1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())

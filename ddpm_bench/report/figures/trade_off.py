@@ -88,5 +88,6 @@ def _name_ends(axes: Axes, lines: Sequence[Sequence[Traded]]) -> None:
         for at, *point in dict.fromkeys((points[0], points[-1])):
             spots = [in_panel(point) + np.multiply(AWAY, side) for side in SIDES]
             spots = [spot for spot in spots if spot.min() > AWAY / 2 and spot.max() < 1 - AWAY / 2]
-            taken.append(max(spots, key=lambda spot: min(np.hypot(*(spot - other)) for other in taken)))
-            axes.text(*taken[-1], f"{at:g}", transform=axes.transAxes, ha="center", va="center")
+            x, y = max(spots, key=lambda spot: min(np.hypot(*(spot - other)) for other in taken))
+            taken.append(np.array((x, y)))
+            axes.text(x, y, f"{at:g}", transform=axes.transAxes, ha="center", va="center")

@@ -9,8 +9,9 @@ from ddpm_bench.records.record import Record
 def clipped_share(records: Sequence[Record]) -> float | None:
     """Share of the logged norms, each the mean over the steps of a tick, above `training.clip`; None where there are none,
     and where nothing is clipped."""
-    limits = [
-        (point.gradient_norm, record.settings.training.clip) for record in records for point in record.training_log
-    ]
-    above = [norm > limit for norm, limit in limits if limit is not None]
+    above = [
+        point.gradient_norm > limit
+        for record in records if (limit := record.settings.training.clip) is not None
+        for point in record.training_log
+    ]  # fmt: skip
     return fmean(above) if above else None

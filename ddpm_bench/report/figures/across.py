@@ -24,7 +24,10 @@ Point = tuple[float, float, float]
 
 
 def draw(figure: Figure, summaries: Sequence[Summary], _: PictureFolder, *, key: str) -> Said | None:
-    """Nothing where the grid has no axis across, or the metric is measured in fewer than two places of it."""
+    """Nothing where the grid has no axis across, or the metric is measured in fewer than two places of it.
+
+    What was published in two places or more has a panel of its own.
+    """
     summary = summaries[0]
     lines, axis = lines_across(summary), summary.grid.across or ""
     measured = {line.label: _measured(line, axis, key) for line in lines}

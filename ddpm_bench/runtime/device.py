@@ -73,7 +73,8 @@ def _keep_freed_memory() -> None:
     """Have the C library keep blocks of up to 1 GiB that are freed, for the next ones; only glibc can be told so.
 
     It gives them back otherwise, and each network call gets its activations anew, page by page: a tenth and more of a
-    prediction's time at the size of `quick`.
+    prediction's time at the size of `quick`. A thread that was refused memory goes without it from then on, by glibc's
+    own rule.
     """
     if (mallopt := _of_glibc("mallopt")) is not None:
         for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):

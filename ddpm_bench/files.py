@@ -14,6 +14,8 @@ from errno import EACCES, EDQUOT, EFBIG, ELOOP, ENAMETOOLONG, ENOSPC, EPERM, ERO
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic_core import from_json
+
 from ddpm_bench.errors import UserError
 
 Held = TypeVar("Held")
@@ -83,9 +85,8 @@ def regular(path: Path) -> Path:
 
 def read_text(path: Path) -> str:
     """A text in UTF-8, or as its byte order mark says. OSError where it cannot be read, ValueError where it is no text."""
-    with regular(path).open("rb") as stream:
-        start = stream.read(4)
-    return path.read_text(next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8"))
+    content = regular(path).read_bytes()
+    return content.decode(next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8"))
 
 
 def known_content(path: Path, sha256: str, noun: str, unlike: str, remedy: str) -> bytes:
@@ -117,8 +118,13 @@ def read_json(path: Path, most: int | None = None) -> Any:
     size = regular(path).stat().st_size
     if most is not None and size > most:
         raise ValueError(f"it has {size:,} bytes, and may have {most:,}")
+    text = read_text(path)
     try:
-        return json.loads(read_text(path), parse_constant=_no_number)
+        return from_json(text, allow_inf_nan=False)  # three times as fast as Python's
+    except ValueError:  # Python's says it in words that more people know
+        pass
+    try:
+        return json.loads(text, parse_constant=_no_number)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

@@ -23,7 +23,7 @@ from ddpm_bench.records.record import LogPoint, Record
 from ddpm_bench.report.figures import PLOTS
 from ddpm_bench.report.figures.bound_terms import MANY, draw_terms
 from ddpm_bench.report.figures.cell_styles import style_at, style_of
-from ddpm_bench.report.figures.drawing import SMALL, canvas, cell_panels, running_mean, save
+from ddpm_bench.report.figures.drawing import CROWD, SMALL, canvas, cell_panels, running_mean, save
 from ddpm_bench.report.figures.measured_and_published import draw as draw_comparison
 from ddpm_bench.report.figures.measured_and_published import draw_comparison as fill_comparison
 from ddpm_bench.report.figures.mosaics import draw_generation, draw_neighbours
@@ -135,6 +135,16 @@ def test_fonts_in_a_pdf_hold_their_glyphs_and_nothing_that_places_them(
         save(figure, tmp_path / "a.png")
     assert fonts and subset.Options is whole
     assert all({"glyf", "head", "hmtx"} <= tables and not {"GSUB", "GPOS"} & tables for tables in fonts)
+
+
+@pytest.mark.parametrize(("marks", "pictures"), [(CROWD, 0), (CROWD + 1, 1)])
+def test_a_crowd_of_marks_is_a_picture_in_a_pdf(tmp_path: Path, marks: int, pictures: int) -> None:
+    with canvas() as figure:
+        axes = figure.subplots()
+        axes.plot(range(marks), range(marks), "o")
+        axes.plot(range(10 * CROWD), range(10 * CROWD))  # a line without marks
+        pdf = save(figure, tmp_path / "a.png").read_bytes()
+    assert pdf.count(b"/Subtype /Image") == 2 * pictures  # with the picture's mask
 
 
 def fitted(key: str, cells: list[float], anchors: list[float]) -> Axes:

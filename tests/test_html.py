@@ -399,7 +399,7 @@ def test_seeds_that_differ_are_told_apart() -> None:
     records = [make_record(GRID, "mu-L-fixed", seed) for seed in (0, 1, 2)]
     records[1] = records[1].model_copy(update={"git_commit": "fedcba"})
     run = provenance(records)["run"]
-    assert run["git_commit"] == [f"seed 0, 2: {records[0].git_commit}", "seed 1: fedcba"]
+    assert run["git_commit"] == [f"seeds 0, 2: {records[0].git_commit}", "seed 1: fedcba"]
     assert run["preset"] == ["quick"]
 
 

@@ -36,6 +36,7 @@ from ddpm_bench.models.model import function_of
 from ddpm_bench.networks.autoencoder import Autoencoder, kl
 from ddpm_bench.networks.weights import outline
 from ddpm_bench.records.conditions import sorted_out
+from ddpm_bench.records.record import common_settings
 from ddpm_bench.runtime.runtime import Runtime
 from ddpm_bench.training import posteriors
 from ddpm_bench.training.autoencoder import first_batch, scale_of, train_autoencoder
@@ -318,7 +319,7 @@ def test_cells_of_a_codec_share_a_table_and_one_cells_autoencoders_do_not_differ
     assert kept == [pixels, two, again]
     [one] = aside
     assert "diffusion.autoencoder: was " + "a" * 64 in one.why
-    assert "autoencoder" not in pixels.common_settings["diffusion"]
+    assert "autoencoder" not in common_settings(pixels.settings, pixels.axes)["diffusion"]
 
 
 def record_of(grid: Grid, cell: str, seed: int, letter: str | None):

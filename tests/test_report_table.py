@@ -18,7 +18,7 @@ from ddpm_bench.records.record import Checkpoint, Divergence, Record
 from ddpm_bench.report import terminal_table
 from ddpm_bench.report.blocks import Results
 from ddpm_bench.report.results_table import Line, ResultsTable, make_table
-from ddpm_bench.report.summary import summaries
+from ddpm_bench.report.summary import in_seeds, summaries
 from ddpm_bench.report.writers.latex import to_latex
 from ddpm_bench.report.writers.markdown import to_markdown
 from ddpm_bench.report.writers.numbers import to_frame, to_json
@@ -429,6 +429,17 @@ def test_a_compact_table_counts_the_runs_of_each_cell_only_where_they_differ() -
     table = make_table(summaries(records, GRID)[0], compact=True)
     assert "n" in table.columns and "; n training runs (seeds 0, 1) of" in table.setting
     assert (entry(table, "mu-L-fixed", "n"), entry(table, "eps-L-fixed", "n")) == ("2", "1")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ([7], "seed 7"), ([2, 0, 1, 1], "seeds 0, 1, 2"), ([0, 2], "seeds 0, 2"), ([0, 1, 2, 3], "seeds 0 to 3"),
+        ([*range(100), 200, 201, 300], "seeds 0 to 99, 200, 201, 300"),
+    ],
+)  # fmt: skip
+def test_many_seeds_in_a_row_are_named_by_their_ends(seeds: list[int], said: str) -> None:
+    assert in_seeds(seeds) == said
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 160])

@@ -21,7 +21,7 @@ from ddpm_bench.records.differences import HASHED
 from ddpm_bench.records.differences import differences as differing_lines
 from ddpm_bench.records.fields import networks_in
 from ddpm_bench.records.likelihoods import BoundTerms, OdeLikelihood
-from ddpm_bench.records.record import Record
+from ddpm_bench.records.record import DataInfo, ExtractorInfo, Record, common_settings
 
 Selection = Literal["last", "best"]
 """Which checkpoint a number belongs to: the last, or the one with the lowest distance to the training set."""
@@ -104,11 +104,13 @@ def _foreign(grid: Grid, of_grid: str, of_cell: str, preset: str, settings: Cell
 
 
 def _majority(
-    records: Sequence[Record], conditions: Callable[[Record], dict[str, Any] | None]
+    records: Sequence[Record], conditions: Callable[[Record], Mapping[str, Any] | None]
 ) -> tuple[list[Record], list[SetAside]]:
     """The records of the conditions that most of them have, and the others; None is at home everywhere."""
-    found = {id(record): conditions(record) for record in records}
-    texts = {key: json.dumps(value, sort_keys=True) for key, value in found.items() if value is not None}
+    found = {id(record): value for record in records if (value := conditions(record)) is not None}
+    distinct = {id(value): value for value in found.values()}
+    written = {key: json.dumps(value, sort_keys=True) for key, value in distinct.items()}
+    texts = {key: written[id(value)] for key, value in found.items()}
     if len(set(texts.values())) < 2:
         return list(records), []
     [(usual, _)] = Counter(texts.values()).most_common(1)
@@ -125,15 +127,24 @@ def _joined(lines: Sequence[str]) -> str:
     return ";".join(f" {line.strip()}" for line in lines)
 
 
-def shared(record: Record) -> dict[str, Any]:
+def shared(record: Record) -> Mapping[str, Any]:
     """What must be equal in all records of a table: all but the axes and the seed."""
-    settings = record.common_settings
-    del settings["data"]["resize"]
-    return settings | {
-        "networks": networks_in(record.hardware),
-        "preset": record.preset,
-        "data_set": record.data.model_dump(mode="json", exclude=set(HASHED)),
-        "extractor": record.extractor.model_dump(mode="json", exclude=set(HASHED)),
+    return _shared(
+        record.settings, record.axes, record.data, record.extractor, record.preset, networks_in(record.hardware)
+    )
+
+
+@lru_cache(maxsize=256)  # of a few cells there may be thousands of records
+def _shared(
+    settings: CellSettings, axes: Sequence[str], data: DataInfo, extractor: ExtractorInfo, preset: str, networks: str
+) -> Mapping[str, Any]:
+    common = common_settings(settings, axes)
+    del common["data"]["resize"]
+    return common | {
+        "networks": networks,
+        "preset": preset,
+        "data_set": data.model_dump(mode="json", exclude=set(HASHED)),
+        "extractor": extractor.model_dump(mode="json", exclude=set(HASHED)),
     }
 
 
@@ -166,7 +177,7 @@ def _bound(record: Record, split: str) -> BoundTerms | None:
 
 def how_measured(bound: BoundTerms) -> dict[str, Any]:
     """Everything that a bound depends on beside the model, its data and the draws."""
-    return bound.model_dump(include={"images", "method", "evals", "steps", "clip_x0", "decoder"})
+    return {name: getattr(bound, name) for name in ("images", "method", "evals", "steps", "clip_x0", "decoder")}
 
 
 def one_of_each(records: Sequence[Record]) -> list[Record]:

@@ -1,6 +1,6 @@
 """Records: one typed JSON file a cell and seed, written atomically. Imports no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -215,22 +215,6 @@ class Record(Part):
         return record_path(Path(), self.cell, self.seed).stem
 
     @property
-    def common_settings(self) -> dict[str, dict[str, Any]]:
-        """The settings that all cells of its grid share, as JSON values: all but the axes, and the autoencoder of a codec that is one.
-
-        Where kinds of network are an axis, none of the network: each kind has settings of its own.
-        """
-        settings = self.settings.model_dump(mode="json")
-        for axis in self.axes:
-            section, _, name = axis.partition(".")
-            settings.get(section, {}).pop(name, None)
-        if "network.kind" in self.axes:
-            settings["network"] = {}
-        if "codec" not in settings["diffusion"] or not self.settings.diffusion.autoencoder:
-            settings["diffusion"].pop("autoencoder", None)
-        return settings
-
-    @property
     def every_term(self) -> BoundTerms | None:
         """The bound of test images with L_{t-1} and the error of x_0 for every t, where that was measured."""
         return self.terms or next((b for b in self.bounds if b.split == "test" and b.mse and not b.steps), None)
@@ -249,6 +233,22 @@ class Record(Part):
     def best(self) -> Checkpoint | None:
         """The checkpoint of the lowest distance to the training set: what the paper reports. Never mixed with `last`."""
         return min(self.checkpoints, key=lambda c: c.metrics["fd_train"]) if self.checkpoints else None
+
+
+def common_settings(settings: CellSettings, axes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What is left for all cells of a grid to share, as JSON values: all but the axes, and the autoencoder of a codec that is one.
+
+    Where kinds of network are an axis, none of the network: each kind has settings of its own.
+    """
+    values = settings.model_dump(mode="json")
+    for axis in axes:
+        section, _, name = axis.partition(".")
+        values.get(section, {}).pop(name, None)
+    if "network.kind" in axes:
+        values["network"] = {}
+    if "codec" not in values["diffusion"] or not settings.diffusion.autoencoder:
+        values["diffusion"].pop("autoencoder", None)
+    return values
 
 
 PICTURES = (None, "progressive", "neighbours-pixel", "neighbours-feature")

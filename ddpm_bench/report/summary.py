@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from typing import Literal
 
 import pandas as pd
@@ -155,6 +156,14 @@ def by_group(rows: Sequence[MeasuredCell]) -> dict[str, list[MeasuredCell]]:
     for row in rows:
         groups.setdefault(row.cell.group, []).append(row)
     return groups
+
+
+def in_seeds(seeds: Iterable[int]) -> str:
+    """`seed 0`, `seeds 0, 1, 2`, and of more than three in a row the ends alone: `seeds 0 to 99, 200`."""
+    numbers = sorted(set(seeds))
+    rows = [[seed for _, seed in row] for _, row in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    said = [f"{row[0]} to {row[-1]}" if len(row) > 3 else ", ".join(map(str, row)) for row in rows]
+    return f"seed{'s' if len(numbers) > 1 else ''} {', '.join(said)}"
 
 
 def trainings(rows: Sequence[MeasuredCell]) -> list[MeasuredCell]:

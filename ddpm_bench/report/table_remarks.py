@@ -9,7 +9,7 @@ from ddpm_bench.records.likelihoods import OdeLikelihood
 from ddpm_bench.records.protocol import quality_in_words
 from ddpm_bench.records.record import Record
 from ddpm_bench.report.bounds import bound_remarks
-from ddpm_bench.report.summary import MeasuredCell, Summary
+from ddpm_bench.report.summary import MeasuredCell, Summary, in_seeds
 
 DASH, NOT_MEASURED, NOT_SCORED, EMPTY = "–", "not measured", "n/a", ""
 SCORES = ("score", "distance")
@@ -66,12 +66,12 @@ def condition_names(differences: Sequence[Difference]) -> list[str]:
 
 def divergence_note(row: MeasuredCell) -> str:
     """When and why the seeds of a cell diverged; what several share is said once."""
-    seeds: dict[tuple[str, str], list[str]] = {}
+    seeds: dict[tuple[str, str], list[int]] = {}
     for record in row.diverged:
         found = record.divergence
         when = f"at step {found.step:,}" if found else "at a step that was not recorded"
-        seeds.setdefault((when, found.reason if found else "no reason was recorded"), []).append(str(record.seed))
-    said = "; ".join(f"{when} (seed {', '.join(which)}): {reason}" for (when, reason), which in seeds.items())
+        seeds.setdefault((when, found.reason if found else "no reason was recorded"), []).append(record.seed)
+    said = "; ".join(f"{when} ({in_seeds(which)}): {reason}" for (when, reason), which in seeds.items())
     if not row.done:
         return f"diverged here {said}"
     total = len(row.done) + len(row.diverged)
@@ -80,10 +80,10 @@ def divergence_note(row: MeasuredCell) -> str:
 
 def failure_note(row: MeasuredCell) -> str:
     """Why a cell, or some of its seeds, is no better than no model."""
-    seeds: dict[str, list[str]] = {}
+    seeds: dict[str, list[int]] = {}
     for record in row.failed:
-        seeds.setdefault(why_failed(record), []).append(str(record.seed))
-    said = "; ".join(f"seed {', '.join(which)}: {reason}" for reason, which in seeds.items())
+        seeds.setdefault(why_failed(record), []).append(record.seed)
+    said = "; ".join(f"{in_seeds(which)}: {reason}" for reason, which in seeds.items())
     return f"failed ({len(row.failed)} of {len(row.done)} runs), {said}"
 
 
@@ -108,8 +108,7 @@ def setting(summary: Summary, bounds: bool) -> str:
 
 def _runs(summary: Summary) -> str:
     """n = 3 training runs a cell (seeds 0, 1, 2), or n training runs where cells have different numbers."""
-    seeds = sorted({record.seed for record in summary.records})
-    listed = f"({'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))})"
+    listed = f"({in_seeds(record.seed for record in summary.records)})"
     count = common_count(summary)
     if not count:
         return f"n training runs {listed}"

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 
 from ddpm_bench.files import replacing
 from ddpm_bench.report.labels import mathtext, mathtext_lines
-from ddpm_bench.report.summary import MeasuredCell, Summary, by_group
+from ddpm_bench.report.summary import MeasuredCell, Summary, by_group, in_seeds
 
 BLACK, GREY = "black", "#666666"
 """Of what was published or given, and of the anchors and all that is said beside the numbers. Cells have their own."""
@@ -30,6 +30,8 @@ TITLE, LINE = 88, 0.14
 """Characters of this size in WIDTH, and inches of a line of them."""
 COLUMNS = 3
 """Panels side by side."""
+CROWD = 500
+"""Marks of one kind in a panel. More of them are pixels in a PDF, too: objects would take seconds to write, and to look at."""
 STYLE = {
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": SMALL, "xtick.labelsize": SMALL,
     "ytick.labelsize": SMALL, "figure.titlesize": 9, "figure.labelsize": 9, "axes.spines.top": False,
@@ -66,6 +68,8 @@ def save(figure: Figure, png: Path) -> Path:
     if layout := figure.get_layout_engine():
         layout.execute(figure)
     figure.set_layout_engine(None)  # once is enough: with a layout engine each of the files would take twice as long
+    for line in figure.findobj(Line2D):
+        line.set_rasterized(len(line.get_path()) > CROWD and line.get_marker() not in ("", "None", None))
     # A PDF keeps the pixels of pictures as they are; on the PNG's own pixels they fall unevenly and are averaged.
     for path, interpolation, dates in (
         (png, "antialiased", {"Software": None}),
@@ -180,8 +184,7 @@ def legend_of_cells(figure: Figure, handles: Mapping[str, Artist], rows: Sequenc
 def measured_on(summary: Summary) -> str:
     """What every number and picture of a report depends on, for captions."""
     one = summary.first
-    seeds = sorted({record.seed for record in summary.records})
-    which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    which = in_seeds(record.seed for record in summary.records)
     data = f"{data_in_words(one.data.name)}, {one.data.shape[1]}x{one.data.shape[2]}"
     return f"{data}; {one.settings.training.steps:,} training steps; {which}."
 

@@ -14,7 +14,7 @@ from ddpm_bench.records.record import Checkpoint, Record
 from ddpm_bench.report.pictures import Picture
 from ddpm_bench.report.repeat_command import command
 from ddpm_bench.report.results_table import Field, Line, ResultsTable
-from ddpm_bench.report.summary import MeasuredCell, Summary
+from ddpm_bench.report.summary import MeasuredCell, Summary, in_seeds
 from ddpm_bench.report.table_remarks import EMPTY, NOT_SCORED, divergence_note
 
 Facts = Mapping[str, Mapping[str, Sequence[str]]]
@@ -156,7 +156,7 @@ _json = json.JSONEncoder(ensure_ascii=False).encode
 def _variants(by_text: Mapping[str, Sequence[int]]) -> list[str]:
     if len(by_text) == 1:
         return list(by_text)
-    return [f"seed {', '.join(map(str, sorted(seeds)))}: {text}" for text, seeds in by_text.items()]
+    return [f"{in_seeds(seeds)}: {text}" for text, seeds in by_text.items()]
 
 
 def curve(records: Sequence[Record]) -> Curve | None:

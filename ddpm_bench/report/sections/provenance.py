@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 
-from ddpm_bench.records.record import Record
+from ddpm_bench.records.record import Record, common_settings
 from ddpm_bench.report.blocks import (
     Block,
     CodeBlock,
@@ -39,7 +39,8 @@ AUTOENCODER: Fact = (
 
 
 def provenance_section(summary: Summary) -> list[Block]:
-    records = summary.records
+    records, one = summary.records, summary.first
+    common = common_settings(one.settings, one.axes)
     told = [*FACTS, *([AUTOENCODER] if any(record.settings.diffusion.autoencoder for record in records) else [])]
     facts = tuple((name, joined(LineBreak(), _variants(records, fact))) for name, fact in told)
     return [
@@ -48,9 +49,7 @@ def provenance_section(summary: Summary) -> list[Block]:
         CodeBlock("sh", command(records, summary.grid)),
         Table(COMMAND, "ll", (None, None), facts),
         Details("Outcome and time of every run", (_times(records),)),
-        Details(
-            "Settings that all cells share", (CodeBlock("json", json.dumps(summary.first.common_settings, indent=2)),)
-        ),
+        Details("Settings that all cells share", (CodeBlock("json", json.dumps(common, indent=2)),)),
     ]
 
 

@@ -121,8 +121,8 @@ def test_the_page_says_how_the_numbers_came_about(rendered: Rendered) -> None:
 
 def test_a_fact_that_differs_between_records_is_told_for_each(rendered: Rendered) -> None:
     row = next(line for line in rendered.page.splitlines() if "| git commit" in line)
-    assert "0123456789abcdef0123456789abcdef01234567 (mu-L-learned 0, mu-L-learned 1, mu-L-fixed 0" in row
-    assert "<br>fedcba (mu-L-learned 2)" in row
+    assert "0123456789abcdef0123456789abcdef01234567 (mu-L-learned, seeds 0, 1; mu-L-fixed, seed" in row
+    assert "<br>fedcba (mu-L-learned, seed 2)" in row
 
 
 def test_the_csv_has_a_line_for_every_cell(rendered: Rendered) -> None:

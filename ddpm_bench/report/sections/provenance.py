@@ -16,7 +16,7 @@ from ddpm_bench.report.blocks import (
     joined,
 )
 from ddpm_bench.report.repeat_command import command
-from ddpm_bench.report.summary import Summary
+from ddpm_bench.report.summary import Summary, in_seeds
 
 COMMAND = "This command measures them again"
 Fact = tuple[str, Callable[[Record], str]]
@@ -55,12 +55,15 @@ def provenance_section(summary: Summary) -> list[Block]:
 
 def _variants(records: Iterable[Record], fact: Callable[[Record], str]) -> list[Words]:
     """What the records say of one thing: usually one value; otherwise each with the runs it is true of."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, list[int]]] = {}
     for record in records:
-        found.setdefault(fact(record), []).append(f"{record.cell} {record.seed}")
+        found.setdefault(fact(record), {}).setdefault(record.cell, []).append(record.seed)
     if len(found) == 1:
         return list(found)
-    return [f"{text} ({', '.join(runs)})" for text, runs in found.items()]
+    return [
+        f"{text} ({'; '.join(f'{cell}, {in_seeds(seeds)}' for cell, seeds in cells.items())})"
+        for text, cells in found.items()
+    ]
 
 
 def _times(records: Sequence[Record]) -> Table:

@@ -1,9 +1,9 @@
 """The settings of networks, by kind: the paper's U-Net, DiT, and whatever is entered in NETWORKS. No torch is imported."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from ddpm_bench.config.limits import MOST_CLASSES, MOST_SIDE, MOST_T
 from ddpm_bench.config.values import Frozen
@@ -12,6 +12,17 @@ from ddpm_bench.errors import UserError, near_miss
 
 class Settings(Frozen):
     """What a user may set; a misspelt option cannot pass silently."""
+
+    @classmethod
+    def meant(cls, name: str, value: Any) -> Any:
+        """What a value of the setting `name` stands for: "none" for no value, which TOML has no word for, where there may be none."""
+        may_be_none = type(None) in get_args(cls.model_fields[name].annotation)
+        return None if may_be_none and value == "none" else value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _meant(cls, value: Any, info: ValidationInfo) -> Any:
+        return cls.meant(str(info.field_name), value)
 
 
 class NetworkSettings(Settings):

@@ -24,7 +24,7 @@ def _checked(section: str, name: str, values: Mapping[str, Any]) -> Any:
     if name not in kind.model_fields:
         raise ValueError(f"there is no setting '{section}.{name}'{near_miss(name, list(kind.model_fields))}")
     try:
-        return _adapter(kind, name).validate_python(None if value == "none" else value)
+        return _adapter(kind, name).validate_python(kind.meant(name, value))
     except ValidationError as error:
         raise ValueError(first_fault(error, f"{section}.{name}")) from None
 

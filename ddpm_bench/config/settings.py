@@ -118,14 +118,14 @@ class DiffusionSettings(ProcessSettings):
 
 
 def _no_limit(clip: Any) -> Any:
-    """None for what says it in TOML, which has no value for it, and for what older records and presets took instead."""
-    return None if clip in ("none", 1e9) else clip
+    """None for what older records and presets took instead."""
+    return None if clip == 1e9 else clip
 
 
 class TrainingSettings(Settings):
     """Adam with linear warm-up, gradient clipping and EMA. `ema_ramp` uses min(ema_decay, (1+step)/(10+step)).
 
-    clip: the norm to which longer gradients are cut down; None, in TOML "none": they are taken as they are.
+    clip: the norm to which longer gradients are cut down; None: they are taken as they are.
     label_dropout: the probability with which an image's class is not told, each image by itself (p_uncond of Ho, Salimans 2022).
     blur: half of the small images that a network enlarges are blurred (`diffusion/augmentation.py`).
     """

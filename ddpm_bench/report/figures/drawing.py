@@ -12,6 +12,7 @@ import matplotlib.style
 from fontTools import subset
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
@@ -59,7 +60,9 @@ class Said:
 def canvas() -> Iterator[Figure]:
     """An empty figure in the report's style, whatever the user's own matplotlib style. Who draws sets its size."""
     with matplotlib.style.context(["default", STYLE]):
-        yield Figure(layout="constrained")
+        figure = Figure(layout="constrained")
+        FigureCanvasAgg(figure)  # what measures texts for the layout draws them, too, and measures them once
+        yield figure
 
 
 def save(figure: Figure, png: Path) -> Path:

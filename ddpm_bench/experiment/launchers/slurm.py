@@ -164,8 +164,12 @@ class _SlurmTasks:
         return {name: self._death(entry) for name, entry in dead.items()}
 
     def _death(self, entry: "submitit.Job[None]") -> Death:
+        entry.get_info()  # asks Slurm: what is known may be older than its end
         state = entry.state
-        return Death(f"its job {entry.job_id} ended in the state {state}", again=not state.startswith("CANCELLED"))
+        return Death(
+            f"its job {entry.job_id} ended in the state {state} (what it printed: '{entry.paths.stderr}')",
+            again=not state.startswith("CANCELLED"),
+        )
 
     def news(self) -> Sequence[tuple[str, str, tuple[Any, ...]]]:
         return [(name, what, values) for name, file in self.files.items() for what, values in file.read()]

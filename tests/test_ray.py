@@ -1,4 +1,4 @@
-"""`--launcher ray` on a small Ray cluster of this machine: the same records, whoever is killed."""
+"""`--launcher ray` on a small Ray cluster of this machine, which it takes for two: the same records, whoever is killed."""
 
 import os
 import signal
@@ -12,6 +12,7 @@ from tiny_models import PLAIN, tiny_bench, tiny_data, tiny_jobs, tiny_preset
 
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.experiment.launchers import Inline, Ray
+from ddpm_bench.experiment.launchers.ray import _RayTasks
 from ddpm_bench.records.record import Record, read_records
 from ddpm_bench.runtime.interrupt import Stop
 from ddpm_bench.runtime.observer import Observer
@@ -25,13 +26,17 @@ def cluster():
     """For all tests of this file; the launcher uses the cluster that its process is in."""
     programs.ray()
     import ray
+    from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_niceness", "0")  # else other tests come first
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-        yield ray
+        machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        machines.add_node(num_cpus=1)
+        ray.init(machines.address, log_to_driver=False, logging_level="error")
+        yield machines
         ray.shutdown()
+        machines.shutdown()
 
 
 class Killer(Observer):
@@ -105,8 +110,42 @@ def test_what_a_user_must_mend_ends_the_grid_from_a_task_too(tmp_path):
 
 def test_cells_for_which_no_machine_has_room_are_refused_or_said(messages, capsys):
     with pytest.raises(
-        UserError, match=r"No machine of the Ray cluster .* has CPU 99, GPU 0\.5 for a cell\. There: CPU 2, GPU 0"
+        UserError,
+        match=r"No machine of the Ray cluster .* has CPU 99, GPU 0\.5 for a cell\. There: CPU 1, GPU 0; CPU 1, GPU 0",
     ):
         Ray(1, cpus_per_cell=99, gpus_per_cell=0.5)._check_room("local")
     Ray(1, cpus_per_cell=99)._check_room("auto")
     assert "Cells wait until one joins" in capsys.readouterr().err
+
+
+def test_what_tasks_tell_is_kept_beside_the_command_and_on_no_other_machine(cluster, tmp_path):
+    import ray
+
+    def machine(_) -> str:
+        return ray.get_runtime_context().get_node_id()
+
+    several = [_RayTasks(Ray(1), tiny_bench(tmp_path), 1.0) for _ in range(3)]
+    where = ray.get([tasks.mailbox.__ray_call__.remote(machine) for tasks in several])
+    assert where == [machine(None)] * 3
+    for tasks in several:
+        tasks.kill()
+
+
+def test_a_machine_that_is_lost_costs_time_alone(cluster, tmp_path, messages, capsys):
+    """The last test: there is one machine less after it."""
+    jobs, bench = tiny_jobs(tmp_path, *LONG), tiny_bench(tmp_path)
+
+    class Thief(Observer):
+        every = 0.0
+
+        def show(self, reading) -> None:
+            if cluster.worker_nodes and len(list((bench.results / "work").glob("*/log.jsonl"))) == 2:
+                cluster.remove_node(*cluster.worker_nodes, allow_graceful=False)
+
+    found = dict(Ray(2).run(jobs, bench, lambda job: Thief()))
+    said = capsys.readouterr().err
+    assert said.count("its task died (NodeDiedError)") == 1
+    for job in jobs:
+        ((_, straight),) = Inline().run([job], tiny_bench(tmp_path, "straight"), lambda job: Observer())
+        for part in MEASURED:
+            assert getattr(found[job], part) == getattr(straight, part), part

@@ -140,7 +140,7 @@ class _RayTasks:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.threads, self.every = asked.threads, every
-        beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=beside).remote()
         self.bench = ray.put(anywhere(bench))
         options = {"num_cpus": asked.cpus_per_cell, "num_gpus": asked.gpus_per_cell, "max_retries": 0}

@@ -117,6 +117,20 @@ def test_a_job_that_was_cancelled_is_not_begun_again_and_one_whose_node_failed_i
     assert (tmp_path / "cancelled").read_text() == "77_1\n" and [*tasks.queued] == [jobs[1].name]
 
 
+def test_why_jobs_wait_is_said_once_each(slurm_here, asks_anew, tmp_path, messages, capsys, monkeypatch):
+    monkeypatch.setattr(slurm, "WHY_S", -1.0)
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.write_text(
+        f"#!/bin/sh\necho \"$@\" > {tmp_path}/asked; printf 'None\\nPartitionConfig\\nJobArrayTaskLimit\\n'\n"
+    )
+    squeue.chmod(0o755)
+    states(tmp_path, "PENDING", "PENDING")
+    tasks = queued(Slurm(2), tmp_path, tiny_jobs(tmp_path))
+    assert not tasks.gone() and not tasks.gone()
+    assert "--jobs=77" in (tmp_path / "asked").read_text()
+    assert capsys.readouterr().err.count("Slurm's reason") == 1
+
+
 def test_nothing_but_what_was_written_for_a_job_is_unpickled(tmp_path):
     shared, news = tmp_path / "shared.pkl", tmp_path / "news.jsonl"
     shared.write_bytes(pickle.dumps(0))

@@ -9,6 +9,7 @@ import hashlib
 import math
 import pickle
 import signal
+import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from ddpm_bench.experiment.launchers.wire import Wire
 from ddpm_bench.files import known_content, make_folder, read_json, replacing, write_json
 from ddpm_bench.records.record import Record
 from ddpm_bench.runtime.interrupt import Stop
-from ddpm_bench.runtime.observer import say
+from ddpm_bench.runtime.observer import say, say_once
 
 if TYPE_CHECKING:
     import submitit
@@ -40,6 +41,10 @@ KILLED_S = 300.0
 POLL_S = 2.0
 EVERY_S = 5.0
 """Seconds between two readings in a file."""
+WHY_S = 30.0
+"""Seconds between two questions why jobs wait."""
+_NO_NEWS = {"", "None", "JobArrayTaskLimit"}
+"""Reasons that are none: Slurm has not looked yet, or `--workers` run."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ class _SlurmTasks:
         self.dead: dict[str, submitit.Job[None]] = {}
         haste = 1 if asked.cluster == "slurm" else 20  # no queue and no shared disk to spare
         self.poll_s, self.every = POLL_S / haste, EVERY_S / haste
+        self.ask_why = time.monotonic() + WHY_S
 
     def begin(self, jobs: Sequence[Job]) -> None:
         new = [job for job in jobs if not self._take_up(job)]
@@ -156,12 +162,24 @@ class _SlurmTasks:
         return ended or alive
 
     def gone(self) -> Mapping[str, Death]:
+        if self.queued and self.asked.cluster == "slurm" and time.monotonic() > self.ask_why:
+            self._say_why_jobs_wait()
+            self.ask_why = time.monotonic() + WHY_S
         dead = {name: entry for name, entry in self.queued.items() if entry.done()}
         for name in dead:
             self._note(name).unlink(missing_ok=True)
             del self.queued[name]
         self.dead |= dead
         return {name: self._death(entry) for name, entry in dead.items()}
+
+    def _say_why_jobs_wait(self) -> None:
+        """Each reason once: a job that has no place on any machine, say, waits in the queue without a word."""
+        pending = ["squeue", "--noheader", "--states=PENDING", "--format=%r"]
+        ids = _ids([*self.queued.values()]).replace(" ", ",")
+        with contextlib.suppress(OSError):
+            found = subprocess.run([*pending, f"--jobs={ids}"], capture_output=True, text=True, check=False).stdout
+            for reason in sorted({*found.split("\n")} - _NO_NEWS):
+                say_once(f"Jobs wait in the queue ({ids}); Slurm's reason: {reason}")
 
     def _death(self, entry: "submitit.Job[None]") -> Death:
         entry.get_info()  # asks Slurm: what is known may be older than its end

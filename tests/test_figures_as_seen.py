@@ -147,6 +147,15 @@ def test_a_crowd_of_marks_is_a_picture_in_a_pdf(tmp_path: Path, marks: int, pict
     assert pdf.count(b"/Subtype /Image") == 2 * pictures  # with the picture's mask
 
 
+def test_panels_lie_at_round_places_which_no_process_computes_otherwise(tmp_path: Path) -> None:
+    with canvas() as figure:
+        panels = [frame.subplots() for frame in figure.subfigures(3, 1)]
+        save(figure, tmp_path / "a.png")
+    for axes in panels:
+        for place in (*axes.get_position().bounds, *axes.figure.bbox_relative.bounds):
+            assert f"{place:.12f}".endswith("000")
+
+
 def fitted(key: str, cells: list[float], anchors: list[float]) -> Axes:
     axes = Figure().subplots()
     fit_axis(axes, "x", key, cells, anchors)

@@ -9,11 +9,12 @@ from pathlib import Path
 from statistics import fmean
 
 import matplotlib.style
+import numpy as np
 from fontTools import subset
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
@@ -31,7 +32,7 @@ TITLE, LINE = 88, 0.14
 """Characters of this size in WIDTH, and inches of a line of them."""
 COLUMNS = 3
 """Panels side by side."""
-CROWD = 500
+CROWD = 2000
 """Marks of one kind in a panel. More of them are pixels in a PDF, too: objects would take seconds to write, and to look at."""
 STYLE = {
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": SMALL, "xtick.labelsize": SMALL,
@@ -71,6 +72,7 @@ def save(figure: Figure, png: Path) -> Path:
     if layout := figure.get_layout_engine():
         layout.execute(figure)
     figure.set_layout_engine(None)  # once is enough: with a layout engine each of the files would take twice as long
+    _round_places(figure)
     for line in figure.findobj(Line2D):
         line.set_rasterized(len(line.get_path()) > CROWD and line.get_marker() not in ("", "None", None))
     # A PDF keeps the pixels of pictures as they are; on the PNG's own pixels they fall unevenly and are averaged.
@@ -83,6 +85,14 @@ def save(figure: Figure, png: Path) -> Path:
         with replacing(path) as temporary, _fonts_without_layout():
             figure.savefig(temporary, format=path.suffix[1:], metadata=dates)
     return pdf
+
+
+def _round_places(figure: Figure) -> None:
+    """Of all panels, to a billionth of the figure: the last digits of what solves the layout differ from process to process."""
+    for frame in figure.findobj(SubFigure):
+        frame.bbox_relative.set_points(np.round(frame.bbox_relative.get_points(), 9) + 0.0)  # no -0
+    for axes in figure.findobj(Axes):
+        axes.set_position(np.round(axes.get_position(original=True).bounds, 9) + 0.0)
 
 
 @contextmanager

@@ -191,7 +191,7 @@ def test_any_flipped_bit_of_a_state_is_found_or_changes_nothing(tmp_path: Path) 
 def test_a_file_that_may_not_be_read_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = write(tmp_path, 5)
 
-    def refused(*_: object) -> None:
+    def refused(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(Path, "open", refused)

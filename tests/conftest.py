@@ -68,10 +68,9 @@ def command_of(arguments: list[str]):
 
 @dataclass(frozen=True)
 class Run:
-    """A finished `ablate`: its folders, and the arguments that made it."""
+    """A finished `ablate --no-report`: its folder, and the arguments that made it."""
 
     results: Path
-    reports: Path
     arguments: list[str]
 
 
@@ -82,7 +81,7 @@ def small_run(tmp_path_factory) -> Run:
     arguments = [
         "ablate", "--preset", "smoke", "--cells", "eps-mse-fixed,mu-L-learned", *SMALL, "--device", "cpu", "--workers", "1",
         "--set", "scoring.precision_recall=true",
-        "--results", str(folder / "results"), "--reports", str(folder / "reports"), "--cache", str(folder / "cache"),
+        "--results", str(folder / "results"), "--cache", str(folder / "cache"), "--no-report",
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["ddpm-bench", *arguments])
@@ -90,4 +89,4 @@ def small_run(tmp_path_factory) -> Run:
             cli.main()
         except SystemExit as stop:
             assert not stop.code
-    return Run(folder / "results", folder / "reports", arguments)
+    return Run(folder / "results", arguments)

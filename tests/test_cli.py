@@ -109,19 +109,16 @@ def test_the_steps_of_a_strided_chain_are_said_before_a_grid_and_what_cannot_be_
     assert refused.code == 2 and "'trailing' does not exist for 61 of 1000 steps" in refused.err
 
 
-def test_a_run_leaves_records_and_a_report_and_no_half_written_files(small_run):
+def test_a_run_leaves_records_and_no_half_written_files(small_run):
     assert {record.cell for record in read_records(small_run.results)} == {"eps-mse-fixed", "mu-L-learned"}
-    made = {path.name for path in small_run.reports.iterdir()}
-    assert {"report.md", "table.tex", "table.csv"} <= made
     assert not [path for path in small_run.results.rglob(".*")]
 
 
-def test_the_same_command_again_measures_nothing_and_prints_the_table(small_run, call, monkeypatch):
+def test_the_same_command_again_measures_nothing_and_prints_the_records(small_run, call, monkeypatch):
     monkeypatch.setattr("ddpm_bench.experiment.launchers.launcher.run_cell", lambda *_: pytest.fail("measured again"))
-    answer = call(*small_run.arguments)
+    answer = call(*small_run.arguments, "--json")
     assert answer.code == 0 and "measured already" in answer.err
-    records = json.loads(call(*small_run.arguments, "--json").out)
-    assert [record["cell"] for record in records] == ["eps-mse-fixed", "mu-L-learned"]
+    assert [record["cell"] for record in json.loads(answer.out)] == ["eps-mse-fixed", "mu-L-learned"]
 
 
 def test_results_of_another_configuration_are_refused_with_the_difference(small_run, call):
@@ -132,11 +129,15 @@ def test_results_of_another_configuration_are_refused_with_the_difference(small_
     assert before == {path: path.read_bytes() for path in small_run.results.glob("*.json")}
 
 
-def test_report_renders_from_records_alone(small_run, call, tmp_path):
-    answer = call("report", "--results", small_run.results, "--reports", tmp_path / "again")
-    assert answer.code == 0
-    again, first = ((folder / "report.md").read_text() for folder in (tmp_path / "again", small_run.reports))
-    assert again == first
+def test_the_report_of_a_run_is_the_one_that_its_records_alone_give(small_run, call, tmp_path):
+    arguments = [argument for argument in small_run.arguments if argument != "--no-report"]
+    commands = {"run": arguments, "records": ["report", "--results", small_run.results]}
+    for name, command in commands.items():
+        answer = call(*command, "--reports", tmp_path / name)
+        assert answer.code == 0 and "ε prediction" in answer.out
+        assert {"report.md", "table.tex", "table.csv"} <= {path.name for path in (tmp_path / name).iterdir()}
+    of_run, of_records = ((tmp_path / name / "report.md").read_text() for name in commands)
+    assert of_run == of_records
 
 
 def test_fresh_sets_the_old_records_aside(small_run, call, tmp_path):
@@ -146,7 +147,7 @@ def test_fresh_sets_the_old_records_aside(small_run, call, tmp_path):
     old = (tmp_path / "results" / "eps-mse-fixed-seed0.json").read_bytes()
     arguments = [str(tmp_path / "results") if a == str(small_run.results) else a for a in small_run.arguments]
     arguments[arguments.index("--cells") + 1] = "eps-mse-fixed"
-    answer = call(*arguments, "--reports", tmp_path / "reports", "--fresh")
+    answer = call(*arguments, "--fresh")
     assert answer.code == 0
     (kept,) = (tmp_path / "results").glob("before-*/eps-mse-fixed-seed0.json")
     assert kept.read_bytes() == old
@@ -164,7 +165,7 @@ def test_a_cell_that_fails_is_reported_and_the_grid_goes_on(small_run, call, mon
 
     monkeypatch.setattr("ddpm_bench.experiment.launchers.launcher.run_cell", fails_once)
     arguments = [str(tmp_path / "results") if a == str(small_run.results) else a for a in small_run.arguments]
-    answer = call(*arguments, "--reports", tmp_path / "reports")
+    answer = call(*arguments)
     assert answer.code == 1
     assert "mu-L-learned" in answer.err and "out of memory" in answer.err
     assert [record.cell for record in read_records(tmp_path / "results")] == ["eps-mse-fixed"]

@@ -98,7 +98,7 @@ def test_a_grid_takes_no_copy_for_a_record_and_writes_over_none(small_run, call,
     results, place = tmp_path / "results", small_run.arguments.index("--results") + 1
     shutil.copytree(small_run.results, results, ignore=shutil.ignore_patterns("work"))
     edited_copy(record_path(results, "eps-mse-fixed", 0), "eps-mse-fixed-seed0 (1)")
-    command = [*small_run.arguments[:place], results, *small_run.arguments[place + 1 :], "--no-report"]
+    command = [*small_run.arguments[:place], results, *small_run.arguments[place + 1 :]]
     done = call(*command)
     assert done.code == 0 and "measured already" in done.err and done.err.count("(1).json' is left out") == 1
     copy = edited_copy(record_path(results, "eps-mse-fixed", 0), "eps-mse-fixed-seed1")

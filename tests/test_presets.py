@@ -111,6 +111,14 @@ def test_gradients_that_are_not_clipped_are_said_to_be_so_as_older_presets_said_
     assert type(training).model_validate_json(training.model_dump_json()) == training
 
 
+def test_none_stands_for_no_value_where_there_may_be_none() -> None:
+    cell, preset = load_grid("table2").cells[0], load_preset("quick")
+    settings = resolve(cell, preset, parse_set(["sampling.steps=none", "scoring.bound_evals=none", "data.resize=none"]))
+    assert (settings.sampling.steps, settings.scoring.bound_evals, settings.data.resize) == (None, None, None)
+    with pytest.raises(UserError, match=r"training\.steps.*not 'none'"):
+        resolve(cell, preset, parse_set(["training.steps=none"]))
+
+
 def test_a_limit_of_gradients_is_a_number_above_zero_or_none() -> None:
     for said in ("0", "inf", "never"):
         with pytest.raises(UserError, match="clip"):

@@ -166,6 +166,8 @@ class _SlurmTasks:
             self._say_why_jobs_wait()
             self.ask_why = time.monotonic() + WHY_S
         dead = {name: entry for name, entry in self.queued.items() if entry.done()}
+        for entry in [*dead.values()][:1]:
+            entry.get_info()  # asks Slurm, of all at once: what is known may be older than their end
         for name in dead:
             self._note(name).unlink(missing_ok=True)
             del self.queued[name]
@@ -182,7 +184,6 @@ class _SlurmTasks:
                 say_once(f"Jobs wait in the queue ({ids}); Slurm's reason: {reason}")
 
     def _death(self, entry: "submitit.Job[None]") -> Death:
-        entry.get_info()  # asks Slurm: what is known may be older than its end
         state = entry.state
         return Death(
             f"its job {entry.job_id} ended in the state {state} (what it printed: '{entry.paths.stderr}')",

@@ -80,7 +80,7 @@ def _table(table: Table, folder: Path) -> Markup:
     def line(entries: Sequence[Words | None]) -> list[Markup]:
         return [Markup("") if entry is None else words_html(entry, folder) for entry in entries]
 
-    kinds = [Markup("number" if letter == "r" else "text") for letter in table.align]
+    kinds = ["number" if letter == "r" else "text" for letter in table.align]
     caption = words_html(table.caption, folder).striptags()
     template = environment().get_template("table.html")
     made = template.render(caption=caption, kinds=kinds, head=line(table.heads), body=map(line, table.lines))
@@ -166,6 +166,4 @@ def _arrows(text: str) -> Markup:
 
 def _unbroken(text: str) -> str:
     """A number stays in one line with its ±, an interval with its brackets, `2 of 3`."""
-    if " " not in text:
-        return text
     return re.sub(r" (?=±|of )|(?<=±|≤) |(?<=of) |(?<=,) (?=[^\[\]]*\])", "\u00a0", text)

@@ -100,6 +100,8 @@ def test_as_many_cells_run_at_a_time_as_processes_were_fastest_together(tmp_path
     write(result(together=(together(1, 10), together(2, 30), together(4, 20))), tmp_path / "speed" / "small")
     assert fastest_together(plan.timed("small")) == 2
     assert parsed(list(STAGES["study"].commands(plan)[0][1:]))["workers"] == 2
+    nearly = result(together=(together(1, 10), together(4, 29), together(8, 30)))
+    assert fastest_together(nearly) == 4 and fastest_together(None) is None
 
 
 @pytest.mark.parametrize(("seconds", "pays"), [(0.5, True), (1.95, False)])

@@ -48,13 +48,13 @@ class Counted:
 def test_on_a_cpu_every_call_is_made() -> None:
     work = Counted()
     call = Recorded(work)
-    assert [call(torch.tensor(float(x))).item() for x in range(5)] == [1, 3, 5, 7, 9] and work.calls == 5
+    assert [call(torch.tensor([float(x)])).item() for x in range(5)] == [1, 3, 5, 7, 9] and work.calls == 5
 
 
 def test_a_gpu_makes_the_first_call_records_the_second_and_replays_it(graphs) -> None:
     work = Counted()
     call = Recorded(work)
-    assert [call(torch.tensor(float(x))).item() for x in range(5)] == [1, 3, 5, 7, 9]
+    assert [call(torch.tensor([float(x)])).item() for x in range(5)] == [1, 3, 5, 7, 9]
     assert work.calls == 2 and graphs.replays == 4
 
 
@@ -73,7 +73,7 @@ def test_each_shape_and_each_condition_is_recorded_by_itself(graphs) -> None:
 def test_copies_stay_and_what_is_none_is_overwritten(graphs) -> None:
     for copies, kept in ((True, [1, 3, 5, 7]), (False, [1, 7, 7, 7])):
         call = Recorded(Counted(), copies)
-        made = [call(torch.tensor(float(x))) for x in range(4)]
+        made = [call(torch.tensor([float(x)])) for x in range(4)]
         assert [each.item() for each in made] == kept
 
 
@@ -85,7 +85,7 @@ def test_what_cannot_be_recorded_is_called_and_that_is_said(graphs, monkeypatch)
     work = Counted()
     call = Recorded(work)
     with noting() as notes:
-        assert [call(torch.tensor(float(x))).item() for x in range(4)] == [1, 3, 5, 7] and work.calls == 4
+        assert [call(torch.tensor([float(x)])).item() for x in range(4)] == [1, 3, 5, 7] and work.calls == 4
     assert len(notes) == 1 and "not permitted" in notes[0]
 
 
@@ -93,7 +93,7 @@ def test_nothing_is_replayed_where_that_is_not_wanted(graphs) -> None:
     work = Counted()
     call = Recorded(work)
     with launched_one_by_one():
-        [call(torch.ones(())) for _ in range(4)]
+        [call(torch.ones(1)) for _ in range(4)]
     assert work.calls == 4 and graphs.replays == 0
 
 
@@ -105,7 +105,7 @@ def test_the_shares_of_time_are_of_calls_that_pass_every_mark(graphs, monkeypatc
 
 def test_a_copy_has_recorded_nothing(graphs) -> None:
     call = Recorded(Counted(), copies=True)
-    [call(torch.ones(())) for _ in range(3)]
+    [call(torch.ones(1)) for _ in range(3)]
     for again in (copy.deepcopy(call), pickle.loads(pickle.dumps(call))):
         assert again._replays == {} and again._copies and again._work.calls == 2
 
@@ -164,7 +164,27 @@ def test_samples_are_bitwise_the_same_replayed(graphs) -> None:
     with launched_one_by_one():
         plain = drawn(network)
     assert torch.equal(plain, drawn(network))
-    assert graphs.replays == 28  # of 30 steps; the first with each of two sizes is made
+    assert graphs.replays == 29  # of 30 steps; the first is made, and the last batch is filled up
+
+
+def test_fewer_rows_are_filled_up_to_those_of_the_shortest_recording(graphs) -> None:
+    work = Counted()
+    call = Recorded(work, copies=True)
+    x, labels = torch.arange(8.0), torch.arange(8)
+
+    def right(rows: int) -> bool:
+        made = call(x[:rows] + work.calls, Condition(labels[:rows]))
+        return torch.equal(made, 2 * (x[:rows] + calls) + 1)
+
+    for rows, calls in ((4, 0), (3, 1), (4, 2), (4, 3), (3, 3), (1, 3), (8, 3), (8, 4), (8, 5), (6, 5), (2, 5)):
+        assert work.calls == calls and right(rows), (rows, work.calls)
+    assert work.calls == 5  # 4 and 8 rows twice each, 3 once, before anything was recorded
+
+
+def test_work_that_returns_no_rows_is_recorded_for_every_number_of_them(graphs) -> None:
+    call = Recorded(torch.sum)
+    for rows in (4, 4, 4, 3, 3, 3):
+        assert call(torch.ones(rows)).item() == rows
 
 
 def test_a_mix_records_each_of_its_networks_guided_or_not(graphs) -> None:

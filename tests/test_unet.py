@@ -13,8 +13,8 @@ from ddpm_bench.config.preset import load_preset, resolve
 from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.build import build_diffusion, build_network
-from ddpm_bench.networks.blocks import Attention, Block, Downsample, TimeEmbedding, Upsample
-from ddpm_bench.networks.cpu import Dropout, GroupNorm, norm_silu
+from ddpm_bench.networks.blocks import Attention, Block, Downsample, TimeEmbedding, Upsample, conv
+from ddpm_bench.networks.fast import Dropout, GroupNorm, _conv_by_products, _GroupNorm, norm_silu
 from ddpm_bench.networks.unet import UNet
 from ddpm_bench.networks.weights import outline
 
@@ -356,6 +356,31 @@ def test_group_norm_is_exact_far_from_zero() -> None:
     x = 100 + torch.randn(4, 16, 8, 8).contiguous(memory_format=torch.channels_last)
     expected = nn.functional.group_norm(x.double(), 4)
     torch.testing.assert_close(GroupNorm(4, 16)(x).double(), expected, rtol=0, atol=1e-4)
+
+
+def test_from_bfloat16_the_norm_of_a_gpu_computes_in_float32() -> None:
+    torch.manual_seed(0)
+    norm, x = shaken(GroupNorm(3, 12)), torch.randn(4, 12, 5, 6).bfloat16()
+    made = []
+    for given in (x, x.float()):
+        given.requires_grad_()
+        y = _GroupNorm.apply(given, norm.weight, norm.bias, norm.num_groups, norm.eps, True)
+        y.square().sum().backward()
+        made.append((y, given.grad))
+    (y, gradient), (expected, expected_gradient) = made
+    assert y.dtype == torch.float32 and torch.equal(y, expected) and torch.equal(gradient, expected_gradient.bfloat16())
+
+
+@pytest.mark.parametrize("maps", [1, 6])
+def test_a_convolution_by_products_is_one_in_value_and_gradient(maps: int) -> None:
+    torch.manual_seed(0)
+    layer, x = conv(5, maps).double(), torch.randn(2, 5, 4, 7, dtype=torch.float64, requires_grad=True)
+    nn.init.normal_(layer.bias)
+    weight = torch.randn(2, maps, 4, 7, dtype=torch.float64)
+    found, expected = ((y, *torch.autograd.grad((y * weight).sum(), (x, layer.weight, layer.bias)))
+                       for y in (_conv_by_products(layer, x), layer(x)))  # fmt: skip
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
 def test_upsampling_is_doubling_then_a_convolution() -> None:

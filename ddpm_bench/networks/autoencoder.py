@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ddpm_bench.config.autoencoders import AutoencoderSettings
 from ddpm_bench.config.networks import UNetSettings
 from ddpm_bench.networks.blocks import Attention, Downsample, Upsample, conv, norm
-from ddpm_bench.networks.cpu import norm_silu
+from ddpm_bench.networks.fast import norm_silu
 
 LOG_VARIANCE = (-30.0, 20.0)
 """What the encoder's log variance is clamped to, as in the release."""

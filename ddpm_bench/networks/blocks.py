@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm_bench.config.networks import UNetSettings
-from ddpm_bench.networks.cpu import Dropout, GroupNorm, norm_silu
+from ddpm_bench.networks.fast import Dropout, GroupNorm, norm_silu
 
 PADDING = {"end": (0, 1, 0, 1), "both": (1, 1, 1, 1)}
 """Zeros left, right, above and below an image before a stride-2 convolution; "end" is TensorFlow's 'SAME'."""

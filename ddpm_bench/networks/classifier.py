@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ddpm_bench.config.classifiers import ClassifierSettings
 from ddpm_bench.networks.blocks import Block, TimeEmbedding, conv, downsample, linear, norm
-from ddpm_bench.networks.cpu import norm_silu
+from ddpm_bench.networks.fast import norm_silu
 
 
 class AttentionPool(nn.Module):

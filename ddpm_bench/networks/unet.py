@@ -26,7 +26,7 @@ from ddpm_bench.networks.blocks import (
     upsample,
 )
 from ddpm_bench.networks.condition import Condition
-from ddpm_bench.networks.cpu import norm_silu
+from ddpm_bench.networks.fast import last_conv, norm_silu
 
 
 class UNet(nn.Module):
@@ -96,7 +96,7 @@ class UNet(nn.Module):
         ):
             h = self._features(x_t, step, condition)
         with torch.autocast(x_t.device.type, enabled=False):  # the prediction is never rounded to bfloat16
-            return self.last(norm_silu(self.norm, h.float() if h.dtype == torch.bfloat16 else h))
+            return last_conv(self.last, norm_silu(self.norm, h.float() if h.dtype == torch.bfloat16 else h))
 
     def _features(self, x_t: Tensor, step: Tensor, condition: Condition | None) -> Tensor:
         """What the last norm gets, (B, base, size, size)."""

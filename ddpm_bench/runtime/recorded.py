@@ -17,8 +17,8 @@ from ddpm_bench.text import brief
 
 Argument = Tensor | Condition | None
 Work = Callable[..., Any]
-"""Of tensors, and returns tensors. They depend on nothing else that changes, but for what is written in place, as weights are,
-and torch's global generator. It never waits for the device."""
+"""Of tensors with as many rows each, and returns tensors. They depend on nothing else that changes, but for what is written in
+place, as weights are, and torch's global generator. It never waits for the device."""
 
 _records = True
 
@@ -38,31 +38,35 @@ class Recorded:
     """`work`, of which a GPU records the second call with arguments of the same shapes and replays it from the third on.
 
     The first call is made as it is: then algorithms are searched for, tables moved, networks compiled. What a replay returns lies
-    where that of the one before lay, unless `copies` of it are wanted, which only work that returns one tensor has. Anywhere
-    else than on a GPU, and where recording fails, which is said, every call is made as it is. A copy, as for another process,
-    has recorded nothing yet.
+    where that of the one before lay, unless `copies` of it are wanted, which only work that returns one tensor has, a row for a
+    row of its arguments. Fewer rows than such work was recorded with, as a last batch has, are filled up to them: to search,
+    compile and record for their number takes longer. Anywhere else than on a GPU, and where recording fails, which is said,
+    every call is made as it is. A copy, as for another process, has recorded nothing yet.
     """
 
     def __init__(self, work: Work, copies: bool = False) -> None:
         self._work, self._copies = work, copies
-        self._replays: dict[Hashable, Work | None] = {}  # None: called once
+        self._replays: dict[Hashable, dict[int, Work | None]] = {}  # by the rows of their arguments; None: called once
 
     def __call__(self, *arguments: Argument) -> Any:
         if not _records or not all(map(_on_a_gpu, _tensors(arguments))):
             return self._work(*arguments)
-        key = self._key(arguments)
-        if key not in self._replays:
-            self._replays[key] = None
+        (given,) = {len(tensor) for tensor in _tensors(arguments)}
+        replays = self._replays.setdefault(self._kind(arguments), {})
+        rows = _filled_up(given, replays) if self._copies else given
+        if rows not in replays:
+            replays[rows] = None
             return self._work(*arguments)
-        if (replay := self._replays[key]) is None:
-            replay = self._replays[key] = self._recorded(arguments)
+        if (replay := replays[rows]) is None:
+            replay = replays[rows] = self._recorded(arguments)
         made = replay(*arguments)
-        return made.clone() if self._copies else made
+        return made[:given].clone() if self._copies else made
 
     def __reduce__(self) -> tuple[type["Recorded"], tuple[Work, bool]]:
         return Recorded, (self._work, self._copies)
 
-    def _key(self, arguments: tuple[Argument, ...]) -> Hashable:
+    def _kind(self, arguments: tuple[Argument, ...]) -> Hashable:
+        """All that a recording depends on but the number of rows."""
         told = tuple(_shapes(argument) for argument in arguments)
         mode = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), getattr(self._work, "training", None)
         return told, mode
@@ -80,6 +84,13 @@ class Recorded:
             return self._work
 
 
+def _filled_up(given: int, replays: dict[int, Work | None]) -> int:
+    """The rows of the shortest recording that holds so many; where there is none, no more."""
+    return min(
+        (rows for rows, replay in replays.items() if rows >= given and isinstance(replay, _Recording)), default=given
+    )
+
+
 class _Recording:
     """One call, with memory of its own for its arguments."""
 
@@ -91,7 +102,7 @@ class _Recording:
 
     def __call__(self, *arguments: Argument) -> Any:
         for held, given in zip(_tensors(self._held), _tensors(arguments), strict=True):
-            held.copy_(given)
+            held[: len(given)].copy_(given)
         self._graph.replay()
         return self._made
 
@@ -111,7 +122,7 @@ def _tensors(arguments: tuple[Argument, ...]) -> Iterator[Tensor]:
 def _shapes(argument: Argument) -> Hashable:
     if isinstance(argument, Condition):
         return tuple((name, _shapes(told)) for name, told in argument.told.items())
-    return argument if argument is None else (argument.shape, argument.dtype)
+    return argument if argument is None else (argument.shape[1:], argument.dtype)
 
 
 def _copied(argument: Argument) -> Argument:

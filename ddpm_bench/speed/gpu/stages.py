@@ -23,7 +23,7 @@ COUNTS = (1, 2, 4, 8)
 REPEATS = 6
 """Rounds of `speed`: as few as an interval needs."""
 PAYS = 1.1
-"""Compiled is used where it trains so many times as fast, or more."""
+"""Compiled, and more processes, are used where they are so many times as fast, or more."""
 SAMPLES = 512
 """A batch of the paper's network on a GPU."""
 
@@ -122,9 +122,13 @@ def _precision(plan: Plan) -> list[Words]:
 
 
 def fastest_together(speed: Speed | None) -> int | None:
-    """So many processes make the most images a second together; None where that was not measured."""
+    """The fewest processes that make nearly the most images a second together; None where that was not measured.
+
+    Fewer at a time end sooner, and there are more of them to show when the time is up.
+    """
     rows = speed.together if speed else ()
-    return max(rows, key=lambda row: row.images_per_s).processes if rows else None
+    most = max((row.images_per_s for row in rows), default=0.0)
+    return min((row.processes for row in rows if row.images_per_s >= most / PAYS), default=None)
 
 
 def compiling_pays(speed: Speed | None) -> bool:

@@ -1,17 +1,21 @@
-"""Two layers with PyTorch's own parameters, semantics and GPU code, and a faster way on the CPU.
+"""Layers with PyTorch's own parameters and semantics, and a faster way to compute them in channels-last memory.
 
-In channels-last memory PyTorch's CPU GroupNorm and its dropout mask took a fifth of a training step of a small U-Net.
-Both are a few passes over the image; here they are written as such passes. And SiLU, which follows nearly every norm, is
-done in place: the paper's network, whose images do not fit into a cache, trains 6% faster. PyTorch 2.15 has a faster norm,
-with which the network of `quick` trains 12% faster; it is not taken, since it subtracts mean^2 from the mean of x^2: where
-the mean is 10 standard deviations from zero it is off by 1e-4, and by 1e-2 at 100, this one by 1e-6 and 1e-5.
+GroupNorm and dropout on a CPU: PyTorch's took a fifth of a training step of a small U-Net. Both are a few passes over the
+image; here they are written as such passes. And SiLU, which follows nearly every norm, is done in place: the paper's
+network, whose images do not fit into a cache, trains 6% faster. PyTorch 2.15 has a faster norm, with which the network of
+`quick` trains 12% faster; it is not taken, since it subtracts mean^2 from the mean of x^2: where the mean is 10 standard
+deviations from zero it is off by 1e-4, and by 1e-2 at 100, this one by 1e-6 and 1e-5.
+
+GroupNorm on a GPU: PyTorch's takes images in another order of memory, and copies them back and forth, which a compiler does
+not. And the convolution that ends a network, which is in float32: to a few maps it is no work for convolutions, which took
+7% of a compiled prediction.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import pad, silu
 
 
 class GroupNorm(nn.GroupNorm):
@@ -24,20 +28,22 @@ class GroupNorm(nn.GroupNorm):
 
 
 def norm_silu(norm: GroupNorm, x: Tensor) -> Tensor:
-    """silu(norm(x)). On the CPU the norm's output is not kept for the backward pass but computed once more there."""
+    """silu(norm(x)). The norm's output is not kept for the backward pass but computed once more there."""
     if _written_here(x):
         return _GroupNorm.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps, True)
     return silu(norm(x))
 
 
 def _written_here(x: Tensor) -> bool:
+    if x.is_cuda:
+        return not torch.compiler.is_compiling()
     return x.device.type == "cpu" and x.dtype != torch.bfloat16
 
 
 class _GroupNorm(torch.autograd.Function):
     """y = scale d + bias with d = x - mean, and dx = a dy + b d + c: all but d is decided by sums over pixels.
 
-    With `activate` it gives silu(y).
+    With `activate` it gives silu(y). From bfloat16 on in float32.
     """
 
     @staticmethod
@@ -70,8 +76,10 @@ def _scaled(d: Tensor, weight: Tensor, bias: Tensor, inverse: Tensor) -> Tensor:
 
 
 def _group_means(x: Tensor, groups: int) -> Tensor:
-    """(B, C, H, W) -> (B, groups, 1)."""
-    return x.mean((2, 3)).view(len(x), groups, -1).mean(2, keepdim=True)
+    """(B, C, H, W) -> (B, groups, 1), in float32 at least."""
+    return (
+        x.mean((2, 3), dtype=torch.promote_types(x.dtype, torch.float32)).view(len(x), groups, -1).mean(2, keepdim=True)
+    )
 
 
 def _over_pixels(values: Tensor, x: Tensor) -> Tensor:
@@ -90,3 +98,21 @@ class Dropout(nn.Dropout):
             return super().forward(x)
         kept = torch.empty_like(x, dtype=torch.int32).random_() >= round(self.p * 2**31)
         return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
+
+
+def last_conv(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """layer(x), of a 3x3 convolution with padding 1 to few maps: (B, C, H, W) -> (B, maps, H, W)."""
+    return _conv_by_products(layer, x) if x.is_cuda else layer(x)
+
+
+def _conv_by_products(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """What each pixel adds to its nine neighbours is one matrix product; then nine shifted sums of few maps."""
+    assert layer.bias is not None
+    (height, width), (maps, channels, *_) = x.shape[2:], layer.weight.shape
+    products = x.permute(0, 2, 3, 1) @ layer.weight.permute(1, 2, 3, 0).reshape(channels, -1)
+    padded = pad(products, (0, 0, 1, 1, 1, 1)).unflatten(3, (3, 3, maps))  # (B, H + 2, W + 2, 3, 3, maps)
+    y = layer.bias.expand(len(x), height, width, maps)
+    for i in range(3):
+        for j in range(3):
+            y = y + padded[:, i : i + height, j : j + width, i, j]
+    return y.permute(0, 3, 1, 2)

@@ -64,11 +64,11 @@ def gpu(
     chosen = choose_device(device)
     if chosen.type != "cuda":
         say(f"There is no GPU: all of it runs on {chosen.type}, whose numbers are its own.")
-    plan = Plan(out, preset, grid_preset, seeds, of_data, workers, chosen.type)
+    plan = Plan(out, preset, grid_preset, seeds, of_data, workers, chosen.type, minutes)
     with Stop(), owned(out):
-        session = Session(plan, minutes)
+        session = Session(plan)
         for _ in session.stages(names):  # after each, since whoever lends a machine may take it back
-            summary = summarise(plan, minutes, session.results)
+            summary = summarise(plan, session.results)
             archive = pack(out, out / "gpu.zip")
         stopped = stop_requested()
     left = ", ".join(f"{why}: {count}" for why, count in archive.left_out.items())

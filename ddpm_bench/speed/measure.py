@@ -26,11 +26,11 @@ def race(work: Work, entrants: Sequence[Entrant], case: Case, repeats: int) -> l
         for runner in _running(work, entrants):
             running.append(runner)
             meter.update(len(running))
-        calls = max(1, math.ceil(SHORTEST / min(entrant.seconds(1) for entrant, _, _ in running)))
+        calls = {entrant: max(1, math.ceil(SHORTEST / entrant.seconds(1))) for entrant, _, _ in running}
         for number in range(repeats):
             for entrant, _, seconds in _rotated(running, number):
                 check_stop()
-                seconds.append(entrant.seconds(calls))
+                seconds.append(entrant.seconds(calls[entrant]))
             meter.update(len(entrants) + number + 1)
     _, _, ours = running[0]
     return [

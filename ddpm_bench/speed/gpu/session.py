@@ -80,9 +80,9 @@ def in_a_process(words: Words, log: Path, seconds: float) -> int | None:
 class Session:
     """One call of `ddpm-bench gpu`: `results` of its stages, in order, as they end."""
 
-    def __init__(self, plan: Plan, minutes: float, run: RunCommand = in_a_process) -> None:
+    def __init__(self, plan: Plan, run: RunCommand = in_a_process) -> None:
         self.plan, self.run = plan, run
-        self.usable_s = 60 * minutes - GRACE_S - CLOSING_S
+        self.usable_s = 60 * plan.minutes - GRACE_S - CLOSING_S
         self.until = time.monotonic() + self.usable_s
         self.results: list[StageResult] = []
         self._path = plan.out / "finished.json"

@@ -4,14 +4,16 @@ What they decide by measurements (whether compiling pays, how many cells at a ti
 """
 
 import importlib.util
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ddpm_bench.speed.case import CELL, GRID
+from ddpm_bench.speed.peers import OURS
 from ddpm_bench.speed.result import Speed, Work
+from ddpm_bench.speed.run import PRECISIONS
+from ddpm_bench.speed.work import Contender
 
 Words = tuple[str, ...]
 """A command, as words after `python -m`."""
@@ -23,9 +25,8 @@ COUNTS = (1, 2, 4, 8)
 REPEATS = 6
 """Rounds of `speed`: as few as an interval needs."""
 PAYS = 1.1
-"""Compiled, and more processes, are used where they are so many times as fast, or more."""
-SAMPLES = 512
-"""A batch of the paper's network on a GPU."""
+"""More processes are used where they are so many times as fast, or more."""
+SAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Plan:
     """What one call is about. preset: of the network that is timed, trained and sampled alone; grid_preset: of Table 2's grid.
 
     data: words of the command line that name the images which the network is trained on. workers: cells at a time; None: as
-    many as are fastest together. device: `cuda`, or another, by name.
+    many as are fastest together. device: `cuda`, or another, by name. minutes: all that the call may take.
     """
 
     out: Path
@@ -43,6 +44,7 @@ class Plan:
     data: Words = ()
     workers: int | None = None
     device: str = "cuda"
+    minutes: float = 9.0
 
     @property
     def trained(self) -> Path:
@@ -92,7 +94,8 @@ def _speed(plan: Plan) -> list[Words]:
 
 def _small(plan: Plan) -> list[Words]:
     counts = ",".join(str(count) for count in COUNTS if count <= (os.cpu_count() or 1))
-    timed = ("--preset", plan.grid_preset, "--work", "training", "--repeats", REPEATS)
+    of_cells = PRECISIONS[plan.device][0]
+    timed = ("--preset", plan.grid_preset, "--work", "training", "--dtype", of_cells, "--repeats", REPEATS)
     return [_bench(plan, "speed", *timed, "--processes", counts, "--out", plan.out / "speed" / "small")]
 
 
@@ -106,7 +109,8 @@ def _study(plan: Plan) -> list[Words]:
 
 
 def _training(plan: Plan) -> list[Words]:
-    compiled = ("--compile",) if compiling_pays(plan.timed("training")) else ()
+    seconds = 60 * plan.minutes * STAGES["training"].share
+    compiled = ("--compile",) if compiling_pays(plan.timed("training"), seconds) else ()
     cell = ("--grid", GRID, "--preset", plan.preset, "--cell", CELL, *plan.data)
     return [_bench(plan, "train", *cell, *compiled, "--out", plan.trained)]
 
@@ -131,26 +135,26 @@ def fastest_together(speed: Speed | None) -> int | None:
     return min((row.processes for row in rows if row.images_per_s >= most / PAYS), default=None)
 
 
-def compiling_pays(speed: Speed | None) -> bool:
-    """Was ours faster compiled, by more than noise?"""
-    rates = {(row.contender, row.precision): row.images_per_s for row in speed.rows} if speed else {}
-    return any(
-        rate > PAYS * rates.get(("ddpm-bench", precision), math.inf)
-        for (contender, precision), rate in rates.items()
-        if contender == "ddpm-bench, compiled"
-    )
+def compiling_pays(speed: Speed | None, seconds: float) -> bool:
+    """Would ours train with more images in so many seconds, compiling included, than uncompiled in the same precision?"""
+    rows = {(row.contender, row.precision): row for row in speed.rows} if speed else {}
+    for plain in [row for (contender, _), row in rows.items() if contender == OURS.name]:
+        if compiled := rows.get((Contender(OURS, plain.precision, "compiled").name, plain.precision)):
+            left = seconds - (compiled.compile_seconds or 0)
+            return compiled.images_per_s * left > plain.images_per_s * seconds
+    return False
 
 
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("tests", "tests of the GPU path, and known answers", 0.14, 15, _tests),
-        Stage("speed", "training and sampling by precision, compiled, and beside diffusers", 0.42, 30, _speed),
-        Stage("small", "the grid's network: by precision, and several processes on the device", 0.1, 20, _small),
-        Stage("study", "Table 2 at a small preset, several cells at a time", 0.2, 20, _study),
-        Stage("training", "one cell alone, as far as it comes", 0.05, 20, _training),
-        Stage("sampling", f"{SAMPLES} samples of that cell", 0.05, 15, _sampling, lambda plan: plan.trained),
-        Stage("precision", "what bfloat16 changes in a cell of the grid", 0.04, 15, _precision, lambda plan: plan.cell),
+        Stage("tests", "tests of the GPU path, and known answers", 0.15, 15, _tests),
+        Stage("speed", "training and sampling by precision, compiled, and beside diffusers", 0.48, 30, _speed),
+        Stage("small", "the grid's network: several processes on the device", 0.07, 20, _small),
+        Stage("study", "Table 2 at a small preset, several cells at a time", 0.12, 20, _study),
+        Stage("training", "one cell alone, as far as it comes", 0.09, 20, _training),
+        Stage("sampling", f"{SAMPLES} samples of that cell", 0.04, 15, _sampling, lambda plan: plan.trained),
+        Stage("precision", "what bfloat16 changes in a cell of the grid", 0.05, 15, _precision, lambda plan: plan.cell),
     )
 }
 """By name, in order. Shares add up to all of the time."""

@@ -38,10 +38,10 @@ class SessionSummary(BaseModel):
     created: str
 
 
-def summarise(plan: Plan, minutes: float, results: Sequence[StageResult]) -> SessionSummary:
+def summarise(plan: Plan, results: Sequence[StageResult]) -> SessionSummary:
     """summary.json and summary.md in the plan's folder."""
     found = SessionSummary(
-        minutes=minutes,
+        minutes=plan.minutes,
         preset=plan.preset,
         stages=tuple(results),
         goals=tuple(goals(plan)),

@@ -10,7 +10,8 @@ from random import Random
 import numpy as np
 import safetensors.torch
 import torch
-from fuzzing import Folder, changed, nested_toml, toml_value
+from fuzz_text import nested_toml, toml_value
+from fuzzing import Folder, changed
 from openai_layout import classifier_layout
 from openai_layout import layout as openai_layout
 from PIL import Image

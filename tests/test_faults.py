@@ -6,8 +6,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from fault_home import Home, Tried
+from fault_kills import killed, stopped
 from fault_runs import CELLS, NO_REPORT, SETTINGS, Fell, Grid, flip, kept_files
-from faults import Home, Tried, attempt, killed, report, stopped
+from faults import attempt, report
 
 from ddpm_bench.report.writers.markdown import to_markdown
 

@@ -2,31 +2,18 @@
 
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import pytest
-from markupsafe import escape
-from programs import browser
-from records import make_record, paper_records, quick_records, write_results
+from html_pages import GRID, Opened, chromium, report, show, unfold, written
+from records import make_record, paper_records
 
 from ddpm_bench.config.grid import Grid
-from ddpm_bench.config.shipped import load_grid
-from ddpm_bench.records.record import Divergence, LogPoint, Record
-from ddpm_bench.report import render
-from ddpm_bench.report.blocks import Details, Image, Paragraph, Symbols
-from ddpm_bench.report.results_table import make_table
-from ddpm_bench.report.sections import page
-from ddpm_bench.report.sections.cells import curve, provenance, scores
-from ddpm_bench.report.summary import summaries
-from ddpm_bench.report.writers.html import block_html, words_html
-from ddpm_bench.report.writers.html_page import html_page
-from ddpm_bench.report.writers.markdown import to_markdown
+from ddpm_bench.records.record import Divergence, Record
 
-GRID = load_grid("table2")
+__all__ = ["chromium", "report", "show"]  # fixtures
+
 HOSTILE = (
     """<script>window.harmed = 1</script>"'><img src=x onerror="window.harmed = 2"> """
     "[a](javascript:b) ![a](b.png) `c` *d* __e__ &lt; {{ 7 }}"
@@ -56,76 +43,6 @@ LUMINANCE = """
 })()
 """
 """[contrast, text] of every visible text, as WCAG 2 defines contrast."""
-
-
-@dataclass
-class Opened:
-    """A page in the browser, with what it said and asked for."""
-
-    page: Any
-    said: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-    def column(self, heading: str) -> list[str]:
-        """The entries of a column of the first main table from the top down, the anchors left out."""
-        return self.page.evaluate(
-            """(heading) => {
-              const table = document.querySelector("table.main");
-              const words = (cell) => cell.textContent.trim().replaceAll("\\u00a0", " ");
-              const head = [...table.querySelectorAll("th[scope=col]")].find((th) => words(th) === heading);
-              const rows = [...table.querySelectorAll("tbody:not(.anchors) tr:not(.group)")];
-              return rows.map((row) => words(row.cells[head.cellIndex]));
-            }""",
-            heading,
-        )
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as running:
-        yield running
-
-
-@pytest.fixture
-def show(chromium: Any) -> Iterator[Callable[..., Opened]]:
-    """Open a file in a window `width` pixels wide."""
-    contexts = []
-
-    def show(path: Path, width: int = 1400, **options: Any) -> Opened:
-        contexts.append(chromium.new_context(viewport={"width": width, "height": 900}, **options))
-        opened = Opened(contexts[-1].new_page())
-        opened.page.on("console", lambda message: opened.said.append(message.text))
-        opened.page.on("pageerror", lambda error: opened.said.append(str(error)))
-        opened.page.on("request", lambda request: opened.requests.append(request.url))
-        opened.page.goto(path.as_uri())
-        return opened
-
-    yield show
-    for context in contexts:
-        context.close()
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every kind of cell, with all figures, as `ddpm-bench report` writes it; moved away from everything beside it."""
-    folder = tmp_path_factory.mktemp("report")
-    records = quick_records()
-    write_results(folder / "results", records)
-    render(records, GRID, folder / "out", folder / "results")
-    return (folder / "out" / "report.html").rename(folder / "alone.html")
-
-
-def written(path: Path, records: list[Record], grid: Grid = GRID) -> Path:
-    """A page without pictures."""
-    measured = summaries(records, grid)
-    tables = [make_table(summary) for summary in measured]
-    text = html_page(page(measured, tables, {}), measured, tables, {}, path)
-    (path / "report.html").write_text(text, encoding="utf-8")
-    return path / "report.html"
-
-
-def unfold(opened: Opened) -> None:
-    opened.page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
 
 
 def test_it_opens_from_the_disk_without_errors_and_asks_for_nothing_else(show, report: Path) -> None:
@@ -379,57 +296,3 @@ def test_last_and_best_checkpoints_have_a_table_each(show, tmp_path: Path) -> No
     assert "last checkpoint" in captions[0] and "lowest FID" in captions[1]
     seeds = opened.page.locator("#cell-mu-L-fixed table tbody tr")
     assert seeds.count() == 3  # every checkpoint of the one seed
-
-
-def test_every_section_of_the_markdown_page_is_there(tmp_path: Path) -> None:
-    measured = summaries(quick_records(), GRID)
-    markdown = to_markdown(page(measured, [make_table(measured[0])], {}))
-    text = written(tmp_path, quick_records()).read_text()
-    sections = re.findall(r"^## (.*)$", markdown, re.MULTILINE)
-    assert len(sections) > 4 and [section for section in sections if f">{escape(section)}</h2>" not in text] == []
-    assert "| Objective |" not in text and "| ---" not in text
-
-
-def test_the_same_records_give_the_same_page(tmp_path: Path) -> None:
-    first, second = (written(tmp_path, quick_records()).read_bytes() for _ in range(2))
-    assert first == second
-
-
-def test_seeds_that_differ_are_told_apart() -> None:
-    records = [make_record(GRID, "mu-L-fixed", seed) for seed in (0, 1, 2)]
-    records[1] = records[1].model_copy(update={"git_commit": "fedcba"})
-    run = provenance(records)["run"]
-    assert run["git_commit"] == [f"seeds 0, 2: {records[0].git_commit}", "seed 1: fedcba"]
-    assert run["preset"] == ["quick"]
-
-
-def test_scores_are_those_of_the_records_with_their_intervals() -> None:
-    record = make_record(GRID, "mu-L-fixed")
-    found = scores([record, make_record(GRID, "mu-L-fixed", 1, diverged=Divergence(step=310, reason="x"))])
-    at = found.heads.index("IS (embedded) ↑")
-    low, *_, high = record.last.quantiles["is_mean"]
-    assert found.lines[0][at] == f"{record.last.metrics['is_mean']:.2f} [{low:.2f}, {high:.2f}]"
-    assert found.lines[0][found.heads.index("IS (embedded), std")] == "0.11"
-    assert found.lines[1][:3] == ("1", "", "diverged at step 310") and set(found.lines[1][3:]) == {"n/a"}
-
-
-def test_a_curve_leaves_out_what_is_not_finite_and_says_when_there_is_none() -> None:
-    record = make_record(GRID, "mu-L-fixed")
-    log = tuple(LogPoint(step=s, loss=x, gradient_norm=1.0) for s, x in ((10, 1.0), (20, float("nan")), (40, 0.01)))
-    drawn = curve([record.model_copy(update={"training_log": log})])
-    assert drawn.traces[0].points == ((0.25, 1.0), (1.0, 0.0)) and drawn.logarithmic
-    assert curve([record.model_copy(update={"training_log": ()})]) is None
-
-
-def test_only_the_reports_own_tags_pass(tmp_path: Path) -> None:
-    label = Symbols("L_simple <b>x</b>")
-    assert words_html(label, tmp_path) == "<em>L</em><sub>simple</sub> &lt;b&gt;x&lt;/b&gt;"
-    inside = Paragraph("z"), Paragraph("<script>\nalert(1)\n</script>")
-    block = block_html(Details(Symbols("L <i>y</i>"), inside), tmp_path)
-    assert "<summary><em>L</em> &lt;i&gt;y&lt;/i&gt;</summary>" in block and "<script" not in block
-
-
-def test_a_picture_that_is_none_leaves_its_words(tmp_path: Path) -> None:
-    (tmp_path / "no.png").write_text("<svg/>")
-    for name in ("no.png", "missing.png"):
-        assert words_html(Image(PurePosixPath(name), "words"), tmp_path) == "[words]"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_training import assert_same, trainer
 from tiny_models import tiny_checkpoint, tiny_data
+from tiny_training import assert_same, trainer
 from torch import Tensor, nn
 
 from ddpm_bench.config.networks import MixedSettings, UNetSettings

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import programs
 import pytest
-from test_launchers import MEASURED, process_of
+from test_side_by_side import MEASURED, process_of
 from tiny_models import PLAIN, tiny_bench, tiny_data, tiny_jobs, tiny_preset
 
 from ddpm_bench.errors import Interrupted, UserError

@@ -8,8 +8,8 @@ import pytest
 import torch
 from emulated_graphs import Graph, graphs
 from test_labels import trainer as told_trainer
-from test_training import NETWORK, LSimple, SquaresLoss, assert_same, trainer
 from tiny_models import tiny_preset
+from tiny_training import NETWORK, LSimple, SquaresLoss, assert_same, trainer
 from torch import Tensor
 
 from ddpm_bench.config.networks import MixedSettings

@@ -7,8 +7,8 @@ import sys
 
 import programs
 import pytest
-from test_launchers import MEASURED
 from test_ray import LONG, Killer
+from test_side_by_side import MEASURED
 from tiny_models import tiny_bench, tiny_jobs
 
 from ddpm_bench.errors import UserError

@@ -1,22 +1,14 @@
-"""The network and its dialects against diffusers' U-Net with copied weights, its size, and its initial values."""
-
-import math
+"""The network and its dialects against diffusers' U-Net with copied weights, and its initial values."""
 
 import diffusers
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm_bench.config.grid import Cell
 from ddpm_bench.config.networks import UNetSettings
-from ddpm_bench.config.preset import load_preset, resolve
-from ddpm_bench.config.shipped import load_grid
 from ddpm_bench.errors import UserError
-from ddpm_bench.models.build import build_diffusion, build_network
-from ddpm_bench.networks.blocks import Attention, Block, Downsample, TimeEmbedding, Upsample, conv
-from ddpm_bench.networks.fast import Dropout, GroupNorm, _conv_by_products, _GroupNorm, norm_silu
+from ddpm_bench.networks.blocks import Attention, Block
 from ddpm_bench.networks.unet import UNet
-from ddpm_bench.networks.weights import outline
 
 SMALL = UNetSettings(base=16, multipliers=(1, 2), blocks=1, attention=(8,), groups=8)
 
@@ -109,107 +101,6 @@ def inputs(batch: int, channels: int, size: int) -> tuple[Tensor, Tensor]:
     return torch.randn(batch, channels, size, size), torch.tensor([0, 1, 500, 999])[-batch:]
 
 
-@pytest.mark.parametrize(("out_channels", "parameters"), [(3, 35_746_307), (6, 35_749_766)])
-def test_paper_size_has_the_papers_number_of_parameters(out_channels: int, parameters: int) -> None:
-    with torch.device("meta"):
-        network = UNet(3, out_channels, 32, UNetSettings())
-    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
-
-
-@pytest.mark.parametrize(
-    ("preset", "variance", "parameters"),
-    [
-        ("iddpm-cifar10", "fixed", 52_542_979),
-        ("iddpm-cifar10", "learned-range", 52_546_438),
-        ("iddpm-imagenet64", "learned-range", 121_063_942),
-        ("adm-imagenet256", "learned-range", 552_814_086),  # the unconditional one
-        ("cfg-imagenet64", "learned-range", 295_904_454 + 768),  # ADM's, and a row of 4 * 192 for no class
-    ],
-)
-def test_presets_of_openais_networks_have_their_releases_numbers_of_parameters(
-    preset: str, variance: str, parameters: int
-) -> None:
-    axes = {"parameterization": "eps", "objective": "L", "variance": variance, "published": {}}
-    settings = resolve(Cell(name="cell", label="", **axes), load_preset(preset), {})
-    shape, diffusion = (3, settings.data.size, settings.data.size), build_diffusion(settings.diffusion)
-    with outline():
-        network = build_network(settings.network, shape, diffusion)
-    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
-
-
-def counted(base: int, multipliers: tuple[int, ...], blocks: int, attended: set[int], channels: int) -> int:
-    """Parameters of the paper's U-Net, added up layer by layer from its description. attended: levels with self-attention."""
-    time = 4 * base
-
-    def conv(i: int, o: int, side: int) -> int:
-        return i * o * side * side + o
-
-    def block(i: int, o: int) -> int:
-        return 2 * i + conv(i, o, 3) + conv(time, o, 1) + 2 * o + conv(o, o, 3) + (conv(i, o, 1) if i != o else 0)
-
-    def attention(c: int) -> int:
-        return 2 * c + 4 * conv(c, c, 1)
-
-    widths = [base * multiplier for multiplier in multipliers]
-    total, skips, c = conv(base, time, 1) + conv(time, time, 1) + conv(channels, base, 3), [base], base
-    for level, width in enumerate(widths):
-        for _ in range(blocks):
-            total, c = total + block(c, width) + (attention(width) if level in attended else 0), width
-            skips.append(c)
-        if level < len(widths) - 1:
-            total += conv(c, c, 3)
-            skips.append(c)
-    total += 2 * block(c, c) + attention(c)
-    for level, width in reversed(list(enumerate(widths))):
-        for _ in range(blocks + 1):
-            total, c = total + block(c + skips.pop(), width) + (attention(width) if level in attended else 0), width
-        total += conv(c, c, 3) if level else 0
-    return total + 2 * c + conv(c, channels, 3)
-
-
-@pytest.mark.parametrize(
-    ("grid", "cell", "preset", "parameters"),
-    [
-        ("table2", "eps-mse-fixed", "celebahq", 113_673_219),
-        ("table2", "eps-mse-fixed", "lsun", 113_673_219),
-        ("ddpm-lsun-bedroom", "small", "lsun", 113_673_219),
-        ("ddpm-lsun-bedroom", "large", "lsun", 255_677_955),
-    ],
-)
-def test_the_networks_at_256_pixels_have_the_papers_numbers_of_parameters(
-    grid: str, cell: str, preset: str, parameters: int
-) -> None:
-    """Which are 114 million, and about 256 million; diffusers' google/ddpm-celebahq-256 has the first, too."""
-    settings = resolve(load_grid(grid).select([cell])[0], load_preset(preset), {})
-    network, size, diffusion = settings.network, settings.data.size, build_diffusion(settings.diffusion)
-    assert size == 256 and network.dropout == 0
-    with outline():
-        ours = build_network(network, (3, size, size), diffusion)
-    with torch.device("meta"):
-        theirs = reference(network, 3, 3, size)
-    assert {sum(p.numel() for p in model.parameters()) for model in (ours, theirs)} == {parameters}
-    assert counted(network.base, (1, 1, 2, 2, 4, 4), 2, {4}, 3) == parameters  # level 4: 256 halved four times is 16
-    assert [sum(isinstance(m, Attention) for m in part.modules()) for part in (ours.down, ours.middle, ours.up)] == [
-        2,
-        1,
-        3,
-    ]
-
-
-def test_the_network_at_256_pixels_makes_a_step_at_a_sixteenth_of_its_width() -> None:
-    settings = resolve(load_grid("table2").select(["eps-mse-fixed"])[0], load_preset("celebahq"), {})
-    torch.manual_seed(0)
-    network, sides = UNet(3, 3, 256, settings.network.model_copy(update={"base": 8, "groups": 4})), []
-    for module in network.modules():
-        if isinstance(module, Attention):
-            module.register_forward_hook(lambda module, inputs, output: sides.append(output.shape[-1]))
-    x_t, step = inputs(1, 3, 256)
-    output = network(x_t, step)
-    assert output.shape == (1, 3, 256, 256) and sides == [16, 16, 8, 16, 16, 16]
-    output.square().sum().backward()
-    assert all(parameter.grad is not None for parameter in network.parameters())
-
-
 def test_paper_size_equals_diffusers_with_copied_weights() -> None:
     theirs, ours = pair(UNetSettings(), 3, 3, 32)
     x_t, step = inputs(2, 3, 32)
@@ -250,19 +141,6 @@ def test_any_size_equals_diffusers_in_outputs_and_gradients(
     torch.testing.assert_close(ours.first.weight.grad, theirs.conv_in.weight.grad, rtol=1e-6, atol=1e-6)
 
 
-def test_time_embedding_is_all_sines_then_all_cosines_of_the_step() -> None:
-    embedding = TimeEmbedding(8).double()
-    with torch.no_grad():
-        embedding.hidden.weight.copy_(torch.eye(32, 8))
-        embedding.hidden.bias.fill_(100)  # SiLU is the identity there
-        embedding.out.weight.copy_(torch.eye(32))
-        embedding.out.bias.fill_(0)
-    found = embedding(torch.tensor([7]))[0, :8] - 100
-    phases = [7 * 10_000 ** (-i / 3) for i in range(4)]
-    expected = torch.tensor([math.sin(p) for p in phases] + [math.cos(p) for p in phases], dtype=torch.float64)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-
-
 def test_an_untrained_network_predicts_zero_and_its_blocks_change_nothing() -> None:
     torch.manual_seed(0)
     network = UNet(1, 1, 16, SMALL).eval()
@@ -287,17 +165,6 @@ def test_initial_weights_are_uniform_with_fan_average_variance_and_tiny_where_la
     assert all(not p.any() for name, p in network.named_parameters() if name.endswith("bias"))
 
 
-def test_heads_are_as_many_as_asked_for_or_as_wide() -> None:
-    torch.manual_seed(0)
-    by_number, by_width = (
-        Attention(16, SMALL.model_copy(update=update)) for update in ({"heads": 4}, {"heads": 3, "head_channels": 4})
-    )
-    by_width.load_state_dict(by_number.state_dict())
-    x = torch.randn(2, 16, 4, 4)
-    assert by_number.heads == by_width.heads == 4
-    assert torch.equal(by_number(x), by_width(x))
-
-
 def test_dialects_have_the_same_initial_values_where_they_have_the_same_parameters() -> None:
     networks = []
     for update in ({}, {"heads": 2, "time_shift": 0, "padding": "both", "eps": 1e-5}):
@@ -312,94 +179,6 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(network(x_t, step), network(x_t, step))
     network.train()
     assert not torch.equal(network(x_t, step), network(x_t, step))
-
-
-@pytest.mark.parametrize("p", [0.1, 0.5])
-def test_dropout_zeroes_a_fraction_p_and_keeps_the_mean_in_value_and_gradient(p: float) -> None:
-    torch.manual_seed(0)
-    x = torch.ones(16, 8, 32, 32, requires_grad=True)
-    y = Dropout(p)(x)
-    y.sum().backward()
-    assert (y == 0).float().mean().item() == pytest.approx(p, abs=5 * (p * (1 - p) / x.numel()) ** 0.5)
-    assert y.unique().tolist() == [0.0, pytest.approx(1 / (1 - p))]
-    assert torch.equal(x.grad, y.detach())
-    assert torch.equal(Dropout(p).eval()(x), x)
-
-
-@pytest.mark.parametrize("activation", [None, nn.functional.silu], ids=["norm", "norm and SiLU"])
-def test_group_norm_equals_pytorchs_in_value_and_gradient_whatever_the_memory_order(activation) -> None:
-    torch.manual_seed(0)
-    norm = shaken(GroupNorm(3, 12)).double()
-    for memory in (torch.channels_last, torch.contiguous_format):
-        x = torch.randn(4, 12, 5, 6, dtype=torch.float64).contiguous(memory_format=memory).requires_grad_()
-        weight = torch.randn_like(x)
-        found, expected = ((y, *torch.autograd.grad((y * weight).sum(), (x, norm.weight, norm.bias)))
-                           for y in ours_and_pytorchs(norm, x, activation))  # fmt: skip
-        for a, b in zip(found, expected, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-
-
-def ours_and_pytorchs(norm: GroupNorm, x: torch.Tensor, activation) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ours, and PyTorch's layers one after the other."""
-    expected = nn.GroupNorm.forward(norm, x)
-    return (norm_silu(norm, x), activation(expected)) if activation else (norm(x), expected)
-
-
-def test_the_backward_pass_keeps_nothing_between_norm_and_silu() -> None:
-    norm, x, sizes = GroupNorm(2, 4), torch.randn(3, 4, 8, 8, requires_grad=True), []
-    with torch.autograd.graph.saved_tensors_hooks(lambda kept: sizes.append(kept.numel()) or kept, lambda kept: kept):
-        norm_silu(norm, x)
-    assert sizes.count(x.numel()) == 1
-
-
-def test_group_norm_is_exact_far_from_zero() -> None:
-    x = 100 + torch.randn(4, 16, 8, 8).contiguous(memory_format=torch.channels_last)
-    expected = nn.functional.group_norm(x.double(), 4)
-    torch.testing.assert_close(GroupNorm(4, 16)(x).double(), expected, rtol=0, atol=1e-4)
-
-
-def test_from_bfloat16_the_norm_of_a_gpu_computes_in_float32() -> None:
-    torch.manual_seed(0)
-    norm, x = shaken(GroupNorm(3, 12)), torch.randn(4, 12, 5, 6).bfloat16()
-    made = []
-    for given in (x, x.float()):
-        given.requires_grad_()
-        y = _GroupNorm.apply(given, norm.weight, norm.bias, norm.num_groups, norm.eps, True)
-        y.square().sum().backward()
-        made.append((y, given.grad))
-    (y, gradient), (expected, expected_gradient) = made
-    assert y.dtype == torch.float32 and torch.equal(y, expected) and torch.equal(gradient, expected_gradient.bfloat16())
-
-
-@pytest.mark.parametrize("maps", [1, 6])
-def test_a_convolution_by_products_is_one_in_value_and_gradient(maps: int) -> None:
-    torch.manual_seed(0)
-    layer, x = conv(5, maps).double(), torch.randn(2, 5, 4, 7, dtype=torch.float64, requires_grad=True)
-    nn.init.normal_(layer.bias)
-    weight = torch.randn(2, maps, 4, 7, dtype=torch.float64)
-    found, expected = ((y, *torch.autograd.grad((y * weight).sum(), (x, layer.weight, layer.bias)))
-                       for y in (_conv_by_products(layer, x), layer(x)))  # fmt: skip
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-
-
-def test_upsampling_is_doubling_then_a_convolution() -> None:
-    torch.manual_seed(0)
-    layer, x = Upsample(3).double(), torch.randn(2, 3, 5, 4, dtype=torch.float64)
-    expected = layer.conv(nn.functional.interpolate(x, scale_factor=2.0))
-    torch.testing.assert_close(layer(x, torch.empty(0)), expected)
-
-
-def test_downsampling_pads_right_and_bottom_only() -> None:
-    layer = Downsample(1)
-    nn.init.ones_(layer.conv.weight)
-    x = torch.zeros(1, 1, 4, 4)
-    x[0, 0, 0, 0] = 1
-    assert layer(x, torch.empty(0))[0, 0].tolist() == [[1, 0], [0, 0]]
-    x = x.flip(2, 3)  # the last pixel is seen by the last window alone
-    assert layer(x, torch.empty(0))[0, 0].tolist() == [[0, 0], [0, 1]]
-    x = torch.ones(1, 1, 4, 4)
-    assert layer(x, torch.empty(0))[0, 0].tolist() == [[9, 6], [6, 4]]
 
 
 @pytest.mark.parametrize(
@@ -417,19 +196,6 @@ def test_downsampling_pads_right_and_bottom_only() -> None:
 def test_sizes_that_do_not_fit_together_are_refused_with_the_remedy(settings, size: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
         UNet(1, 1, size, settings)
-
-
-def test_the_preset_of_mnist_has_the_parameters_that_its_source_states_and_no_self_attention():
-    settings = resolve(load_grid("table2").select(["eps-mse-fixed"])[0], load_preset("mnist"), {})
-    with outline():
-        network = UNet(1, 1, settings.data.size, settings.network)
-    assert sum(parameter.numel() for parameter in network.parameters()) == 7_339_297
-    assert not any(isinstance(module, Attention) for module in network.modules())
-    assert (settings.training.learning_rate, settings.diffusion.T, settings.diffusion.schedule) == (
-        1e-4,
-        1000,
-        "linear",
-    )
 
 
 def test_without_attention_in_the_middle_its_parameters_are_gone_and_nothing_else():

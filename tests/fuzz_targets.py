@@ -262,7 +262,7 @@ def read_words(folder: Path) -> None:
 def make_words(folder: Path) -> None:
     options = (
         "eps-mse-fixed,mu-L-learned",
-        "0,1,2",
+        "0,1,2,4-9",
         "training.steps=40",
         "network.multipliers=[1,2]",
         "data.size=16",

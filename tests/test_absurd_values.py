@@ -108,7 +108,8 @@ def test_a_grid_of_strange_values_is_refused_with_its_path(tmp_path: Path, old: 
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("--seeds", str(LARGEST_SEED + 1)), ("--seeds", "9" * 5000), ("--seeds", "-1"), ("--seeds", "²"), ("--cells", "\x1b[2J"),
+        ("--seeds", str(LARGEST_SEED + 1)), ("--seeds", "9" * 5000), ("--seeds", "-1"), ("--seeds", "²"),
+        ("--seeds", "9-0"), ("--seeds", "1-2-3"), ("--seeds", f"0-{LARGEST_SEED}"), ("--cells", "\x1b[2J"),
         ("--data-name", "a\x1b[2J"), ("--data-name", ""), ("--set", "training.steps=" + "9" * 5000), ("--preset", "\x1b"),
         ("--grid", "x" * 300 + ".toml"),
     ],

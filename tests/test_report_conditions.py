@@ -1,10 +1,12 @@
 """Conditions: records that do not belong together are set aside; differences from published ones are computed."""
 
+import re
 import shlex
 
 import pytest
 from records import EMBEDDED, INCEPTION, UNVERIFIED, make_record, paper_records, quick_records
 
+from ddpm_bench.cli.options import numbers
 from ddpm_bench.config.grid import Grid
 from ddpm_bench.config.preset import load_preset, parse_set, resolve
 from ddpm_bench.config.shipped import load_grid
@@ -256,6 +258,13 @@ def test_the_command_names_an_older_versions_resizing_only_for_images_of_ones_ow
 def test_the_command_for_a_whole_grid_names_no_cells() -> None:
     records = [make_record(GRID, cell.name, seed) for cell in GRID.cells for seed in (0, 1, 2)]
     assert command(records, GRID) == "ddpm-bench ablate --grid table2 --preset quick --seeds 0,1,2"
+
+
+def test_the_command_names_many_seeds_in_a_row_by_their_ends_as_the_option_reads_them() -> None:
+    seeds = [0, *range(5, 15), 20, 21, 22]
+    (listed,) = re.findall(r"--seeds (\S+)", command([make_record(GRID, "mu-L-fixed", seed) for seed in seeds], GRID))
+    assert listed == "0,5-14,20,21,22" and numbers("--seeds", listed) == seeds
+    assert numbers("--seeds", "7-9, 8,3-3") == [7, 8, 9, 3]
 
 
 def test_the_command_asks_for_unverified_weights_where_they_were_used() -> None:

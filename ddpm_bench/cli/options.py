@@ -32,7 +32,9 @@ def plain_path(path: Path | None) -> Path | None:
 Grid = Annotated[str, typer.Option(help="A shipped grid (see `ddpm-bench grids`) or the path of a .toml file.")]
 Preset = Annotated[str, typer.Option(help="A shipped preset (see `ddpm-bench grids`) or the path of a .toml file.")]
 Cells = Annotated[str, typer.Option(help="Only these cells, separated by commas.")]
-Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas: each cell runs once a seed.")]
+MOST_IN_A_ROW = 100_000
+"""Numbers that `0-9` may stand for."""
+Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas, as 0,1,2 or 0-9: each cell runs once a seed.")]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of every random draw.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value, e.g. training.steps=1000. Repeatable.")]
 DATA_HELP = "embedded (fashion-mnist-10k, in the package), cifar10, mnist, fashion-mnist, folder:PATH or npz:PATH."
@@ -195,14 +197,21 @@ def words(text: str) -> list[str]:
 
 
 def numbers(option: str, text: str) -> list[int]:
-    """`0,1,2` -> [0, 1, 2], each once; UserError naming the option for anything else."""
-    found = words(text)
-    if not found or not all(word.isascii() and word.isdecimal() for word in found):
-        raise UserError(f"{option} {brief(text)} must be whole numbers separated by commas, such as 0,1,2.")
-    for word in found:
-        if len(word) > len(str(LARGEST_SEED)) or int(word) > LARGEST_SEED:
+    """`0,2,7-9` -> [0, 2, 7, 8, 9], each once; UserError naming the option for anything else."""
+    found: dict[int, None] = {}
+    for word in words(text) or [""]:
+        ends = word.split("-")
+        if len(ends) > 2 or not all(end.isascii() and end.isdecimal() for end in ends):
+            raise UserError(f"{option} {brief(text)} must be whole numbers separated by commas, such as 0,1,2 or 0-9.")
+        if any(len(end) > len(str(LARGEST_SEED)) or int(end) > LARGEST_SEED for end in ends):
             raise UserError(f"{option} {brief(word)} is too large; the largest seed is {LARGEST_SEED:,}.")
-    return list(dict.fromkeys(map(int, found)))
+        first, last = int(ends[0]), int(ends[-1])
+        if not first <= last < first + MOST_IN_A_ROW:
+            raise UserError(
+                f"{option} {brief(word)} must go up, and by {MOST_IN_A_ROW:,} numbers at most: the first, a hyphen, the last."
+            )
+        found |= dict.fromkeys(range(first, last + 1))
+    return list(found)
 
 
 def device_numbers(text: str) -> tuple[int, ...]:

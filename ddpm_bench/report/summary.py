@@ -158,12 +158,17 @@ def by_group(rows: Sequence[MeasuredCell]) -> dict[str, list[MeasuredCell]]:
     return groups
 
 
+def rows_of(numbers: Iterable[int]) -> list[list[int]]:
+    """The numbers, each once and sorted, as rows of those that follow each other: 0, 1, 2, 7 -> [0, 1, 2], [7]."""
+    each = enumerate(sorted(set(numbers)))
+    return [[number for _, number in row] for _, row in groupby(each, lambda pair: pair[1] - pair[0])]
+
+
 def in_seeds(seeds: Iterable[int]) -> str:
     """`seed 0`, `seeds 0, 1, 2`, and of more than three in a row the ends alone: `seeds 0 to 99, 200`."""
-    numbers = sorted(set(seeds))
-    rows = [[seed for _, seed in row] for _, row in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    rows = rows_of(seeds)
     said = [f"{row[0]} to {row[-1]}" if len(row) > 3 else ", ".join(map(str, row)) for row in rows]
-    return f"seed{'s' if len(numbers) > 1 else ''} {', '.join(said)}"
+    return f"seed{'s' if sum(map(len, rows)) > 1 else ''} {', '.join(said)}"
 
 
 def trainings(rows: Sequence[MeasuredCell]) -> list[MeasuredCell]:

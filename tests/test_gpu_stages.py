@@ -21,12 +21,13 @@ def test_shares_are_all_of_the_time() -> None:
     assert sum(stage.share for stage in STAGES.values()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("device", ["cuda", "mps", "cpu"])
 @pytest.mark.parametrize("name", STAGES)
-def test_every_command_of_a_stage_exists_and_names_the_device(name, tmp_path) -> None:
-    plan = Plan(tmp_path, data=("--data", "folder:/images", "--data-name", "photos"), workers=3)
+def test_every_command_of_a_stage_exists_and_names_the_device(name, device, tmp_path) -> None:
+    plan = Plan(tmp_path, data=("--data", "folder:/images", "--data-name", "photos"), workers=3, device=device)
     for module, *words in STAGES[name].commands(plan):
         if module == "ddpm_bench":
-            assert parsed(words)["device"] == "cuda"
+            assert parsed(words)["device"] == device
         else:
             assert module == "pytest" and os.path.exists(words[-1])
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddpm_bench.runtime.device import computed_in
 from ddpm_bench.speed.case import CELL, GRID
 from ddpm_bench.speed.peers import OURS
 from ddpm_bench.speed.result import Speed, Work
-from ddpm_bench.speed.run import PRECISIONS
 from ddpm_bench.speed.work import Contender
 
 Words = tuple[str, ...]
@@ -94,8 +94,16 @@ def _speed(plan: Plan) -> list[Words]:
 
 def _small(plan: Plan) -> list[Words]:
     counts = ",".join(str(count) for count in COUNTS if count <= (os.cpu_count() or 1))
-    of_cells = PRECISIONS[plan.device][0]
-    timed = ("--preset", plan.grid_preset, "--work", "training", "--dtype", of_cells, "--repeats", REPEATS)
+    timed = (
+        "--preset",
+        plan.grid_preset,
+        "--work",
+        "training",
+        "--dtype",
+        computed_in(plan.device),
+        "--repeats",
+        REPEATS,
+    )
     return [_bench(plan, "speed", *timed, "--processes", counts, "--out", plan.out / "speed" / "small")]
 
 

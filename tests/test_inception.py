@@ -2,12 +2,12 @@
 
 import hashlib
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from harmful import Harmful
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
@@ -108,19 +108,7 @@ def test_weights_with_the_published_hash_are_inceptions(random_weights, tmp_path
     assert (info.name, info.verified, info.labels, info.feature_dim) == ("inception", True, ("FID", "IS"), 2048)
 
 
-class Malicious:
-    """A pickle that makes a folder when it is opened."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize(
-    "content", [lambda ran: Malicious(ran), lambda ran: {"Conv2d_1a_3x3.conv.weight": Malicious(ran)}]
-)
+@pytest.mark.parametrize("content", [lambda ran: Harmful(ran), lambda ran: {"Conv2d_1a_3x3.conv.weight": Harmful(ran)}])
 def test_a_malicious_pickle_is_refused_and_not_run_even_when_unverified_weights_are_allowed(tmp_path, content):
     path, ran = tmp_path / "weights.pth", tmp_path / "ran"
     torch.save(content(ran), path)

@@ -1,17 +1,22 @@
 """diffusers' folders that are refused: what cannot be expressed, does not fit, is damaged or is something else is named."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from harmful import Harmful
 from safetensors.torch import load_file, save_file
 from test_interop_diffusers import FULL, edit, pipeline
 
 from ddpm_bench.errors import UserError
 from ddpm_bench.models.interop import UserSays, import_checkpoint
+
+
+def refused(folder: Path, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        import_checkpoint(str(folder), folder.parent / "out", UserSays())
 
 
 @pytest.mark.parametrize(
@@ -52,8 +57,7 @@ from ddpm_bench.models.interop import UserSays, import_checkpoint
 def test_a_configuration_that_cannot_be_expressed_is_refused_by_name_and_value(tmp_path, changed, said: str) -> None:
     folder = pipeline(tmp_path / "p")
     edit(folder / "unet" / "config.json", **changed)
-    with pytest.raises(UserError, match=said):
-        import_checkpoint(str(folder), tmp_path / "out", UserSays())
+    refused(folder, said)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +75,7 @@ def test_a_configuration_that_cannot_be_expressed_is_refused_by_name_and_value(t
 def test_a_process_that_is_not_known_is_refused_by_name_and_value(tmp_path: Path, changed: dict, said: str) -> None:
     folder = pipeline(tmp_path / "p")
     edit(folder / "scheduler" / "scheduler_config.json", **changed)
-    with pytest.raises(UserError, match=said):
-        import_checkpoint(str(folder), tmp_path / "out", UserSays())
+    refused(folder, said)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +93,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, change: Callable, sai
     state = load_file(weights)
     change(state)
     save_file(state, weights)
-    with pytest.raises(UserError, match=said):
-        import_checkpoint(str(tmp_path / "p"), tmp_path / "out", UserSays())
+    refused(tmp_path / "p", said)
 
 
 @pytest.mark.parametrize(
@@ -231,18 +233,7 @@ def test_weights_that_are_cut_off_are_refused(tmp_path: Path, part: float) -> No
 )
 def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path, change: Callable, said: str) -> None:
     change(pipeline(tmp_path / "p"))
-    with pytest.raises(UserError, match=said):
-        import_checkpoint(str(tmp_path / "p"), tmp_path / "out", UserSays())
-
-
-class Harmful:
-    """What would make a folder, if it were unpickled."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.proof),)
+    refused(tmp_path / "p", said)
 
 
 def test_pickled_weights_that_need_to_be_executed_are_refused_and_not_executed(tmp_path: Path) -> None:

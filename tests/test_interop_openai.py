@@ -1,7 +1,6 @@
 """OpenAI's checkpoints: the converted network against a forward pass written from the layout of their state dicts."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import typer
+from harmful import Harmful
 from openai_layout import forward, layout
 from torch import Tensor
 from typer.testing import CliRunner
@@ -162,16 +162,6 @@ def test_of_many_tensors_that_do_not_fit_the_first_are_named() -> None:
     state = {name: tensor for name, tensor in layout(**SMALL).items() if not name.startswith("middle_block")}
     with pytest.raises(UserError, match=r"middle_block[^;]*; middle_block[^;]*; middle_block[^;]*, and \d+ more\."):
         read(state, FLAGS)
-
-
-class Harmful:
-    """What would run a command, if it were unpickled."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.proof),)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

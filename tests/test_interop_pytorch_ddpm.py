@@ -1,13 +1,13 @@
 """w86763777/pytorch-ddpm's checkpoints: against a forward pass written from the layout of their state dicts."""
 
 import math
-import os
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from harmful import Harmful
 from random_layer import put_layer
 from torch import Tensor
 
@@ -229,16 +229,6 @@ def test_what_does_not_fit_is_refused_with_the_reason(tmp_path: Path, change, as
     with pytest.raises(UserError, match=said):
         imported(tmp_path, content, **asked)
     assert not (tmp_path / "out").exists()
-
-
-class Harmful:
-    """What would make a folder, if it were unpickled."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.proof),)
 
 
 def test_a_pickle_that_needs_to_be_executed_is_refused_and_not_executed(tmp_path: Path) -> None:

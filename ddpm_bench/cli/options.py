@@ -32,8 +32,6 @@ def plain_path(path: Path | None) -> Path | None:
 Grid = Annotated[str, typer.Option(help="A shipped grid (see `ddpm-bench grids`) or the path of a .toml file.")]
 Preset = Annotated[str, typer.Option(help="A shipped preset (see `ddpm-bench grids`) or the path of a .toml file.")]
 Cells = Annotated[str, typer.Option(help="Only these cells, separated by commas.")]
-MOST_IN_A_ROW = 100_000
-"""Numbers that `0-9` may stand for."""
 Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas, as 0,1,2 or 0-9: each cell runs once a seed.")]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of every random draw.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value, e.g. training.steps=1000. Repeatable.")]
@@ -194,6 +192,10 @@ def refuse(options: Mapping[str, object], why: str) -> None:
 def words(text: str) -> list[str]:
     """`a, b` -> ["a", "b"]"""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+MOST_IN_A_ROW = 100_000
+"""Numbers that `0-9` may stand for."""
 
 
 def numbers(option: str, text: str) -> list[int]:

@@ -10,7 +10,7 @@ from ddpm_bench.config.preset import load_preset, parse_set, resolve
 from ddpm_bench.config.resizing import OLDER
 from ddpm_bench.config.shipped import shipped_presets
 from ddpm_bench.records.record import Record
-from ddpm_bench.report.summary import rows_of
+from ddpm_bench.report.summary import in_rows
 
 
 def command(records: Sequence[Record], grid: Grid) -> str:
@@ -28,8 +28,7 @@ def command(records: Sequence[Record], grid: Grid) -> str:
     ]
     if measured != {cell.name for cell in grid.cells}:
         parts += ["--cells", ",".join(cell.name for cell in grid.cells if cell.name in measured)]
-    rows = rows_of(record.seed for record in records)
-    parts += ["--seeds", ",".join(f"{row[0]}-{row[-1]}" if len(row) > 3 else ",".join(map(str, row)) for row in rows)]
+    parts += ["--seeds", in_rows((record.seed for record in records), to="-", comma=",")]
     if shipped:
         for key, value in _unlike_preset(first, grid).items():
             parts += ["--set", _assignment(key, value)]

@@ -158,17 +158,17 @@ def by_group(rows: Sequence[MeasuredCell]) -> dict[str, list[MeasuredCell]]:
     return groups
 
 
-def rows_of(numbers: Iterable[int]) -> list[list[int]]:
-    """The numbers, each once and sorted, as rows of those that follow each other: 0, 1, 2, 7 -> [0, 1, 2], [7]."""
+def in_rows(numbers: Iterable[int], to: str, comma: str) -> str:
+    """The numbers, each once and sorted; of more than three in a row the ends alone, joined by `to`."""
     each = enumerate(sorted(set(numbers)))
-    return [[number for _, number in row] for _, row in groupby(each, lambda pair: pair[1] - pair[0])]
+    rows = [[number for _, number in row] for _, row in groupby(each, lambda pair: pair[1] - pair[0])]
+    return comma.join(f"{row[0]}{to}{row[-1]}" if len(row) > 3 else comma.join(map(str, row)) for row in rows)
 
 
 def in_seeds(seeds: Iterable[int]) -> str:
-    """`seed 0`, `seeds 0, 1, 2`, and of more than three in a row the ends alone: `seeds 0 to 99, 200`."""
-    rows = rows_of(seeds)
-    said = [f"{row[0]} to {row[-1]}" if len(row) > 3 else ", ".join(map(str, row)) for row in rows]
-    return f"seed{'s' if sum(map(len, rows)) > 1 else ''} {', '.join(said)}"
+    """`seed 0`, `seeds 0, 1, 2`, `seeds 0 to 99, 200`."""
+    found = set(seeds)
+    return f"seed{'s' if len(found) > 1 else ''} {in_rows(found, to=' to ', comma=', ')}"
 
 
 def trainings(rows: Sequence[MeasuredCell]) -> list[MeasuredCell]:

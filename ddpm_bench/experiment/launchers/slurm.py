@@ -166,8 +166,10 @@ class _SlurmTasks:
             self._say_why_jobs_wait()
             self.ask_why = time.monotonic() + WHY_S
         dead = {name: entry for name, entry in self.queued.items() if entry.done()}
-        for entry in [*dead.values()][:1]:
-            entry.get_info()  # asks Slurm, of all at once: what is known may be older than their end
+        if dead:
+            next(
+                iter(dead.values())
+            ).get_info()  # asks Slurm, of all at once: what is known may be older than their end
         for name in dead:
             self._note(name).unlink(missing_ok=True)
             del self.queued[name]

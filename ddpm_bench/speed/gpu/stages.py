@@ -94,17 +94,8 @@ def _speed(plan: Plan) -> list[Words]:
 
 def _small(plan: Plan) -> list[Words]:
     counts = ",".join(str(count) for count in COUNTS if count <= (os.cpu_count() or 1))
-    timed = (
-        "--preset",
-        plan.grid_preset,
-        "--work",
-        "training",
-        "--dtype",
-        computed_in(plan.device),
-        "--repeats",
-        REPEATS,
-    )
-    return [_bench(plan, "speed", *timed, "--processes", counts, "--out", plan.out / "speed" / "small")]
+    timed = ("--work", "training", "--dtype", computed_in(plan.device), "--repeats", REPEATS, "--processes", counts)
+    return [_bench(plan, "speed", "--preset", plan.grid_preset, *timed, "--out", plan.out / "speed" / "small")]
 
 
 def _study(plan: Plan) -> list[Words]:
@@ -146,8 +137,8 @@ def fastest_together(speed: Speed | None) -> int | None:
 def compiling_pays(speed: Speed | None, seconds: float) -> bool:
     """Would ours train with more images in so many seconds, compiling included, than uncompiled in the same precision?"""
     rows = {(row.contender, row.precision): row for row in speed.rows} if speed else {}
-    for plain in [row for (contender, _), row in rows.items() if contender == OURS.name]:
-        if compiled := rows.get((Contender(OURS, plain.precision, "compiled").name, plain.precision)):
+    for (contender, precision), compiled in rows.items():
+        if contender == Contender(OURS, precision, "compiled").name and (plain := rows.get((OURS.name, precision))):
             left = seconds - (compiled.compile_seconds or 0)
             return compiled.images_per_s * left > plain.images_per_s * seconds
     return False

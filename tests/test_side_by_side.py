@@ -16,6 +16,7 @@ from tiny_models import PLAIN, tiny_bench, tiny_data, tiny_jobs, tiny_preset
 from ddpm_bench.errors import Interrupted, UserError
 from ddpm_bench.experiment.job import Bench
 from ddpm_bench.experiment.launchers import Processes
+from ddpm_bench.experiment.launchers.worker import Worker
 from ddpm_bench.records.record import Record, read_records, record_path
 from ddpm_bench.runtime.interrupt import Stop
 from ddpm_bench.runtime.observer import Observer
@@ -77,6 +78,17 @@ def test_a_stop_while_one_process_has_no_job_lets_the_other_save(tmp_path, bench
             stop.requested = True
     assert ended == [(short, Record)]
     assert list((bench.results / "work" / long.name).glob("step-*/state.json"))
+
+
+def test_a_worker_that_has_begun_saves_though_its_parent_has_not_heard_that_it_is_ready(tmp_path, bench):
+    _, long = tiny_jobs(tmp_path, *LONG[1::2], "training.log_every=1")
+    work, worker = bench.results / "work" / long.name, Worker(long, bench, threads=1, every=1.0)
+    try:
+        wait_until(lambda: (work / "log.jsonl").exists() and (work / "log.jsonl").read_text(), 60)
+        worker.stop()
+        wait_until(lambda: list(work.glob("step-*/state.json")), 60)
+    finally:
+        worker.kill()
 
 
 def test_side_by_side_gives_the_records_of_one_after_the_other(tmp_path, monkeypatch):

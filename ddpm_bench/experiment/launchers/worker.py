@@ -59,7 +59,9 @@ class Worker:
 
     def stop(self) -> None:
         """Have it save, and end; at once where it has not begun."""
-        if self.ready:
+        if (
+            self.ready or self.news.poll()
+        ):  # the first that it tells is that it is ready, and may not have been heard yet
             self._send(None)
         else:
             self.kill()

@@ -156,6 +156,12 @@ def test_a_place_that_is_none_is_refused_by_name() -> None:
             Store.at(url)
 
 
+def test_a_bucket_that_is_not_there_is_refused_by_name(bucket: str) -> None:
+    with pytest.raises(UserError, match=r"'s3://absent/x' has no place to lie in: .*bucket does not exist"):
+        Store.at("s3://absent/x")
+    assert Store.at(f"{bucket}/absent/x").names() == []
+
+
 def test_a_name_that_leads_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     place = Store("memory://results")
     system = fsspec.filesystem("memory")

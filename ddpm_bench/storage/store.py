@@ -44,9 +44,14 @@ class Store:
 
     @classmethod
     def at(cls, url: str) -> "Store":
-        """UserError for a place that is not known or cannot be reached."""
+        """UserError for a place that is not known, is not there or cannot be reached."""
         store = cls(url.rstrip("/"))
-        store.names()
+        try:
+            store.names()
+        except FileNotFoundError as error:  # a folder may be missing, what it is to lie in may not
+            raise UserError(
+                f"'{url}' has no place to lie in: {error}. Make the bucket first, or correct its name."
+            ) from error
         return store
 
     @contextlib.contextmanager
